@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A consistent memory dump of a running machine without stopping it.
+
+The public names, loaded when first asked for::
+
+    from livedumpfs import Arena, LiveDump, open_dump
+
+    with Arena("1GiB") as arena:
+        state = arena.array("f8", (1000, 1000), name="state")
+        LiveDump(arena, quiesce=stop_writers, resume=go_on).save("state.elf")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from livedumpfs.arena import Arena
+    from livedumpfs.dump import DumpSettings, LiveDump
+    from livedumpfs.snapshot import open_dump
+
+__all__ = ["Arena", "DumpSettings", "LiveDump", "__version__", "open_dump"]
+
+_WHERE = {
+    "Arena": "livedumpfs.arena",
+    "DumpSettings": "livedumpfs.dump",
+    "LiveDump": "livedumpfs.dump",
+    "open_dump": "livedumpfs.snapshot",
+}
+
+
+def __getattr__(name: str) -> object:
+    """The client side of the command line needs none of these, nor what they import."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The arena: memory that can be dumped while it is written, as numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from livedumpfs._capi import CData, check, ffi, lib
+from livedumpfs.errors import MachineError, UsageError
+from livedumpfs.units import PAGE_SIZE, format_size, parse_size
+
+_ALIGNMENT = 64
+_COPY = 4 << 20
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """A named array: where it lies in the arena. `offset` in bytes."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    def describe(self) -> dict[str, object]:
+        """JSON types, for the dump's notes. The dtype as numpy's own `descr` where it has fields."""
+        plain = self.dtype.names is None
+        return {
+            "name": self.name,
+            "dtype": self.dtype.str if plain else self.dtype.descr,
+            "shape": list(self.shape),
+            "offset": self.offset,
+        }
+
+
+class SavedArray(Protocol):
+    """A named array as a dump lists it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class SavedArena(Protocol):
+    """What Arena.load reads: an open dump (livedumpfs.snapshot.open_dump)."""
+
+    @property
+    def arena_size(self) -> int: ...
+    @property
+    def arrays(self) -> Sequence[SavedArray]: ...
+    def read_arena(self, offset: int, length: int) -> bytes: ...
+
+
+class Arena:
+    """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
+
+    Arrays made by `array` are ordinary numpy arrays over the live view; they keep the memory alive,
+    also after close(). During a dump the first store into a granule is caught, and its old bytes are
+    saved, before it happens. What writes without a store is not caught:
+
+    - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from armed memory: call
+      `writable` first, or read elsewhere and copy;
+    - direct I/O in flight across START, and stores of another process that maps the memory, change
+      it unseen: quiesce must exclude them. A forked child does not get the memory.
+    """
+
+    def __init__(self, size: int | str) -> None:
+        """`size`: bytes or text such as "1GiB"; rounded up to whole pages. UsageError: not a size;
+        MachineError: ENOMEM, ENFILE (too many arenas), ENOSYS (kernel older than Linux 5.14)."""
+        try:
+            wanted = parse_size(size)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self.size = -(-wanted // PAGE_SIZE) * PAGE_SIZE
+        out = ffi.new("ldfs_arena **")
+        check(
+            lib.ldfs_arena_create(self.size, out),
+            f"make an arena of {format_size(self.size)}",
+            MachineError,
+            "it must be at least a page; Linux 5.14 or newer is needed",
+        )
+        self._handle: CData = ffi.gc(out[0], lib.ldfs_arena_destroy)
+        self.live: npt.NDArray[np.uint8] = np.frombuffer(self._live_buffer(), dtype=np.uint8)
+        """The whole live view, writable."""
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._named: list[ArrayInfo] = []
+        self._used = 0
+
+    def _live_buffer(self) -> Any:
+        """The live view as a buffer that keeps the arena mapped as long as anybody has it."""
+        handle = self._handle
+        address = ffi.cast("char *", lib.ldfs_arena_live(handle))
+        keeper = ffi.gc(address, lambda _, arena=handle: None)
+        return ffi.buffer(keeper, self.size)
+
+    @property
+    def address(self) -> int:
+        """Of the live view in this process; never changes."""
+        return int(ffi.cast("uintptr_t", lib.ldfs_arena_live(self._open())))
+
+    @property
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The named arrays."""
+        return dict(self._arrays)
+
+    @property
+    def named(self) -> Sequence[ArrayInfo]:
+        """Where the named arrays lie, in the order in which they were made."""
+        return tuple(self._named)
+
+    def array(
+        self,
+        dtype: npt.DTypeLike,
+        shape: int | tuple[int, ...],
+        *,
+        name: str | None = None,
+    ) -> npt.NDArray[Any]:
+        """A new array of zeros over the live view. One with a name is listed in dumps.
+
+        UsageError (ValueError): the dtype holds Python objects, the name is taken, or the arena is
+        full.
+        """
+        kind = np.dtype(dtype)
+        if kind.hasobject:
+            raise UsageError(f"an arena cannot hold Python objects (dtype {kind})")
+        if name is not None and (name in self._arrays or not name):
+            raise UsageError(f"the arena has an array named {name!r} already")
+        dimensions = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+        return self._place(kind, dimensions, self._allocate(kind, dimensions), name)
+
+    def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
+        size = math.prod(shape) * kind.itemsize
+        # Large arrays start on a page: two of them never share one, and so never fault for each other.
+        alignment = PAGE_SIZE if size >= PAGE_SIZE else _ALIGNMENT
+        offset = -(-self._used // alignment) * alignment
+        if min(shape, default=0) < 0 or offset + size > self.size:
+            raise UsageError(
+                f"no room for {format_size(size)} in the arena: "
+                f"{format_size(max(0, self.size - offset))} of {format_size(self.size)} are free"
+            )
+        self._used = offset + size
+        return offset
+
+    def _place(
+        self, kind: np.dtype[Any], shape: tuple[int, ...], offset: int, name: str | None
+    ) -> npt.NDArray[Any]:
+        size = math.prod(shape) * kind.itemsize
+        self._open()
+        made: npt.NDArray[Any] = self.live[offset : offset + size].view(kind).reshape(shape)
+        if name is not None:
+            self._arrays[name] = made
+            self._named.append(ArrayInfo(name, kind, shape, offset))
+        return made
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Live bytes [offset, offset+length); allocates no hole. UsageError: outside the arena."""
+        out = bytearray(length)
+        rc = lib.ldfs_arena_read(self._open(), offset, ffi.from_buffer(out), length)
+        self._check_range(rc, "read", offset, length)
+        return bytes(out)
+
+    def writable(self, offset: int, length: int) -> None:
+        """Make [offset, offset+length) safe for system calls to write: during a dump its old bytes are
+        saved first. Holds until the next START. UsageError: outside the arena."""
+        rc = lib.ldfs_arena_writable(self._open(), offset, length)
+        self._check_range(rc, "open", offset, length)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Turn whole pages into holes; during a dump their old bytes are saved first.
+        UsageError: outside the arena, or not whole pages."""
+        rc = lib.ldfs_arena_discard(self._open(), offset, length)
+        self._check_range(rc, "discard", offset, length)
+
+    def _check_range(self, rc: int, doing: str, offset: int, length: int) -> None:
+        where = f"{doing} {length} bytes at offset {offset} of an arena of {self.size}"
+        check(rc, where, UsageError if rc == -22 else MachineError)
+
+    def resident(self) -> int:
+        """Bytes that exist, i.e. are not holes."""
+        return check(lib.ldfs_arena_resident(self._open()), "measure the arena", MachineError)
+
+    def _open(self) -> CData:
+        if self._handle is None:
+            raise UsageError("the arena is closed")
+        return self._handle
+
+    @property
+    def handle(self) -> CData:
+        """The core's arena, for livedumpfs.dump and machines."""
+        return self._open()
+
+    def close(self) -> None:
+        """Let go of the memory. It is unmapped when the last array over it, and the last dump of it,
+        has gone. Harmless when done twice."""
+        self._handle = None
+        self._arrays = {}
+        self.live = np.zeros(0, dtype=np.uint8)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @classmethod
+    def load(cls, dump: SavedArena) -> Self:
+        """A new arena with the memory of a dump, and its named arrays in `arrays`.
+
+        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes. OSError EIO: the dump
+        does not have all of it.
+        """
+        arena = cls(dump.arena_size)
+        for offset in range(0, dump.arena_size, _COPY):
+            arena._restore(offset, dump.read_arena(offset, min(_COPY, dump.arena_size - offset)))
+        for a in dump.arrays:
+            arena._place(a.dtype, a.shape, a.offset, a.name)
+            end = a.offset + math.prod(a.shape) * a.dtype.itemsize
+            arena._used = max(arena._used, end)
+        return arena
+
+    def _restore(self, offset: int, data: bytes) -> None:
+        pages = np.frombuffer(data, dtype=np.uint8).reshape(-1, PAGE_SIZE)
+        here = self.live[offset : offset + len(data)].reshape(-1, PAGE_SIZE)
+        filled = pages.any(axis=1)
+        here[filled] = pages[filled]

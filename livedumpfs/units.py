@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Units: pages, sizes and times, and how people write them."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+PAGE_SIZE = 4096
+
+Pfn = NewType("Pfn", int)
+"""Number of a page of the arena, from 0."""
+
+_SIZE = re.compile(r"\s*(\d+)\s*([kmgt]?)(i?b)?\s*", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of "4096", "64K", "64KiB", "1GiB" (powers of 1024). ValueError: not a size."""
+    if isinstance(text, int):
+        if text < 0:
+            raise ValueError(f"size is negative: {text}")
+        return text
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"not a size: {text!r} (write 4096, 64K or 1GiB)")
+    return int(match[1]) << (10 * _POWER[match[2].lower()])
+
+
+def format_size(size: float) -> str:
+    """Bytes as "512 MiB" or "1.5 GiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
+
+
+def format_duration(nanoseconds: float) -> str:
+    """Nanoseconds as "85 us", "1.2 ms" or "3 s"."""
+    if nanoseconds < 1000:
+        return f"{nanoseconds:.0f} ns"
+    if nanoseconds < 1_000_000:
+        return f"{nanoseconds / 1000:.3g} us"
+    if nanoseconds < 1_000_000_000:
+        return f"{nanoseconds / 1_000_000:.3g} ms"
+    return f"{nanoseconds / 1_000_000_000:.4g} s"

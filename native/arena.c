@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * arena.c - the memory of a machine: one memfd, its views, and how a view takes another's place.
+ *
+ * Live, observer, shadow and spare have addresses that are equal modulo 1 GiB, so that mremap moves
+ * whole page tables (a PUD entry at a time) instead of entries: the swap costs the same at any size.
+ * All four address ranges stay reserved while the arena exists: nothing else ever lands there.
+ *
+ * One dump's life of the mappings:
+ *   INIT   shadow := read-only mapping with its page tables filled   (machine runs)
+ *   START  live -> spare (MREMAP_DONTUNMAP), shadow -> live          (machine stands)
+ *   ...    handlers and sweep make pieces of live writable
+ *   INIT   of the next dump: spare, made read-only, is the new shadow; its page tables are there
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* Linux 5.7; on shared memory 5.13 */
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+#define VIEW_ALIGN (1ULL << 30)
+#define PIECE (32ULL << 20) /* bytes of page tables changed under one hold of mmap_lock */
+
+#define RO PROT_READ
+#define RW (PROT_READ | PROT_WRITE)
+
+/* Reserve `size` bytes of addresses, aligned to VIEW_ALIGN. NULL: no room. */
+static uint8_t *reserve(uint64_t size)
+{
+	uint8_t *base = mmap(NULL, size + VIEW_ALIGN, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before, after;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)base % VIEW_ALIGN;
+	after = VIEW_ALIGN - before;
+	if (before)
+		munmap(base, before);
+	if (after)
+		munmap(base + before + size, after);
+	return base + before;
+}
+
+/* The arena at `at`. All views carry the same flags: a view can take another's place, and the pieces
+ * of a split one merge again. */
+static int map_view(const ldfs_arena *a, uint8_t *at, int prot)
+{
+	if (mmap(at, a->size, prot, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a->memfd, 0) != at)
+		return -errno;
+	return madvise(at, a->size, MADV_DONTFORK) ? -errno : 0;
+}
+
+static int make_memory(ldfs_arena *a)
+{
+	a->memfd = memfd_create("livedumpfs-arena", MFD_CLOEXEC);
+	if (a->memfd < 0)
+		return -errno;
+	return ftruncate(a->memfd, (off_t)a->size) ? -errno : 0;
+}
+
+static int make_views(ldfs_arena *a)
+{
+	int rc;
+
+	a->live = reserve(a->size);
+	a->observer = reserve(a->size);
+	a->shadow = reserve(a->size);
+	a->spare = reserve(a->size);
+	if (!a->live || !a->observer || !a->shadow || !a->spare)
+		return -ENOMEM;
+	rc = map_view(a, a->live, RW);
+	return rc ? rc : map_view(a, a->observer, RO);
+}
+
+static void unmake(ldfs_arena *a)
+{
+	uint8_t *views[] = { a->live, a->observer, a->shadow, a->spare };
+
+	for (unsigned i = 0; i < sizeof(views) / sizeof(*views); i++)
+		if (views[i])
+			munmap(views[i], a->size);
+	if (a->memfd >= 0)
+		close(a->memfd);
+	free(a);
+}
+
+/* MADV_POPULATE_READ is the youngest thing we need: a kernel that has it has the others. */
+static int check_kernel(const ldfs_arena *a)
+{
+	/* A length of 0 does nothing, but an unknown advice is EINVAL all the same. */
+	return madvise(a->observer, 0, MADV_POPULATE_READ) ? -ENOSYS : 0;
+}
+
+int ldfs_arena_create(uint64_t size, ldfs_arena **out)
+{
+	ldfs_arena *a;
+	int rc;
+
+	if (size == 0 || size % LDFS_PAGE_SIZE || size > INT64_MAX / 8 ||
+	    sysconf(_SC_PAGESIZE) != LDFS_PAGE_SIZE)
+		return -EINVAL;
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return -ENOMEM;
+	a->size = size;
+	rc = make_memory(a);
+	if (!rc)
+		rc = make_views(a);
+	if (!rc)
+		rc = check_kernel(a);
+	if (!rc)
+		rc = ldfs_fault_register(a);
+	if (rc) {
+		unmake(a);
+		return rc;
+	}
+	*out = a;
+	return 0;
+}
+
+int ldfs_arena_destroy(ldfs_arena *a)
+{
+	if (load_seq(&a->owner))
+		return -EBUSY;
+	ldfs_fault_unregister(a);
+	unmake(a);
+	return 0;
+}
+
+void *ldfs_arena_live(const ldfs_arena *a)
+{
+	return a->live;
+}
+
+uint64_t ldfs_arena_size(const ldfs_arena *a)
+{
+	return a->size;
+}
+
+int ldfs_arena_memfd(const ldfs_arena *a)
+{
+	return a->memfd;
+}
+
+/* ------------------------------------------------------------------- holes */
+
+bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error)
+{
+	off_t data, hole;
+
+	*error = 0;
+	if (from >= limit)
+		return false;
+	data = lseek(a->memfd, (off_t)from, SEEK_DATA);
+	if (data < 0) {
+		*error = errno == ENXIO ? 0 : -errno;
+		return false;
+	}
+	if ((uint64_t)data >= limit)
+		return false;
+	hole = lseek(a->memfd, data, SEEK_HOLE);
+	if (hole < 0) {
+		*error = -errno;
+		return false;
+	}
+	*start = (uint64_t)data;
+	*end = (uint64_t)hole < limit ? (uint64_t)hole : limit;
+	return true;
+}
+
+int64_t ldfs_arena_resident(const ldfs_arena *a)
+{
+	uint64_t start, end = 0;
+	int64_t sum = 0;
+	int error;
+
+	while (ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
+		sum += (int64_t)(end - start);
+	return error ? error : sum;
+}
+
+/* ------------------------------------------------------------ shadow, swap */
+
+/* Change the rights of a view piece by piece, so that the machine's page faults wait for one only. */
+static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
+{
+	for (uint64_t at = 0; at < size; at += PIECE) {
+		uint64_t length = size - at < PIECE ? size - at : PIECE;
+
+		if (mprotect(view + at, length, prot))
+			return -errno;
+	}
+	return 0;
+}
+
+static int populate(const ldfs_arena *a, uint8_t *view)
+{
+	uint64_t start, end = 0;
+	int error;
+
+	while (ldfs_arena_next_data(a, end, a->size, &start, &end, &error)) {
+		/* Reading existing pages only: a hole that is punched meanwhile costs one page. */
+		if (end - start > PIECE)
+			end = start + PIECE;
+		if (madvise(view + start, end - start, MADV_POPULATE_READ))
+			return -errno;
+	}
+	return error;
+}
+
+int ldfs_arena_prepare_shadow(ldfs_arena *a)
+{
+	int rc;
+
+	if (a->shadow_ready)
+		return populate(a, a->shadow);
+	if (a->spare_mapped) {
+		uint8_t *was_live = a->spare;
+
+		rc = protect_in_pieces(was_live, a->size, RO);
+		if (rc)
+			return rc;
+		a->spare = a->shadow;
+		a->shadow = was_live;
+		a->spare_mapped = false;
+	} else {
+		rc = map_view(a, a->shadow, RO);
+		if (rc)
+			return rc;
+	}
+	a->shadow_ready = true;
+	return populate(a, a->shadow);
+}
+
+/*
+ * The machine stands. DONTUNMAP leaves the live address mapped (and empty) between the two calls, and
+ * the shadow's address after them: nothing else can land there. After a failure of the second call the
+ * live view is a fresh mapping of the same memory: the machine can go on.
+ */
+int ldfs_arena_swap(ldfs_arena *a)
+{
+	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+
+	if (!a->shadow_ready)
+		return -EINVAL;
+	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
+		return -errno;
+	a->spare_mapped = true;
+	if (mremap(a->shadow, a->size, a->size, flags, a->live) == MAP_FAILED)
+		return -errno;
+	a->shadow_ready = false;
+	return 0;
+}
+
+int ldfs_arena_protect(ldfs_arena *a)
+{
+	return mprotect(a->live, a->size, RO) ? -errno : 0;
+}
+
+int ldfs_arena_unprotect_all(ldfs_arena *a)
+{
+	int rc = protect_in_pieces(a->live, a->size, RW);
+
+	/* At vm.max_map_count a piece may need a split; all at once never does. */
+	if (rc == -ENOMEM)
+		rc = mprotect(a->live, a->size, RW) ? -errno : 0;
+	return rc;
+}
+
+/* ------------------------------------------------- reading, writing, discards */
+
+static bool in_range(const ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	return offset <= a->size && length <= a->size - offset;
+}
+
+int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t length)
+{
+	if (!in_range(a, offset, length))
+		return -EINVAL;
+	return ldfs_read_all(a->memfd, buf, length, offset);
+}
+
+int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	ldfs_dump *d;
+
+	if (!in_range(a, offset, length))
+		return -EINVAL;
+	if (length == 0)
+		return 0;
+	ldfs_fault_enter(a);
+	d = load_seq(&a->dump);
+	if (d) {
+		uint32_t last = ldfs_granule_of(d, offset + length - 1);
+
+		for (uint32_t g = ldfs_granule_of(d, offset); g <= last; g++)
+			ldfs_fault_make_writable(d, g);
+	}
+	ldfs_fault_leave(a);
+	return 0;
+}
+
+int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	ldfs_dump *owner;
+	int rc;
+
+	if (!in_range(a, offset, length) || offset % LDFS_PAGE_SIZE || length % LDFS_PAGE_SIZE)
+		return -EINVAL;
+	rc = ldfs_arena_writable(a, offset, length);
+	if (rc || length == 0)
+		return rc;
+	ldfs_fault_enter(a); /* keeps the dump from being freed */
+	owner = load_seq(&a->owner);
+	if (owner) {
+		uint32_t last = ldfs_granule_of(owner, offset + length - 1);
+
+		for (uint32_t g = ldfs_granule_of(owner, offset); g <= last; g++)
+			store_relaxed(&owner->full[g], 0);
+	}
+	if (fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		      (off_t)length))
+		rc = -errno;
+	ldfs_fault_leave(a);
+	return rc;
+}

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cffi build script: the C core as livedumpfs._native. Run it to build in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+TOP = Path(__file__).resolve().parent.parent
+SOURCES = sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native").glob("*.c"))
+
+
+def interface() -> str:
+    """The part of ldfs.h between the cffi marks."""
+    text = (TOP / "native" / "ldfs.h").read_text()
+    begin, end = "/* cffi: begin */", "/* cffi: end */"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError("native/ldfs.h must have each cffi mark once")
+    marked = text[text.index(begin) + len(begin) : text.index(end)]
+    # cdef() takes no string macros; Python has its own copy of the magic, compared by a test.
+    return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
+
+
+# A machine whose quiesce and resume are Python: livedumpfs/_capi.py has the other side.
+CALLBACKS = """
+extern "Python" int livedumpfs_quiesce(void *, uint64_t);
+extern "Python" void livedumpfs_resume(void *);
+"""
+
+ffibuilder = FFI()
+ffibuilder.cdef(interface() + CALLBACKS)
+ffibuilder.set_source(
+    "livedumpfs._native",
+    '#include "ldfs.h"',
+    sources=SOURCES,
+    include_dirs=["native"],
+    extra_compile_args=[
+        "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror",
+        # The code that cffi and Python's headers generate is not ours to keep warning-free.
+        "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+        *os.environ.get("LDFS_CFLAGS", "").split(),
+    ],
+    extra_link_args=["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()],
+    libraries=["dl"],
+)
+
+if __name__ == "__main__":
+    os.chdir(TOP)
+    ffibuilder.compile(verbose=False)

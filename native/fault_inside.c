@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fault_inside.c - all that runs inside the SIGSEGV handler, and nothing else.
+ *
+ *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
+ *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
+ *   - no locks, no allocation, no Python, no text, no floating point
+ *   - errno is saved and restored
+ *   - it may sleep only for a free slot (policy block) or for another handler's memcpy
+ *
+ * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path".
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#ifndef __x86_64__
+#error "the page-fault error code in the signal context is read for x86-64 only"
+#endif
+
+#define PAGE_FAULT_WRITE 2 /* bit 1 of the error code: Intel SDM vol. 3A, 4.7 */
+#define SPINS_BEFORE_YIELD 200
+
+/* ------------------------------------------------------------------ slots */
+
+enum slot_answer { SLOT_TAKEN, SLOT_LOOK_AGAIN, SLOT_NONE };
+
+static bool may_wait(const ldfs_dump *d)
+{
+	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
+		return false;
+	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait. */
+	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
+}
+
+static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
+{
+	uint64_t before = ldfs_now_ns();
+	uint32_t seen;
+
+	if (*deadline_ns == 0)
+		*deadline_ns = ldfs_deadline(d->stall_deadline_ns);
+	add_relaxed(&d->slot_waits, 1);
+	ldfs_event_notify(&d->ring.low);
+	seen = ldfs_event_prepare(&d->ring.freed);
+	if (load_seq(&d->ring.free) & UINT32_MAX || !may_wait(d) || ldfs_released(d) ||
+	    (ldfs_state(d, g) != LDFS_G_ARMED && ldfs_state(d, g) != LDFS_G_SWEEPING)) {
+		ldfs_event_cancel(&d->ring.freed);
+	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns)) {
+		ldfs_fail(d, LDFS_OP_WAIT_SLOT, ETIMEDOUT,
+			  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+		ldfs_give_up(d);
+	}
+	add_relaxed(&d->slot_wait_ns, ldfs_now_ns() - before);
+}
+
+/* LOOK_AGAIN: waited, the world may have changed. NONE: the policy says to lose the granule. */
+static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint64_t *deadline_ns)
+{
+	*slot = ldfs_ring_take(&d->ring);
+	if (*slot != NO_SLOT)
+		return SLOT_TAKEN;
+	if (!may_wait(d))
+		return SLOT_NONE;
+	wait_for_slot(d, g, deadline_ns);
+	return SLOT_LOOK_AGAIN;
+}
+
+/* ------------------------------------------------------------------- copy */
+
+/* A granule with holes goes through pread, which allocates none; a full one is copied directly. */
+static bool copy_granule(ldfs_dump *d, uint32_t g, uint8_t *to)
+{
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	int rc;
+
+	if (load_relaxed(&d->full[g])) {
+		memcpy(to, d->arena->observer + start, length);
+		return true;
+	}
+	rc = ldfs_read_all(d->arena->memfd, to, length, start);
+	if (rc)
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
+	return rc == 0;
+}
+
+static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
+{
+	if (!copy_granule(d, g, ldfs_slot_bytes(&d->ring, slot))) {
+		ldfs_step_copy_lost(d, g);
+		ldfs_ring_give(&d->ring, slot);
+		return;
+	}
+	d->ring.slots[slot].granule = g;
+	ldfs_step_publish(d, g, slot, stolen);
+	ldfs_ring_put(&d->ring, slot);
+}
+
+/* ------------------------------------------------------------- make safe */
+
+static void pause_briefly(unsigned *spins)
+{
+	if (++*spins < SPINS_BEFORE_YIELD)
+		__builtin_ia32_pause();
+	else
+		sched_yield();
+}
+
+/* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
+static void make_safe(ldfs_dump *d, uint32_t g)
+{
+	uint64_t deadline_ns = 0;
+	unsigned spins = 0;
+	uint32_t slot;
+
+	while (!ldfs_released(d)) {
+		uint8_t s = ldfs_state(d, g);
+
+		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
+			pause_briefly(&spins);
+			continue;
+		}
+		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
+			return;
+		switch (take_slot(d, g, &slot, &deadline_ns)) {
+		case SLOT_LOOK_AGAIN:
+			continue;
+		case SLOT_NONE:
+			if (ldfs_step_lose(d, g))
+				return;
+			continue;
+		case SLOT_TAKEN:
+			break;
+		}
+		if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) {
+			save_in_slot(d, g, slot, s == LDFS_G_SWEEPING);
+			return;
+		}
+		ldfs_ring_give(&d->ring, slot);
+	}
+}
+
+/* --------------------------------------------------------- make writable */
+
+/* Make granules [first, last] writable. 0 or an errno. */
+static int unprotect(ldfs_dump *d, uint32_t first, uint32_t last)
+{
+	uint64_t start = ldfs_granule_start(d, first);
+	uint64_t end = ldfs_granule_start(d, last) + ldfs_granule_length(d, last);
+
+	if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
+		return errno;
+	for (uint32_t g = first; g <= last; g++)
+		store_relaxed(&d->writable[g], 1);
+	return 0;
+}
+
+static uint32_t nearest_left(const ldfs_dump *d, uint32_t g)
+{
+	while (g > 0 && !load_relaxed(&d->writable[g - 1]))
+		g--;
+	return g;
+}
+
+static uint32_t nearest_right(const ldfs_dump *d, uint32_t g)
+{
+	while (g + 1 < d->granules && !load_relaxed(&d->writable[g + 1]))
+		g++;
+	return g;
+}
+
+static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
+{
+	for (uint32_t i = first; i <= last; i++) {
+		if (i != g && ldfs_state(d, i) == LDFS_G_ARMED)
+			add_relaxed(&d->widened, 1);
+		make_safe(d, i);
+	}
+	return unprotect(d, first, last);
+}
+
+/*
+ * mprotect met vm.max_map_count: one more split is one too many. Reaching as far as a neighbour that
+ * is writable already moves a boundary instead of adding two; the whole arena needs no boundary at
+ * all, and so ends this in any case.
+ */
+static int widen(ldfs_dump *d, uint32_t g)
+{
+	uint32_t left = nearest_left(d, g), right = nearest_right(d, g);
+	bool left_first = left > 0 && (right + 1 == d->granules || g - left <= right - g);
+	int error;
+
+	if (left_first)
+		error = widen_to(d, g, left, g);
+	else
+		error = widen_to(d, g, g, right);
+	if (error == ENOMEM)
+		error = widen_to(d, g, left, right);
+	if (error == ENOMEM)
+		error = widen_to(d, g, 0, d->granules - 1);
+	return error;
+}
+
+/* Step 5. Only called when the bytes of g are safe, lost, or no longer wanted. */
+static void make_writable(ldfs_dump *d, uint32_t g)
+{
+	int error = unprotect(d, g, g);
+
+	if (error == ENOMEM)
+		error = widen(d, g);
+	/* The store faults again and tries again; a released dump is unprotected by RELEASE. */
+	if (error)
+		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+}
+
+void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g)
+{
+	make_safe(d, g);
+	make_writable(d, g);
+}
+
+/* ------------------------------------------------------------- the handler */
+
+static void count_fault(ldfs_dump *d, uint64_t ns)
+{
+	unsigned bin = ns ? 63u - (unsigned)__builtin_clzll(ns) : 0;
+
+	if (bin >= LDFS_HISTOGRAM_BINS)
+		bin = LDFS_HISTOGRAM_BINS - 1;
+	add_relaxed(&d->faults, 1);
+	add_relaxed(&d->handler_ns[bin], 1);
+	raise_u64(&d->stall_max_ns, ns);
+}
+
+/* A write fault at `address` in the arena of `slot`, already counted in. */
+static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
+{
+	ldfs_arena *a = load_seq(&slot->arena);
+	uintptr_t start = load_seq(&slot->start);
+	uint64_t before;
+	ldfs_dump *d;
+
+	/* Looked at once before it was counted in: the arena may have gone since. */
+	if (!a || address < start || address >= load_seq(&slot->end))
+		return false;
+	d = load_seq(&a->dump);
+	if (!d)
+		return true; /* not armed (any more): the store is tried again and succeeds */
+	before = ldfs_now_ns();
+	ldfs_fault_make_writable(d, ldfs_granule_of(d, address - start));
+	count_fault(d, ldfs_now_ns() - before);
+	return true;
+}
+
+static bool write_fault(uintptr_t address)
+{
+	uint32_t used = load_seq(&ldfs_fault_slots_used);
+
+	for (uint32_t i = 0; i < used; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		bool ours;
+
+		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
+			continue;
+		add_seq(&slot->inside, 1);
+		ours = fault_in_arena(slot, address);
+		sub_seq(&slot->inside, 1);
+		if (ours)
+			return true;
+	}
+	return false;
+}
+
+static bool any_armed(void)
+{
+	uint32_t used = load_seq(&ldfs_fault_slots_used);
+	bool armed = false;
+
+	for (uint32_t i = 0; i < used && !armed; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		ldfs_arena *a;
+
+		add_seq(&slot->inside, 1);
+		a = load_seq(&slot->arena);
+		armed = a && load_seq(&a->dump);
+		sub_seq(&slot->inside, 1);
+	}
+	return armed;
+}
+
+static bool is_ours(const siginfo_t *info, const ucontext_t *context)
+{
+	if (info->si_code == SEGV_ACCERR)
+		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
+		       write_fault((uintptr_t)info->si_addr);
+	/*
+	 * faulthandler, enabled after us: it printed, put our handler back and raised the signal
+	 * again. Going back to the store faults anew, to us. A real crash comes back too, as itself.
+	 */
+	if (info->si_code == SI_TKILL)
+		return info->si_pid == getpid() && any_armed();
+	return false;
+}
+
+static void die_of(int signo, const siginfo_t *info)
+{
+	struct sigaction act = { .sa_handler = SIG_DFL };
+
+	sigaction(signo, &act, NULL);
+	/* A fault comes again by itself; a signal that was sent does not. It is delivered when the
+	 * handler returns and the signal is unblocked. */
+	if (info->si_code <= 0)
+		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
+}
+
+static void chain(int signo, siginfo_t *info, void *context)
+{
+	add_relaxed(&ldfs_fault_chained, 1);
+	if (ldfs_fault_previous.sa_flags & SA_SIGINFO)
+		ldfs_fault_previous.sa_sigaction(signo, info, context);
+	else if (ldfs_fault_previous.sa_handler == SIG_DFL)
+		die_of(signo, info);
+	else if (ldfs_fault_previous.sa_handler == SIG_IGN)
+		info->si_code > 0 ? die_of(signo, info) : (void)0;
+	else
+		ldfs_fault_previous.sa_handler(signo);
+}
+
+void ldfs_fault_handler(int signo, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	if (!is_ours(info, context))
+		chain(signo, info, context);
+	errno = saved;
+}

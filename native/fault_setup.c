@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fault_setup.c - install, verify, chain and remove the SIGSEGV handler; the arenas it serves.
+ *
+ * The handler is installed with the first arena and taken out with the last, if it is still the
+ * installed one. While it is in, a handler that somebody put on top is not fought: START refuses.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
+_Atomic uint32_t ldfs_fault_slots_used;
+struct sigaction ldfs_fault_previous;
+_Atomic uint64_t ldfs_fault_chained;
+
+static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned arenas; /* under setup_lock */
+
+static int install(void)
+{
+	struct sigaction act = { .sa_sigaction = ldfs_fault_handler,
+				 .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	struct sigaction now;
+
+	if (ldfs_fault_verify() == 0)
+		return 0; /* a previous removal found somebody on top, who has left since */
+	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
+	sigfillset(&act.sa_mask);
+	/* Known before it is installed: the first fault may come at once. */
+	if (sigaction(SIGSEGV, NULL, &ldfs_fault_previous) || sigaction(SIGSEGV, &act, NULL))
+		return -errno;
+	if (sigaction(SIGSEGV, NULL, &now))
+		return -errno;
+	return now.sa_sigaction == ldfs_fault_handler ? 0 : -ENOTCONN;
+}
+
+static void uninstall(void)
+{
+	if (ldfs_fault_verify() == 0)
+		sigaction(SIGSEGV, &ldfs_fault_previous, NULL);
+}
+
+int ldfs_fault_verify(void)
+{
+	struct sigaction now;
+
+	if (sigaction(SIGSEGV, NULL, &now))
+		return -errno;
+	return now.sa_flags & SA_SIGINFO && now.sa_sigaction == ldfs_fault_handler ? 0 : -ENOTCONN;
+}
+
+static int take_slot(ldfs_arena *a)
+{
+	for (int i = 0; i < LDFS_MAX_ARENAS; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+
+		if (load_seq(&slot->arena))
+			continue;
+		store_seq(&slot->arena, a);
+		store_seq(&slot->end, (uintptr_t)a->live + a->size);
+		store_seq(&slot->start, (uintptr_t)a->live);
+		if (load_seq(&ldfs_fault_slots_used) <= (uint32_t)i)
+			store_seq(&ldfs_fault_slots_used, (uint32_t)i + 1);
+		return i;
+	}
+	return -ENFILE;
+}
+
+int ldfs_fault_register(ldfs_arena *a)
+{
+	int rc;
+
+	pthread_mutex_lock(&setup_lock);
+	rc = arenas ? 0 : install();
+	if (!rc) {
+		rc = take_slot(a);
+		if (rc >= 0) {
+			a->fault_slot = rc;
+			arenas++;
+			rc = 0;
+		} else if (!arenas) {
+			uninstall();
+		}
+	}
+	pthread_mutex_unlock(&setup_lock);
+	return rc;
+}
+
+void ldfs_fault_unregister(ldfs_arena *a)
+{
+	struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
+
+	pthread_mutex_lock(&setup_lock);
+	/* Range first: a handler that counts in after this finds nothing. Then those inside leave. */
+	store_seq(&slot->start, UINTPTR_MAX);
+	store_seq(&slot->end, 0);
+	while (load_seq(&slot->inside))
+		usleep(50);
+	store_seq(&slot->arena, NULL);
+	if (--arenas == 0)
+		uninstall();
+	pthread_mutex_unlock(&setup_lock);
+}
+
+void ldfs_fault_enter(ldfs_arena *a)
+{
+	add_seq(&ldfs_fault_slots[a->fault_slot].inside, 1);
+}
+
+void ldfs_fault_leave(ldfs_arena *a)
+{
+	sub_seq(&ldfs_fault_slots[a->fault_slot].inside, 1);
+}
+
+uint32_t ldfs_fault_inside(const ldfs_arena *a)
+{
+	return load_seq(&ldfs_fault_slots[a->fault_slot].inside);
+}
+
+/* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
+static uint64_t blocked_signals(const char *name)
+{
+	char path[64], line[256];
+	uint64_t mask = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%.20s/status", name);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, "SigBlk:", 7)) {
+			mask = strtoull(line + 7, NULL, 16);
+			break;
+		}
+	fclose(f);
+	return mask;
+}
+
+int ldfs_fault_blocked_task(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	struct dirent *entry;
+	int found = 0;
+
+	if (!dir)
+		return -errno;
+	while (!found && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+		    blocked_signals(entry->d_name) & 1ULL << (SIGSEGV - 1))
+			found = atoi(entry->d_name);
+	closedir(dir);
+	return found;
+}

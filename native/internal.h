@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * internal.h - the structs of the core and what its files offer each other.
+ *
+ * Lock order: arena_lock (arena.c) before table.lock. Nothing that runs in the signal handler takes
+ * a lock; the handler touches only what is marked [signal] below.
+ */
+#ifndef LDFS_INTERNAL_H
+#define LDFS_INTERNAL_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "ldfs.h"
+
+#define NO_SLOT UINT32_MAX
+#define CACHE_LINE 64
+
+/* ---------------------------------------------------------------- event.c
+ * A word to sleep on: whoever waits reads `seq`, looks at its condition, then sleeps while `seq`
+ * is unchanged. notify is one load when nobody waits. [signal]
+ */
+struct ldfs_event {
+	_Atomic uint32_t seq;
+	_Atomic uint32_t waiters;
+};
+
+uint32_t ldfs_event_prepare(struct ldfs_event *e); /* then look at the condition, then: */
+/* Sleep until notified or `deadline_ns` (CLOCK_MONOTONIC, UINT64_MAX: none). False: deadline. */
+bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns);
+void ldfs_event_cancel(struct ldfs_event *e); /* instead of wait, when the condition holds */
+void ldfs_event_notify(struct ldfs_event *e);
+uint64_t ldfs_now_ns(void);                  /* CLOCK_MONOTONIC */
+uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
+
+/* ------------------------------------------------------------------- io.c
+ * Whole reads and writes at an offset: 0, -errno, or -EIO where the file ends early. [signal]
+ */
+int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at);
+int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at);
+
+/* ---------------------------------------------------------------- arena.c */
+struct ldfs_arena {
+	uint64_t size;
+	int memfd;
+	uint8_t *live;     /* RW between dumps; its address never changes */
+	uint8_t *observer; /* R, never moved; our own reads */
+	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
+	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
+	bool shadow_ready; /* owner */
+	bool spare_mapped; /* owner */
+	int fault_slot;    /* index into ldfs_fault_slots */
+	_Atomic(ldfs_dump *) dump;  /* [signal] what faults belong to; NULL: none armed */
+	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */
+};
+
+int ldfs_arena_prepare_shadow(ldfs_arena *a);
+int ldfs_arena_swap(ldfs_arena *a);
+int ldfs_arena_protect(ldfs_arena *a);
+int ldfs_arena_unprotect_all(ldfs_arena *a);
+/*
+ * The next piece [*start, *end) of data at or after `from`, clipped to `limit`; false: none.
+ * -errno through *error.
+ */
+bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error);
+
+/* ---------------------------------------------------------- fault_setup.c, fault_inside.c */
+struct ldfs_fault_slot {
+	_Atomic(ldfs_arena *) arena; /* NULL: free */
+	_Atomic uintptr_t start;     /* of the live view */
+	_Atomic uintptr_t end;       /* exclusive */
+	_Atomic uint32_t inside;     /* handlers at work on it */
+} __attribute__((aligned(CACHE_LINE)));
+
+extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
+extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
+extern struct sigaction ldfs_fault_previous;
+extern _Atomic uint64_t ldfs_fault_chained;
+
+void ldfs_fault_handler(int signo, siginfo_t *info, void *context);
+/* [any thread] Save granule g as a store would, and make it writable. */
+void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
+int ldfs_fault_register(ldfs_arena *a);
+void ldfs_fault_unregister(ldfs_arena *a);
+/* Count the caller in and out as a handler of this arena, so that RELEASE waits for it. */
+void ldfs_fault_enter(ldfs_arena *a);
+void ldfs_fault_leave(ldfs_arena *a);
+uint32_t ldfs_fault_inside(const ldfs_arena *a);
+
+/* ------------------------------------------------------------------ ring.c */
+struct ldfs_slot {
+	_Atomic uint32_t next; /* in the free or the filled stack: index + 1, 0: end */
+	uint32_t granule;      /* whose bytes it holds; writer and owner of the slot */
+};
+
+struct ldfs_ring {
+	uint8_t *bytes;         /* limit slots of slot_size, reserved; [0, made) are there */
+	struct ldfs_slot *slots;
+	uint64_t slot_size;     /* bytes */
+	_Atomic uint32_t made;  /* slots that exist */
+	_Atomic uint32_t limit; /* slots at the most */
+	uint32_t reserved;      /* slots that `bytes` and `slots` have room for */
+	bool grows;             /* policy spill: the keeper adds slots */
+	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));  /* tag << 32 | index + 1 */
+	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
+	_Atomic uint32_t in_use;
+	_Atomic uint64_t peak;
+	struct ldfs_event freed;   /* a slot or a granule's fate changed: for those who wait for a slot */
+	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
+	struct ldfs_event low;     /* for the keeper */
+	pthread_t keeper;
+	bool keeper_runs;
+};
+
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows);
+void ldfs_ring_destroy(struct ldfs_ring *r);
+uint32_t ldfs_ring_take(struct ldfs_ring *r);             /* [signal] a free slot or NO_SLOT */
+void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot);  /* [signal] back to the free ones */
+void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot);   /* [signal] to the filled ones */
+uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);      /* chain by `next`, index + 1; 0: none */
+bool ldfs_ring_can_grow(const struct ldfs_ring *r);       /* [signal] */
+void *ldfs_ring_keeper(void *dump);                       /* thread */
+
+static inline uint8_t *ldfs_slot_bytes(const struct ldfs_ring *r, uint32_t slot)
+{
+	return r->bytes + (uint64_t)slot * r->slot_size;
+}
+
+/* ----------------------------------------------------------------- table.c */
+struct ldfs_table {
+	int fd;          /* -1: no table on the target */
+	uint64_t offset; /* of block 0 */
+	uint32_t blocks;
+	uint8_t dump_id[16];
+	_Atomic uint8_t *dirty; /* one a block */
+	_Atomic uint64_t next_flush_ns;
+	pthread_mutex_t lock;   /* one flush at a time, so that an older block never overwrites a newer */
+};
+
+int ldfs_table_init(ldfs_dump *d, const ldfs_dump_config *config);
+void ldfs_table_destroy(ldfs_dump *d);
+int ldfs_table_write_empty(ldfs_dump *d);
+int ldfs_table_flush(ldfs_dump *d);  /* dirty blocks to the target */
+void ldfs_table_tick(ldfs_dump *d);  /* the same, when the time has come; errors are kept */
+void ldfs_table_mark(ldfs_dump *d, uint32_t g); /* [signal] */
+
+/* ---------------------------------------------------------------- target.c */
+struct ldfs_target {
+	int fd; /* -1: none */
+	bool reads_zero;
+	bool zero_range; /* the kernel can zero a range of it */
+	ldfs_extent *extents;
+	uint32_t extent_count;
+};
+
+int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size);
+void ldfs_target_destroy(struct ldfs_target *t);
+int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length);
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length);
+int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
+/* Bytes from arena_offset on that lie together on the target, at *target_offset. */
+uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uint64_t *target_offset);
+
+/* ------------------------------------------------------------------ dump.c */
+struct ldfs_dump {
+	ldfs_arena *arena;
+	uint32_t granules;
+	uint32_t granule_shift; /* granule size is 1 << shift */
+	uint32_t policy;
+	uint32_t arming;
+	uint64_t sweep_rate;
+	uint64_t stall_deadline_ns;
+	int reference_fd;
+
+	/* per granule */
+	_Atomic uint8_t *state;
+	_Atomic uint8_t *writable; /* 1: known to be writable; a hint for widening */
+	_Atomic uint8_t *full;     /* 1: has no holes, so that reading it through a view allocates none */
+	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
+	uint64_t *checksum;        /* written before the step into SAVED, read after it */
+	uint8_t *how;              /* the same */
+
+	_Atomic uint32_t phase;    /* enum ldfs_phase */
+	uint8_t *sweep_scratch;    /* one granule */
+	uint32_t *writer_batch;    /* room for every slot */
+	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
+	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
+	_Atomic uint32_t eio_count;
+	_Atomic uint64_t remaining; /* granules not in a final state */
+	_Atomic uint32_t readers;
+	struct ldfs_event progress; /* final states, phase changes */
+
+	struct ldfs_ring ring;
+	struct ldfs_table table;
+	struct ldfs_target target;
+
+	pthread_t sweep_thread, writer_thread;
+	bool sweep_started, writer_started; /* owner */
+	_Atomic uint32_t threads_running;
+	_Atomic uint32_t release_begun, release_done;
+
+	/* counters; see ldfs_counters */
+	_Atomic uint64_t faults __attribute__((aligned(CACHE_LINE)));
+	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
+	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS];
+	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
+	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool;
+	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
+	_Atomic uint64_t sweep_start_ns, drained_ns;
+	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
+	ldfs_failure failure;
+};
+
+static inline uint64_t ldfs_granule_start(const ldfs_dump *d, uint32_t g)
+{
+	return (uint64_t)g << d->granule_shift;
+}
+
+/* Bytes of granule g: the last one may be short. */
+static inline uint64_t ldfs_granule_length(const ldfs_dump *d, uint32_t g)
+{
+	uint64_t start = ldfs_granule_start(d, g), size = 1ULL << d->granule_shift;
+
+	return d->arena->size - start < size ? d->arena->size - start : size;
+}
+
+static inline uint32_t ldfs_granule_of(const ldfs_dump *d, uint64_t offset)
+{
+	return (uint32_t)(offset >> d->granule_shift);
+}
+
+static inline bool ldfs_released(const ldfs_dump *d)
+{
+	return load_seq(&d->phase) == LDFS_PHASE_RELEASED;
+}
+
+/* [signal] Keep the first error. pfn UINT64_MAX: none. */
+void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn);
+/* [signal] From now on policy `fail`; wakes all who wait for a slot. */
+void ldfs_give_up(ldfs_dump *d);
+/*
+ * [any thread] The target answered `error` (-errno) for data at `pfn`: give up; and after anything but
+ * a few EIO it is not tried again.
+ */
+void ldfs_target_failed(ldfs_dump *d, int error, uint64_t pfn);
+
+/* --------------------------------------------------------------- granule.c
+ * The steps. Each returns false, and changes nothing, when the granule is in another state.
+ * All are [signal]. The names are those of tests/model/.
+ */
+bool ldfs_step_claim(ldfs_dump *d, uint32_t g);
+bool ldfs_step_steal(ldfs_dump *d, uint32_t g);
+void ldfs_step_publish(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen);
+bool ldfs_step_sweep(ldfs_dump *d, uint32_t g);
+uint8_t ldfs_step_sweep_over(ldfs_dump *d, uint32_t g, uint8_t result, uint64_t checksum);
+bool ldfs_step_saved(ldfs_dump *d, uint32_t g, uint64_t checksum);
+bool ldfs_step_slot_lost(ldfs_dump *d, uint32_t g);
+bool ldfs_step_lose(ldfs_dump *d, uint32_t g);
+void ldfs_step_copy_lost(ldfs_dump *d, uint32_t g);
+static inline uint8_t ldfs_state(const ldfs_dump *d, uint32_t g)
+{
+	return load_seq(&d->state[g]);
+}
+static inline bool ldfs_state_final(uint8_t s)
+{
+	return s >= LDFS_G_SAVED;
+}
+
+/* ---------------------------------------------------------------- threads */
+void *ldfs_sweep_main(void *dump);  /* sweep.c */
+void *ldfs_writer_main(void *dump); /* writer.c */
+int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const char *name);
+void ldfs_thread_ended(ldfs_dump *d); /* last act of each of a dump's threads */
+
+#endif

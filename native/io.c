@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* io.c - whole reads and writes at an offset: EINTR and short counts end here. All [signal]. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at)
+{
+	uint8_t *to = buf;
+
+	while (length > 0) {
+		ssize_t got = pread(fd, to, length, (off_t)at);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got < 0 ? -errno : -EIO;
+		to += got;
+		at += (uint64_t)got;
+		length -= (uint64_t)got;
+	}
+	return 0;
+}
+
+int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at)
+{
+	const uint8_t *from = buf;
+
+	while (length > 0) {
+		ssize_t put = pwrite(fd, from, length, (off_t)at);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return put < 0 ? -errno : -EIO;
+		from += put;
+		at += (uint64_t)put;
+		length -= (uint64_t)put;
+	}
+	return 0;
+}

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ldfs.h - the whole public C interface of the livedumpfs core.
+ *
+ * This is the only place where the interface is written down: cffi reads the part between the two
+ * "cffi" marks of this very file (native/build_native.py).
+ *
+ * Conventions
+ *   - Functions return 0 or a negative errno. They never print and never exit.
+ *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
+ *     the end exclusive.
+ *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
+ *   - The first word of each comment says where a function may run:
+ *       [signal]      inside the SIGSEGV handler as well
+ *       [any thread]  any thread, any number at once
+ *       [owner]       one thread at a time per object; the caller serialises
+ */
+#ifndef LDFS_H
+#define LDFS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi: begin */
+
+#define LDFS_PAGE_SIZE 4096
+#define LDFS_MAX_ARENAS 64
+
+/* ------------------------------------------------------------------ arena */
+
+/* The memory of one machine: a memfd and its views. See docs/architecture.md, "Words". */
+typedef struct ldfs_arena ldfs_arena;
+
+/*
+ * [any thread] Make an arena of `size` bytes, a multiple of LDFS_PAGE_SIZE, all holes, and install
+ * the fault handler when this is the first arena. -EINVAL: size; -ENOMEM; -ENFILE: LDFS_MAX_ARENAS
+ * exist; -ENOSYS: the kernel lacks what views need (Linux 5.14).
+ */
+int ldfs_arena_create(uint64_t size, ldfs_arena **out);
+/* [owner] Unmap and free. -EBUSY: a dump has not been freed yet; nothing is done then. */
+int ldfs_arena_destroy(ldfs_arena *a);
+/* [any thread] The live view. Its address never changes while the arena exists. */
+void *ldfs_arena_live(const ldfs_arena *a);
+uint64_t ldfs_arena_size(const ldfs_arena *a);
+/* [any thread] The memfd itself, for pread; owned by the arena. */
+int ldfs_arena_memfd(const ldfs_arena *a);
+/* [any thread] Bytes that exist (are not holes), by SEEK_DATA; negative errno on failure. */
+int64_t ldfs_arena_resident(const ldfs_arena *a);
+/* [any thread] Copy live memory [offset, offset+length) to buf; allocates no hole. -EINVAL: range. */
+int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t length);
+/*
+ * [any thread] Make [offset, offset+length) writable for system calls: during a dump every armed
+ * granule it touches is saved first, as a store would have done. Holds until the next START.
+ */
+int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length);
+/* [any thread] Turn whole pages into holes, saving them first during a dump. -EINVAL: not aligned. */
+int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
+
+/* ----------------------------------------------------------- fault handler */
+
+/* [any thread] 0 when our handler is the installed one, -ENOTCONN when somebody replaced it. */
+int ldfs_fault_verify(void);
+/* [any thread] The id of a task of this process that blocks SIGSEGV, 0 for none, or -errno. */
+int ldfs_fault_blocked_task(void);
+
+/* ------------------------------------------------------------------ machine */
+
+/*
+ * How a dump stops and frees a machine. All members may be NULL: then the caller of
+ * ldfs_dump_start has stopped the writers itself.
+ *   quiesce: return 0 once no vCPU runs; -ETIMEDOUT after `deadline_ns` (absolute), with the
+ *            machine running again.
+ *   capture: keep the registers of the snapshot instant; called between quiesce and resume.
+ *   resume:  let all vCPUs go.
+ */
+typedef struct ldfs_quiesce_ops {
+	int (*quiesce)(void *ctx, uint64_t deadline_ns);
+	void (*capture)(void *ctx);
+	void (*resume)(void *ctx);
+	void *ctx;
+} ldfs_quiesce_ops;
+
+/* --------------------------------------------------------------------- dump */
+
+typedef struct ldfs_dump ldfs_dump;
+
+enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPILL = 2 };
+enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
+
+/* Granule states: one byte each, changed only by the steps in granule.c. docs/concurrency.md. */
+enum ldfs_state {
+	LDFS_G_ARMED = 0,    /* read-only, not saved */
+	LDFS_G_CLAIMED = 1,  /* a handler copies it to the slot that it holds */
+	LDFS_G_IN_SLOT = 2,  /* published: its bytes are in its slot */
+	LDFS_G_SWEEPING = 3, /* sweep I/O reads it from memory */
+	LDFS_G_STEALING = 4, /* sweep I/O under way, and a handler copies it to a slot */
+	LDFS_G_STOLEN = 5,   /* sweep I/O under way, and published in a slot, which wins */
+	LDFS_G_SAVED = 6,    /* final: on the target */
+	LDFS_G_HOLE = 7,     /* final: reads as zeros */
+	LDFS_G_LOST = 8      /* final: its bytes of the instant are gone */
+};
+
+/* Which way a granule took to its final state; kept in its table entry. */
+enum ldfs_how { LDFS_BY_NONE = 0, LDFS_BY_SWEEP = 1, LDFS_BY_FAULT = 2, LDFS_BY_STEAL = 3 };
+
+/* Bytes [arena_offset, +length) of the arena lie at target_offset on the target. */
+typedef struct ldfs_extent {
+	uint64_t arena_offset;
+	uint64_t length;
+	uint64_t target_offset;
+} ldfs_extent;
+
+typedef struct ldfs_dump_config {
+	uint64_t granule_size;      /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
+	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule */
+	uint64_t spill_limit;       /* policy spill: bytes of slots at the most; else ignored */
+	uint64_t sweep_rate;        /* bytes a second, 0: no cap */
+	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail` */
+	uint32_t policy;            /* enum ldfs_policy */
+	uint32_t arming;            /* enum ldfs_arming */
+	int target_fd;              /* -1: no target. Duplicated; the caller keeps its own. */
+	int target_reads_zero;      /* nonzero: what was never written there reads as zeros */
+	const ldfs_extent *extents; /* sorted by arena_offset, cover the arena without gap or overlap */
+	uint32_t extent_count;
+	int table_fd;               /* -1: no table on the target. Duplicated. */
+	uint64_t table_offset;      /* where its first block lies, multiple of 512 */
+	uint8_t dump_id[16];        /* goes into every block of the table */
+	int reference_fd;           /* tests: the arena is copied there inside the pause; else -1 */
+} ldfs_dump_config;
+
+/* Steps of a dump at which I/O can fail; for messages. */
+enum ldfs_operation {
+	LDFS_OP_NONE = 0,
+	LDFS_OP_WRITE_DATA = 1,  /* pwrite of a granule */
+	LDFS_OP_ZERO_DATA = 2,   /* writing zeros where the arena has a hole */
+	LDFS_OP_READ_ARENA = 3,  /* pread or SEEK_DATA of the memfd */
+	LDFS_OP_WRITE_TABLE = 4,
+	LDFS_OP_SYNC = 5,
+	LDFS_OP_WAIT_SLOT = 6,   /* the stall deadline passed */
+	LDFS_OP_PROTECT = 7      /* mprotect gave something other than ENOMEM */
+};
+
+/* The first error of a dump. error 0: none. */
+typedef struct ldfs_failure {
+	uint32_t operation; /* enum ldfs_operation */
+	int32_t error;      /* positive errno */
+	uint64_t pfn;       /* first page concerned; UINT64_MAX: none */
+} ldfs_failure;
+
+#define LDFS_HISTOGRAM_BINS 40
+#define LDFS_COUNTERS_VERSION 1
+
+/* All counts are of granules unless the comment says otherwise. */
+typedef struct ldfs_counters {
+	uint64_t granule_size;      /* bytes */
+	uint64_t granules;          /* in the arena */
+	uint64_t faults;            /* SIGSEGVs in the arena while a dump was armed */
+	uint64_t steals;            /* taken from sweep I/O under way */
+	uint64_t by_fault;          /* final, saved by the fault path (steals included) */
+	uint64_t by_sweep;          /* final, saved by the sweep */
+	uint64_t holes;             /* final, holes */
+	uint64_t lost;              /* final, lost */
+	uint64_t remaining;         /* not in a final state */
+	uint64_t widened;           /* granules saved early because mprotect met ENOMEM */
+	uint64_t slots;             /* slots that exist now */
+	uint64_t slots_peak;        /* most in use at once */
+	uint64_t slot_waits;        /* times that a vCPU found no free slot and waited */
+	uint64_t slot_wait_ns;      /* sum of those waits */
+	uint64_t spilled;           /* slots added by `spill` */
+	uint64_t bytes_written;     /* to the target: data and zeros, not headers or table */
+	uint64_t bytes_pool;        /* of those, from slots */
+	uint64_t stall_max_ns;      /* longest time in the handler */
+	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
+	uint64_t quiesce_ns;        /* request to all vCPUs parked */
+	uint64_t arm_ns;            /* the swap, or mprotect */
+	uint64_t resume_ns;         /* resume call */
+	uint64_t pause_ns;          /* machine stopped: quiesce request to resume's return */
+	uint64_t instant_mono_ns;   /* the snapshot instant */
+	uint64_t instant_wall_ns;   /* the same, CLOCK_REALTIME since the epoch */
+	uint64_t sweep_start_ns;    /* 0: not yet */
+	uint64_t drained_ns;        /* 0: not yet */
+	uint64_t gave_up;           /* 1: policy is `fail` since an error or a passed deadline */
+	uint64_t abandoned;         /* 1: the target was given up, what was not saved is lost */
+	uint64_t chained;           /* SIGSEGVs passed on to the handler before us (whole process) */
+	ldfs_failure failure;
+} ldfs_counters;
+
+/* What a dump is doing. The control interface's numbers are another matter (livedump_ioctl.h). */
+enum ldfs_phase {
+	LDFS_PHASE_READY = 1,    /* INIT done */
+	LDFS_PHASE_ARMED = 2,    /* START done */
+	LDFS_PHASE_SWEEPING = 3,
+	LDFS_PHASE_DRAINED = 4,  /* every granule final, table written, data synced; nothing protected */
+	LDFS_PHASE_RELEASED = 5
+};
+
+/*
+ * [any thread] Smallest granule size in bytes, a power of two, for an arena of `arena_size` so that
+ * even alternating protections stay below vm.max_map_count less what the process maps now.
+ */
+uint64_t ldfs_granule_default(uint64_t arena_size);
+
+/*
+ * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
+ * build the shadow view, start the writer. The machine runs meanwhile. -EBUSY: the arena has a dump
+ * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target.
+ */
+int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
+/*
+ * [owner] START: check handler and signal masks, stop the machine by `ops` (NULL: already stopped),
+ * arm, let it go. -EINVAL: not READY; -ENOTCONN: somebody took SIGSEGV; -EDEADLK: a task blocks
+ * SIGSEGV; -ETIMEDOUT: the machine did not stop within `quiesce_ns`. Failure leaves it running,
+ * unarmed, and the dump READY.
+ */
+int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns);
+/* [owner] SWEEP: begin to save what nobody wrote; returns at once. -EINVAL: not ARMED. */
+int ldfs_dump_sweep(ldfs_dump *d);
+/*
+ * [any thread] Wait until DRAINED. 0; -ETIMEDOUT after `timeout_ns` (relative; 0: only look);
+ * -ECANCELED: released. Whether the dump is good is in the counters (lost, failure).
+ */
+int ldfs_dump_wait(ldfs_dump *d, uint64_t timeout_ns);
+/*
+ * [any thread] RELEASE, from every phase: all memory writable, all who wait woken, handlers and
+ * readers counted out, threads ended, slots freed. 0, or -EINPROGRESS when a thread is still in I/O
+ * on the target: the machine is free already, and the rest happens when that I/O comes back.
+ */
+int ldfs_dump_release(ldfs_dump *d);
+/* [owner] Free a released dump. -EBUSY: not released, or its I/O has not come back. */
+int ldfs_dump_free(ldfs_dump *d);
+
+int ldfs_dump_phase(const ldfs_dump *d);
+void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out);
+/* [any thread] Copy the states of granules [first, first+count), one byte each. -EINVAL: range. */
+int ldfs_dump_states(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t *out);
+/*
+ * [any thread] Read the snapshot: bytes [offset, +length) of the arena at the snapshot instant.
+ * -ENODATA: before START or after RELEASE; -EIO: a granule is lost; -EINVAL: range.
+ */
+int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length);
+
+/* ------------------------------------------------ the granule table on a target */
+
+/* All integers little-endian. Block i holds the entries of granules [169 i, 169 i + count). */
+#define LDFS_TABLE_BLOCK_SIZE 4096
+#define LDFS_TABLE_BLOCK_ENTRIES 169
+#define LDFS_TABLE_MAGIC "LDFSTAB1"
+
+typedef struct ldfs_table_entry {
+	uint64_t where;    /* target offset of the stored bytes; 0 where the layout fixes it (elf, raw) */
+	uint64_t checksum; /* XXH3-64 of the granule's bytes (uncompressed); 0 for holes */
+	uint32_t stored;   /* bytes stored; 0 for holes */
+	uint8_t state;     /* enum ldfs_state: ARMED (not saved yet), SAVED, HOLE or LOST */
+	uint8_t how;       /* enum ldfs_how */
+	uint16_t reserved;
+} ldfs_table_entry;
+
+typedef struct ldfs_table_block {
+	char magic[8];
+	uint8_t dump_id[16];
+	uint32_t index;    /* of this block */
+	uint32_t count;    /* entries in use, 1 to 169 */
+	uint64_t checksum; /* XXH3-64 of the whole block with this field zero */
+	ldfs_table_entry entries[169];
+} ldfs_table_block;
+
+/* --------------------------------------------------------------- other processes */
+
+/*
+ * [any thread] Copy a NUL-terminated string of at most `size` bytes, NUL included, from address
+ * `address` of task `tid`. -EPERM, -ESRCH, -EFAULT: unreadable; -ENAMETOOLONG: no NUL within size.
+ */
+int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size);
+
+/* ---------------------------------------------------- vCPUs on Unicorn (vcpu_unicorn.c) */
+
+#define LDFS_MAX_VCPUS 4
+#define LDFS_CONSOLE_SIZE 65536
+
+/* x86-64 vCPUs, each a thread with a Unicorn instance of its own, all on the same memory. */
+typedef struct ldfs_machine ldfs_machine;
+
+/* Guest addresses [start, start+size), whole pages, lie at `ram_offset` of the memory. */
+typedef struct ldfs_ram_range {
+	uint64_t start;
+	uint64_t size;
+	uint64_t ram_offset;
+} ldfs_ram_range;
+
+/* Linux's user_regs_struct for x86-64: names, order and width. */
+typedef struct ldfs_registers {
+	uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+	uint64_t orig_rax, rip, cs, eflags, rsp, ss, fs_base, gs_base, ds, es, fs, gs;
+} ldfs_registers;
+
+enum ldfs_vcpu_state {
+	LDFS_VCPU_NEW = 0,     /* start not called */
+	LDFS_VCPU_RUNNING = 1,
+	LDFS_VCPU_IDLE = 2,    /* in hlt until the next 1 ms tick */
+	LDFS_VCPU_HALTED = 3,  /* in hlt with interrupts off: for good */
+	LDFS_VCPU_FAILED = 4,  /* the guest crashed; the rest of the status says how */
+	LDFS_VCPU_ENDED = 5    /* stopped by the host */
+};
+
+typedef struct ldfs_vcpu_status {
+	uint32_t state;     /* enum ldfs_vcpu_state */
+	uint32_t parked;    /* 1: a pause holds it outside guest code now */
+	int32_t error;      /* FAILED: Unicorn's uc_err, 0: an exception */
+	int32_t exception;  /* FAILED: number of the CPU exception, -1: none */
+	uint32_t access;    /* FAILED: Unicorn's uc_mem_type of the bad access, 0: none */
+	uint32_t reserved;
+	uint64_t address;   /* FAILED: of the bad access */
+	uint64_t pc;        /* FAILED, HALTED: where */
+} ldfs_vcpu_status;
+
+/*
+ * [owner] Make a machine of `vcpus` vCPUs on the memory at `ram`, with the libunicorn at that path.
+ * `ram` must stay mapped at this address until ldfs_machine_destroy returned 0. -EINVAL: ranges or
+ * count; -ELIBACC: the library cannot be loaded or is not Unicorn 2; -ENOMEM; -EIO: Unicorn refused.
+ * `why` gets a text for the last three, at most `why_size` bytes with its NUL.
+ */
+int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ranges,
+			uint32_t range_count, uint32_t vcpus, ldfs_machine **out, char *why,
+			size_t why_size);
+/* [owner] Set general registers, rip and eflags. -EINVAL: no such vCPU; -EBUSY: started already. */
+int ldfs_machine_set_registers(ldfs_machine *m, uint32_t vcpu, const ldfs_registers *registers);
+/* [owner] Start the vCPU threads. -EBUSY: started already; errors of pthread_create. */
+int ldfs_machine_start(ldfs_machine *m);
+/*
+ * [owner] End all vCPU threads, parked ones too (without running any more guest code) and wait for
+ * them until `deadline_ns` (absolute). -ETIMEDOUT: one still runs, e.g. waits for a dump's slot; call
+ * again. May be called in any state and more than once.
+ */
+int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns);
+/* [owner] Free. -EBUSY: a vCPU thread has not been stopped; nothing is done then. */
+int ldfs_machine_destroy(ldfs_machine *m);
+
+/* [any thread] For ldfs_dump_start; valid as long as the machine. */
+ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m);
+/*
+ * [any thread] Hold every vCPU at an instruction boundary with exact registers, or halted. Calls nest:
+ * the machine runs again after as many resumes. -ETIMEDOUT at `deadline_ns` (absolute): undone.
+ */
+int ldfs_machine_quiesce(ldfs_machine *m, uint64_t deadline_ns);
+/* [any thread] -EINVAL: no quiesce is outstanding. */
+int ldfs_machine_resume(ldfs_machine *m);
+/*
+ * [any thread] Live registers: that vCPU is parked for the few microseconds it takes. -EINVAL: no such
+ * vCPU; -ETIMEDOUT at `deadline_ns` (absolute).
+ */
+int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out,
+			   uint64_t deadline_ns);
+/* [any thread] What the last capture kept. -EINVAL: no such vCPU; -ENODATA: no capture yet. */
+int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out);
+/*
+ * [any thread] Copy the newest console output, oldest byte first, to buf; returns its length. At most
+ * LDFS_CONSOLE_SIZE bytes of whole lines and one unfinished line (255 bytes) per vCPU are kept.
+ */
+uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size);
+/* [any thread] -EINVAL: no such vCPU. */
+int ldfs_machine_status(ldfs_machine *m, uint32_t vcpu, ldfs_vcpu_status *out);
+/* [any thread] Unicorn's own words for a uc_err. */
+const char *ldfs_machine_error_text(const ldfs_machine *m, int error);
+
+/* cffi: end */
+
+#endif /* LDFS_H */

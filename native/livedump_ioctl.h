@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later WITH Linux-syscall-note */
+/*
+ * livedump_ioctl.h - the ioctl interface of <mount>/livedump, for C programs.
+ *
+ * START, SWEEP, INIT and RELEASE have the numbers and arguments of the Live Dump kernel patches and
+ * work on a descriptor opened read-only. The typed forms add what those could not say; they carry
+ * their payload by value, so they also work where the host may not read the caller's memory.
+ *
+ * Errors, for every command: EINVAL wrong order or a value out of range; EBUSY a dump exists already,
+ * or another step is under way; EACCES the caller may not control this host; ENOTTY no such command.
+ * One sentence about the last error is in control/error.
+ *
+ * All structs have the same layout on every 64-bit and 32-bit ABI: fixed-width members, naturally
+ * aligned, no holes. A host of another version answers EPROTO.
+ */
+#ifndef LIVEDUMP_IOCTL_H
+#define LIVEDUMP_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define LIVEDUMP_ABI_VERSION 1
+#define LIVEDUMP_PATH_MAX 4096 /* bytes, the NUL included */
+
+/* As the kernel patches had them. */
+#define LIVEDUMP_IOC_START _IO(0xff, 0x01)
+/* Returns when the dump is finished and sealed. */
+#define LIVEDUMP_IOC_SWEEP _IO(0xff, 0x02)
+/* Argument: pointer to the NUL-terminated path of the target, or 0 for the one in control/output. */
+#define LIVEDUMP_IOC_INIT _IO(0xff, 0x64)
+/* Also called UNINIT. Allowed in every state. */
+#define LIVEDUMP_IOC_RELEASE _IO(0xff, 0x65)
+
+/* States, the numbers of control/state. */
+#define LIVEDUMP_STATE_UNDEFINED 0 /* no dump since the host started */
+#define LIVEDUMP_STATE_INIT 1
+#define LIVEDUMP_STATE_START 2
+#define LIVEDUMP_STATE_SWEEP 3
+#define LIVEDUMP_STATE_FINISH 4
+#define LIVEDUMP_STATE_UNINIT 5 /* released */
+
+/* In all that follows 0 means: as set in control/. */
+#define LIVEDUMP_POLICY_BLOCK 1
+#define LIVEDUMP_POLICY_FAIL 2
+#define LIVEDUMP_POLICY_SPILL 3
+
+#define LIVEDUMP_FORMAT_ELF 1
+#define LIVEDUMP_FORMAT_RAW 2
+
+#define LIVEDUMP_ARMING_SWAP 1
+#define LIVEDUMP_ARMING_MPROTECT 2
+
+#define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
+#define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system or a file that is no dump */
+#define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
+
+struct livedump_init {
+	__u32 version; /* LIVEDUMP_ABI_VERSION */
+	__u32 flags;   /* LIVEDUMP_INIT_*, others must be 0 */
+	__u32 policy;
+	__u32 format;
+	__u32 arming;
+	__u32 reserved0;         /* must be 0 */
+	__u64 granule_size;      /* bytes, power of two */
+	__u64 pool_size;         /* bytes */
+	__u64 spill_limit;       /* bytes */
+	__u64 sweep_rate;        /* bytes a second */
+	__u64 stall_deadline_ns; /* longest wait of a vCPU for a free slot */
+	__u64 reserved[4];       /* must be 0 */
+	char path[LIVEDUMP_PATH_MAX];    /* empty: as set in control/output */
+	char sidecar[LIVEDUMP_PATH_MAX]; /* empty: as set in control/sidecar */
+};
+#define LIVEDUMP_IOC_INIT_TYPED _IOW(0xff, 0x66, struct livedump_init)
+
+#define LIVEDUMP_VERDICT_NONE 0 /* not finished */
+#define LIVEDUMP_VERDICT_CONSISTENT 1
+#define LIVEDUMP_VERDICT_TORN 2
+#define LIVEDUMP_VERDICT_INCOMPLETE 3
+
+#define LIVEDUMP_NO_PFN (~0ULL)
+
+struct livedump_failure {
+	__u32 operation; /* enum ldfs_operation, 0: none */
+	__s32 error;     /* positive errno, 0: none */
+	__u64 pfn;       /* first page concerned, or LIVEDUMP_NO_PFN */
+};
+
+/* Of the dump that is, or of the last one. Counts are of granules unless the comment says otherwise. */
+struct livedump_status {
+	__u32 version;
+	__u32 state;   /* LIVEDUMP_STATE_* */
+	__u32 verdict; /* LIVEDUMP_VERDICT_* */
+	__u32 policy;  /* LIVEDUMP_POLICY_*, also below: of this dump, never 0 */
+	__u32 format;
+	__u32 arming;
+	__u64 bytes_total; /* of the arena */
+	__u64 bytes_done;  /* of those, in a final state */
+	__u64 granule_size; /* bytes */
+	__u64 granules;
+	__u64 remaining; /* not in a final state */
+	__u64 by_fault;
+	__u64 by_sweep;
+	__u64 holes;
+	__u64 lost;
+	__u64 faults; /* write faults */
+	__u64 steals;
+	__u64 slots_peak;
+	__u64 slot_waits;      /* times */
+	__u64 bytes_written;   /* to the target */
+	__u64 quiesce_ns;
+	__u64 arm_ns;
+	__u64 pause_ns;        /* the machine stood still */
+	__u64 stall_max_ns;    /* longest time in the fault handler */
+	__u64 instant_mono_ns; /* the snapshot instant, CLOCK_MONOTONIC; 0: not yet */
+	__u64 instant_wall_ns; /* the same, since the epoch */
+	__u64 sweep_start_ns;  /* CLOCK_MONOTONIC; 0: not yet */
+	__u64 drained_ns;      /* CLOCK_MONOTONIC; 0: not yet */
+	struct livedump_failure failure;
+	__u64 reserved[8];
+	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
+};
+#define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)
+
+#define LIVEDUMP_SWEEP_ASYNC 0x1 /* begin and return; poll STATUS for LIVEDUMP_STATE_FINISH */
+
+struct livedump_sweep {
+	__u32 version; /* LIVEDUMP_ABI_VERSION */
+	__u32 flags;   /* LIVEDUMP_SWEEP_*, others must be 0 */
+};
+#define LIVEDUMP_IOC_SWEEP_TYPED _IOW(0xff, 0x68, struct livedump_sweep)
+
+#endif /* LIVEDUMP_IOCTL_H */

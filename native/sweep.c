@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * sweep.c - the thread that saves the granules that nobody wrote, then waits for the drain.
+ *
+ * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
+ * after the claim: a hole may have become data before it, but not after. A checksum taken of memory
+ * counts only if the granule is still unstolen, which ldfs_step_sweep_over decides.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "internal.h"
+
+#define RUN_BYTES (1u << 20)      /* one I/O: large for the device, small enough for the L2 cache */
+#define THROTTLE_STEP_NS 20000000u
+
+struct sweep {
+	ldfs_dump *d;
+	uint64_t begun_ns;
+	uint64_t swept; /* bytes, for the rate */
+};
+
+/* ------------------------------------------------------------- one run's I/O */
+
+static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start);
+
+	if (rc)
+		return rc;
+	add_relaxed(&d->bytes_written, end - start);
+	return 0;
+}
+
+static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	int rc;
+
+	if (d->target.reads_zero || start == end)
+		return 0;
+	rc = ldfs_target_zero(&d->target, start, end - start);
+	if (rc)
+		return rc;
+	add_relaxed(&d->bytes_written, end - start);
+	return 0;
+}
+
+/* Data and holes of the bytes [start, end) to the target. */
+static int write_run(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	uint64_t at = start, data, data_end;
+	int rc = 0, error = 0;
+
+	while (!rc && ldfs_arena_next_data(d->arena, at, end, &data, &data_end, &error)) {
+		rc = write_hole(d, at, data);
+		if (!rc)
+			rc = write_data(d, data, data_end);
+		at = data_end;
+	}
+	if (error)
+		return error;
+	return rc ? rc : write_hole(d, at, end);
+}
+
+/*
+ * What granule g, whose run is on the target, has become: HOLE without any data, else SAVED with its
+ * checksum, LOST when it cannot be read. Reads holes through pread only, which allocates none.
+ */
+static uint8_t result_of(ldfs_dump *d, uint32_t g, uint64_t *checksum)
+{
+	const ldfs_arena *a = d->arena;
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	uint64_t data = start, data_end = start + length;
+	int rc = 0;
+
+	if (!load_relaxed(&d->full[g]) &&
+	    !ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc)
+		return LDFS_G_HOLE;
+	if (!rc && (data != start || data_end != start + length)) {
+		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
+		*checksum = rc ? 0 : XXH3_64bits(d->sweep_scratch, length);
+	} else if (!rc) {
+		*checksum = XXH3_64bits(a->observer + start, length);
+	}
+	if (rc)
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
+	return rc ? LDFS_G_LOST : LDFS_G_SAVED;
+}
+
+/* --------------------------------------------------------------- end of a run */
+
+static void unprotect(ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	uint64_t start = ldfs_granule_start(d, first);
+	uint64_t stop = ldfs_granule_start(d, end - 1) + ldfs_granule_length(d, end - 1);
+
+	/* ENOMEM here is no loss: the fault path or the end of the drain does it. */
+	if (mprotect(d->arena->live + start, stop - start, PROT_READ | PROT_WRITE))
+		return;
+	for (uint32_t g = first; g < end; g++)
+		store_relaxed(&d->writable[g], 1);
+}
+
+/* Everything of [first, end) but granules that a handler is still copying becomes writable. */
+static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
+{
+	uint32_t begin = first;
+
+	for (uint32_t g = first; g <= end; g++) {
+		if (g < end && states[g - first] != LDFS_G_CLAIMED)
+			continue;
+		if (g > begin)
+			unprotect(d, begin, g);
+		begin = g + 1;
+	}
+}
+
+static void end_run(ldfs_dump *d, uint32_t first, uint32_t end, bool good)
+{
+	uint8_t states[RUN_BYTES / LDFS_PAGE_SIZE];
+
+	for (uint32_t g = first; g < end; g++) {
+		uint64_t checksum = 0;
+		uint8_t result = good ? result_of(d, g, &checksum) : LDFS_G_LOST;
+
+		states[g - first] = ldfs_step_sweep_over(d, g, result, checksum);
+	}
+	unprotect_published(d, states, first, end);
+	ldfs_event_notify(&d->ring.freed);   /* vCPUs that waited for a slot: it is saved */
+	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
+}
+
+/* An I/O error on stolen granules does not count: their slots are written after it. */
+static bool all_stolen(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	for (uint32_t g = first; g < end; g++) {
+		uint8_t s = ldfs_state(d, g);
+
+		if (s != LDFS_G_STEALING && s != LDFS_G_STOLEN)
+			return false;
+	}
+	return true;
+}
+
+/* -------------------------------------------------------------------- the walk */
+
+/* Claim the run of armed granules that begins at or after *first. False: none left. */
+static bool claim_run(ldfs_dump *d, uint32_t *first, uint32_t *end)
+{
+	uint32_t most = RUN_BYTES >> d->granule_shift ? RUN_BYTES >> d->granule_shift : 1;
+	uint32_t g = *first;
+
+	while (g < d->granules && !ldfs_step_sweep(d, g))
+		g++;
+	if (g == d->granules)
+		return false;
+	*first = g++;
+	while (g < d->granules && g - *first < most && ldfs_step_sweep(d, g))
+		g++;
+	*end = g;
+	return true;
+}
+
+static void sweep_run(struct sweep *s, uint32_t first, uint32_t end)
+{
+	uint64_t start = ldfs_granule_start(s->d, first);
+	uint64_t stop = ldfs_granule_start(s->d, end - 1) + ldfs_granule_length(s->d, end - 1);
+	int rc = load_seq(&s->d->abandoned) ? -ECANCELED : write_run(s->d, start, stop);
+
+	if (rc && rc != -ECANCELED && !all_stolen(s->d, first, end))
+		ldfs_target_failed(s->d, rc, start / LDFS_PAGE_SIZE);
+	end_run(s->d, first, end, rc == 0);
+	s->swept += stop - start;
+}
+
+/* Sleep so that the bytes swept so far stay below the rate; in small steps, so that RELEASE is quick. */
+static void throttle(struct sweep *s)
+{
+	ldfs_dump *d = s->d;
+	uint64_t due, now;
+
+	if (!d->sweep_rate)
+		return;
+	due = s->begun_ns + (uint64_t)((double)s->swept * 1e9 / (double)d->sweep_rate);
+	while (!ldfs_released(d) && (now = ldfs_now_ns()) < due) {
+		uint64_t left = due - now;
+
+		usleep((useconds_t)((left < THROTTLE_STEP_NS ? left : THROTTLE_STEP_NS) / 1000 + 1));
+	}
+}
+
+static void walk(struct sweep *s)
+{
+	uint32_t first = 0, end;
+
+	while (!ldfs_released(s->d) && claim_run(s->d, &first, &end)) {
+		sweep_run(s, first, end);
+		ldfs_table_tick(s->d);
+		throttle(s);
+		first = end;
+	}
+}
+
+/* ------------------------------------------------------------------- the drain */
+
+static bool wait_all_final(ldfs_dump *d)
+{
+	while (load_seq(&d->remaining) > 0) {
+		uint32_t seen = ldfs_event_prepare(&d->progress);
+
+		if (ldfs_released(d)) {
+			ldfs_event_cancel(&d->progress);
+			return false;
+		}
+		if (load_seq(&d->remaining) == 0)
+			ldfs_event_cancel(&d->progress);
+		else
+			ldfs_event_wait(&d->progress, seen, UINT64_MAX);
+	}
+	return !ldfs_released(d);
+}
+
+static void sync_target(ldfs_dump *d)
+{
+	int rc = ldfs_table_flush(d);
+
+	if (rc)
+		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
+	if (fdatasync(d->target.fd))
+		ldfs_fail(d, LDFS_OP_SYNC, errno, UINT64_MAX);
+	if (d->table.fd >= 0 && fdatasync(d->table.fd))
+		ldfs_fail(d, LDFS_OP_SYNC, errno, UINT64_MAX);
+}
+
+static void drain(ldfs_dump *d)
+{
+	uint32_t phase = LDFS_PHASE_SWEEPING;
+
+	if (!wait_all_final(d))
+		return;
+	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way. */
+	ldfs_arena_unprotect_all(d->arena);
+	sync_target(d);
+	store_seq(&d->drained_ns, ldfs_now_ns());
+	cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED); /* not over RELEASED */
+	ldfs_event_notify(&d->progress);
+}
+
+void *ldfs_sweep_main(void *dump)
+{
+	struct sweep s = { .d = dump, .begun_ns = ldfs_now_ns() };
+
+	store_seq(&s.d->sweep_start_ns, s.begun_ns);
+	walk(&s);
+	drain(s.d);
+	ldfs_thread_ended(s.d);
+	return NULL;
+}

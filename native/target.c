@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * target.c - where the bytes of an arena go on the target: extents, and whole reads and writes.
+ *
+ * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents.
+ * All functions are [any thread].
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define ZERO_PIECE (1u << 20)
+
+static int check_extents(const ldfs_dump_config *config, uint64_t arena_size)
+{
+	uint64_t at = 0;
+
+	for (uint32_t i = 0; i < config->extent_count; i++) {
+		const ldfs_extent *e = &config->extents[i];
+
+		if (e->arena_offset != at || e->length == 0 || e->length > arena_size - at ||
+		    e->target_offset > (uint64_t)INT64_MAX - e->length)
+			return -EINVAL;
+		at += e->length;
+	}
+	return at == arena_size ? 0 : -EINVAL;
+}
+
+int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size)
+{
+	size_t bytes = config->extent_count * sizeof(*config->extents);
+	int rc;
+
+	t->fd = -1;
+	if (config->target_fd < 0)
+		return 0;
+	rc = check_extents(config, arena_size);
+	if (rc)
+		return rc;
+	t->extents = malloc(bytes);
+	if (!t->extents)
+		return -ENOMEM;
+	memcpy(t->extents, config->extents, bytes);
+	t->extent_count = config->extent_count;
+	t->reads_zero = config->target_reads_zero != 0;
+	t->zero_range = true;
+	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
+	return t->fd < 0 ? -errno : 0;
+}
+
+void ldfs_target_destroy(struct ldfs_target *t)
+{
+	if (t->fd >= 0)
+		close(t->fd);
+	free(t->extents);
+	t->fd = -1;
+	t->extents = NULL;
+}
+
+uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uint64_t *target_offset)
+{
+	uint32_t low = 0, high = t->extent_count;
+	const ldfs_extent *e;
+
+	while (high - low > 1) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (t->extents[middle].arena_offset <= arena_offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	e = &t->extents[low];
+	*target_offset = e->target_offset + (arena_offset - e->arena_offset);
+	return e->length - (arena_offset - e->arena_offset);
+}
+
+int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length)
+{
+	const uint8_t *from = buf;
+
+	while (length > 0) {
+		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
+		int rc;
+
+		if (run > length)
+			run = length;
+		rc = ldfs_write_all(t->fd, from, run, at);
+		if (rc)
+			return rc;
+		from += run;
+		arena_offset += run;
+		length -= run;
+	}
+	return 0;
+}
+
+static int write_zeros(int fd, uint64_t length, uint64_t at)
+{
+	static const uint8_t zeros[ZERO_PIECE];
+	int rc = 0;
+
+	while (!rc && length > 0) {
+		uint64_t piece = length < ZERO_PIECE ? length : ZERO_PIECE;
+
+		rc = ldfs_write_all(fd, zeros, piece, at);
+		at += piece;
+		length -= piece;
+	}
+	return rc;
+}
+
+/* Zeros on the target, by the kernel where it can (a device that discards), else written out. */
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length)
+{
+	while (length > 0) {
+		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
+		int rc = 0;
+
+		if (run > length)
+			run = length;
+		if (t->zero_range && fallocate(t->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+					       (off_t)at, (off_t)run)) {
+			if (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)
+				return -errno;
+			t->zero_range = false;
+		}
+		if (!t->zero_range)
+			rc = write_zeros(t->fd, run, at);
+		if (rc)
+			return rc;
+		arena_offset += run;
+		length -= run;
+	}
+	return 0;
+}
+
+int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length)
+{
+	uint8_t *to = buf;
+
+	while (length > 0) {
+		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
+		int rc;
+
+		if (run > length)
+			run = length;
+		rc = ldfs_read_all(t->fd, to, run, at);
+		if (rc)
+			return rc;
+		to += run;
+		arena_offset += run;
+		length -= run;
+	}
+	return 0;
+}
