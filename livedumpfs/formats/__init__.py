@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a dump is laid out on its target. Pure: bytes and offsets, no files.
+
+The life of a plan::
+
+    plan = plan_dump("elf", machine_info, arena_size=..., granule_size=..., identity=...)
+    target.prepare(plan.total_size)                          # ENOSPC here; files are truncated
+    apply(plan.opening(meta), target, sidecar)               # INIT; then the C core: empty table
+    apply(plan.started(registers, meta), target, sidecar)    # after START
+    apply(plan.seal(verdict, meta, registers), target, sidecar)  # FINISH, after the drain
+
+(`prepare` and `apply` belong to livedumpfs.targets.) For the C core: `plan.extents`,
+`plan.dump_id`, `plan.table_offset`, and `table_fd` = the fd of the file that `plan.book` names.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from livedumpfs.errors import UsageError
+from livedumpfs.formats import meta as _meta
+from livedumpfs.formats.elf import ElfPlan, plan_elf
+from livedumpfs.formats.plan import (
+    Extent,
+    MachineInfo,
+    MemoryRange,
+    Plan,
+    Registers,
+    Role,
+    Step,
+    Sync,
+    Write,
+    Zero,
+)
+from livedumpfs.formats.raw import RawPlan, plan_raw
+from livedumpfs.formats.superblock import VERDICTS, Superblock, Verdict
+
+FORMATS: Final = ("elf", "raw")
+
+__all__ = [
+    "FORMATS",
+    "VERDICTS",
+    "ElfPlan",
+    "Extent",
+    "MachineInfo",
+    "MemoryRange",
+    "Plan",
+    "RawPlan",
+    "Registers",
+    "Role",
+    "Step",
+    "Superblock",
+    "Sync",
+    "Verdict",
+    "Write",
+    "Zero",
+    "plan_dump",
+]
+
+
+def plan_dump(
+    format: str,
+    machine: MachineInfo,
+    *,
+    arena_size: int,
+    granule_size: int,
+    dump_id: bytes | None = None,
+    identity: tuple[int, int] = (0, 0),
+    meta_room: int = _meta.ROOM,
+) -> Plan:
+    """Lay out one dump.
+
+    `arena_size`: bytes, whole pages. `granule_size`: bytes, power of two, at least a page.
+    `dump_id`: 16 bytes, random when None. `identity`: Target.identity. `meta_room`: bytes for each
+    of the two JSON texts, whole pages, at most 4 MiB.
+    UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not
+    cover the arena exactly.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    planner = plan_elf if format == "elf" else plan_raw
+    return planner(
+        machine,
+        arena_size=arena_size,
+        granule_size=granule_size,
+        dump_id=dump_id,
+        identity=identity,
+        meta_room=meta_room,
+    )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ELF64 vmcore: header, notes, superblock, meta, granule table, then the memory in arena order.
+
+0                    ELF header, program headers (within the first 4096 bytes)
+...                  notes: NT_PRSTATUS of each vCPU, then ours, whose content is the superblock
+superblock_offset    superblock, 4096-aligned: the notes are laid out backwards from it
+meta slots, table
+data_offset          arena offset 0, aligned to the granule
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.formats import meta as meta_slot
+from livedumpfs.formats import superblock, table
+from livedumpfs.formats.plan import (
+    Extent,
+    MachineInfo,
+    Plan,
+    Registers,
+    Step,
+    Sync,
+    Zero,
+    align_up,
+    check_map,
+    check_sizes,
+    new_dump_id,
+)
+from livedumpfs.units import PAGE_SIZE
+
+MAGIC: Final = b"\x7fELF"
+NOTE_NAME: Final = b"LIVEDUMPFS\0"
+NOTE_TYPE: Final = 0x4C444653
+HEAD_SIZE: Final = 4096
+"""ELF header and program headers lie within the first HEAD_SIZE bytes."""
+MAX_NOTES: Final = 4 << 20
+"""Bytes of notes that a reader looks at."""
+
+# fmt: off
+REGISTERS: Final = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
+    "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs",
+    "gs",
+)
+# fmt: on
+"""x86-64 user_regs_struct, in order."""
+PRSTATUS_SIZE: Final = 336
+MAX_VCPUS: Final = 4096
+
+_EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_NHDR = struct.Struct("<III")
+_PRSTATUS = struct.Struct("<3ih2xQQ4i8Q27Qi4x")
+
+_ET_CORE, _EV_CURRENT = 4, 1
+_PT_LOAD, _PT_NOTE = 1, 4
+_PF_RWX = 7
+_NT_PRSTATUS = 1
+_X86_64 = 62
+
+MAX_SEGMENTS: Final = (HEAD_SIZE - _EHDR.size) // _PHDR.size - 1
+
+
+@dataclass(frozen=True)
+class Note:
+    """One ELF note; `name` ends in NUL."""
+
+    name: bytes
+    type: int
+    content: bytes
+
+    def pack(self) -> bytes:
+        """Header, name and content, both padded to 4 bytes."""
+        head = _NHDR.pack(len(self.name), len(self.content), self.type)
+        return head + _pad(self.name) + _pad(self.content)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A program header that says where memory or notes lie. Bytes."""
+
+    type: int
+    offset: int
+    physical: int
+    size: int
+
+
+def _pad(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def prstatus(registers: Registers, pid: int) -> bytes:
+    """struct elf_prstatus of x86-64 with the general registers; unknown ones are 0."""
+    values = [registers.get(name, 0) & 0xFFFF_FFFF_FFFF_FFFF for name in REGISTERS]
+    return _PRSTATUS.pack(0, 0, 0, 0, 0, 0, pid, 0, 0, 0, *[0] * 8, *values, 0)
+
+
+def _register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
+    if machine.elf_machine != _X86_64:
+        return b""
+    given = [*registers, *[{}] * (machine.vcpus - len(registers))]
+    notes = (Note(b"CORE\0", _NT_PRSTATUS, prstatus(r, i + 1)) for i, r in enumerate(given))
+    return b"".join(note.pack() for note in notes)
+
+
+@dataclass(frozen=True)
+class ElfPlan(Plan):
+    """See the module's text."""
+
+    def header(self, registers: Sequence[Registers] = ()) -> bytes:
+        """Everything before the superblock. UsageError: more registers than vCPUs."""
+        if len(registers) > self.machine.vcpus:
+            raise UsageError(f"registers of {len(registers)} vCPUs for {self.machine.vcpus}")
+        notes = _register_notes(self.machine, registers) + _own_note_head()
+        note_offset = self.superblock_offset - len(notes)
+        note_size = len(notes) + superblock.SIZE
+        programs = [_PHDR.pack(_PT_NOTE, 0, note_offset, 0, 0, note_size, 0, 4)]
+        programs += [
+            _PHDR.pack(_PT_LOAD, _PF_RWX, offset, r.start, r.start, r.size, r.size, PAGE_SIZE)
+            for r in self.machine.memory_map
+            for offset in [self.data_offset + r.arena_offset]
+        ]
+        head = _elf_header(self.machine.elf_machine, len(programs)) + b"".join(programs)
+        return head + bytes(note_offset - len(head)) + notes
+
+    def invalidate(self) -> list[Step]:
+        """No ELF header: no dump. An older one may have its superblock elsewhere."""
+        return [Zero("target", 0, HEAD_SIZE), Sync("target")]
+
+
+def _own_note_head() -> bytes:
+    return _NHDR.pack(len(NOTE_NAME), superblock.SIZE, NOTE_TYPE) + _pad(NOTE_NAME)
+
+
+def _elf_header(machine: int, programs: int) -> bytes:
+    return _EHDR.pack(
+        MAGIC, 2, 1, _EV_CURRENT, 0, 0, _ET_CORE, machine, _EV_CURRENT, 0, _EHDR.size, 0, 0,
+        _EHDR.size, _PHDR.size, programs, 0, 0, 0,
+    )  # fmt: skip
+
+
+def plan_elf(
+    machine: MachineInfo,
+    *,
+    arena_size: int,
+    granule_size: int,
+    dump_id: bytes | None = None,
+    identity: tuple[int, int] = (0, 0),
+    meta_room: int = meta_slot.ROOM,
+) -> ElfPlan:
+    """Lay out an ELF dump. UsageError: sizes or memory map that cannot be."""
+    check_sizes(arena_size, granule_size, meta_room)
+    check_map(machine.memory_map, arena_size)
+    if len(machine.memory_map) > MAX_SEGMENTS:
+        raise UsageError(f"{len(machine.memory_map)} memory ranges, {MAX_SEGMENTS} fit")
+    if not 0 <= machine.vcpus <= MAX_VCPUS:
+        raise UsageError(f"{machine.vcpus} vCPUs, at most {MAX_VCPUS} fit")
+    heads = _EHDR.size + _PHDR.size * (1 + len(machine.memory_map))
+    notes = len(_register_notes(machine, ())) + len(_own_note_head())
+    block = align_up(heads + notes, PAGE_SIZE)
+    slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)
+    table_offset = slots[1] + meta_room
+    table_size = table.table_size(-(-arena_size // granule_size))
+    data = align_up(table_offset + table_size, max(granule_size, PAGE_SIZE))
+    return ElfPlan(
+        format="elf",
+        machine=machine,
+        arena_size=arena_size,
+        granule_size=granule_size,
+        dump_id=dump_id or new_dump_id(),
+        total_size=data + arena_size,
+        extents=(Extent(0, arena_size, data),),
+        data_offset=data,
+        book="target",
+        book_size=0,
+        superblock_offset=block,
+        meta_slots=slots,
+        meta_room=meta_room,
+        table_offset=table_offset,
+        table_size=table_size,
+        identity=identity,
+    )
+
+
+def parse_segments(head: bytes) -> list[Segment]:
+    """Program headers in the file's first HEAD_SIZE bytes. InvalidDump: no ELF64 core of ours."""
+    if len(head) < _EHDR.size or head[:4] != MAGIC:
+        raise InvalidDump("it has no ELF header")
+    fields = _EHDR.unpack_from(head)
+    if fields[1:4] != (2, 1, _EV_CURRENT) or fields[6] != _ET_CORE:
+        raise InvalidDump("its ELF header is not that of a 64-bit little-endian core")
+    offset, size, count = fields[10], fields[14], fields[15]
+    if size != _PHDR.size or not 1 <= count <= MAX_SEGMENTS + 1 or offset != _EHDR.size:
+        raise InvalidDump("its program headers are not those of a livedumpfs dump")
+    if offset + size * count > len(head):
+        raise InvalidDump("it ends within its program headers")
+    programs = (_PHDR.unpack_from(head, offset + size * i) for i in range(count))
+    return [Segment(p[0], p[2], p[4], p[5]) for p in programs]
+
+
+def note_segment(segments: Sequence[Segment]) -> Segment:
+    """The one PT_NOTE. InvalidDump: none, or of an impossible size."""
+    notes = [segment for segment in segments if segment.type == _PT_NOTE]
+    if len(notes) != 1 or not superblock.SIZE < notes[0].size <= MAX_NOTES:
+        raise InvalidDump("it has no livedumpfs note")
+    return notes[0]
+
+
+def load_segments(segments: Sequence[Segment]) -> list[Segment]:
+    """The PT_LOADs, in their order."""
+    return [segment for segment in segments if segment.type == _PT_LOAD]
+
+
+def own_note_position(notes: bytes) -> int:
+    """Where the content of our own note starts in the bytes of PT_NOTE. InvalidDump: nowhere."""
+    position = 0
+    while position + _NHDR.size <= len(notes):
+        name_size, size, kind = _NHDR.unpack_from(notes, position)
+        name = position + _NHDR.size
+        content = name + align_up(name_size, 4)
+        if kind == NOTE_TYPE and notes[name : name + name_size] == NOTE_NAME:
+            if size == superblock.SIZE and content + size <= len(notes):
+                return content
+            break
+        position = content + align_up(size, 4)
+    raise InvalidDump("it has no livedumpfs note")
+
+
+def parse_registers(header: bytes) -> list[dict[str, int]]:
+    """Registers in the NT_PRSTATUS notes of a header that ElfPlan.header made, in vCPU order."""
+    note = note_segment(parse_segments(header[:HEAD_SIZE]))
+    notes, position, found = header[note.offset :], 0, []
+    while position + _NHDR.size <= len(notes):
+        name_size, size, kind = _NHDR.unpack_from(notes, position)
+        content = position + _NHDR.size + align_up(name_size, 4)
+        if kind != _NT_PRSTATUS or size != PRSTATUS_SIZE or content + size > len(notes):
+            break
+        values = _PRSTATUS.unpack_from(notes, content)
+        found.append(dict(zip(REGISTERS, values[18 : 18 + len(REGISTERS)], strict=True)))
+        position = content + size
+    return found

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The two meta slots: what a dump says of itself in JSON (UTF-8).
+
+A slot starts with its own header, so that it can be told good from bad without the superblock: a
+host that dies between the two writes leaves one good slot in any case.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import xxhash
+
+from livedumpfs.errors import InvalidDump, UsageError
+
+MAGIC: Final = b"LDFSMETA"
+ROOM: Final = 256 << 10
+"""Bytes of a slot unless the planner asks for more."""
+
+_HEADER = struct.Struct("<8s16sIIQ")
+HEADER_SIZE: Final = _HEADER.size
+
+
+def build_slot(
+    meta: Mapping[str, object], dump_id: bytes, sequence: int, *, room: int = ROOM
+) -> bytes:
+    """Header and text of one slot, at most `room` bytes.
+
+    When the text does not fit, the list `lost` (pfn ranges; the granule table is the truth) is cut
+    and `lost_cut` set. UsageError: it does not fit even so; TypeError: not JSON.
+    """
+    text = _encode(meta)
+    if HEADER_SIZE + len(text) > room:
+        text = _encode(_cut_lost(meta, HEADER_SIZE + len(text) - room))
+    if HEADER_SIZE + len(text) > room:
+        raise UsageError(
+            f"the dump's description needs {HEADER_SIZE + len(text)} bytes, {room} are reserved",
+            hint="fewer or shorter array names",
+        )
+    checksum = xxhash.xxh3_64_intdigest(text)
+    return _HEADER.pack(MAGIC, dump_id, sequence, len(text), checksum) + text
+
+
+def _encode(meta: Mapping[str, object]) -> bytes:
+    return json.dumps(dict(meta), separators=(",", ":"), allow_nan=False).encode()
+
+
+def _cut_lost(meta: Mapping[str, object], excess: int) -> dict[str, object]:
+    lost = meta.get("lost")
+    if not isinstance(lost, list) or not lost:
+        return dict(meta)
+    spare = excess + len(b',"lost_cut":true')
+    kept = list(lost)
+    while kept and spare > 0:
+        spare -= len(_encode({"": kept.pop()})) - len(b'{"":}') + len(b",")
+    return {**meta, "lost": kept, "lost_cut": True}
+
+
+def parse_slot(data: bytes, dump_id: bytes) -> tuple[int, dict[str, Any]]:
+    """(sequence, meta) of the slot in `data`. InvalidDump: empty, foreign or damaged."""
+    if len(data) < HEADER_SIZE:
+        raise InvalidDump("its meta data is cut off")
+    magic, owner, sequence, length, checksum = _HEADER.unpack_from(data)
+    if magic != MAGIC or owner != dump_id:
+        raise InvalidDump("its meta data is missing")
+    text = data[HEADER_SIZE : HEADER_SIZE + length]
+    if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
+        raise InvalidDump("its meta data is damaged (checksum)")
+    try:
+        meta = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDump("its meta data is not JSON") from error
+    if not isinstance(meta, dict):
+        raise InvalidDump("its meta data is not a JSON object")
+    return sequence, meta
+
+
+def _refuse_constant(text: str) -> object:
+    raise ValueError(f"{text} is not JSON")
+
+
+def slot_length(head: bytes, room: int) -> int:
+    """Bytes of the slot that starts with `head`, header included; 0 when it is none."""
+    if len(head) < HEADER_SIZE:
+        return 0
+    magic, _, _, length, _ = _HEADER.unpack_from(head)
+    return HEADER_SIZE + length if magic == MAGIC and HEADER_SIZE + length <= room else 0

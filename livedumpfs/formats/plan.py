@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where everything of one dump goes: the plan that is made at INIT and followed to the seal.
+
+A plan does no I/O. It gives the extents and the table's place to the C core, which writes the
+memory and the granule table, and it gives *steps* - writes and syncs, in order - to whoever holds
+the files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Protocol
+
+import xxhash
+
+from livedumpfs.errors import UsageError
+from livedumpfs.formats import meta as meta_slot
+from livedumpfs.formats import superblock, table
+from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.units import PAGE_SIZE
+
+Role = Literal["target", "sidecar"]
+"""The files that a dump consists of. Only `raw` has a sidecar."""
+
+DATA_ALIGNMENT: Final = PAGE_SIZE
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write `data` at `offset` of the file."""
+
+    file: Role
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Make [offset, offset+length) of the file read as zeros."""
+
+    file: Role
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Sync:
+    """Wait until all that was written to the file is durable."""
+
+    file: Role
+
+
+Step = Write | Zero | Sync
+
+
+class RangeLike(Protocol):
+    """What a plan needs to know of a machine's PhysicalRange."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def arena_offset(self) -> int: ...
+
+
+@dataclass(frozen=True, order=True)
+class MemoryRange:
+    """Physical [start, start+size) is arena [arena_offset, arena_offset+size). Bytes."""
+
+    start: int
+    size: int
+    arena_offset: int
+
+    @property
+    def end(self) -> int:
+        """First physical address behind the range."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class MachineInfo:
+    """What a format says of the machine. `memory_map` is sorted by physical address."""
+
+    name: str
+    architecture: str = "x86_64"
+    elf_machine: int = 62
+    vcpus: int = 0
+    """vCPUs whose registers the dump has room for."""
+    memory_map: tuple[MemoryRange, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        memory_map: Sequence[RangeLike],
+        *,
+        architecture: str = "x86_64",
+        elf_machine: int = 62,
+        vcpus: int = 0,
+    ) -> MachineInfo:
+        """Take over a machine's own ranges, in any order."""
+        ranges = sorted(MemoryRange(r.start, r.size, r.arena_offset) for r in memory_map)
+        return cls(name, architecture, elf_machine, vcpus, tuple(ranges))
+
+    @classmethod
+    def flat(cls, name: str, arena_size: int) -> MachineInfo:
+        """Memory that is no machine: one range at physical address 0, no registers."""
+        return cls(name, memory_map=(MemoryRange(0, arena_size, 0),))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Arena [arena_offset, arena_offset+length) lies at target_offset of the target. Bytes."""
+
+    arena_offset: int
+    length: int
+    target_offset: int
+
+
+Registers = Mapping[str, int]
+"""x86-64 user_regs_struct names to values."""
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """One dump's layout. Offsets and sizes in bytes."""
+
+    format: str
+    machine: MachineInfo
+    arena_size: int
+    granule_size: int
+    dump_id: bytes
+    """16 bytes, for ldfs_dump_config.dump_id too."""
+    total_size: int
+    """Of the target: Target.prepare(total_size)."""
+    extents: tuple[Extent, ...]
+    """Sorted by arena_offset, cover the arena: ldfs_dump_config.extents."""
+    data_offset: int
+    book: Role
+    """The file with superblock, meta and table: table_fd is that file's."""
+    book_size: int
+    """Bytes of the sidecar file; 0 when `book` is the target."""
+    superblock_offset: int
+    meta_slots: tuple[int, int]
+    meta_room: int
+    table_offset: int
+    table_size: int
+    identity: tuple[int, int] = field(default=(0, 0))
+    """Target.identity, kept in a sidecar file so that it is not taken for another target's."""
+
+    @property
+    def granule_count(self) -> int:
+        """Granules of the arena; the last may be shorter than the others."""
+        return -(-self.arena_size // self.granule_size)
+
+    @abstractmethod
+    def header(self, registers: Sequence[Registers] = ()) -> bytes:
+        """All bytes of the target before the superblock; empty for raw."""
+
+    @abstractmethod
+    def invalidate(self) -> list[Step]:
+        """What makes any older dump on the target unreadable, and stale bytes of the gaps zero."""
+
+    def opening(self, meta: Mapping[str, object]) -> list[Step]:
+        """Steps at INIT: an unsealed dump under the new id. `meta`: JSON types, see describe()."""
+        slot, header = self._slot(meta, 0), self.header()
+        return [
+            *self.invalidate(),
+            Write(self.book, self.meta_slots[1], bytes(meta_slot.HEADER_SIZE)),
+            Write(self.book, self.meta_slots[0], slot),
+            Write(self.book, self.superblock_offset, self._superblock(header, slot, 0).pack()),
+            *self._header_write(header),
+            Sync(self.book),
+        ]
+
+    def started(self, registers: Sequence[Registers], meta: Mapping[str, object]) -> list[Step]:
+        """Steps after START: the registers of the instant, and instant and pause in `meta`."""
+        slot, header = self._slot(meta, 1), self.header(registers)
+        return [
+            Write(self.book, self.meta_slots[1], slot),
+            *self._header_write(header),
+            Write(self.book, self.superblock_offset, self._superblock(header, slot, 1).pack()),
+        ]
+
+    def seal(
+        self, verdict: Verdict, meta: Mapping[str, object], registers: Sequence[Registers] = ()
+    ) -> list[Step]:
+        """Steps at FINISH, after the drain: `registers` as given to `started`.
+
+        Everything is synced before the sealed superblock is written, and that after.
+        """
+        slot = self._slot({**meta, "verdict": verdict}, 0)
+        block = self._superblock(self.header(registers), slot, 0).sealed_as(verdict)
+        syncs: list[Step] = [Sync("target")]
+        if self.book != "target":
+            syncs.append(Sync(self.book))
+        return [
+            Write(self.book, self.meta_slots[0], slot),
+            *syncs,
+            Write(self.book, self.superblock_offset, block.pack()),
+            Sync(self.book),
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """The part of the meta data that a reader needs; wins over the caller's keys."""
+        machine = self.machine
+        return {
+            "format": self.format,
+            "name": machine.name,
+            "architecture": machine.architecture,
+            "elf_machine": machine.elf_machine,
+            "vcpus": machine.vcpus,
+            "memory_map": [
+                {"start": r.start, "size": r.size, "arena_offset": r.arena_offset}
+                for r in machine.memory_map
+            ],
+        }
+
+    def _slot(self, meta: Mapping[str, object], sequence: int) -> bytes:
+        merged = {**meta, **self.describe()}
+        return meta_slot.build_slot(merged, self.dump_id, sequence, room=self.meta_room)
+
+    def _header_write(self, header: bytes) -> list[Step]:
+        return [Write("target", 0, header)] if header else []
+
+    def _superblock(self, header: bytes, slot: bytes, current: int) -> Superblock:
+        return Superblock(
+            dump_id=self.dump_id,
+            format=self.format,
+            sealed=False,
+            verdict="incomplete",
+            granule_size=self.granule_size,
+            granule_count=self.granule_count,
+            arena_size=self.arena_size,
+            data_offset=self.data_offset,
+            total_size=self.total_size,
+            superblock_offset=self.superblock_offset,
+            table_offset=self.table_offset,
+            table_size=self.table_size,
+            meta_offsets=self.meta_slots,
+            meta_room=self.meta_room,
+            meta_current=current,
+            meta_length=len(slot),
+            meta_checksum=xxhash.xxh3_64_intdigest(slot),
+            header_checksum=xxhash.xxh3_64_intdigest(header),
+            target_device=self.identity[0],
+            target_inode=self.identity[1],
+        )
+
+    def with_identity(self, identity: tuple[int, int]) -> Plan:
+        """The same plan for the target with that Target.identity."""
+        return replace(self, identity=identity)
+
+
+def align_up(value: int, alignment: int) -> int:
+    """The next multiple of `alignment`."""
+    return -(-value // alignment) * alignment
+
+
+def new_dump_id() -> bytes:
+    """16 random bytes."""
+    return uuid.uuid4().bytes
+
+
+def check_sizes(arena_size: int, granule_size: int, meta_room: int) -> None:
+    """UsageError: sizes that no dump can have."""
+    if not 0 < arena_size <= superblock.MAX_ARENA or arena_size % PAGE_SIZE:
+        raise UsageError(f"arena size {arena_size} is not a multiple of {PAGE_SIZE} in range")
+    power = granule_size > 0 and granule_size & (granule_size - 1) == 0
+    if not (power and PAGE_SIZE <= granule_size <= superblock.MAX_GRANULE):
+        raise UsageError(f"granule size {granule_size} is no power of two of at least {PAGE_SIZE}")
+    if -(-arena_size // granule_size) > table.MAX_GRANULES:
+        raise UsageError(
+            f"{arena_size} bytes in granules of {granule_size} are too many",
+            hint="choose a larger granule",
+        )
+    if meta_room % PAGE_SIZE or not PAGE_SIZE <= meta_room <= superblock.MAX_META:
+        raise UsageError(f"meta slots of {meta_room} bytes are not possible")
+
+
+def check_map(ranges: Sequence[MemoryRange], arena_size: int) -> None:
+    """UsageError unless `ranges` are whole pages, apart from each other, and cover the arena."""
+    for r in ranges:
+        if r.size <= 0 or r.start < 0 or (r.start | r.size | r.arena_offset) % PAGE_SIZE:
+            raise UsageError(f"memory range at {r.start:#x} does not consist of whole pages")
+        if r.end > 1 << 62:
+            raise UsageError(f"memory range at {r.start:#x} is out of range")
+    for before, after in itertools.pairwise(ranges):
+        if before.end > after.start:
+            raise UsageError(f"memory ranges at {before.start:#x} and {after.start:#x} overlap")
+    position = 0
+    for r in sorted(ranges, key=lambda r: r.arena_offset):
+        if r.arena_offset != position:
+            raise UsageError(f"the memory map does not cover the arena at offset {position:#x}")
+        position += r.size
+    if position != arena_size:
+        raise UsageError(f"the memory map covers {position} of {arena_size} bytes of the arena")

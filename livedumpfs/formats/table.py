@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The granule table as it lies on a target: native/ldfs.h, "the granule table on a target".
+
+The C core writes it; this module only reads bytes. A block counts when magic, dump id, index, count
+and checksum are right and each of its entries is possible; the granules of any other block count as
+not saved, which is what a dump that was broken off looks like.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+BLOCK_SIZE: Final = 4096
+BLOCK_ENTRIES: Final = 169
+MAGIC: Final = b"LDFSTAB1"
+
+ARMED: Final = 0
+"""Not saved (yet)."""
+SAVED: Final = 6
+HOLE: Final = 7
+LOST: Final = 8
+STATE_NAMES: Final = {ARMED: "missing", SAVED: "saved", HOLE: "hole", LOST: "lost"}
+"""Words for the states that a table on a target can hold."""
+
+BY_NONE: Final = 0
+BY_SWEEP: Final = 1
+BY_FAULT: Final = 2
+BY_STEAL: Final = 3
+
+ENTRY: Final = np.dtype(
+    [
+        ("where", "<u8"),
+        ("checksum", "<u8"),
+        ("stored", "<u4"),
+        ("state", "u1"),
+        ("how", "u1"),
+        ("reserved", "<u2"),
+    ]
+)
+"""struct ldfs_table_entry, 24 bytes."""
+
+BLOCK: Final = np.dtype(
+    [
+        ("magic", "S8"),
+        ("dump_id", "V16"),
+        ("index", "<u4"),
+        ("count", "<u4"),
+        ("checksum", "<u8"),
+        ("entries", ENTRY, (BLOCK_ENTRIES,)),
+    ]
+)
+"""struct ldfs_table_block, 4096 bytes."""
+
+Entries = npt.NDArray[np.void]
+"""One-dimensional array of ENTRY."""
+
+MAX_GRANULES: Final = 1 << 23
+"""Granules of one dump at the most: bounds what a reader of a hostile file allocates (192 MiB)."""
+
+_CHECKSUM = slice(32, 40)
+
+
+def block_count(granules: int) -> int:
+    """Blocks that the table of `granules` granules has."""
+    return -(-granules // BLOCK_ENTRIES)
+
+
+def table_size(granules: int) -> int:
+    """Bytes of the table of `granules` granules."""
+    return block_count(granules) * BLOCK_SIZE
+
+
+def empty_entries(granules: int) -> Entries:
+    """`granules` entries that say: not saved."""
+    return np.zeros(granules, dtype=ENTRY)
+
+
+def block_checksum(block: bytes | bytearray | memoryview) -> int:
+    """XXH3-64 of a block of 4096 bytes with its checksum field taken as zero."""
+    content = bytearray(block)
+    content[_CHECKSUM] = bytes(8)
+    return xxhash.xxh3_64_intdigest(content)
+
+
+def _expected_count(index: int, granules: int) -> int:
+    return min(BLOCK_ENTRIES, granules - index * BLOCK_ENTRIES)
+
+
+def parse_block(
+    data: bytes | memoryview, dump_id: bytes, index: int, granules: int
+) -> Entries | None:
+    """Entries of block `index` of a table of `granules` granules; None when it does not count."""
+    if len(data) != BLOCK_SIZE or data[:8] != MAGIC or data[8:24] != dump_id:
+        return None
+    block = np.frombuffer(data, dtype=BLOCK, count=1)[0]
+    count = int(block["count"])
+    if int(block["index"]) != index or count != _expected_count(index, granules):
+        return None
+    if block_checksum(data) != int(block["checksum"]):
+        return None
+    entries: Entries = block["entries"][:count]
+    if not np.isin(entries["state"], (ARMED, SAVED, HOLE, LOST)).all():
+        return None
+    if (entries["how"] > BY_STEAL).any():
+        return None
+    return entries
+
+
+def build_block(entries: Entries, dump_id: bytes, index: int) -> bytes:
+    """The 4096 bytes of block `index`. ValueError: not 1 to 169 entries."""
+    if not 1 <= len(entries) <= BLOCK_ENTRIES:
+        raise ValueError(f"a table block has 1 to {BLOCK_ENTRIES} entries, not {len(entries)}")
+    block = np.zeros(1, dtype=BLOCK)
+    block["magic"] = MAGIC
+    block["dump_id"] = np.void(dump_id)
+    block["index"] = index
+    block["count"] = len(entries)
+    block["entries"][0, : len(entries)] = entries
+    block["checksum"] = block_checksum(block.tobytes())
+    return block.tobytes()
+
+
+def build_table(entries: Entries, dump_id: bytes) -> bytes:
+    """A whole table, for converters; the C core writes the table of a live dump itself."""
+    blocks = range(block_count(len(entries)))
+    step = BLOCK_ENTRIES
+    return b"".join(build_block(entries[i * step : (i + 1) * step], dump_id, i) for i in blocks)

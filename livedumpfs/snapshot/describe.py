@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a dump says of itself, for `info`: as a dict of JSON types, and as text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from livedumpfs.formats import table
+from livedumpfs.snapshot.dumpfile import DumpFile
+from livedumpfs.snapshot.verify import format_ranges
+from livedumpfs.units import format_duration, format_size
+
+MAX_RANGES: Final = 1000
+"""Page ranges of each kind that a description lists."""
+
+_PASSED_ON: Final = (
+    "instant",
+    "pause_ns",
+    "policy",
+    "arming",
+    "host_version",
+    "counters",
+    "machine",
+)
+
+
+def describe_dump(dump: DumpFile) -> dict[str, Any]:
+    """Format, map, time, verdict and counters. Keys that the dump does not have are left out."""
+    counts = dump.state_counts()
+    saved = dump.entries["state"] == table.SAVED
+    how = np.bincount(dump.entries["how"][saved], minlength=table.BY_STEAL + 1)
+    described: dict[str, Any] = {
+        "path": dump.path,
+        "sidecar": dump.sidecar,
+        "format": dump.format,
+        "verdict": dump.verdict,
+        "sealed": dump.sealed,
+        "dump_id": dump.dump_id.hex(),
+        "name": dump.machine_name,
+        "architecture": str(dump.meta.get("architecture", "")),
+        "arena_size": dump.arena_size,
+        "granule_size": dump.granule_size,
+        "memory_map": [
+            {"start": r.start, "size": r.size, "arena_offset": r.arena_offset}
+            for r in dump.memory_map
+        ],
+        "granules": {table.STATE_NAMES[state]: count for state, count in counts.items()},
+        "saved_by": {
+            "sweep": int(how[table.BY_SWEEP]),
+            "fault": int(how[table.BY_FAULT]),
+            "steal": int(how[table.BY_STEAL]),
+        },
+        "saved_bytes": min(counts[table.SAVED] * dump.granule_size, dump.arena_size),
+        "lost_pages": [list(r) for r in dump.pfn_ranges(table.LOST)[:MAX_RANGES]],
+        "missing_pages": [list(r) for r in dump.pfn_ranges(table.ARMED)[:MAX_RANGES]],
+        "damaged_table_blocks": len(dump.bad_blocks) if dump.sealed else 0,
+        "registers": dump.registers,
+        "arrays": [
+            {"name": a.name, "dtype": str(a.dtype), "shape": list(a.shape), "offset": a.offset}
+            for a in dump.arrays
+        ],
+    }
+    described.update({key: dump.meta[key] for key in _PASSED_ON if key in dump.meta})
+    return described
+
+
+def format_description(described: dict[str, Any]) -> str:
+    """The text of `info`: one fact a line. Control characters in names are made harmless."""
+    facts = [
+        ("dump", described["path"]),
+        ("verdict", _verdict_text(described)),
+        ("format", _format_text(described)),
+        ("machine", f"{described['name']} ({described['architecture']})"),
+        ("memory", format_size(described["arena_size"])),
+        *[("range", _range_text(r)) for r in described["memory_map"]],
+        ("instant", _instant_text(described.get("instant"))),
+        ("pause", _duration_text(described.get("pause_ns"))),
+        ("policy", described.get("policy")),
+        ("arming", described.get("arming")),
+        ("granules", _granules_text(described)),
+        ("saved by", ", ".join(f"{k} {v}" for k, v in described["saved_by"].items())),
+        ("lost", format_ranges([(a, b) for a, b in described["lost_pages"]])),
+        ("missing", format_ranges([(a, b) for a, b in described["missing_pages"]])),
+        *[("array", _array_text(a)) for a in described["arrays"]],
+        ("written by", _version_text(described.get("host_version"))),
+    ]
+    return "\n".join(f"{name:<10}  {_printable(text)}" for name, text in facts if text)
+
+
+def _printable(text: object) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def _verdict_text(described: dict[str, Any]) -> str:
+    return str(described["verdict"]) + ("" if described["sealed"] else ", not sealed")
+
+
+def _format_text(described: dict[str, Any]) -> str:
+    sidecar = described["sidecar"]
+    return str(described["format"]) + (f", described by {sidecar}" if sidecar else "")
+
+
+def _range_text(item: dict[str, int]) -> str:
+    end = item["start"] + item["size"] - 1
+    return f"{item['start']:#x}-{end:#x} at arena offset {item['arena_offset']:#x}"
+
+
+def _instant_text(instant: object) -> str:
+    """Wall clock of the snapshot instant in UTC, or "" when the dump was not started."""
+    wall = instant.get("wall_ns") if isinstance(instant, dict) else None
+    if not isinstance(wall, int) or not 0 < wall < 1 << 63:
+        return ""
+    moment = datetime.fromtimestamp(wall // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{wall % 1_000_000_000 // 1000:06} UTC"
+
+
+def _duration_text(value: object) -> str:
+    return format_duration(value) if isinstance(value, int) and value > 0 else ""
+
+
+def _granules_text(described: dict[str, Any]) -> str:
+    counts = ", ".join(f"{k} {v}" for k, v in described["granules"].items() if v)
+    return f"{counts} of {format_size(described['granule_size'])}"
+
+
+def _array_text(item: dict[str, Any]) -> str:
+    shape = "x".join(map(str, item["shape"])) or "scalar"
+    return f"{item['name']}: {item['dtype']} {shape} at arena offset {item['offset']:#x}"
+
+
+def _version_text(version: object) -> str:
+    return f"livedumpfs {version}" if version else ""

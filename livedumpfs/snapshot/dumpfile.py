@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DumpFile: the snapshot in a dump that lies on a target, finished or broken off."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from livedumpfs.errors import InvalidDump, LivedumpError
+from livedumpfs.formats import elf, superblock, table
+from livedumpfs.formats.plan import MemoryRange
+from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.snapshot import layout
+from livedumpfs.snapshot.layout import DumpArray
+from livedumpfs.snapshot.source import Source
+from livedumpfs.targets import sidecar_path
+from livedumpfs.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from livedumpfs.snapshot.checksums import ChecksumReport
+
+_SAMPLES: Final = 8
+_SAMPLE_GRANULE: Final = 4 << 20
+
+
+class DumpFile:
+    """A dump, open for reading. Any number of threads may read; close it once.
+
+    Memory that the dump does not have - lost, or never saved - reads as OSError EIO.
+    """
+
+    def __init__(self, target: Source, book: Source, block: Superblock) -> None:
+        """Use open_dump. InvalidDump: the description is damaged or impossible."""
+        self._target, self._book = target, book
+        self.superblock: Superblock = block
+        self.path: str = target.path
+        self.sidecar: str | None = book.path if book is not target else None
+        self.format: str = block.format
+        self.sealed: bool = block.sealed
+        self.dump_id: bytes = block.dump_id
+        self.granule_size: int = block.granule_size
+        self.arena_size: int = block.arena_size
+        layout.check_regions(block, book)
+        if block.total_size > target.size:
+            raise InvalidDump(f"it is cut off: {target.size} of {block.total_size} bytes")
+        self.meta: dict[str, Any] = layout.read_meta(book, block)
+        self.memory_map: tuple[MemoryRange, ...] = layout.parse_map(self.meta, block.arena_size)
+        self.extents = layout.find_extents(block, self.memory_map)
+        self._header = layout.read_header(target, block) if block.format == "elf" else b""
+        if block.format == "elf":
+            layout.check_segments(self._header, block, self.memory_map)
+        self.arrays: tuple[DumpArray, ...] = layout.parse_arrays(self.meta, block.arena_size)
+        self.entries, self.bad_blocks = layout.read_table(book, block)
+        self._starts = [e.arena_offset for e in self.extents]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; harmless when done twice."""
+        self._target.close()
+        if self._book is not self._target:
+            self._book.close()
+
+    @property
+    def machine_name(self) -> str:
+        """Machine.name: "ledger", "guest", "threads"."""
+        return str(self.meta.get("name", ""))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the dump is worth: the seal's word, unless the table knows worse."""
+        counts = self.state_counts()
+        if not self.sealed or counts[table.ARMED]:
+            return "incomplete"
+        if counts[table.LOST] and self.superblock.verdict == "consistent":
+            return "torn"
+        return self.superblock.verdict
+
+    def state_counts(self) -> dict[int, int]:
+        """Granules in each of the states ARMED (missing), SAVED, HOLE and LOST."""
+        counts = np.bincount(self.entries["state"], minlength=table.LOST + 1)
+        return {state: int(counts[state]) for state in table.STATE_NAMES}
+
+    def pfn_ranges(self, state: int) -> list[tuple[int, int]]:
+        """Page ranges [first, end) of the arena whose granules are in that state, in order."""
+        pages, last = self.granule_size // PAGE_SIZE, self.arena_size // PAGE_SIZE
+        return [(a * pages, min(b * pages, last)) for a, b in runs(self.entries["state"] == state)]
+
+    @property
+    def registers(self) -> list[dict[str, int]]:
+        """Registers of each vCPU at the snapshot instant; empty when the dump has none."""
+        if self.format == "elf":
+            return elf.parse_registers(self._header)
+        found = self.meta.get("registers", [])
+        return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
+
+    def granule_length(self, granule: int) -> int:
+        """Bytes of that granule: the last one may be shorter."""
+        return min(self.granule_size, self.arena_size - granule * self.granule_size)
+
+    def read_arena(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset+length) of the arena at the snapshot instant.
+
+        ValueError: not within the arena; OSError EIO: a page of it is lost or was never saved.
+        """
+        data = bytearray(length) if 0 <= length <= self.arena_size else bytearray()
+        if offset < 0 or length < 0 or offset + length > self.arena_size:
+            raise ValueError(f"[{offset:#x}, +{length:#x}) is not within the arena")
+        self.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As read_arena, into a writable buffer of bytes."""
+        if not view:
+            return
+        if offset < 0 or offset + len(view) > self.arena_size:
+            raise ValueError(f"[{offset:#x}, +{len(view):#x}) is not within the arena")
+        size = self.granule_size
+        first, end = offset // size, (offset + len(view) - 1) // size + 1
+        states = self.entries["state"][first:end]
+        gone = np.flatnonzero((states != table.SAVED) & (states != table.HOLE))
+        if len(gone):
+            raise self._missing(max(offset, (first + int(gone[0])) * size))
+        boundaries = [*(np.flatnonzero(np.diff(states)) + 1).tolist(), end - first]
+        begin = 0
+        for boundary in boundaries:
+            low = max(offset, (first + begin) * size)
+            high = min(offset + len(view), (first + boundary) * size)
+            part = view[low - offset : high - offset]
+            if states[begin] == table.HOLE:
+                part[:] = bytes(len(part))
+            else:
+                self.read_stored(low, part)
+            begin = boundary
+
+    def _missing(self, offset: int) -> OSError:
+        state = int(self.entries["state"][offset // self.granule_size])
+        why = "is lost" if state == table.LOST else "was not saved"
+        return OSError(errno.EIO, f"page {offset // PAGE_SIZE:#x} of {self.path} {why}")
+
+    def target_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(arena offset, target offset, bytes) of the pieces that [offset, +length) lies in."""
+        index = int(np.searchsorted(self._starts, offset, side="right")) - 1
+        while length > 0:
+            extent = self.extents[index]
+            inside = offset - extent.arena_offset
+            size = min(length, extent.length - inside)
+            yield offset, extent.target_offset + inside, size
+            offset, length, index = offset + size, length - size, index + 1
+
+    def read_stored(self, offset: int, view: memoryview) -> None:
+        """What the target has for arena [offset, ...), whatever the table says of it. OSError."""
+        for position, place, size in self.target_pieces(offset, len(view)):
+            part = view[position - offset : position - offset + size]
+            if self._target.read_into(place, part) != size:
+                raise OSError(errno.EIO, f"{self.path} ends before page {position // PAGE_SIZE:#x}")
+
+    def is_stored_hole(self, offset: int, length: int) -> bool:
+        """True when the target's file system knows that all of arena [offset, +length) is zeros."""
+        pieces = self.target_pieces(offset, length)
+        return all(self._target.is_hole(place, size) for _, place, size in pieces)
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """As read_arena, by physical address. OSError EFAULT: no memory at some of it."""
+        if length < 0 or length > self.arena_size:
+            raise OSError(errno.EFAULT, f"no memory at physical [{address:#x}, +{length:#x})")
+        data = bytearray(length)
+        view, position = memoryview(data), address
+        for r in self.memory_map:
+            if r.start <= position < r.end and position < address + length:
+                end = min(r.end, address + length)
+                part = view[position - address : end - address]
+                self.read_into(position - r.start + r.arena_offset, part)
+                position = end
+        if position < address + length:
+            raise OSError(errno.EFAULT, f"no memory at physical address {position:#x}")
+        return bytes(data)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """A copy of the array with that name. KeyError: none; OSError EIO: not all is there."""
+        for a in self.arrays:
+            if a.name == name:
+                data = self.read_arena(a.offset, a.size)
+                return np.frombuffer(bytearray(data), dtype=a.dtype).reshape(a.shape)
+        raise KeyError(name)
+
+    def verify_checksums(
+        self, progress: Callable[[int, int], None] | None = None, *, threads: int = 2
+    ) -> ChecksumReport:
+        """Read all that was saved and compare checksums; see snapshot.checksums."""
+        from livedumpfs.snapshot.checksums import verify_checksums
+
+        return verify_checksums(self, progress, threads=threads)
+
+    def matches_target(self) -> bool:
+        """False when none of a few saved granules has its checksum: then a sidecar file belongs to
+        something else that was on the target before."""
+        saved = np.flatnonzero(self.entries["state"] == table.SAVED)
+        if len(saved) == 0 or self.granule_size > _SAMPLE_GRANULE:
+            return True
+        chosen = saved[np.linspace(0, len(saved) - 1, min(_SAMPLES, len(saved))).astype(int)]
+        for granule in chosen.tolist():
+            data = bytearray(self.granule_length(granule))
+            self.read_stored(granule * self.granule_size, memoryview(data))
+            if xxhash.xxh3_64_intdigest(data) == int(self.entries["checksum"][granule]):
+                return True
+        return False
+
+
+def runs(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """[first, end) of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def open_dump(
+    path: str | os.PathLike[str], sidecar: str | os.PathLike[str] | None = None
+) -> DumpFile:
+    """Open the dump on a block device or in a file; `sidecar`: of a raw dump, if elsewhere.
+
+    InvalidDump (ValueError): not a dump, of another version, cut off or damaged, in one sentence.
+    TargetError (OSError): it cannot be opened or read.
+    """
+    name = os.fspath(path)
+    target = Source(name)
+    book = target
+    try:
+        book, block = _find_book(target, None if sidecar is None else os.fspath(sidecar))
+        dump = DumpFile(target, book, block)
+        if book is not target and not dump.matches_target():
+            raise InvalidDump(f"the sidecar file {book.path} describes something else")
+        return dump
+    except BaseException as error:
+        target.close()
+        book.close()
+        if isinstance(error, InvalidDump):
+            raise InvalidDump(
+                f"{name} is not a valid dump: {error.message}", hint=error.hint
+            ) from error
+        if isinstance(error, OSError) and not isinstance(error, LivedumpError):
+            raise InvalidDump(f"{name} is not a valid dump: {error.strerror}") from error
+        raise
+
+
+def _find_book(target: Source, sidecar: str | None) -> tuple[Source, Superblock]:
+    """The file that describes the dump, and its superblock. An ELF dump describes itself, and is
+    newer than any sidecar file: a raw dump would have wiped its header."""
+    try:
+        block = layout.find_elf_superblock(target)
+    except InvalidDump as error:
+        reason = error
+    else:
+        if sidecar is not None:
+            raise InvalidDump("it is an ELF dump and has no sidecar file")
+        return target, block
+    place = sidecar_path(target.path, target.status) if sidecar is None else sidecar
+    if sidecar is None and not os.path.exists(place):
+        raise InvalidDump(reason.message, hint=f"and there is no sidecar file {place}")
+    book = Source(place)
+    try:
+        block = superblock.parse(book.read(0, superblock.SIZE))
+        if block.format != "raw" or block.superblock_offset != 0:
+            raise InvalidDump("it is not that of a raw dump")
+    except InvalidDump as error:
+        book.close()
+        raise InvalidDump(f"its sidecar file {place} is not valid: {error.message}") from error
+    return book, block

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may be a target: kinds of files, how to open them, and whose data is already there."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from typing import Final
+
+from livedumpfs.errors import InvalidDump, TargetError, os_cause
+from livedumpfs.formats import elf, superblock
+
+_BLKROGET: Final = 0x125E
+_BLKID_TIMEOUT_S: Final = 30
+_BLKID_FOUND, _BLKID_NOTHING, _BLKID_SEVERAL = 0, 2, 8
+
+
+def target_error(action: str, path: str, error: int, hint: str = "") -> TargetError:
+    """ "cannot <action> <path>: <the system's sentence>"."""
+    return TargetError(f"cannot {action} {path}: {os_cause(error)}", errno=error, hint=hint)
+
+
+def open_flags(status: os.stat_result | None) -> int:
+    """os.open flags for a target with that stat, None for one that does not exist yet.
+
+    O_EXCL on a block device is what makes the kernel refuse one that is mounted (EBUSY).
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    if status is None:
+        return flags | os.O_CREAT | os.O_EXCL
+    if stat.S_ISBLK(status.st_mode):
+        return flags | os.O_EXCL
+    return flags
+
+
+def refuse_kind(status: os.stat_result, path: str) -> None:
+    """TargetError unless a block device or a regular file: EISDIR, or EINVAL for the others."""
+    mode = status.st_mode
+    if stat.S_ISBLK(mode) or stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise target_error("dump to", path, errno.EISDIR)
+    kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a character device"))
+    kind = next((name for test, name in kinds if test(mode)), "a socket")
+    raise TargetError(
+        f"cannot dump to {path}: it is {kind}",
+        errno=errno.EINVAL,
+        hint="name a block device or a regular file",
+    )
+
+
+def refuse_mode(fd: int, path: str) -> None:
+    """TargetError unless the fd reads and writes at the offsets that it is given."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_ACCMODE != os.O_RDWR or flags & os.O_PATH:
+        raise target_error(
+            "write to", path, errno.EACCES, "it must be open for reading and writing"
+        )
+    wrong = flags & (os.O_APPEND | os.O_DIRECT)
+    if wrong:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~wrong)
+
+
+def refuse_read_only(fd: int, path: str) -> None:
+    """TargetError EROFS when the block device takes no writes; some kernels let it be opened."""
+    answer = fcntl.ioctl(fd, _BLKROGET, bytes(4))
+    if int.from_bytes(answer, sys.byteorder):
+        raise target_error("write to", path, errno.EROFS)
+
+
+def find_signature(fd: int, path: str) -> str | None:
+    """What blkid (util-linux) sees on the block device: "ext4 file system", or None for nothing.
+
+    TargetError: blkid is missing, hangs or fails; then nobody knows.
+    """
+    blkid = shutil.which("blkid", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if blkid is None:
+        raise TargetError(
+            f"cannot check {path} for a file system: blkid is not installed",
+            errno=errno.ENOENT,
+            hint="install util-linux, or use force",
+        )
+    command = [blkid, "-p", "-o", "export", f"/dev/fd/{fd}"]
+    try:
+        run = subprocess.run(
+            command, pass_fds=(fd,), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=_BLKID_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetError(
+            f"cannot check {path} for a file system: {error}", errno=errno.EIO, hint="or use force"
+        ) from error
+    if run.returncode == _BLKID_NOTHING:
+        return None
+    if run.returncode == _BLKID_SEVERAL:
+        return "several file systems or partition tables"
+    if run.returncode != _BLKID_FOUND:
+        cause = run.stderr.strip() or f"blkid ended with {run.returncode}"
+        raise TargetError(
+            f"cannot check {path} for a file system: {cause}", errno=errno.EIO, hint="or use force"
+        )
+    return _signature(run.stdout)
+
+
+def _signature(export: str) -> str | None:
+    values = dict(line.split("=", 1) for line in export.splitlines() if "=" in line)
+    if "TYPE" in values:
+        return f"{values['TYPE']} file system"
+    if "PTTYPE" in values:
+        return f"{values['PTTYPE']} partition table"
+    return "a signature of some kind" if "USAGE" in values else None
+
+
+def is_elf_dump(fd: int) -> bool:
+    """True when the file is an ELF dump of ours, sealed or not."""
+    try:
+        segment = elf.note_segment(elf.parse_segments(os.pread(fd, elf.HEAD_SIZE, 0)))
+        notes = os.pread(fd, segment.size, segment.offset)
+        position = elf.own_note_position(notes)
+        superblock.parse(notes[position : position + superblock.SIZE])
+    except (InvalidDump, OSError, OverflowError):
+        return False
+    return True
+
+
+def is_mounted(device: int) -> bool:
+    """True when the block device with that number is mounted somewhere that this process sees."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(line.split()[2] == number for line in mounts)

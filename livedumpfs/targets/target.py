@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Target: an open file or block device that takes a dump."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from livedumpfs.errors import TargetError
+from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
+from livedumpfs.targets import sidecar as sidecars
+from livedumpfs.targets.check import (
+    find_signature,
+    is_elf_dump,
+    is_mounted,
+    open_flags,
+    refuse_kind,
+    refuse_mode,
+    refuse_read_only,
+    target_error,
+)
+from livedumpfs.units import format_size
+
+_ZERO_PIECE: Final = 1 << 20
+_BLKZEROOUT: Final = 0x127F
+
+
+class Kind(enum.Enum):
+    """What a target is."""
+
+    BLOCK = "block device"
+    FILE = "regular file"
+
+
+class Target:
+    """An open target. Owns `fd`; offsets and sizes in bytes. Not for several threads at once,
+    except pread and pwrite.
+
+    Every failure is a TargetError (OSError) that names path, operation and cause.
+    """
+
+    def __init__(self, fd: int, path: str, *, created: bool = False) -> None:
+        """Take over an fd that has passed the checks; see open_target and adopt_target."""
+        status = os.fstat(fd)
+        self.fd = fd
+        self.path = path
+        self.created = created
+        self.kind = Kind.BLOCK if stat.S_ISBLK(status.st_mode) else Kind.FILE
+        block = self.kind is Kind.BLOCK
+        self.capacity: int | None = os.lseek(fd, 0, os.SEEK_END) if block else None
+        self.identity: tuple[int, int] = (
+            (status.st_rdev, 0) if block else (status.st_dev, status.st_ino)
+        )
+        """Device number and 0, or the file's device and inode."""
+        self.reads_zero = False
+        """True when what was never written reads as zeros: for ldfs_dump_config."""
+        self._claim: int | None = None
+        self._directory_synced = not created
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Target {self.path} ({self.kind.value})>"
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has now."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def prepare(self, total_size: int) -> None:
+        """Make room for a dump of `total_size` bytes: the first call that loses what was there.
+
+        ENOSPC: the device, or the file system's limit for one file, is too small; nothing is lost
+        then. A regular file is emptied and gets the size, as one hole.
+        """
+        if self.capacity is not None:
+            if self.capacity < total_size:
+                raise TargetError(
+                    f"cannot dump to {self.path}: the dump needs {format_size(total_size)} "
+                    f"({total_size} bytes), the device has {format_size(self.capacity)}",
+                    errno=errno.ENOSPC,
+                )
+            return
+        before = self.size
+        try:
+            if total_size > before:  # tells EFBIG while the old content still stands
+                os.ftruncate(self.fd, total_size)
+                os.ftruncate(self.fd, before)
+            os.ftruncate(self.fd, 0)
+            os.ftruncate(self.fd, total_size)
+        except OSError as error:
+            raise target_error("make room in", self.path, error.errno or errno.EIO) from error
+        self.reads_zero = True
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """`length` bytes at `offset`, fewer only at the end."""
+        pieces = []
+        try:
+            while length > 0:
+                piece = os.pread(self.fd, length, offset)
+                if not piece:
+                    break
+                pieces.append(piece)
+                offset += len(piece)
+                length -= len(piece)
+        except OSError as error:
+            raise target_error("read", self.path, error.errno or errno.EIO) from error
+        return b"".join(pieces)
+
+    def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        """Write all of `data` at `offset`."""
+        view = memoryview(data).cast("B")
+        try:
+            while view:
+                written = os.pwrite(self.fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise target_error("write", self.path, error.errno or errno.EIO) from error
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make [offset, offset+length) read as zeros, without allocating where that is possible.
+
+        A regular file is not made longer by it.
+        """
+        if self.kind is Kind.FILE:
+            length = max(0, min(length, self.size - offset))
+        if length == 0 or self.reads_zero or self._zero_by_kernel(offset, length):
+            return
+        piece = memoryview(bytes(min(length, _ZERO_PIECE)))
+        for position in range(offset, offset + length, _ZERO_PIECE):
+            self.pwrite(piece[: offset + length - position], position)
+
+    def _zero_by_kernel(self, offset: int, length: int) -> bool:
+        if self.kind is Kind.FILE:
+            return False
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
+            return True
+        return False
+
+    def truncate(self, size: int) -> None:
+        """Set a regular file's size; nothing for a block device."""
+        if self.kind is Kind.BLOCK:
+            return
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise target_error("set the size of", self.path, error.errno or errno.EIO) from error
+
+    def sync(self) -> None:
+        """Wait until all that was written is durable; of a file we made, its name too."""
+        if self.fd < 0:
+            raise target_error("sync", self.path, errno.EBADF)
+        try:
+            os.fsync(self.fd)
+            if not self._directory_synced:
+                _sync_directory(self.path)
+                self._directory_synced = True
+        except OSError as error:
+            raise target_error("sync", self.path, error.errno or errno.EIO) from error
+
+    def close(self) -> None:
+        """Close; harmless when done twice. An error of close() has been seen by sync() before."""
+        for fd in (self.fd, self._claim):
+            if fd is not None and fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self.fd, self._claim = -1, None
+
+    def abandon(self) -> None:
+        """Close, and take away a file that open_target made and that is still empty: for an INIT
+        that fails before prepare()."""
+        if self.created and self.fd >= 0 and self.size == 0:
+            with contextlib.suppress(OSError):
+                status = os.stat(self.path, follow_symlinks=False)
+                if (status.st_dev, status.st_ino) == self.identity:
+                    os.unlink(self.path)
+        self.close()
+
+    def check(self, *, force: bool, ours: bool | None = None) -> None:
+        """All refusals that need the open fd; nothing is written. `ours`: what lies in the file may
+        be overwritten without `force`; by default that is holds_dump(). A block device is always
+        asked for signatures: mkfs can leave the header of an older dump standing.
+        """
+        if self.kind is Kind.BLOCK:
+            refuse_read_only(self.fd, self.path)
+            self._claim_device()
+            if not force:
+                self._refuse_signature()
+            return
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            hint = "another dump writes to it"
+            raise target_error("dump to", self.path, errno.EBUSY, hint) from error
+        if self.size and not (force or (self.holds_dump() if ours is None else ours)):
+            raise TargetError(
+                f"cannot dump to {self.path}: it is not empty and not a dump",
+                errno=errno.EEXIST,
+                hint="use force to overwrite it",
+            )
+
+    def holds_dump(self) -> bool:
+        """True when one of our dumps lies in the file, whole or not. That a raw dump is one is only
+        known from a sidecar file that is not older than the file."""
+        return is_elf_dump(self.fd) or sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
+
+    def _claim_device(self) -> None:
+        """Make sure that nobody else has the device. An fd that came from a helper may have been
+        opened without O_EXCL, so claim it again: EBUSY then comes from its own claim, or a mount.
+        """
+        try:
+            self._claim = os.open(
+                f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
+            )
+        except OSError as error:
+            if error.errno == errno.EBUSY and is_mounted(self.identity[0]):
+                raise target_error("dump to", self.path, errno.EBUSY, "it is mounted") from error
+
+    def _refuse_signature(self) -> None:
+        found = find_signature(self.fd, self.path)
+        if found:
+            raise TargetError(
+                f"cannot dump to {self.path}: it carries {_article(found)}",
+                errno=errno.EEXIST,
+                hint="use force to overwrite it",
+            )
+
+
+def _article(noun: str) -> str:
+    if noun.startswith(("a ", "several")):
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def adopt_target(fd: int, path: str, *, force: bool = False, created: bool = False) -> Target:
+    """Make a Target of an fd that was opened with `open_flags`; `path` is for messages.
+
+    Owns `fd` from the call on: it is closed when a check fails. `created`: the file did not exist
+    before. TargetError: EISDIR, EINVAL (FIFO, character device, socket), EACCES (not open for
+    reading and writing), EBUSY (mounted, or another dump goes there), EEXIST (a file system,
+    partition table or foreign file, and no `force`).
+    """
+    target = _adopt(fd, path, created)
+    with _abandoning(target):
+        target.check(force=force)
+    return target
+
+
+def adopt_sidecar(fd: int, path: str, *, force: bool = False, created: bool = False) -> Target:
+    """As adopt_target, for a sidecar file: what may be overwritten is another sidecar file."""
+    target = _adopt(fd, path, created)
+    with _abandoning(target):
+        if target.kind is not Kind.FILE:
+            raise target_error("use sidecar file", path, errno.EINVAL, "it is a device")
+        target.check(force=force, ours=sidecars.read_superblock(target.fd) is not None)
+    return target
+
+
+def open_target(path: str | os.PathLike[str], *, force: bool = False) -> Target:
+    """Open `path` with this process's rights, or make a regular file there; see adopt_target.
+
+    TargetError with the system's errno where opening fails: ENOENT (no such directory), EACCES,
+    EROFS, EBUSY (a device in use), ENAMETOOLONG.
+    """
+    name = os.fspath(path)
+    fd, created = _open(name)
+    return adopt_target(fd, name, force=force, created=created)
+
+
+def open_sidecar(path: str | os.PathLike[str], *, force: bool = False) -> Target:
+    """As open_target, for a sidecar file; its directory is made (0700) where it is missing."""
+    name = os.fspath(path)
+    with contextlib.suppress(OSError):  # _open says what is wrong
+        os.makedirs(os.path.dirname(os.path.abspath(name)), mode=0o700, exist_ok=True)
+    fd, created = _open(name)
+    return adopt_sidecar(fd, name, force=force, created=created)
+
+
+def _adopt(fd: int, path: str, created: bool) -> Target:
+    try:
+        refuse_kind(os.fstat(fd), path)
+        refuse_mode(fd, path)
+        return Target(fd, path, created=created)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+@contextlib.contextmanager
+def _abandoning(target: Target) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        target.abandon()
+        raise
+
+
+def _open(path: str) -> tuple[int, bool]:
+    try:
+        status: os.stat_result | None = os.stat(path)
+    except FileNotFoundError:
+        status = None
+    except (OSError, ValueError) as error:
+        raise _open_error(path, error) from error
+    if status is not None:
+        refuse_kind(status, path)
+    try:
+        return os.open(path, open_flags(status), 0o600), status is None
+    except OSError as error:
+        raise _open_error(path, error) from error
+
+
+def _open_error(path: str, error: OSError | ValueError) -> TargetError:
+    code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+    hint = "it is mounted or in use" if code == errno.EBUSY else ""
+    return target_error("open", path, code, hint)
+
+
+def apply(steps: Iterable[Step], target: Target, sidecar: Target | None = None) -> None:
+    """Carry out a plan's steps in their order. TargetError; what comes after is not done then."""
+    files: dict[Role, Target] = {"target": target}
+    if sidecar is not None:
+        files["sidecar"] = sidecar
+    for step in steps:
+        file = files[step.file]
+        match step:
+            case Write():
+                file.pwrite(step.data, step.offset)
+            case Zero():
+                file.zero(step.offset, step.length)
+            case Sync():
+                file.sync()
