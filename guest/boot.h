@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * boot.h - what the host tells a guest, and where; for the built-in guest and for any other.
+ *
+ * A guest is a static ELF64 program for x86-64. Memory is flat, in 64-bit mode: each address is a
+ * physical address, there are no page tables, no interrupt table and no devices but the console.
+ * vCPU i starts at the ELF entry with
+ *     rdi  the address of its struct boot_params, BOOT_PARAMS + i * BOOT_PARAMS_STRIDE
+ *     rsp  BOOT_STACK_TOP - i * BOOT_STACK_SIZE, a small stack to begin with
+ *     all other registers 0, interrupts off.
+ * Memory below BOOT_END belongs to the host's loader; a guest's segments lie above.
+ *
+ * Console: bytes written to port 0xe9 or 0x3f8 (IN from 0xe9 gives 0xe9, from 0x3fd 0x60).
+ * hlt with interrupts on sleeps until the next tick, 1 ms apart, and goes on behind the hlt; no
+ * handler is called. hlt with interrupts off ends the vCPU. An exception or an access outside RAM
+ * ends it as "failed". Locked instructions are not atomic against other vCPUs. There is no AVX, and
+ * not every AVX instruction is refused: build with -mno-avx.
+ */
+#ifndef BOOT_H
+#define BOOT_H
+
+#define BOOT_PARAMS        0x1000
+#define BOOT_PARAMS_STRIDE 256
+#define BOOT_STACK_TOP     0x10000
+#define BOOT_STACK_SIZE    0x3000
+#define BOOT_END           0x10000
+
+#define BOOT_MAGIC     0x544f4f425346444c /* "LDFSBOOT" */
+#define BOOT_VERSION   1
+#define BOOT_VCPUS_MAX 4
+#define BOOT_RANGES    4
+#define BOOT_ALL_PAGES 65536
+
+#ifndef __ASSEMBLER__
+
+typedef unsigned char u8;
+typedef unsigned int u32;
+typedef unsigned long u64;
+
+struct boot_range {
+	u64 start; /* bytes */
+	u64 size;  /* bytes */
+};
+
+/* Written by the host before start, except `ledger`. */
+struct boot_params {
+	u64 magic;
+	u32 version;
+	u32 vcpu;        /* this one's number, from 0 */
+	u32 vcpus;
+	u32 ranges;      /* of RAM, used below; sorted */
+	u64 ram_size;    /* bytes, sum of the ranges */
+	u64 seed;        /* of random choices; another one for each vCPU */
+	u32 dirty_share; /* share of RAM to write to, in 1/65536 */
+	u32 burst;       /* transfers between two sleeps; 0: never sleep */
+	u32 ticks;       /* ticks that a sleep lasts */
+	u32 reserved;
+	struct boot_range range[BOOT_RANGES];
+	u64 ledger;      /* written by the built-in guest: address of its struct ledger */
+};
+
+_Static_assert(sizeof(struct boot_params) == 128, "the host has the same layout");
+
+#endif
+#endif

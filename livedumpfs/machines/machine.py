@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a dump wants of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from livedumpfs._capi import CData
+from livedumpfs.arena import Arena
+
+Registers = Mapping[str, int]
+"""Registers of one vCPU by the names of Linux's user_regs_struct for the machine's architecture."""
+
+
+@dataclass(frozen=True)
+class PhysicalRange:
+    """Physical addresses [start, start + size), in bytes, lie at `arena_offset` of the arena."""
+
+    start: int
+    size: int
+    arena_offset: int
+
+    @property
+    def end(self) -> int:
+        """First address behind the range."""
+        return self.start + self.size
+
+
+class Machine(Protocol):
+    """An arena whose writers can be held."""
+
+    @property
+    def name(self) -> str:
+        """Kind of machine, e.g. "ledger"."""
+
+    @property
+    def arena(self) -> Arena:
+        """The machine's memory."""
+
+    @property
+    def architecture(self) -> str:
+        """As `uname -m` says it, e.g. "x86_64"."""
+
+    @property
+    def elf_machine(self) -> int:
+        """e_machine of an ELF file for it."""
+
+    @property
+    def memory_map(self) -> Sequence[PhysicalRange]:
+        """Sorted by start; covers the arena exactly."""
+
+    def quiesce_ops(self) -> CData | None:
+        """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""
+
+    def quiesce(self) -> None:
+        """Return once nothing writes the arena. MachineError (ETIMEDOUT): it runs on."""
+
+    def resume(self) -> None:
+        """Undo one quiesce."""
+
+    def registers(self) -> list[Registers]:
+        """Live registers, one mapping for each vCPU."""
+
+    def snapshot_registers(self) -> list[Registers]:
+        """Registers of the last START. MachineError: there was none."""
+
+    def console(self) -> bytes:
+        """All console output that is still kept."""
+
+    def metadata(self) -> dict[str, object]:
+        """JSON types only; what a reader of a dump wants to know of the machine."""
+
+    def start(self) -> None:
+        """Let it run."""
+
+    def close(self) -> None:
+        """End the machine and free its memory; may be called twice."""
