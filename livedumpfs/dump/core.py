@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""CoreDump: one dump of the C core, from INIT until it is freed."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from livedumpfs._capi import CData, PythonOps, check, ffi, lib
+from livedumpfs.arena import Arena
+from livedumpfs.dump.counters import Counters, take_counters
+from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
+from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
+from livedumpfs.formats import Plan
+from livedumpfs.machines import Machine
+
+_START_HINTS = {
+    errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
+    errno.EDEADLK: "a thread of this process blocks SIGSEGV",
+    errno.ETIMEDOUT: "the machine did not stop in time",
+}
+
+
+def _config(
+    settings: DumpSettings, plan: Plan | None, fds: tuple[int, int], reads_zero: bool, reference: int
+) -> tuple[CData, Any]:
+    """struct ldfs_dump_config, and what it points to."""
+    extents = [(e.arena_offset, e.length, e.target_offset) for e in plan.extents] if plan else []
+    kept = ffi.new("ldfs_extent[]", extents)
+    config = ffi.new("ldfs_dump_config *")
+    config.granule_size = plan.granule_size if plan else settings.granule
+    config.pool_size = settings.pool
+    config.spill_limit = settings.spill_limit
+    config.sweep_rate = settings.sweep_rate
+    config.stall_deadline_ns = int(settings.stall_deadline * 1e9)
+    config.policy = POLICIES.index(settings.policy)
+    config.arming = ARMINGS.index(settings.arming)
+    config.target_fd, config.table_fd = fds
+    config.target_reads_zero = reads_zero
+    config.extents, config.extent_count = kept, len(extents)
+    config.reference_fd = reference
+    if plan:
+        config.table_offset = plan.table_offset
+        config.dump_id = list(plan.dump_id)
+    return config, kept
+
+
+class CoreDump:
+    """Any thread may call anything; the caller keeps INIT, START, SWEEP and free apart."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        settings: DumpSettings,
+        plan: Plan | None,
+        *,
+        fds: tuple[int, int],
+        reads_zero: bool,
+        reference: int = -1,
+    ) -> None:
+        """INIT. `fds`: target and table, -1 for none. StateError EBUSY: the arena has a dump."""
+        self._arena = arena.handle  # keeps the memory mapped
+        config, kept = _config(settings, plan, fds, reads_zero, reference)
+        out = ffi.new("ldfs_dump **")
+        rc = lib.ldfs_dump_init(self._arena, config, out)
+        del kept
+        if rc == -errno.EBUSY:
+            raise StateError(
+                "the arena has a dump already, or the target of its last one still hangs",
+                errno=errno.EBUSY,
+                hint="release it, or wait for the target",
+            )
+        check(rc, "prepare the dump", LivedumpError if rc == -errno.EINVAL else MachineError)
+        self._dump: CData = out[0]
+        self._lock = threading.Lock()
+        self._users = 0
+        self._freed = False
+        self._last = Counters()
+
+    @contextmanager
+    def _using(self) -> Iterator[CData | None]:
+        """The core's dump, which is not freed meanwhile; None when it has been."""
+        with self._lock:
+            dump = None if self._freed else self._dump
+            self._users += dump is not None
+        try:
+            yield dump
+        finally:
+            with self._lock:
+                self._users -= dump is not None
+
+    def start(self, machine: Machine, deadline_s: float) -> None:
+        """START. MachineError (OSError), or what the machine's own quiesce raised."""
+        native = machine.quiesce_ops()
+        python = None if native else PythonOps(machine.quiesce, machine.resume)
+        ops = python.ops if python else native
+        rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
+        if python and python.error:
+            raise python.error
+        if rc < 0:
+            raise MachineError(
+                f"cannot start the dump: {os_cause(-rc)}",
+                errno=-rc,
+                hint=_START_HINTS.get(-rc, ""),
+            )
+
+    def sweep(self) -> None:
+        """SWEEP: begins and returns."""
+        check(lib.ldfs_dump_sweep(self._dump), "sweep", StateError)
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once drained; False after the time. StateError ECANCELED: released."""
+        with self._using() as dump:
+            rc = lib.ldfs_dump_wait(dump, int(timeout_s * 1e9)) if dump else -errno.ECANCELED
+        if rc == -errno.ETIMEDOUT:
+            return False
+        check(rc, "wait for the dump", StateError)
+        return True
+
+    def release(self) -> bool:
+        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's I/O."""
+        with self._using() as dump:
+            return dump is None or bool(lib.ldfs_dump_release(dump) == 0)
+
+    def free(self) -> bool:
+        """Free a released dump; False: not possible yet. Its counters stay."""
+        last = self.counters()
+        with self._lock:
+            if not self._freed and not self._users and lib.ldfs_dump_free(self._dump) == 0:
+                self._freed = True
+                self._last = last
+            return self._freed
+
+    def counters(self) -> Counters:
+        """Taken now, or just before it was freed."""
+        out = ffi.new("ldfs_counters *")
+        with self._using() as dump:
+            if dump is None:
+                return self._last
+            lib.ldfs_dump_counters(dump, out)
+        return take_counters(out)
+
+    def lost_ranges(self, arena_size: int) -> list[list[int]]:
+        """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
+        counters = self.counters()
+        states: npt.NDArray[np.uint8] = np.zeros(counters.granules, dtype=np.uint8)
+        with self._using() as dump:
+            if dump is not None:
+                buffer = ffi.from_buffer("uint8_t[]", states)
+                lib.ldfs_dump_states(dump, 0, counters.granules, buffer)
+        lost = np.concatenate(([0], states == lib.LDFS_G_LOST, [0])).astype(np.int8)
+        edges = np.flatnonzero(np.diff(lost)).reshape(-1, 2)
+        pages = counters.granule_size // lib.LDFS_PAGE_SIZE
+        last = arena_size // lib.LDFS_PAGE_SIZE
+        return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the arena."""
+        out = bytearray(length)
+        with self._using() as dump:
+            buffer = ffi.from_buffer(out)
+            rc = lib.ldfs_dump_read(dump, offset, buffer, length) if dump else -errno.ENODATA
+        if rc in (-errno.EIO, -errno.ENODATA):
+            raise OSError(-rc, f"snapshot at offset {offset:#x}: {os_cause(-rc)}")
+        check(rc, f"read {length} bytes of the snapshot at offset {offset:#x}")
+        return bytes(out)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Counters: what the core has counted in one dump, taken at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from livedumpfs._capi import CData, lib
+
+NO_PFN: Final = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first error: enum ldfs_operation, positive errno (0: none), page number or NO_PFN."""
+
+    operation: int = 0
+    error: int = 0
+    pfn: int = NO_PFN
+
+
+@dataclass(frozen=True)
+class Counters:
+    """As struct ldfs_counters in native/ldfs.h: counts of granules unless the name says otherwise."""
+
+    granule_size: int = 0
+    granules: int = 0
+    faults: int = 0
+    steals: int = 0
+    by_fault: int = 0
+    by_sweep: int = 0
+    holes: int = 0
+    lost: int = 0
+    remaining: int = 0
+    widened: int = 0
+    slots: int = 0
+    slots_peak: int = 0
+    slot_waits: int = 0
+    slot_wait_ns: int = 0
+    spilled: int = 0
+    bytes_written: int = 0
+    bytes_pool: int = 0
+    stall_max_ns: int = 0
+    quiesce_ns: int = 0
+    arm_ns: int = 0
+    resume_ns: int = 0
+    pause_ns: int = 0
+    instant_mono_ns: int = 0
+    instant_wall_ns: int = 0
+    sweep_start_ns: int = 0
+    drained_ns: int = 0
+    gave_up: int = 0
+    abandoned: int = 0
+    chained: int = 0
+    handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
+    """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""
+    failure: Failure = Failure()
+
+    @property
+    def throughput(self) -> float:
+        """Bytes a second from SWEEP to the end of the drain; 0.0 before that."""
+        if self.drained_ns <= self.sweep_start_ns:
+            return 0.0
+        return self.bytes_written * 1e9 / (self.drained_ns - self.sweep_start_ns)
+
+
+_PLAIN: Final = tuple(f.name for f in fields(Counters) if f.name not in ("handler_ns", "failure"))
+
+
+def take_counters(struct: CData) -> Counters:
+    """The values of a struct ldfs_counters."""
+    failure = struct.failure
+    return Counters(
+        **{name: int(getattr(struct, name)) for name in _PLAIN},
+        handler_ns=tuple(struct.handler_ns),
+        failure=Failure(failure.operation, failure.error, failure.pfn),
+    )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DumpFiles: the target of one dump, the sidecar of a raw one, and the plan for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from livedumpfs._capi import lib
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.formats import MachineInfo, Plan, Registers, Verdict, plan_dump
+from livedumpfs.machines import Machine
+from livedumpfs.targets import Target, apply, open_sidecar, open_target, retire_sidecar, sidecar_path
+
+TargetLike = Target | str | os.PathLike[str]
+
+
+def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
+    size = machine.arena.size
+    info = MachineInfo.of(
+        machine.name,
+        machine.memory_map,
+        architecture=machine.architecture,
+        elf_machine=machine.elf_machine,
+        vcpus=len(machine.registers()),
+    )
+    granule = settings.granule or int(lib.ldfs_granule_default(size))
+    return plan_dump(
+        settings.format, info, arena_size=size, granule_size=granule, identity=target.identity
+    )
+
+
+class DumpFiles:
+    """Owns target and sidecar from the first moment; closes both."""
+
+    def __init__(self, machine: Machine, settings: DumpSettings, target: TargetLike) -> None:
+        """Open, lay out and make room: nothing is lost before the sizes are known to fit.
+        TargetError, UsageError; nothing stays open then, and no empty file behind."""
+        self.sidecar: Target | None = None
+        if isinstance(target, Target):
+            self.target = target
+        else:
+            self.target = open_target(target, force=settings.force)
+        self.path = self.target.path
+        prepared = False
+        try:
+            self.plan = _plan(machine, settings, self.target)
+            if self.plan.book == "sidecar":
+                self.sidecar = self._open_sidecar(settings)
+            self.target.prepare(self.plan.total_size)
+            prepared = True
+            if self.sidecar:
+                self.sidecar.prepare(self.plan.book_size)
+        except BaseException:
+            self.close() if prepared else self.abandon()
+            raise
+
+    def _open_sidecar(self, settings: DumpSettings) -> Target:
+        chosen = settings.sidecar
+        if isinstance(chosen, Target):
+            return chosen
+        usual = sidecar_path(self.path, os.fstat(self.target.fd))
+        return open_sidecar(chosen or usual, force=settings.force)
+
+    @property
+    def book(self) -> Target:
+        """The file with superblock and granule table."""
+        return self.sidecar or self.target
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """Of target and granule table."""
+        return self.target.fd, self.book.fd
+
+    def open(self, meta: Mapping[str, object]) -> None:
+        """INIT: any older dump there is invalid from here on."""
+        apply(self.plan.opening(meta), self.target, self.sidecar)
+        if self.sidecar is None:
+            self._retire_old_sidecar()
+
+    def _retire_old_sidecar(self) -> None:
+        """An older raw dump on this device would be taken for what lies there now."""
+        if self.target.capacity is not None:
+            retire_sidecar(sidecar_path(self.path, os.fstat(self.target.fd)))
+
+    def started(self, registers: Sequence[Registers], meta: Mapping[str, object]) -> None:
+        """After START: what a broken-off dump can say of its instant."""
+        apply(self.plan.started(registers, meta), self.target, self.sidecar)
+
+    def seal(
+        self, verdict: Verdict, registers: Sequence[Registers], meta: Mapping[str, object]
+    ) -> None:
+        """FINISH: sync, seal, sync."""
+        apply(self.plan.seal(verdict, meta, registers), self.target, self.sidecar)
+
+    def close(self) -> None:
+        """Close both files; harmless when done twice."""
+        self.target.close()
+        if self.sidecar:
+            self.sidecar.close()
+
+    def abandon(self) -> None:
+        """Close, and take away what open_target made and nobody has written to."""
+        self.target.abandon()
+        if self.sidecar:
+            self.sidecar.abandon()

@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""LiveDump: INIT, START, SWEEP, FINISH, RELEASE of dumps of one machine, one after the other."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Self
+
+from livedumpfs import __version__
+from livedumpfs.arena import Arena
+from livedumpfs.dump.core import CoreDump
+from livedumpfs.dump.counters import Counters
+from livedumpfs.dump.files import DumpFiles, TargetLike
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.dump.verdict import explain, judge
+from livedumpfs.errors import LivedumpError, StateError, UsageError
+from livedumpfs.formats import Registers, Verdict
+from livedumpfs.machines import Machine, ThreadMachine
+
+_POLL_S = 0.5
+_RELEASE_PATIENCE_S = 2.0
+_REAP_S = 0.2
+
+
+class State(enum.Enum):
+    """Of a LiveDump; UNINIT: no dump."""
+
+    UNINIT = "uninit"
+    INIT = "init"
+    START = "start"
+    SWEEP = "sweep"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes of the arena: all, those in a final state, and of these the lost ones."""
+
+    total: int = 0
+    done: int = 0
+    lost: int = 0
+    phase: str = "uninit"
+
+
+class _Run:
+    """One dump: everything that ends with it. Its keeper thread does all writing of headers after
+    INIT, so that no step waits for a slow target."""
+
+    def __init__(self, machine: Machine, settings: DumpSettings, files: DumpFiles | None) -> None:
+        self.machine = machine
+        self.settings = settings
+        self.files = files
+        self.core: CoreDump | None = None
+        self.registers: list[Registers] = []
+        self.verdict: Verdict | None = None
+        self.error: str | None = None
+        self.swept = threading.Event()
+        self.ended = threading.Event()
+        """Sealed, or released: nothing more comes."""
+        self.released = False
+        self.keeper: threading.Thread | None = None
+
+    def describe(self) -> dict[str, object]:
+        """The meta data of now; JSON types."""
+        machine, settings = self.machine, self.settings
+        found: dict[str, object] = {
+            "host_version": __version__,
+            "policy": settings.policy,
+            "arming": settings.arming,
+            "machine": machine.metadata(),
+            "arrays": [a.describe() for a in machine.arena.named],
+            "verdict": self.verdict or "incomplete",
+        }
+        counters = self.core.counters() if self.core else Counters()
+        if counters.instant_wall_ns:
+            found |= {
+                "instant": {
+                    "wall_ns": counters.instant_wall_ns,
+                    "mono_ns": counters.instant_mono_ns,
+                },
+                "pause_ns": counters.pause_ns,
+                "counters": asdict(counters),
+                "registers": [dict(one) for one in self.registers],
+            }
+        if self.core and counters.lost:
+            found["lost"] = self.core.lost_ranges(machine.arena.size)
+        return found
+
+    # ----------------------------------------------------------- the keeper thread
+
+    def keep(self, finished: Callable[[_Run], None]) -> None:
+        """From START to the seal, or to RELEASE."""
+        try:
+            self._write_started()
+            if self._wait_drained():
+                self._seal()
+        except LivedumpError as error:
+            self.error = str(error)
+            self.verdict = "incomplete"
+        finally:
+            self.ended.set()
+            finished(self)
+
+    def _write_started(self) -> None:
+        if self.files:
+            self.files.started(self.registers, self.describe())
+
+    def _wait_drained(self) -> bool:
+        assert self.core is not None
+        while not self.released and not self.swept.wait(_POLL_S):
+            pass
+        try:
+            while not self.released:
+                if self.core.wait(_POLL_S):
+                    return True
+        except StateError:  # released meanwhile
+            pass
+        return False
+
+    def _seal(self) -> None:
+        assert self.core is not None and self.files is not None
+        verdict = judge(self.core.counters())
+        self.files.seal(verdict, self.registers, {**self.describe(), "verdict": verdict})
+        self.verdict = verdict
+
+
+class LiveDump:
+    """Dumps of one machine, or of an arena that the program's own threads write.
+
+    With an arena: `quiesce` must return only when nothing writes it any more - no thread of the
+    program, no system call or direct I/O into it under way, no other process - and `resume` lets the
+    writers go. It is called with the GIL on the thread that calls start(); between the two, tens of
+    microseconds of work are done at any size of the arena. Left out: the caller holds the writers.
+
+    Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a second
+    init EBUSY. release() is allowed in every state.
+    """
+
+    def __init__(
+        self,
+        machine: Machine | Arena,
+        *,
+        quiesce: Callable[[], object] | None = None,
+        resume: Callable[[], object] | None = None,
+    ) -> None:
+        if isinstance(machine, Arena):
+            machine = ThreadMachine(machine, quiesce, resume)
+        elif quiesce or resume:
+            raise UsageError("quiesce and resume go with an arena; a machine has its own")
+        self.machine: Machine = machine
+        self.settings = DumpSettings()
+        self._state = State.UNINIT
+        self._step = threading.Lock()
+        self._change = threading.Condition()
+        self._run: _Run | None = None
+        self._stale: list[_Run] = []
+        self._last: tuple[Counters, Verdict | None, str | None, str | None] = (
+            Counters(), None, None, None,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------- looking
+
+    @property
+    def state(self) -> State:
+        """Now."""
+        return self._state
+
+    def counters(self) -> Counters:
+        """Of the dump that there is, else of the last one."""
+        run = self._run
+        return run.core.counters() if run and run.core else self._last[0]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the dump says of itself: None until it is sealed; without a target, from START on."""
+        run = self._run
+        if run is None:
+            return self._last[1]
+        if run.files is None and run.core and self._state not in (State.UNINIT, State.INIT):
+            return judge(run.core.counters())
+        return run.verdict
+
+    @property
+    def failure(self) -> str | None:
+        """The first error in one sentence; None: none."""
+        run = self._run
+        if run is None:
+            return self._last[2]
+        if run.core is None:
+            return run.error
+        target = run.files.path if run.files else "the memory store"
+        first = explain(run.core.counters().failure, target, run.settings.stall_deadline)
+        return first or run.error
+
+    @property
+    def target_path(self) -> str | None:
+        """Of the dump that there is, else of the last one; None: memory only."""
+        run = self._run
+        if run is None:
+            return self._last[3]
+        return run.files.path if run.files else None
+
+    def progress(self) -> Progress:
+        """How far the dump has come."""
+        counters, size = self.counters(), self.machine.arena.size
+        if not counters.granules:
+            return Progress(size, phase=self._state.value)
+        final = counters.granules - counters.remaining
+        done, lost = final * counters.granule_size, counters.lost * counters.granule_size
+        return Progress(size, min(done, size), min(lost, size), self._state.value)
+
+    def describe(self) -> dict[str, object]:
+        """What info.json and the dump's notes say. StateError EINVAL: there is no dump."""
+        return self._current("describe").describe()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset+length) of the arena at the snapshot instant, from START to RELEASE.
+        OSError ENODATA before and after, EIO where a granule is lost."""
+        run = self._run
+        if run is None or run.core is None:
+            raise OSError(errno.ENODATA, "there is no snapshot")
+        return run.core.read(offset, length)
+
+    # --------------------------------------------------------------------- steps
+
+    def _current(self, step: str, *allowed: State) -> _Run:
+        run = self._run
+        if run is None or (allowed and self._state not in allowed):
+            raise StateError(
+                f"{step} is not possible in state {self._state.name}", errno=errno.EINVAL
+            )
+        return run
+
+    def init(self, target: TargetLike | None, settings: DumpSettings | None = None) -> None:
+        """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call on), or
+        None for memory only. UsageError, StateError (EBUSY), TargetError, MachineError; nothing is left
+        behind then."""
+        settings = settings or DumpSettings()
+        with self._step:
+            try:
+                settings.check()
+                self._expect_no_dump()
+            except BaseException:
+                for given in (target, settings.sidecar):
+                    if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
+                        given.abandon()
+                raise
+            self._init(target, settings)
+
+    def _expect_no_dump(self) -> None:
+        if self._run is not None:
+            raise StateError(
+                f"there is a dump already, in state {self._state.name}",
+                errno=errno.EBUSY,
+                hint="release it first",
+            )
+        if any(run.keeper and run.keeper.is_alive() for run in self._stale):
+            raise StateError(
+                "the target of the last dump still hangs", errno=errno.EBUSY, hint="wait for it"
+            )
+
+    def _init(
+        self, target: TargetLike | None, settings: DumpSettings, reference: int = -1
+    ) -> None:
+        files = DumpFiles(self.machine, settings, target) if target is not None else None
+        run = _Run(self.machine, settings, files)
+        try:
+            if files:
+                files.open(run.describe())
+            run.core = CoreDump(
+                self.machine.arena,
+                settings,
+                files.plan if files else None,
+                fds=files.fds if files else (-1, -1),
+                reads_zero=bool(files and files.target.reads_zero),
+                reference=reference,
+            )
+        except BaseException:
+            if files:
+                files.close()
+            raise
+        self.settings = settings
+        self._run = run
+        self._set(State.INIT)
+
+    def start(self) -> None:
+        """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT."""
+        with self._step:
+            run = self._current("START", State.INIT)
+            assert run.core is not None
+            run.core.start(self.machine, run.settings.quiesce_deadline)
+            run.registers = self.machine.snapshot_registers()
+            if run.files:
+                run.keeper = threading.Thread(
+                    target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
+                )
+                run.keeper.start()
+            self._set(State.START)
+
+    def sweep(self) -> None:
+        """SWEEP: begin to make it durable; returns at once. See wait(). Without a target there is
+        nothing to do: FINISH follows at once, and the snapshot stays in memory."""
+        with self._step:
+            run = self._current("SWEEP", State.START)
+            assert run.core is not None
+            if run.files is None:
+                self._set(State.FINISH)
+                return
+            run.core.sweep()
+            self._set(State.SWEEP)
+            run.swept.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """True once the dump is finished (sealed, or broken: see verdict) or released; False after
+        `timeout` seconds."""
+        with self._change:
+            return self._change.wait_for(lambda: self._state is not State.SWEEP, timeout)
+
+    def finish(self, timeout: float | None = None) -> Verdict:
+        """FINISH: wait for the seal. The verdict. StateError: no sweep is under way, or released;
+        TimeoutError: after `timeout` seconds."""
+        run = self._current("FINISH", State.SWEEP, State.FINISH)
+        if not self.wait(timeout):
+            raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
+        if run is not self._run or self.verdict is None:
+            raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+        return self.verdict
+
+    def save(self, target: TargetLike, settings: DumpSettings | None = None) -> Verdict:
+        """One whole dump: INIT, START, SWEEP, FINISH, RELEASE."""
+        self.init(target, settings)
+        try:
+            self.start()
+            self.sweep()
+            return self.finish()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump that
+        was not sealed stays on its target as "incomplete"."""
+        run = self._run
+        if run is not None and run.core is not None:
+            # Before any lock: whoever holds one may be waiting for the machine or the target.
+            run.released = True
+            run.core.release()
+            run.swept.set()
+        with self._step:
+            if run is not None and self._run is run:
+                self._retire(run)
+
+    def _retire(self, run: _Run) -> None:
+        if run.keeper:
+            run.keeper.join(_RELEASE_PATIENCE_S)
+        self._last = (self.counters(), self.verdict, self.failure, self.target_path)
+        self._run = None
+        self._set(State.UNINIT)
+        self._stale = [one for one in self._stale if not self._let_go(one)]
+        if not self._let_go(run):
+            self._stale.append(run)
+            threading.Thread(target=self._reap, args=(run,), daemon=True).start()
+
+    @staticmethod
+    def _let_go(run: _Run) -> bool:
+        """Free core and files once nobody is at work on them."""
+        if run.keeper and run.keeper.is_alive():
+            return False
+        if run.core and not (run.core.release() and run.core.free()):
+            return False
+        if run.files:
+            run.files.close()
+        return True
+
+    def _reap(self, run: _Run) -> None:
+        """A target's I/O hangs: free the rest when it comes back."""
+        while not self._let_go(run):
+            time.sleep(_REAP_S)
+
+    def _finished(self, run: _Run) -> None:
+        with self._change:
+            if self._run is run and not run.released:
+                self._state = State.FINISH
+            self._change.notify_all()
+
+    def _set(self, state: State) -> None:
+        with self._change:
+            self._state = state
+            self._change.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()

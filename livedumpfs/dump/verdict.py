@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a dump may say of itself, and the sentence for its first error. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from livedumpfs._capi import lib
+from livedumpfs.dump.counters import NO_PFN, Counters, Failure
+from livedumpfs.errors import os_cause
+from livedumpfs.formats import Verdict
+
+_ON_TARGET: Final = {
+    lib.LDFS_OP_WRITE_DATA: "write {page} to {target}",
+    lib.LDFS_OP_ZERO_DATA: "write zeros for {page} to {target}",
+    lib.LDFS_OP_READ_ARENA: "read {page} of the arena",
+    lib.LDFS_OP_WRITE_TABLE: "write the granule table to {target}",
+    lib.LDFS_OP_SYNC: "sync {target}",
+    lib.LDFS_OP_PROTECT: "make {page} of the arena writable",
+}
+_NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
+
+
+def judge(counters: Counters) -> Verdict:
+    """The verdict of a dump whose granules are all final (or that lives in memory only)."""
+    failure = counters.failure
+    if counters.abandoned or (failure.error and failure.operation in _NOT_DURABLE):
+        return "incomplete"
+    return "torn" if counters.lost else "consistent"
+
+
+def explain(failure: Failure, target: str, deadline_s: float) -> str | None:
+    """One sentence: what object, what cause; None when nothing failed."""
+    if not failure.error:
+        return None
+    page = "memory" if failure.pfn == NO_PFN else f"page {failure.pfn:#x}"
+    if failure.operation == lib.LDFS_OP_WAIT_SLOT:
+        return (
+            f"{page} found no free slot within {deadline_s:g} s: "
+            f"{target} is slower than the memory is written"
+        )
+    doing = _ON_TARGET[failure.operation].format(page=page, target=target)
+    return f"cannot {doing}: {os_cause(failure.error)}"
