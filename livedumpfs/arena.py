@@ -132,6 +132,7 @@ class Arena:
         UsageError (ValueError): the dtype holds Python objects, the name is taken, or the arena is
         full.
         """
+        self._open()
         kind = np.dtype(dtype)
         if kind.hasobject:
             raise UsageError(f"an arena cannot hold Python objects (dtype {kind})")
@@ -157,7 +158,6 @@ class Arena:
         self, kind: np.dtype[Any], shape: tuple[int, ...], offset: int, name: str | None
     ) -> npt.NDArray[Any]:
         size = math.prod(shape) * kind.itemsize
-        self._open()
         made: npt.NDArray[Any] = self.live[offset : offset + size].view(kind).reshape(shape)
         if name is not None:
             self._arrays[name] = made

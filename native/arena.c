@@ -29,6 +29,7 @@
 #endif
 
 #define VIEW_ALIGN (1ULL << 30)
+#define PROBE_MOST (2ULL << 20) /* bytes of data whose end is looked for page by page */
 #define PIECE (32ULL << 20) /* bytes of page tables changed under one hold of mmap_lock */
 
 #define RO PROT_READ
@@ -155,28 +156,47 @@ int ldfs_arena_memfd(const ldfs_arena *a)
 
 /* ------------------------------------------------------------------- holes */
 
+/*
+ * Where the data that begins at `start` ends. SEEK_HOLE walks every page up to the next hole, however
+ * far behind `limit` that is: asked for a granule of a machine's filled memory it would walk gigabytes.
+ * SEEK_DATA on data answers at once, so a short stretch is asked page by page.
+ */
+static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
+{
+	off_t end;
+
+	if (limit - start > PROBE_MOST) {
+		end = lseek(a->memfd, (off_t)start, SEEK_HOLE);
+		return end < 0 ? -errno : (uint64_t)end < limit ? end : (off_t)limit;
+	}
+	for (end = (off_t)start + LDFS_PAGE_SIZE; (uint64_t)end < limit; end += LDFS_PAGE_SIZE)
+		if (lseek(a->memfd, end, SEEK_DATA) != end)
+			return end;
+	return (int64_t)limit;
+}
+
 bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
 			  uint64_t *end, int *error)
 {
-	off_t data, hole;
+	int64_t found;
 
 	*error = 0;
 	if (from >= limit)
 		return false;
-	data = lseek(a->memfd, (off_t)from, SEEK_DATA);
-	if (data < 0) {
+	found = lseek(a->memfd, (off_t)from, SEEK_DATA);
+	if (found < 0) {
 		*error = errno == ENXIO ? 0 : -errno;
 		return false;
 	}
-	if ((uint64_t)data >= limit)
+	if ((uint64_t)found >= limit)
 		return false;
-	hole = lseek(a->memfd, data, SEEK_HOLE);
-	if (hole < 0) {
-		*error = -errno;
+	*start = (uint64_t)found;
+	found = data_end(a, *start, limit);
+	if (found < 0) {
+		*error = (int)found;
 		return false;
 	}
-	*start = (uint64_t)data;
-	*end = (uint64_t)hole < limit ? (uint64_t)hole : limit;
+	*end = (uint64_t)found;
 	return true;
 }
 
@@ -205,19 +225,24 @@ static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
 	return 0;
 }
 
+static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
+{
+	for (; start < end; start += PIECE)
+		if (madvise(view + start, end - start < PIECE ? end - start : PIECE,
+			    MADV_POPULATE_READ))
+			return -errno;
+	return 0;
+}
+
+/* Existing pages only: a hole that is punched meanwhile costs one page. */
 static int populate(const ldfs_arena *a, uint8_t *view)
 {
 	uint64_t start, end = 0;
-	int error;
+	int rc = 0, error = 0;
 
-	while (ldfs_arena_next_data(a, end, a->size, &start, &end, &error)) {
-		/* Reading existing pages only: a hole that is punched meanwhile costs one page. */
-		if (end - start > PIECE)
-			end = start + PIECE;
-		if (madvise(view + start, end - start, MADV_POPULATE_READ))
-			return -errno;
-	}
-	return error;
+	while (!rc && ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
+		rc = populate_data(view, start, end);
+	return rc ? rc : error;
 }
 
 int ldfs_arena_prepare_shadow(ldfs_arena *a)

@@ -37,9 +37,15 @@ ffibuilder.set_source(
     sources=SOURCES,
     include_dirs=["native"],
     extra_compile_args=[
-        "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror",
+        "-std=gnu11",
+        "-O2",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
         # The code that cffi and Python's headers generate is not ours to keep warning-free.
-        "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+        "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers",
         *os.environ.get("LDFS_CFLAGS", "").split(),
     ],
     extra_link_args=["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()],

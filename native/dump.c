@@ -76,11 +76,17 @@ static uint64_t max_map_count(void)
 	return value;
 }
 
-uint64_t ldfs_granule_default(uint64_t arena_size)
+/* Mappings that protections may cost, the process's own and a margin left out. At least 2. */
+static uint64_t map_room(void)
 {
 	uint64_t used = count_maps() + MAP_COUNT_MARGIN, limit = max_map_count();
-	uint64_t room = limit > used + 1 ? limit - used : 1;
-	uint64_t size = GRANULE_LEAST;
+
+	return limit > used + 2 ? limit - used : 2;
+}
+
+uint64_t ldfs_granule_default(uint64_t arena_size)
+{
+	uint64_t room = map_room(), size = GRANULE_LEAST;
 
 	while (size < GRANULE_MOST && (arena_size + size - 1) / size > room)
 		size *= 2;
@@ -116,6 +122,7 @@ static int make_granules(ldfs_dump *d)
 	    !d->sweep_scratch)
 		return -ENOMEM;
 	store_seq(&d->remaining, d->granules);
+	d->islands_most = (int64_t)(map_room() / 2);
 	return find_full(d);
 }
 
@@ -170,13 +177,27 @@ static int start_threads(ldfs_dump *d)
 
 	if (d->target.fd >= 0) {
 		rc = start_thread(d, &d->writer_thread, ldfs_writer_main, "ldfs-writer");
-		d->writer_started = rc == 0;
+		d->writer_made = rc == 0;
+	}
+	if (!rc && d->target.fd >= 0) {
+		rc = start_thread(d, &d->sweep_thread, ldfs_sweep_main, "ldfs-sweep");
+		d->sweep_made = rc == 0;
 	}
 	if (!rc && d->ring.grows) {
 		rc = start_thread(d, &d->ring.keeper, ldfs_ring_keeper, "ldfs-keeper");
-		d->ring.keeper_runs = rc == 0;
+		d->ring.keeper_made = rc == 0;
 	}
 	return rc;
+}
+
+static void join_threads(ldfs_dump *d)
+{
+	if (d->sweep_made)
+		pthread_join(d->sweep_thread, NULL);
+	if (d->writer_made)
+		pthread_join(d->writer_thread, NULL);
+	if (d->ring.keeper_made)
+		pthread_join(d->ring.keeper, NULL);
 }
 
 static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
@@ -264,8 +285,9 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 	}
 	rc = prepare(d, config);
 	if (rc) {
-		/* A thread may run already: it ends by the phase, and has nothing to do until then. */
+		/* Threads that run already have nothing to do yet, and end by the phase. */
 		ldfs_dump_release(d);
+		join_threads(d);
 		give_back(d);
 		return rc;
 	}
@@ -393,17 +415,11 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 int ldfs_dump_sweep(ldfs_dump *d)
 {
 	uint32_t phase = LDFS_PHASE_ARMED;
-	int rc;
 
 	if (d->target.fd < 0 || !cas_seq(&d->phase, &phase, LDFS_PHASE_SWEEPING))
 		return -EINVAL;
-	rc = start_thread(d, &d->sweep_thread, ldfs_sweep_main, "ldfs-sweep");
-	d->sweep_started = rc == 0;
-	if (rc) {
-		phase = LDFS_PHASE_SWEEPING;
-		cas_seq(&d->phase, &phase, LDFS_PHASE_ARMED);
-	}
-	return rc;
+	ldfs_event_notify(&d->progress);
+	return 0;
 }
 
 static int wait_answer(const ldfs_dump *d)
@@ -476,16 +492,6 @@ int ldfs_dump_release(ldfs_dump *d)
 	while (!load_seq(&d->release_done))
 		usleep(100);
 	return wait_all_gone(d);
-}
-
-static void join_threads(ldfs_dump *d)
-{
-	if (d->sweep_started)
-		pthread_join(d->sweep_thread, NULL);
-	if (d->writer_started)
-		pthread_join(d->writer_thread, NULL);
-	if (d->ring.keeper_runs)
-		pthread_join(d->ring.keeper, NULL);
 }
 
 int ldfs_dump_free(ldfs_dump *d)

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -149,19 +148,6 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 
 /* --------------------------------------------------------- make writable */
 
-/* Make granules [first, last] writable. 0 or an errno. */
-static int unprotect(ldfs_dump *d, uint32_t first, uint32_t last)
-{
-	uint64_t start = ldfs_granule_start(d, first);
-	uint64_t end = ldfs_granule_start(d, last) + ldfs_granule_length(d, last);
-
-	if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
-		return errno;
-	for (uint32_t g = first; g <= last; g++)
-		store_relaxed(&d->writable[g], 1);
-	return 0;
-}
-
 static uint32_t nearest_left(const ldfs_dump *d, uint32_t g)
 {
 	while (g > 0 && !load_relaxed(&d->writable[g - 1]))
@@ -183,11 +169,11 @@ static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
 			add_relaxed(&d->widened, 1);
 		make_safe(d, i);
 	}
-	return unprotect(d, first, last);
+	return ldfs_protect_open(d, first, last);
 }
 
 /*
- * mprotect met vm.max_map_count: one more split is one too many. Reaching as far as a neighbour that
+ * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as far as a neighbour that
  * is writable already moves a boundary instead of adding two; the whole arena needs no boundary at
  * all, and so ends this in any case.
  */
@@ -211,7 +197,7 @@ static int widen(ldfs_dump *d, uint32_t g)
 /* Step 5. Only called when the bytes of g are safe, lost, or no longer wanted. */
 static void make_writable(ldfs_dump *d, uint32_t g)
 {
-	int error = unprotect(d, g, g);
+	int error = ldfs_protect_may_split(d, g) ? ldfs_protect_open(d, g, g) : ENOMEM;
 
 	if (error == ENOMEM)
 		error = widen(d, g);
@@ -222,6 +208,10 @@ static void make_writable(ldfs_dump *d, uint32_t g)
 
 void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g)
 {
+	/* START is at work and may still fail: what is saved now would be of no instant. A store that
+	 * faults here is tried again until START has ended. */
+	if (load_seq(&d->phase) == LDFS_PHASE_READY)
+		return;
 	make_safe(d, g);
 	make_writable(d, g);
 }

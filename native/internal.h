@@ -92,6 +92,12 @@ void ldfs_fault_enter(ldfs_arena *a);
 void ldfs_fault_leave(ldfs_arena *a);
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
+/* --------------------------------------------------------------- protect.c, [signal] */
+/* Whether granule g may be made writable alone: false when that would need one island too many. */
+bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g);
+/* Make granules [first, last], both inclusive, writable. 0 or a positive errno. */
+int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last);
+
 /* ------------------------------------------------------------------ ring.c */
 struct ldfs_slot {
 	_Atomic uint32_t next; /* in the free or the filled stack: index + 1, 0: end */
@@ -114,7 +120,7 @@ struct ldfs_ring {
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
 	struct ldfs_event low;     /* for the keeper */
 	pthread_t keeper;
-	bool keeper_runs;
+	bool keeper_made; /* owner */
 };
 
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows);
@@ -179,11 +185,14 @@ struct ldfs_dump {
 
 	/* per granule */
 	_Atomic uint8_t *state;
-	_Atomic uint8_t *writable; /* 1: known to be writable; a hint for widening */
+	_Atomic uint8_t *writable; /* 1: made writable since START; never taken back */
 	_Atomic uint8_t *full;     /* 1: has no holes, so that reading it through a view allocates none */
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */
 	uint8_t *how;              /* the same */
+
+	_Atomic int64_t islands;   /* stretches of writable granules, see protect.c */
+	int64_t islands_most;
 
 	_Atomic uint32_t phase;    /* enum ldfs_phase */
 	uint8_t *sweep_scratch;    /* one granule */
@@ -200,7 +209,7 @@ struct ldfs_dump {
 	struct ldfs_target target;
 
 	pthread_t sweep_thread, writer_thread;
-	bool sweep_started, writer_started; /* owner */
+	bool sweep_made, writer_made; /* owner */
 	_Atomic uint32_t threads_running;
 	_Atomic uint32_t release_begun, release_done;
 

@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -50,8 +49,16 @@ static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
 	return 0;
 }
 
+static bool all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	for (uint32_t g = first; g < end; g++)
+		if (!load_relaxed(&d->full[g]))
+			return false;
+	return true;
+}
+
 /* Data and holes of the bytes [start, end) to the target. */
-static int write_run(ldfs_dump *d, uint64_t start, uint64_t end)
+static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
 {
 	uint64_t at = start, data, data_end;
 	int rc = 0, error = 0;
@@ -94,18 +101,6 @@ static uint8_t result_of(ldfs_dump *d, uint32_t g, uint64_t *checksum)
 
 /* --------------------------------------------------------------- end of a run */
 
-static void unprotect(ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	uint64_t start = ldfs_granule_start(d, first);
-	uint64_t stop = ldfs_granule_start(d, end - 1) + ldfs_granule_length(d, end - 1);
-
-	/* ENOMEM here is no loss: the fault path or the end of the drain does it. */
-	if (mprotect(d->arena->live + start, stop - start, PROT_READ | PROT_WRITE))
-		return;
-	for (uint32_t g = first; g < end; g++)
-		store_relaxed(&d->writable[g], 1);
-}
-
 /* Everything of [first, end) but granules that a handler is still copying becomes writable. */
 static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
 {
@@ -114,8 +109,9 @@ static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t fi
 	for (uint32_t g = first; g <= end; g++) {
 		if (g < end && states[g - first] != LDFS_G_CLAIMED)
 			continue;
+		/* ENOMEM is no loss here: the fault path or the end of the drain does it. */
 		if (g > begin)
-			unprotect(d, begin, g);
+			ldfs_protect_open(d, begin, g - 1);
 		begin = g + 1;
 	}
 }
@@ -170,7 +166,14 @@ static void sweep_run(struct sweep *s, uint32_t first, uint32_t end)
 {
 	uint64_t start = ldfs_granule_start(s->d, first);
 	uint64_t stop = ldfs_granule_start(s->d, end - 1) + ldfs_granule_length(s->d, end - 1);
-	int rc = load_seq(&s->d->abandoned) ? -ECANCELED : write_run(s->d, start, stop);
+	int rc;
+
+	if (load_seq(&s->d->abandoned))
+		rc = -ECANCELED;
+	else if (all_full(s->d, first, end))
+		rc = write_data(s->d, start, stop);
+	else
+		rc = write_with_holes(s->d, start, stop);
 
 	if (rc && rc != -ECANCELED && !all_stolen(s->d, first, end))
 		ldfs_target_failed(s->d, rc, start / LDFS_PAGE_SIZE);
@@ -251,13 +254,30 @@ static void drain(ldfs_dump *d)
 	ldfs_event_notify(&d->progress);
 }
 
+/* The thread is made at INIT: near vm.max_map_count there may be no stack for a new one. */
+static bool wait_for_sweep(ldfs_dump *d)
+{
+	while (load_seq(&d->phase) < LDFS_PHASE_SWEEPING) {
+		uint32_t seen = ldfs_event_prepare(&d->progress);
+
+		if (load_seq(&d->phase) < LDFS_PHASE_SWEEPING)
+			ldfs_event_wait(&d->progress, seen, UINT64_MAX);
+		else
+			ldfs_event_cancel(&d->progress);
+	}
+	return !ldfs_released(d);
+}
+
 void *ldfs_sweep_main(void *dump)
 {
-	struct sweep s = { .d = dump, .begun_ns = ldfs_now_ns() };
+	struct sweep s = { .d = dump };
 
-	store_seq(&s.d->sweep_start_ns, s.begun_ns);
-	walk(&s);
-	drain(s.d);
+	if (wait_for_sweep(s.d)) {
+		s.begun_ns = ldfs_now_ns();
+		store_seq(&s.d->sweep_start_ns, s.begun_ns);
+		walk(&s);
+		drain(s.d);
+	}
 	ldfs_thread_ended(s.d);
 	return NULL;
 }

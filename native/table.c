@@ -92,6 +92,12 @@ static int write_block(const ldfs_dump *d, uint32_t index)
 	ldfs_table_block block;
 
 	compose_block(d, index, &block);
+	/*
+	 * The states first, then the phase: after RELEASE memory is writable, and a granule that a
+	 * handler or the sweep was still copying reaches a final state with bytes of later.
+	 */
+	if (ldfs_released(d))
+		return 0;
 	return ldfs_write_all(d->table.fd, &block, sizeof(block),
 			      d->table.offset + (uint64_t)index * sizeof(block));
 }

@@ -182,8 +182,6 @@ void *ldfs_writer_main(void *dump)
 		ldfs_table_tick(w.d);
 		wait_for_work(&w);
 	}
-	/* A dump that is broken off tells of everything that it has. */
-	ldfs_table_flush(w.d);
 	ldfs_thread_ended(w.d);
 	return NULL;
 }

@@ -28,7 +28,11 @@ _START_HINTS = {
 
 
 def _config(
-    settings: DumpSettings, plan: Plan | None, fds: tuple[int, int], reads_zero: bool, reference: int
+    settings: DumpSettings,
+    plan: Plan | None,
+    fds: tuple[int, int],
+    reads_zero: bool,
+    reference: int,
 ) -> tuple[CData, Any]:
     """struct ldfs_dump_config, and what it points to."""
     extents = [(e.arena_offset, e.length, e.target_offset) for e in plan.extents] if plan else []

@@ -10,7 +10,14 @@ from livedumpfs._capi import lib
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.formats import MachineInfo, Plan, Registers, Verdict, plan_dump
 from livedumpfs.machines import Machine
-from livedumpfs.targets import Target, apply, open_sidecar, open_target, retire_sidecar, sidecar_path
+from livedumpfs.targets import (
+    Target,
+    apply,
+    open_sidecar,
+    open_target,
+    retire_sidecar,
+    sidecar_path,
+)
 
 TargetLike = Target | str | os.PathLike[str]
 

@@ -60,6 +60,7 @@ class _Run:
         self.registers: list[Registers] = []
         self.verdict: Verdict | None = None
         self.error: str | None = None
+        self.started = threading.Event()
         self.swept = threading.Event()
         self.ended = threading.Event()
         """Sealed, or released: nothing more comes."""
@@ -95,26 +96,36 @@ class _Run:
     # ----------------------------------------------------------- the keeper thread
 
     def keep(self, finished: Callable[[_Run], None]) -> None:
-        """From START to the seal, or to RELEASE."""
+        """From INIT to the seal, or to RELEASE."""
         try:
-            self._write_started()
-            if self._wait_drained():
-                self._seal()
-        except LivedumpError as error:
-            self.error = str(error)
-            self.verdict = "incomplete"
+            if self._wait_for(self.started):
+                self._attempt(self._write_started)
+            if self._wait_for(self.swept) and self._wait_drained() and self.error is None:
+                self._attempt(self._seal)
         finally:
             self.ended.set()
             finished(self)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """An error of the target: the dump goes on to its end, and is never sealed."""
+        try:
+            step()
+        except LivedumpError as error:
+            self.error = str(error)
+            self.verdict = "incomplete"
 
     def _write_started(self) -> None:
         if self.files:
             self.files.started(self.registers, self.describe())
 
+    def _wait_for(self, event: threading.Event) -> bool:
+        """False: released."""
+        while not self.released and not event.wait(_POLL_S):
+            pass
+        return not self.released
+
     def _wait_drained(self) -> bool:
         assert self.core is not None
-        while not self.released and not self.swept.wait(_POLL_S):
-            pass
         try:
             while not self.released:
                 if self.core.wait(_POLL_S):
@@ -237,10 +248,17 @@ class LiveDump:
             )
         return run
 
-    def init(self, target: TargetLike | None, settings: DumpSettings | None = None) -> None:
+    def init(
+        self,
+        target: TargetLike | None,
+        settings: DumpSettings | None = None,
+        *,
+        reference: int = -1,
+    ) -> None:
         """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call on), or
-        None for memory only. UsageError, StateError (EBUSY), TargetError, MachineError; nothing is left
-        behind then."""
+        None for memory only. `reference`: for tests, an fd to which the arena is copied within the
+        pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError,
+        MachineError; nothing is left behind then."""
         settings = settings or DumpSettings()
         with self._step:
             try:
@@ -251,7 +269,7 @@ class LiveDump:
                     if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
                         given.abandon()
                 raise
-            self._init(target, settings)
+            self._init(target, settings, reference)
 
     def _expect_no_dump(self) -> None:
         if self._run is not None:
@@ -265,9 +283,7 @@ class LiveDump:
                 "the target of the last dump still hangs", errno=errno.EBUSY, hint="wait for it"
             )
 
-    def _init(
-        self, target: TargetLike | None, settings: DumpSettings, reference: int = -1
-    ) -> None:
+    def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
         files = DumpFiles(self.machine, settings, target) if target is not None else None
         run = _Run(self.machine, settings, files)
         try:
@@ -285,6 +301,12 @@ class LiveDump:
             if files:
                 files.close()
             raise
+        if files:
+            # Made now: while many pages are unprotected there may be no room for a thread's stack.
+            run.keeper = threading.Thread(
+                target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
+            )
+            run.keeper.start()
         self.settings = settings
         self._run = run
         self._set(State.INIT)
@@ -296,11 +318,7 @@ class LiveDump:
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
             run.registers = self.machine.snapshot_registers()
-            if run.files:
-                run.keeper = threading.Thread(
-                    target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
-                )
-                run.keeper.start()
+            run.started.set()
             self._set(State.START)
 
     def sweep(self) -> None:
@@ -350,6 +368,7 @@ class LiveDump:
             # Before any lock: whoever holds one may be waiting for the machine or the target.
             run.released = True
             run.core.release()
+            run.started.set()
             run.swept.set()
         with self._step:
             if run is not None and self._run is run:

@@ -45,7 +45,9 @@ class DumpSettings:
     def check(self) -> None:
         """UsageError (ValueError): a value that makes no sense, named."""
         if self.policy not in POLICIES:
-            raise UsageError(f"unknown policy {self.policy!r}", hint=f"one of {', '.join(POLICIES)}")
+            raise UsageError(
+                f"unknown policy {self.policy!r}", hint=f"one of {', '.join(POLICIES)}"
+            )
         if self.arming not in ARMINGS:
             raise UsageError(f"unknown arming {self.arming!r}", hint=f"one of {', '.join(ARMINGS)}")
         if self.granule and not self._granule_possible():

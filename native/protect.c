@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * protect.c - making granules of an armed arena writable, and what that costs in mappings. [signal]
+ *
+ * A stretch of writable granules in a read-only view (an island) costs two mappings, of which a process
+ * may have vm.max_map_count. The process needs some itself: with none left, malloc and thread creation
+ * fail. So islands are counted, and from a limit well below the kernel's own on the handler widens
+ * instead of making another one. The count is kept without a lock: writers that meet may miscount by
+ * one, which the margin covers.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+static bool is_writable(const ldfs_dump *d, int64_t g)
+{
+	return g >= 0 && g < d->granules && load_relaxed(&d->writable[g]);
+}
+
+/* Islands that [first, last] and its two neighbours have parts of. */
+static int64_t islands_at(const ldfs_dump *d, int64_t first, int64_t last)
+{
+	int64_t count = 0;
+
+	for (int64_t g = first - 1; g <= last + 1; g++)
+		count += is_writable(d, g) && (g == first - 1 || !is_writable(d, g - 1));
+	return count;
+}
+
+bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g)
+{
+	return is_writable(d, (int64_t)g - 1) || is_writable(d, (int64_t)g + 1) ||
+	       load_relaxed(&d->islands) < d->islands_most;
+}
+
+int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last)
+{
+	uint64_t start = ldfs_granule_start(d, first);
+	uint64_t end = ldfs_granule_start(d, last) + ldfs_granule_length(d, last);
+
+	if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
+		return errno;
+	add_relaxed(&d->islands, 1 - islands_at(d, first, last));
+	for (uint32_t g = first; g <= last; g++)
+		store_relaxed(&d->writable[g], 1);
+	return 0;
+}

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A program's own numpy arrays as the machine."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.dump import DumpSettings, State
+from livedumpfs.errors import MachineError, StateError, UsageError
+from livedumpfs.units import PAGE_SIZE
+
+MIB = 1 << 20
+
+
+class Writers:
+    """Threads that keep adding one to every element, and can be held between two rounds."""
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._gate = threading.Condition()
+        self._held = self._parked = 0
+        self._end = False
+        self._threads = [threading.Thread(target=self._run, args=(a,)) for a in arrays]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, array: np.ndarray) -> None:
+        while not self._end:
+            with self._gate:
+                self._parked += 1
+                self._gate.notify_all()
+                self._gate.wait_for(lambda: not self._held, 30)
+                self._parked -= 1
+            array += 1
+
+    def quiesce(self) -> None:
+        with self._gate:
+            self._held = 1
+            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 30)
+
+    def resume(self) -> None:
+        with self._gate:
+            self._held = 0
+            self._gate.notify_all()
+
+    def close(self) -> None:
+        self._end = True
+        self.resume()
+        for thread in self._threads:
+            thread.join(30)
+
+
+def test_arrays_come_back_as_they_were_at_the_instant(tmp_path: Path) -> None:
+    point = np.dtype([("x", "<f8"), ("n", "<i4", (3,))])
+    with Arena("32MiB") as arena:
+        a = arena.array("i8", (1024, 1024), name="a")
+        b = arena.array(np.int32, 1 << 20, name="b")
+        c = arena.array(point, 7, name="c")
+        arena.array("u1", 100)
+        c["n"][:] = 5
+        writers = Writers([a, b])
+        seen: list[tuple[int, int]] = []
+
+        def quiesce() -> None:
+            writers.quiesce()
+            seen.append((int(a[0, 0]), int(b[0])))
+
+        live = LiveDump(arena, quiesce=quiesce, resume=writers.resume)
+        try:
+            for n in range(5):
+                assert live.save(tmp_path / "dump", DumpSettings(granule=4096 << n)) == "consistent"
+                with open_dump(tmp_path / "dump") as dump, Arena.load(dump) as loaded:
+                    arrays = loaded.arrays
+                    assert set(arrays) == {"a", "b", "c"}
+                    assert arrays["a"].shape == (1024, 1024) and arrays["a"].dtype == np.int64
+                    # Every element of one round: one instant, and the very one that quiesce saw.
+                    assert (arrays["a"] == seen[-1][0]).all()
+                    assert (arrays["b"] == seen[-1][1]).all()
+                    assert arrays["c"].dtype == point and (arrays["c"]["n"] == 5).all()
+                    with pytest.raises(UsageError, match="no room"):
+                        loaded.array("u1", 32 * MIB)
+        finally:
+            writers.close()
+        assert live.counters().faults > 0
+
+
+def test_an_exception_of_quiesce_passes_through_and_nothing_is_armed(tmp_path: Path) -> None:
+    with Arena(MIB) as arena:
+        a = arena.array("u1", MIB)
+
+        def refuse() -> None:
+            raise RuntimeError("not now")
+
+        with LiveDump(arena, quiesce=refuse) as live:
+            live.init(tmp_path / "dump")
+            with pytest.raises(RuntimeError, match="not now"):
+                live.start()
+            assert live.state is State.INIT
+            a[:] = 1
+            assert live.counters().faults == 0
+
+
+def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
+    """EFAULT as documented, and `writable` is the way round it, which saves the old bytes."""
+    data = os.urandom(PAGE_SIZE)
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    with Arena(MIB) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", MIB, name="a")
+        a[:] = 7
+        live.init(tmp_path / "dump")
+        live.start()
+        with open(source, "rb", buffering=0) as file:
+            with pytest.raises(OSError) as caught:
+                file.readinto(memoryview(a)[PAGE_SIZE : 2 * PAGE_SIZE])
+            assert caught.value.errno == errno.EFAULT
+            arena.writable(PAGE_SIZE, PAGE_SIZE)
+            assert file.readinto(memoryview(a)[PAGE_SIZE : 2 * PAGE_SIZE]) == PAGE_SIZE
+        assert bytes(a[PAGE_SIZE : 2 * PAGE_SIZE]) == data
+        live.sweep()
+        assert live.finish(30) == "consistent"
+        with open_dump(tmp_path / "dump") as dump:
+            assert (dump.array("a") == 7).all()
+        with pytest.raises(UsageError):
+            arena.writable(MIB, 1)
+
+
+@pytest.mark.parametrize("format", ["elf", "raw"])
+@pytest.mark.parametrize("arming", ["swap", "mprotect"])
+@pytest.mark.parametrize("granule", [4096, 65536])
+def test_a_sparse_arena_stays_sparse(
+    tmp_path: Path, granule: int, arming: str, format: str
+) -> None:
+    """INIT, START, SWEEP, RELEASE and reading allocate no hole; neither does the fault path."""
+    size = 256 * MIB
+    with Arena(size) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", size, name="a")
+        written = range(3 * PAGE_SIZE, size, 5 * MIB + PAGE_SIZE)
+        for at in written:
+            a[at] = 1
+        resident = arena.resident()
+        assert resident == len(written) * PAGE_SIZE
+        for _ in range(2):
+            live.init(
+                tmp_path / "dump", DumpSettings(granule=granule, arming=arming, format=format)
+            )
+            live.start()
+            for at in written:
+                a[at] += 1  # these pages exist: the fault copies their granule, holes and all
+            assert live.read(0, 8 * MIB).count(0) >= 8 * MIB - 2
+            live.sweep()
+            assert live.finish(60) == "consistent"
+            live.release()
+            assert arena.resident() == resident
+        assert live.counters().holes > live.counters().granules // 2
+        stored = os.stat(tmp_path / "dump").st_blocks * 512
+        assert stored < resident * (granule // PAGE_SIZE) + 8 * MIB
+        with open_dump(tmp_path / "dump") as dump:
+            found = dump.array("a")
+            assert np.flatnonzero(found).tolist() == list(written) and (found[found > 0] == 2).all()
+
+
+def test_a_device_with_an_older_dump_shows_zeros_where_the_new_one_has_holes(
+    loop_device: object,
+) -> None:
+    device = loop_device(48 * MIB)  # type: ignore[operator]
+    with Arena(32 * MIB) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", 32 * MIB, name="a")
+        a[:] = 0xAA
+        assert live.save(device) == "consistent"
+        arena.discard(4 * MIB, 20 * MIB)
+        assert live.save(device) == "consistent"
+        assert live.counters().holes > 0
+    with open_dump(device) as dump:
+        data = bytearray(32 * MIB)
+        dump.read_stored(0, memoryview(data))
+        assert data[4 * MIB : 24 * MIB].count(0) == 20 * MIB
+        assert data[: 4 * MIB].count(0xAA) == 4 * MIB
+
+
+def test_discard_during_a_dump_saves_first(tmp_path: Path) -> None:
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", 4 * MIB, name="a")
+        a[:] = 9
+        live.init(tmp_path / "dump")
+        live.start()
+        arena.discard(MIB, MIB)
+        assert arena.resident() == 3 * MIB
+        assert live.read(MIB, MIB).count(9) == MIB
+        live.sweep()
+        assert live.finish(30) == "consistent"
+        with open_dump(tmp_path / "dump") as dump:
+            assert (dump.array("a") == 9).all()
+        with pytest.raises(UsageError):
+            arena.discard(1, PAGE_SIZE)
+
+
+def test_without_a_target_the_snapshot_lives_in_memory() -> None:
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", 4 * MIB)
+        a[:] = 1
+        live.init(None, DumpSettings(granule=PAGE_SIZE, pool=MIB))
+        with pytest.raises(OSError) as caught:
+            live.read(0, 1)
+        assert caught.value.errno == errno.ENODATA
+        live.start()
+        a[:MIB] = 2
+        assert live.read(0, 4 * MIB).count(1) == 4 * MIB
+        assert live.verdict == "consistent"
+        a[MIB] = 2  # nothing could ever free a slot: this granule is lost, and nobody hangs
+        assert live.verdict == "torn" and live.counters().lost == 1
+        with pytest.raises(OSError) as caught:
+            live.read(MIB, 1)
+        assert caught.value.errno == errno.EIO
+        assert live.read(2 * MIB, MIB).count(1) == MIB
+        live.sweep()
+        assert live.state is State.FINISH
+        live.release()
+        with pytest.raises(OSError) as caught:
+            live.read(0, 1)
+        assert caught.value.errno == errno.ENODATA
+
+
+def test_the_order_of_the_steps(tmp_path: Path) -> None:
+    def refused(code: int, step: object) -> None:
+        with pytest.raises(StateError) as caught:
+            step()  # type: ignore[operator]
+        assert caught.value.errno == code
+
+    with Arena(MIB) as arena, LiveDump(arena) as live:
+        for step in (live.start, live.sweep, live.finish):
+            refused(errno.EINVAL, step)
+        live.release()
+        live.init(tmp_path / "dump")
+        for step in (live.sweep, live.finish):
+            refused(errno.EINVAL, step)
+        refused(errno.EBUSY, lambda: live.init(tmp_path / "other"))
+        assert not (tmp_path / "other").exists()
+        refused(errno.EBUSY, lambda: LiveDump(arena).init(tmp_path / "other"))
+        live.start()
+        for step in (live.start, live.finish):
+            refused(errno.EINVAL, step)
+        live.sweep()
+        for step in (live.start, live.sweep):
+            refused(errno.EINVAL, step)
+        assert live.finish(30) == "consistent"
+        refused(errno.EBUSY, lambda: live.init(tmp_path / "other"))
+        live.release()
+        live.release()
+        refused(errno.EINVAL, live.start)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_release_from_every_state_leaves_an_incomplete_dump_and_a_free_machine(
+    tmp_path: Path, steps: int
+) -> None:
+    with Arena(16 * MIB) as arena, LiveDump(arena) as live:
+        a = arena.array("u1", 16 * MIB, name="a")
+        a[:] = 1
+        live.init(tmp_path / "dump", DumpSettings(sweep_rate=MIB))
+        for step in (live.start, live.sweep)[: steps - 1]:
+            step()
+        live.release()
+        assert live.state is State.UNINIT and live.verdict is None
+        before = live.counters().faults
+        a[:] = 2
+        assert live.counters().faults == before
+        with open(tmp_path / "dump", "rb") as file:
+            # A system call writes everywhere: nothing is protected any more.
+            assert io.FileIO(file.fileno(), closefd=False).readinto(memoryview(a)) > 0
+        with open_dump(tmp_path / "dump") as dump:
+            assert dump.verdict == "incomplete" and not dump.sealed
+        assert live.save(tmp_path / "dump") == "consistent"
+
+
+def test_arrays_outlive_the_arena() -> None:
+    arena = Arena(MIB)
+    a = arena.array("u1", MIB)
+    arena.close()
+    arena.close()
+    gc.collect()
+    a[:] = 3
+    assert int(a.sum()) == 3 * MIB
+    with pytest.raises(UsageError, match="closed"):
+        arena.resident()
+    with pytest.raises(UsageError, match="closed"):
+        arena.array("u1", 1)
+
+
+def test_what_an_arena_refuses() -> None:
+    for size in ("a lot", 0):
+        with pytest.raises((UsageError, MachineError)):
+            Arena(size)
+    with Arena(1) as arena:
+        assert arena.size == PAGE_SIZE
+        arena.array("u1", 1, name="one")
+        for bad in (
+            lambda: arena.array(object, 1),
+            lambda: arena.array("u1", 1, name="one"),
+            lambda: arena.array("u1", PAGE_SIZE),
+            lambda: arena.read(0, PAGE_SIZE + 1),
+        ):
+            with pytest.raises(ValueError):
+                bad()

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Dumps of a machine under full write load, byte for byte against a copy taken inside the pause.
+
+LIVEDUMP_DUMPS=200 makes the long run of `make exact`; `make test` takes a smaller number.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from livedumpfs.dump import Counters, DumpSettings, LiveDump
+from livedumpfs.machines import UnicornMachine
+from livedumpfs.snapshot import LOST, DumpFile, open_dump, verify_dump
+from livedumpfs.units import PAGE_SIZE
+
+MIB = 1 << 20
+DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "12"))
+DEADLINE_S = 60.0
+
+
+class Reference:
+    """Memory to which the core copies the arena inside the pause."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.fd = os.memfd_create("reference")
+
+    def clear(self) -> None:
+        os.ftruncate(self.fd, 0)
+        os.ftruncate(self.fd, self.size)
+
+    def different_pages(self, dump: DumpFile) -> npt.NDArray[np.intp]:
+        """Pages that the target has otherwise than the machine had at the instant; lost ones too."""
+        pages = []
+        with mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ) as kept:
+            expected = np.frombuffer(kept, dtype=np.uint8).reshape(-1, PAGE_SIZE)
+            for first in range(0, len(expected), 4096):
+                part = expected[first : first + 4096]
+                got = bytearray(part.nbytes)
+                dump.read_stored(first * PAGE_SIZE, memoryview(got))
+                found = np.frombuffer(got, dtype=np.uint8).reshape(-1, PAGE_SIZE)
+                pages.append(np.flatnonzero((found != part).any(axis=1)) + first)
+            del expected, part
+        return np.concatenate(pages)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Bench:
+    """A machine, and dumps of it compared with the reference."""
+
+    def __init__(self, machine: UnicornMachine, target: Path) -> None:
+        self.machine = machine
+        self.target = target
+        self.live = LiveDump(machine)
+        self.reference = Reference(machine.arena.size)
+        self.pages = 0
+
+    def dump(self, settings: DumpSettings, before_sweep_s: float = 0.02) -> Counters:
+        self.reference.clear()
+        self.live.init(self.target, settings, reference=self.reference.fd)
+        try:
+            self.live.start()
+            self.live.wait(before_sweep_s)
+            self.live.sweep()
+            self.live.finish(DEADLINE_S)
+        finally:
+            self.live.release()
+        self.pages += self.machine.arena.size // PAGE_SIZE
+        return self.live.counters()
+
+    def expect_exact(self, settings: DumpSettings) -> Counters:
+        counters = self.dump(settings)
+        assert self.live.verdict == "consistent", (self.live.failure, counters)
+        with self.held():
+            self._compare()
+        assert counters.remaining == counters.lost == 0
+        assert counters.by_fault + counters.by_sweep + counters.holes == counters.granules
+        return counters
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The dump is made: give the comparison the cores."""
+        self.machine.quiesce()
+        try:
+            yield
+        finally:
+            self.machine.resume()
+
+    def _compare(self) -> None:
+        with open_dump(self.target) as dump:
+            different = self.reference.different_pages(dump)
+            assert len(different) == 0, f"{len(different)} pages, first {different[:5]}"
+            report = verify_dump(dump)
+            assert report.verdict == "consistent" and not report.problems, report.problems
+            assert report.ledger and report.ledger.ok and report.ledger.counter_ok, report.ledger
+            assert report.ledger.mismatches == 0
+
+    def close(self) -> None:
+        self.live.release()
+        self.machine.close()
+        self.reference.close()
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1-vcpu", "2-vcpus"])
+def bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    machine = UnicornMachine(64 * MIB, request.param, low_ram=40 * MIB + PAGE_SIZE)
+    bench = Bench(machine, tmp_path_factory.mktemp("exact") / "dump")
+    try:
+        machine.start()
+        machine.wait_ready()
+        yield bench
+    finally:
+        bench.close()
+        bench.target.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("granule", [4096, 16384, 65536])
+@pytest.mark.parametrize("arming", ["swap", "mprotect"])
+def test_each_granule_and_arming(bench: Bench, arming: str, granule: int) -> None:
+    for _ in range(2):
+        counters = bench.expect_exact(DumpSettings(granule=granule, arming=arming))
+        assert counters.faults > 0 and counters.granule_size == granule
+
+
+@pytest.mark.parametrize("format", ["elf", "raw"])
+@pytest.mark.parametrize("policy", ["block", "spill"])
+def test_a_small_pool_loses_nothing(bench: Bench, policy: str, format: str) -> None:
+    settings = DumpSettings(
+        format=format, policy=policy, granule=4096, pool=64 << 10, spill_limit=256 << 10
+    )
+    counters = bench.expect_exact(settings)
+    assert counters.slots_peak <= 64
+    if policy == "spill":
+        assert counters.spilled > 0
+
+
+def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench) -> None:
+    """A granule is lost for good: what the target has there may be old, new or nothing. What is not
+    named must be right, and what differs must be named."""
+    counters = bench.dump(DumpSettings(policy="fail", granule=4096, pool=8 << 10), 0.1)
+    assert bench.live.verdict == "torn" and counters.lost > 0
+    with open_dump(bench.target) as dump:
+        different = set(bench.reference.different_pages(dump).tolist())
+        named = {page for first, end in dump.pfn_ranges(LOST) for page in range(first, end)}
+        assert dump.verdict == "torn"
+        assert len(named) == counters.lost
+        assert different <= named
+        # A granule is lost because it was written at once: nearly all of them do differ.
+        assert len(different) > len(named) // 2
+        with pytest.raises(OSError, match="lost"):
+            dump.read_arena(min(named) * PAGE_SIZE, 1)
+
+
+def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench) -> None:
+    counters = bench.expect_exact(DumpSettings(granule=65536, sweep_rate=64 * MIB))
+    assert counters.drained_ns - counters.sweep_start_ns > 0
+
+
+@pytest.mark.timeout(900)
+def test_many_dumps_in_a_row(tmp_path: Path) -> None:
+    machine = UnicornMachine(256 * MIB, 2)
+    bench = Bench(machine, tmp_path / "dump")
+    faults = 0
+    try:
+        machine.start()
+        machine.wait_ready()
+        for _ in range(DUMPS):
+            faults += bench.expect_exact(DumpSettings()).faults
+    finally:
+        bench.close()
+    print(f"{DUMPS} dumps, {bench.pages} pages compared, {faults} faults, 0 differences")
+    assert faults > 100 * DUMPS

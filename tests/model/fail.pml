@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Either policy, deadlines that pass, I/O that fails: who is lost says so, and everything ends. */
+#define NG 2
+#define NS 1
+#define NV 2
+#define DEADLINE
+#define FAILING_IO
+#include "protocol.pml"
+#include "ends.pml"
+
+init {
+	atomic { set_up(); if :: policy = FAIL :: true fi; run vcpu(0); run vcpu(1); run sweep(); run writer() };
+	all_ends()
+}

@@ -1,0 +1,1120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * protocol.pml - the protocol of docs/concurrency.md, for spin. The models beside this file set the
+ * sizes below and include it. What is abstracted away, and why that is sound, is in README.md.
+ *
+ * One granule is one cell: the protocol treats all bytes of a granule alike, so whatever can go
+ * wrong with any of its bytes goes wrong with this one. A copy, a pwrite or a checksum reads the
+ * cell at some moment between its begin and its end.
+ *
+ * The names of the steps are those of native/granule.c. A BUG_ macro puts one known bug back.
+ */
+
+/* Sizes: granules, slots, vCPUs, stores of each vCPU. */
+#ifndef NG
+#define NG 2
+#endif
+#ifndef NS
+#define NS 1
+#endif
+#ifndef NV
+#define NV 2
+#endif
+#ifndef STORES
+#define STORES 1
+#endif
+#ifndef VMA_LIMIT
+#define VMA_LIMIT 255
+#endif
+#ifndef FIRST_PHASE
+#define FIRST_PHASE PHASE_SWEEPING
+#endif
+
+/* States, with the numbers of enum ldfs_state. */
+#define ARMED 0
+#define CLAIMED 1
+#define IN_SLOT 2
+#define SWEEPING 3
+#define STEALING 4
+#define STOLEN 5
+#define SAVED 6
+#define HOLE 7
+#define LOST 8
+
+#define FINAL(s) ((s) >= SAVED)
+#define IN_POOL(s) ((s) == IN_SLOT || (s) == STOLEN)
+#define COPYING(s) ((s) == CLAIMED || (s) == STEALING)
+#define TAKEABLE(s) ((s) == ARMED || (s) == SWEEPING)
+#define IN_MEMORY(s) (TAKEABLE(s) || COPYING(s))
+
+/* Phases, with the numbers of enum ldfs_phase. */
+#define PHASE_READY 1
+#define PHASE_ARMED 2
+#define PHASE_SWEEPING 3
+#define PHASE_DRAINED 4
+#define PHASE_RELEASED 5
+
+#define BLOCK 0
+#define FAIL 1
+
+#define NONE 15                     /* no slot */
+#define NOTHING 255                 /* what a cell holds before anything was put there */
+#define ZERO 0
+#define ALL_SLOTS ((1 << NS) - 1)
+#define BIT(i) (1 << (i))
+#define CELL(g) (16 * ((g) + 1))    /* of different granules different, and never ZERO */
+
+byte state[NG];
+byte mem[NG];                       /* the arena: a store adds 1 */
+byte instant[NG];                   /* ghost: mem at the snapshot instant */
+bit writable[NG];
+byte target[NG];
+byte sum[NG];                       /* table entry in memory: checksum = the bytes it was made of */
+byte slot_of[NG];
+byte slot_bytes[NS];
+byte slot_granule[NS];
+byte free_slots = ALL_SLOTS;        /* bit masks of slots */
+byte filled;
+byte remaining = NG;
+byte inside;
+byte readers;
+byte phase = FIRST_PHASE;
+byte policy = BLOCK;                /* what it counts as now */
+bit linked = 1;                     /* the arena points at the dump */
+bit freed;                          /* ghost: the dump's memory is gone */
+bit io_failed;                      /* ghost: some I/O failed, or a deadline passed */
+bit sealed;                         /* DRAINED was entered: the dump will say "consistent" */
+bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
+bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
+bit slot_event[3] = 1;              /* one for each that may wait for a slot */
+bit sweep_ended;
+bit writer_ended;
+bit stop;                           /* quiesce asked for */
+byte running;                       /* vCPUs that are not parked */
+byte vcpus_ended;
+hidden byte i;                      /* only used within one atomic step */
+hidden byte vmas;
+#ifdef BUG_WAKE_ONE
+bit asleep[3];
+#endif
+#ifdef HOLES
+bit data[NG] = 0;                   /* 0: the memfd has a hole here */
+#endif
+
+/* Granule 0 is a hole until it is first written. */
+#ifdef HOLES
+#define IS_HOLE(g) ((g) == 0 && !data[g])
+#define FIRST_CELL(g) ((g) == 0 -> ZERO : CELL(g))
+#else
+#define IS_HOLE(g) false
+#define FIRST_CELL(g) CELL(g)
+#endif
+
+/* What "the bytes are safe" means, byte for byte. */
+#define SAFE(g) ( \
+	state[g] == LOST || \
+	(IN_POOL(state[g]) && slot_bytes[slot_of[g]] == instant[g]) || \
+	(state[g] == SAVED && target[g] == instant[g]) || \
+	(state[g] == HOLE && instant[g] == ZERO))
+/* Nothing is promised any more once the dump is released. */
+#ifdef RELEASES
+#define ON (phase != PHASE_RELEASED)
+#else
+#define ON true
+#endif
+#define SEEN (phase == PHASE_ARMED || phase == PHASE_SWEEPING || phase == PHASE_DRAINED)
+
+/* ------------------------------------------------------------------ waking */
+
+inline wake_writer()
+{
+	writer_event = 1
+}
+
+/* Everybody who waits for a slot: one who wakes may need no slot any more. */
+inline wake_slot_waiters()
+{
+#ifdef BUG_WAKE_ONE
+	slot_event[0] = slot_event[0] || !asleep[0];
+	slot_event[1] = slot_event[1] || !asleep[1];
+	slot_event[2] = slot_event[2] || !asleep[2];
+	if
+	:: !slot_event[0] -> slot_event[0] = 1
+	:: !slot_event[1] -> slot_event[1] = 1
+	:: !slot_event[2] -> slot_event[2] = 1
+	:: slot_event[0] && slot_event[1] && slot_event[2]
+	fi
+#else
+	slot_event[0] = 1;
+	slot_event[1] = 1;
+	slot_event[2] = 1
+#endif
+}
+
+/* ------------------------------------------------- steps between states */
+
+/*
+ * Part of every step into a final state: the count, and the drain that waits for it. In C the count
+ * comes after the state; who sees it late is the drain alone, which may also be late by itself.
+ */
+inline one_less()
+{
+	assert(remaining > 0);
+	remaining--;
+#ifndef BUG_NO_WAKE_DRAIN
+	if :: remaining == 0 -> drain_event = 1 :: else fi
+#endif
+}
+
+inline step_claim(g, won)
+{
+	d_step { won = (state[g] == ARMED); if :: won -> state[g] = CLAIMED :: else fi }
+}
+
+inline step_steal(g, won)
+{
+	d_step { won = (state[g] == SWEEPING); if :: won -> state[g] = STEALING :: else fi }
+}
+
+inline step_publish(g)
+{
+	d_step {
+		assert(state[g] == CLAIMED);
+		assert(slot_bytes[slot_of[g]] == instant[g] || !ON);
+		state[g] = IN_SLOT
+	}
+}
+
+inline step_publish_stolen(g, won)
+{
+	d_step {
+		won = (state[g] == STEALING);
+		if
+		:: won ->
+			assert(slot_bytes[slot_of[g]] == instant[g] || !ON);
+			state[g] = STOLEN
+		:: else -> assert(state[g] == CLAIMED)
+		fi
+	}
+}
+
+inline step_lose(g, won)
+{
+	d_step {
+		assert(policy == FAIL);
+		won = TAKEABLE(state[g]);
+		if :: won -> state[g] = LOST; one_less() :: else fi
+	}
+}
+
+inline step_sweep(g, won)
+{
+	d_step { won = (state[g] == ARMED); if :: won -> state[g] = SWEEPING :: else fi }
+}
+
+/* before: the state that the step found. Loops in C until a compare-and-swap is won: one step here. */
+inline step_sweep_over(g, io_good, hole, before)
+{
+	d_step {
+		before = state[g];
+		if
+		:: before == SWEEPING && !io_good -> state[g] = LOST; one_less()
+		:: before == SWEEPING && io_good && hole ->
+			assert((instant[g] == ZERO && target[g] == ZERO) || !ON);
+			state[g] = HOLE;
+			one_less()
+		:: before == SWEEPING && io_good && !hole ->
+#ifndef BUG_SUM_AFTER_STEP
+			assert(sum[g] == instant[g] || !ON);
+#endif
+			assert(target[g] == instant[g] || !ON);
+			state[g] = SAVED;
+			one_less()
+		:: before == STEALING -> state[g] = CLAIMED
+#ifdef BUG_STOLEN_COUNTS
+		:: before == STOLEN -> state[g] = SAVED; one_less()
+#else
+		:: before == STOLEN -> state[g] = IN_SLOT
+#endif
+		:: before == LOST -> skip
+		:: else -> assert(false)
+		fi
+	}
+}
+
+inline step_saved(g)
+{
+	d_step {
+		assert(state[g] == IN_SLOT);
+		assert((target[g] == instant[g] && sum[g] == instant[g]) || !ON);
+		state[g] = SAVED;
+		one_less()
+	}
+}
+
+inline step_slot_lost(g)
+{
+	d_step { assert(state[g] == IN_SLOT && io_failed); state[g] = LOST; one_less() }
+}
+
+/* The handler could not read the memory. */
+inline step_copy_lost(g)
+{
+	d_step { assert(COPYING(state[g]) && io_failed); state[g] = LOST; one_less() }
+}
+
+/* ------------------------------------------------------------------- slots */
+
+inline slot_take(slot)
+{
+	d_step {
+		assert(!freed);
+		if
+		:: free_slots & 1 -> slot = 0
+		:: !(free_slots & 1) && (free_slots & 2) -> slot = 1
+		:: !(free_slots & 3) && (free_slots & 4) -> slot = 2
+		:: else -> slot = NONE
+		fi;
+		if
+		:: slot != NONE ->
+			free_slots = free_slots & ~BIT(slot);
+			slot_bytes[slot] = NOTHING
+		:: else
+		fi
+	}
+}
+
+inline slot_free(slot)
+{
+	atomic {
+		assert(!freed && !(free_slots & BIT(slot)));
+		free_slots = free_slots | BIT(slot);
+		wake_slot_waiters()
+	}
+}
+
+/* A slot that was taken and not used. */
+inline slot_give_back(slot)
+{
+#ifdef BUG_NO_WAKE_BACK
+	d_step { free_slots = free_slots | BIT(slot) };
+#else
+	slot_free(slot);
+#endif
+	slot = NONE
+}
+
+inline slot_push(slot)
+{
+	d_step {
+		assert(!freed);
+		filled = filled | BIT(slot);
+		slot = NONE;
+		wake_writer()
+	}
+}
+
+/* -------------------------------------------------------------- protection */
+
+/* How many VMAs the live view would have with [first_g, last_g] writable. */
+inline count_vmas(first_g, last_g)
+{
+	i = 1;
+	vmas = 1;
+	do
+	:: i < NG ->
+		vmas = vmas + ((writable[i] || (i >= first_g && i <= last_g)) !=
+			(writable[i - 1] || (i - 1 >= first_g && i - 1 <= last_g)));
+		i++
+	:: else -> break
+	od;
+	i = 0
+}
+
+/* mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. */
+inline make_writable(first_g, last_g, good)
+{
+	d_step {
+		count_vmas(first_g, last_g);
+		good = (vmas <= VMA_LIMIT);
+		i = first_g;
+		do
+		:: good && i <= last_g ->
+			assert(writable[i] || SAFE(i) || !SEEN);
+			writable[i] = 1;
+			i++
+		:: else -> break
+		od;
+		i = 0;
+		vmas = 0
+	}
+}
+
+/* -------------------------------------------------------------- fault path */
+
+/*
+ * After ENOMEM: the range from g to the nearest writable granule, which merges with it; when no
+ * granule is writable, all: what ends at the arena's end alone needs one more VMA, too.
+ */
+inline widen(g, lo, hi)
+{
+	atomic {
+		d_step {
+			i = 0;
+			lo = 0;
+			hi = NG - 1;
+			do
+			:: i < g -> if :: writable[i] -> lo = i + 1 :: else fi; i++
+			:: else -> break
+			od;
+			i = NG;
+			do
+			:: i > g + 1 -> i--; if :: writable[i] -> hi = i - 1 :: else fi
+			:: else -> break
+			od;
+			i = 0
+		}
+#ifdef BUG_WIDEN_TO_END
+		if
+		:: g - lo <= hi - g -> hi = g
+		:: else -> lo = g
+		fi
+#else
+		if
+		:: lo > 0 && (hi == NG - 1 || g - lo <= hi - g) -> hi = g
+		:: hi < NG - 1 && (lo == 0 || hi - g <= g - lo) -> lo = g
+		:: lo == 0 && hi == NG - 1
+		fi
+#endif
+	}
+}
+
+/* Holding won and slot: copy granule x, publish, push. s is the state that was taken. */
+inline copy(x)
+{
+	d_step {
+		assert(!freed);
+		slot_bytes[slot] = mem[x];
+		slot_of[x] = slot;
+		slot_granule[slot] = x
+	}
+}
+
+inline publish(x)
+{
+	atomic {
+		if
+		:: s == SWEEPING ->
+			step_publish_stolen(x, won);
+			if
+			:: won
+			:: else -> step_publish(x)
+			fi
+		:: else -> step_publish(x)
+		fi;
+		slot_push(slot)         /* only the writer can tell that this comes later in C */
+	}
+}
+
+inline claim_or_steal(x)
+{
+	if
+	:: s == ARMED -> step_claim(x, won)
+	:: else -> step_steal(x, won)
+	fi
+}
+
+/* Looks once more between clearing the word and sleeping. A passed deadline means `fail` for all. */
+inline wait_for_slot(x)
+{
+	d_step {
+		slot_event[me] = 0;
+		if
+		:: free_slots != 0 || policy == FAIL || !ON || !TAKEABLE(state[x]) -> slot_event[me] = 1
+		:: else
+#ifdef BUG_WAKE_ONE
+			-> asleep[me] = 1
+#endif
+		fi
+	};
+	if
+	:: slot_event[me]
+#ifdef BUG_POLL
+	:: true
+#endif
+#ifdef DEADLINE
+	:: atomic { !slot_event[me] -> policy = FAIL; io_failed = 1; wake_slot_waiters() }
+#endif
+	fi;
+#ifdef BUG_WAKE_ONE
+	asleep[me] = 0
+#endif
+}
+
+/* Steps 1 to 4 of the fault path on granule x. Ends with the bytes safe, or the dump released. */
+inline save(x)
+{
+	do
+	:: d_step { assert(!freed); s = state[x] };
+		if
+		:: !ON -> break
+		:: ON && TAKEABLE(s) ->
+#ifdef BUG_CLAIM_FIRST
+			claim_or_steal(x);
+			if
+			:: won ->
+				do
+				:: slot_take(slot);
+					if
+					:: slot == NONE ->
+						slot_event[me] = 0;
+						wait_for_slot_holding_claim()
+					:: else -> break
+					fi
+				od;
+				copy(x);
+				publish(x);
+				break
+			:: else
+			fi
+#else
+			slot_take(slot);
+			if
+			:: slot == NONE && policy == FAIL ->
+				step_lose(x, won);
+				if
+				:: won -> break
+				:: else
+				fi
+			:: slot == NONE && policy == BLOCK -> wait_for_slot(x)
+			:: slot != NONE ->
+				claim_or_steal(x);
+				if
+				:: won ->
+#ifdef BUG_WRITABLE_FIRST
+					make_writable(x, x, won);
+#endif
+#ifdef FAILING_COPY
+					if
+					:: true
+					:: io_failed = 1;
+						step_copy_lost(x);
+						slot_give_back(slot);
+						break
+					fi;
+#endif
+					copy(x);
+#ifdef BUG_WIDEN_HOLDS_CLAIM
+					if
+					:: lo != hi -> held = held | BIT(x); slot = NONE; break
+					:: else
+					fi;
+#endif
+					publish(x);
+					break
+				:: else -> slot_give_back(slot)
+				fi
+			fi
+#endif
+		:: ON && COPYING(s) ->
+			if
+			:: !COPYING(state[x])
+#ifdef RELEASES
+			:: !ON
+#endif
+			fi;
+			break
+		:: ON && !IN_MEMORY(s) -> break
+		fi
+	od;
+	atomic { s = 0; won = 0 }
+}
+
+#ifdef BUG_CLAIM_FIRST
+inline wait_for_slot_holding_claim()
+{
+	if
+	:: slot_event[me]
+#ifdef DEADLINE
+	:: atomic { !slot_event[me] && policy == BLOCK ->
+		policy = FAIL; io_failed = 1; wake_slot_waiters() }
+#endif
+	fi
+}
+#endif
+
+/* Saves [lo, hi], from either end. */
+inline save_range()
+{
+#if VMA_LIMIT < 255
+	atomic {
+		if
+		:: x = lo; down = 0
+#ifdef EITHER_END
+		:: lo != hi -> x = hi; down = 1
+#endif
+		fi
+	};
+	do
+	:: save(x);
+		if
+		:: !down && x < hi -> x++
+		:: down && x > lo -> x--
+		:: else -> break
+		fi
+	od;
+#ifdef BUG_WIDEN_HOLDS_CLAIM
+	do
+	:: held != 0 ->
+		x = 0;
+		do
+		:: !(held & BIT(x)) -> x++
+		:: else -> break
+		od;
+		held = held & ~BIT(x);
+		slot = slot_of[x];
+		publish(x)
+	:: else -> break
+	od;
+#endif
+	atomic { x = 0; down = 0 }
+#else
+	save(lo)
+#endif
+}
+
+/* Steps 1 to 5. Until mprotect does not give ENOMEM: with the range that widen() finds it cannot. */
+inline save_and_make_writable(g)
+{
+	atomic { lo = g; hi = g };
+	do
+	:: save_range();
+		make_writable(lo, hi, won);
+		assert(won || !wide || !ON);    /* widening once is enough */
+		if
+		:: won -> break
+		:: !won && !ON -> break     /* RELEASE will come to it */
+		:: !won && ON
+		fi;
+		widen(g, lo, hi);
+		wide = 1
+	od;
+	atomic { lo = 0; hi = 0; won = 0; wide = 0 }
+}
+
+/* The SIGSEGV handler for granule g; ldfs_arena_writable runs the same. */
+inline fault(g)
+{
+#ifdef RELEASES
+	if
+	:: atomic { !linked -> skip }       /* no dump: all is writable; try the store again */
+	:: atomic { linked -> inside++ };   /* counted in first, then looked */
+		d_step { assert(!freed); s = phase };
+		if
+#ifndef BUG_READY_SAVES
+		:: s == PHASE_READY         /* the same */
+#endif
+		:: s == PHASE_RELEASED ->
+			s = 0;
+			make_writable(g, g, won)
+		:: else ->
+			s = 0;
+			save_and_make_writable(g)
+		fi;
+		atomic { s = 0; won = 0; inside-- }
+	fi
+#else
+	save_and_make_writable(g)
+#endif
+}
+
+/*
+ * vCPUs that store once are alike: it is enough to look at runs in which none stores below vCPU 0.
+ */
+#if STORES == 1 && NV > 1
+#define LOWEST lowest
+#define PICK(g) if :: me == 0 -> g = lowest :: else -> pick(g) fi
+#else
+#define LOWEST 0
+#define PICK(g) pick(g)
+#endif
+byte lowest;
+
+inline pick(g)
+{
+	g = LOWEST;
+	do
+	:: g < NG - 1 -> g++
+	:: break
+	od
+}
+
+#if VMA_LIMIT < 255
+#define WIDEN_LOCALS byte x; bit down;
+#else
+#define WIDEN_LOCALS
+#endif
+#ifdef BUG_WIDEN_HOLDS_CLAIM
+#define HELD_LOCALS byte held;
+#else
+#define HELD_LOCALS
+#endif
+#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide; WIDEN_LOCALS HELD_LOCALS
+
+proctype vcpu(byte me)
+{
+	HANDLER_LOCALS
+	byte n;
+	do
+	:: atomic { n < STORES && !stop -> running++; n++; PICK(g) };
+		do
+		:: atomic {
+			writable[g] ->
+			assert(!SEEN || SAFE(g));
+#ifdef HOLES
+			data[g] = 1;
+#endif
+			mem[g]++;
+			running--;
+			g = 0;
+			break
+			}
+		:: !writable[g] -> fault(g)
+		od
+	:: atomic { n == STORES -> n = 0; vcpus_ended++; break }
+	od
+}
+
+/* A thread that calls ldfs_arena_writable, which quiesce does not stop. */
+proctype caller(byte me)
+{
+	HANDLER_LOCALS
+	pick(g);
+	fault(g);
+	atomic { g = 0; vcpus_ended++ }
+}
+
+/* ------------------------------------------------------------------- marks */
+
+/*
+ * Marks go to the target only when the dump was not released after the states were read: after
+ * that, memory can be written before a copy or the sweep's I/O has ended.
+ */
+inline mark()
+{
+#ifdef RELEASES
+	d_step {
+		i = 0;
+		marks = 0;
+		do
+		:: i < NG -> if :: FINAL(state[i]) -> marks = marks | BIT(i) :: else fi; i++
+		:: else -> break
+		od;
+		i = 0
+	};
+	d_step {
+		i = 0;
+		do
+#ifdef BUG_MARK_RELEASED
+		:: i < NG ->
+#else
+		:: i < NG && ON ->
+#endif
+			assert(!(marks & BIT(i)) || SAFE(i));
+			assert(!(marks & BIT(i)) || state[i] != SAVED || sum[i] == instant[i]);
+			i++
+		:: else -> break
+		od;
+		marks = 0
+	}
+#else
+	skip
+#endif
+}
+
+/* ------------------------------------------------------------------- sweep */
+
+#ifndef RUN
+#define RUN 2
+#endif
+
+inline sweep_io()
+{
+	atomic { good = 1; k = first };
+#ifdef HANGING_IO
+end_hanging: false;
+#endif
+	do
+	:: k < g ->
+		atomic {                            /* pwrite and checksum read ... */
+			if
+			:: IS_HOLE(k) -> v = ZERO; holes = holes | BIT(k)
+			:: else -> v = mem[k]
+			fi;
+#ifndef BUG_SUM_AFTER_STEP
+			sum[k] = v
+#endif
+		};
+		atomic {                            /* ... and pwrite writes */
+			assert(state[k] != SAVED && state[k] != HOLE);
+			target[k] = v;
+			v = 0;
+#ifdef FAILING_IO
+			if
+			:: true
+			:: good = 0; io_failed = 1
+			fi;
+#endif
+			k++
+		}
+	:: else -> break
+	od
+}
+
+inline end_run()
+{
+	k = first;
+	do
+	:: k < g ->
+		step_sweep_over(k, good, ((holes & BIT(k)) != 0), before);
+#ifdef BUG_SUM_AFTER_STEP
+		if
+		:: before == SWEEPING -> sum[k] = mem[k]
+		:: else
+		fi;
+#endif
+		k++
+	:: else -> break
+	od;
+	atomic {
+		k = first;
+		do
+		:: k < g ->
+			/* ENOMEM does no harm here: the fault path or the drain does it */
+			if
+			:: !IN_MEMORY(state[k]) -> make_writable(k, k, won)
+			:: else
+			fi;
+			k++
+		:: else -> break
+		od
+	};
+	atomic {
+		wake_slot_waiters();
+#ifndef BUG_NO_WAKE_ASIDE
+		wake_writer();
+#endif
+		before = 0;
+		k = 0;
+		holes = 0;
+		good = 0;
+		won = 0
+	}
+}
+
+#ifdef BUG_DRAIN_BY_QUEUE
+#define DRAINED (filled == 0 && !writer_event) /* and the writer sleeps */
+#else
+#define DRAINED (remaining == 0)
+#endif
+
+/* Everything is final: nothing stays protected, and the phase says whether that may be sealed. */
+inline drain()
+{
+	do
+	:: atomic {
+		if
+		:: DRAINED || !ON -> break
+#ifdef BUG_DRAIN_BY_QUEUE
+		:: else -> DRAINED
+#else
+		:: else -> drain_event = 0
+#endif
+		fi
+		};
+end_drain:	drain_event
+	od;
+	atomic {
+		if
+		:: !DRAINED -> skip         /* released */
+		:: else ->
+			i = 0;
+			do
+			:: i < NG ->
+				assert(FINAL(state[i]) && (SAFE(i) || !ON));
+				assert(state[i] != SAVED || sum[i] == instant[i] || !ON);
+				assert(state[i] != LOST || io_failed || policy == FAIL);
+				i++
+			:: else -> break
+			od;
+			make_writable(0, NG - 1, won);
+			assert(won);
+			won = 0
+		fi
+	};
+	mark();
+	atomic {
+		if
+#ifdef BUG_SEAL_RELEASED
+		:: DRAINED ->
+#else
+		:: phase == PHASE_SWEEPING ->
+#endif
+			i = 0;
+			do
+			:: i < NG -> assert(FINAL(state[i]) && SAFE(i)); i++
+			:: else -> break
+			od;
+			sealed = 1;
+			if
+			:: phase == PHASE_SWEEPING -> phase = PHASE_DRAINED
+			:: else
+			fi
+		:: else
+		fi
+	}
+}
+
+proctype sweep()
+{
+	byte g, first, k, v, before, holes, marks;
+	bit won, good;
+	do
+	:: g < NG && ON ->
+		first = g;
+		do
+		:: g < NG && g - first < RUN ->
+			step_sweep(g, won);
+			if
+			:: won -> g++
+			:: else -> break
+			fi
+		:: g == NG || g - first == RUN -> break
+		od;
+		won = 0;
+		if
+		:: g == first -> g++
+		:: else ->
+			sweep_io();
+			end_run();
+			mark()
+		fi
+	:: !(g < NG && ON) -> break
+	od;
+	atomic { g = 0; first = 0 };
+	drain();
+	sweep_ended = 1
+}
+
+/* ------------------------------------------------------------------ writer */
+
+#ifdef BUG_STEAL_UNORDERED
+#define MAY_WRITE(slot) true
+#else
+#define MAY_WRITE(slot) (state[slot_granule[slot]] != STOLEN)
+#endif
+#define TO_DO (!ON || filled != 0 || \
+	((aside & 1) && MAY_WRITE(0)) || (NS > 1 && (aside & 2) && MAY_WRITE(1 % NS)))
+
+inline write_slot()
+{
+	/* the pwrite; the slot does not change meanwhile */
+	atomic {
+		assert(!FINAL(state[g]) && !(free_slots & BIT(slot)));
+		target[g] = slot_bytes[slot];
+		sum[g] = slot_bytes[slot];
+		good = 1;
+#ifdef FAILING_IO
+		if
+		:: true
+		:: good = 0; io_failed = 1; policy = FAIL; wake_slot_waiters()
+		fi
+#endif
+	};
+#ifdef BUG_SLOT_EARLY
+	slot_free(slot);
+#endif
+#ifdef BUG_STEAL_UNORDERED
+	state[g] == IN_SLOT;
+#endif
+	if
+	:: good -> step_saved(g)
+	:: else -> step_slot_lost(g)
+	fi;
+#ifndef BUG_SLOT_EARLY
+	slot_free(slot);
+#endif
+	atomic { good = 0; slot = 0; g = 0 }
+}
+
+proctype writer()
+{
+	byte batch, aside, slot, g, marks;
+	bit good;
+	do
+	:: d_step { batch = filled | aside; filled = 0; aside = 0 };
+		do
+		:: batch != 0 ->
+			atomic {
+				if
+				:: batch & 1 -> slot = 0
+				:: batch & 2 -> slot = 1
+				fi;
+				batch = batch & ~BIT(slot);
+				g = slot_granule[slot]
+			};
+			if
+			:: MAY_WRITE(slot) -> write_slot(); mark()
+			:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
+			fi
+		:: batch == 0 -> break
+		od;
+		atomic {
+			if
+			:: TO_DO -> writer_event = 1
+			:: else -> writer_event = 0
+			fi
+		};
+end_writer:	writer_event;
+#ifdef RELEASES
+		if
+		:: !ON -> break
+		:: ON
+		fi
+#endif
+	od;
+	atomic { batch = 0; aside = 0; writer_ended = 1 }
+}
+
+/* ----------------------------------------------------------------- readers */
+
+proctype reader()
+{
+	byte g, s, v;
+	atomic {
+		do
+		:: g < NG - 1 -> g++
+		:: break
+		od
+	};
+#ifdef RELEASES
+	readers++;
+#endif
+	if
+	:: phase == PHASE_RELEASED || phase == PHASE_READY
+	:: else ->
+		do
+		:: s = state[g];
+			if
+			:: IN_MEMORY(s) ->
+				v = mem[g];
+#ifdef BUG_READER_CHECKS_BEFORE
+				break
+#else
+				if
+				:: IN_MEMORY(state[g]) -> break
+				:: else
+				fi
+#endif
+			:: IN_POOL(s) ->
+				s = slot_of[g];
+				d_step { assert(!freed); v = slot_bytes[s] };
+#ifdef BUG_READER_CHECKS_BEFORE
+				break
+#else
+				if
+				:: IN_POOL(state[g]) -> break
+				:: else
+				fi
+#endif
+			:: s == SAVED -> v = target[g]; break
+			:: s == HOLE -> v = ZERO; break
+			:: s == LOST -> break
+			fi
+		od;
+		atomic {
+			assert(!freed);
+			assert(!ON || s == LOST || v == instant[g])
+		}
+	fi;
+#ifdef RELEASES
+	readers--;
+#endif
+	atomic { g = 0; s = 0; v = 0 }
+}
+
+/* ------------------------------------------------------------------- owner */
+
+/* What the dump is to show, from here on: nobody runs. */
+inline take_instant()
+{
+	d_step {
+		i = 0;
+		do
+		:: i < NG -> instant[i] = mem[i]; i++
+		:: else -> break
+		od;
+		i = 0
+	}
+}
+
+inline arm()
+{
+	d_step {
+		i = 0;
+		do
+		:: i < NG -> writable[i] = 0; i++
+		:: else -> break
+		od;
+		i = 0
+	}
+}
+
+/* Memory becomes writable piece by piece; a piece of one granule here. */
+inline unprotect_all()
+{
+	k = 0;
+	do
+	:: k < NG -> d_step { writable[k] = 1; k++ }
+	:: else -> break
+	od;
+	k = 0
+}
+
+inline release()
+{
+	phase = PHASE_RELEASED;
+	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
+	unprotect_all();
+#ifndef BUG_UNLINK_LATE
+	linked = 0;
+#endif
+	inside == 0;
+#ifdef BUG_UNLINK_LATE
+	linked = 0;
+#endif
+	readers == 0;
+	writer_ended && sweep_ended;
+	freed = 1
+}
+
+inline set_up()
+{
+	d_step {
+		i = 0;
+		do
+		:: i < NG ->
+			mem[i] = FIRST_CELL(i);
+			instant[i] = mem[i];
+			target[i] = NOTHING;
+			sum[i] = NOTHING;
+			i++
+		:: else -> break
+		od;
+		i = 0
+	};
+	do
+	:: STORES == 1 && NV > 1 && lowest < NG - 1 -> lowest++
+	:: break
+	od
+}

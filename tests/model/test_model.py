@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The protocol of docs/concurrency.md, checked exhaustively with spin.
+
+Each model must hold in all its states, and each known bug, put back by its macro, must be found.
+Two checks run at a time, so that the whole file takes about a minute on two processors.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+WORKERS = 2
+DEADLINE_S = 300
+MEMORY_MB = 2048
+DEPTH = 20_000  # steps; the longest run of all models is below 1,000
+
+MODELS = (
+    "two_by_two",
+    "three_by_one",
+    "reader",
+    "fail",
+    "copy_fails",
+    "hang",
+    "slots",
+    "widen",
+    "widen_sweep",
+    "release",
+    "release_sweep",
+    "next_dump",
+)
+
+# In these not one cycle exists, whoever is scheduled how unfairly: every run comes to its end.
+ENDING = ("widen_sweep", "slots", "hang", "copy_fails", "release")
+
+ASSERTION = "assertion violated"
+DEADLOCK = "invalid end state"
+CYCLE = "non-progress cycle"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One run of spin: a model, macros for it, and whether to look for endless runs instead."""
+
+    model: str
+    macros: tuple[str, ...] = ()
+    cycles: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.model, *self.macros, *(("cycles",) if self.cycles else ())))
+
+
+# The bug, and what spin must say of it.
+MUTANTS: tuple[tuple[Check, str], ...] = (
+    (Check("two_by_two", ("BUG_WRITABLE_FIRST",)), ASSERTION),
+    (Check("two_by_two", ("BUG_DRAIN_BY_QUEUE",)), ASSERTION),
+    (Check("two_by_two", ("BUG_STEAL_UNORDERED",)), ASSERTION),
+    (Check("two_by_two", ("BUG_STOLEN_COUNTS",)), ASSERTION),
+    (Check("two_by_two", ("BUG_SUM_AFTER_STEP",)), ASSERTION),
+    (Check("two_by_two", ("BUG_NO_WAKE_ASIDE",)), DEADLOCK),
+    (Check("two_by_two", ("BUG_NO_WAKE_DRAIN",)), DEADLOCK),
+    (Check("reader", ("BUG_READER_CHECKS_BEFORE",)), ASSERTION),
+    (Check("reader", ("BUG_SLOT_EARLY",)), ASSERTION),
+    (Check("hang", ("BUG_CLAIM_FIRST",)), DEADLOCK),
+    (Check("slots", ("BUG_NO_WAKE_BACK",)), DEADLOCK),
+    (Check("slots", ("BUG_WAKE_ONE",)), DEADLOCK),
+    (Check("slots", ("BUG_POLL",), cycles=True), CYCLE),
+    (Check("widen", ("BUG_WIDEN_HOLDS_CLAIM", "NS=2")), DEADLOCK),
+    (Check("widen_sweep", ("BUG_WIDEN_TO_END",)), ASSERTION),
+    (Check("release", ("BUG_MARK_RELEASED",)), ASSERTION),
+    (Check("release_sweep", ("BUG_SEAL_RELEASED",)), ASSERTION),
+    (Check("next_dump", ("BUG_UNLINK_LATE",)), ASSERTION),
+    (Check("next_dump", ("BUG_READY_SAVES",)), ASSERTION),
+)
+HOLDING = tuple(Check(model) for model in MODELS)
+CYCLES = tuple(Check(model, cycles=True) for model in ENDING)
+
+
+def _run(command: list[str], where: Path) -> str:
+    done = subprocess.run(
+        command,
+        cwd=where,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def _explore(check: Check, where: Path) -> str:
+    """Build and run one check in `where`; returns what pan, the built checker, printed."""
+    where.mkdir()
+    try:
+        for source in HERE.glob("*.pml"):
+            shutil.copy(source, where)
+        macros = [f"-D{macro}" for macro in check.macros]
+        _run(["spin", "-a", *macros, f"{check.model}.pml"], where)
+        mode = "-DNP" if check.cycles else "-DSAFETY"
+        options = [mode, "-DNOFAIR", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}"]
+        # -O0: optimising the checker takes longer than it saves at these sizes.
+        _run(["gcc", "-O0", "-w", *options, "-o", "pan", "pan.c"], where)
+        found = _run(["./pan", f"-m{DEPTH}", *(["-l"] if check.cycles else [])], where)
+        if list(where.glob("*.trail")):
+            found += "\n" + _run(["spin", *macros, "-t", "-p", f"{check.model}.pml"], where)
+        return found
+    finally:
+        shutil.rmtree(where)
+
+
+@pytest.fixture(scope="module")
+def explored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Check, Future[str]]]:
+    """What pan printed for each check that was selected, worked on in the background."""
+    if shutil.which("spin") is None:
+        pytest.skip("spin is not installed (Debian package spin)")
+    here = tmp_path_factory.mktemp("model")
+    wanted: dict[Check, None] = {}
+    for item in request.session.items:
+        if isinstance(item, pytest.Function) and item.path == Path(__file__):
+            check = getattr(item, "callspec", None) and item.callspec.params.get("check")
+            if isinstance(check, Check):
+                wanted[check] = None
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield {check: pool.submit(_explore, check, here / check.name) for check in wanted}
+        pool.shutdown(cancel_futures=True)
+    shutil.rmtree(here)
+
+
+def _states(found: str) -> int:
+    match = re.search(r"(\d+) states, stored", found)
+    assert match, found
+    return int(match[1])
+
+
+def _complete(found: str) -> None:
+    for trouble in ("max search depth too small", "out of memory", "Search not completed"):
+        assert trouble not in found, found
+    assert "errors: 0" in found, found
+    assert "Full statespace search" in found, found
+
+
+@pytest.mark.parametrize("check", HOLDING, ids=lambda check: check.name)
+def test_protocol_holds(check: Check, explored: dict[Check, Future[str]]) -> None:
+    found = explored[check].result()
+    _complete(found)
+    print(f"{check.name}: {_states(found)} states")
+    assert _states(found) > 10_000, "so few states: the model does not run"
+
+
+@pytest.mark.parametrize("check", CYCLES, ids=lambda check: check.name)
+def test_every_run_ends(check: Check, explored: dict[Check, Future[str]]) -> None:
+    found = explored[check].result()
+    _complete(found)
+    print(f"{check.name}: {_states(found)} states")
+
+
+@pytest.mark.parametrize(("check", "verdict"), MUTANTS, ids=lambda v: getattr(v, "name", ""))
+def test_known_bug_is_found(check: Check, verdict: str, explored: dict[Check, Future[str]]) -> None:
+    found = explored[check].result()
+    assert "errors: 1" in found, found
+    assert re.search(rf"^pan:1: {verdict}", found, re.MULTILINE), found
+
+
+def test_every_bug_macro_is_tried() -> None:
+    text = "".join(path.read_text() for path in HERE.glob("*.pml"))
+    written = set(re.findall(r"\bBUG_[A-Z_]+\b", text)) - {"BUG_"}
+    tried = {macro for check, _ in MUTANTS for macro in check.macros if macro.startswith("BUG_")}
+    assert written == tried
+
+
+def test_models_are_all_run() -> None:
+    shared = {"protocol", "ends"}
+    assert {path.stem for path in HERE.glob("*.pml")} - shared == set(MODELS)
+
+
+def test_steps_have_the_same_names_everywhere() -> None:
+    inlines = set(re.findall(r"^inline (step_\w+)", (HERE / "protocol.pml").read_text(), re.M))
+    document = set(re.findall(r"\bstep_\w+", (ROOT / "docs" / "concurrency.md").read_text()))
+    core = set(re.findall(r"\bldfs_(step_\w+)\(", (ROOT / "native" / "granule.c").read_text()))
+    assert core, "no steps in native/granule.c"
+    assert document - inlines == set(), "in the document, not in the model"
+    assert core - inlines == set(), "in C, not in the model"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix"),
+    [(r"LDFS_G_(\w+) = (\d+)", ""), (r"LDFS_PHASE_(\w+) = (\d+)", "PHASE_")],
+    ids=["states", "phases"],
+)
+def test_numbers_are_those_of_the_header(pattern: str, prefix: str) -> None:
+    model = dict(re.findall(r"^#define (\w+) (\d+)$", (HERE / "protocol.pml").read_text(), re.M))
+    core = re.findall(pattern, (ROOT / "native" / "ldfs.h").read_text())
+    assert core
+    assert {name: model.get(prefix + name) for name, _ in core} == dict(core)
