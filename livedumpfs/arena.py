@@ -30,7 +30,8 @@ class ArrayInfo:
     offset: int
 
     def describe(self) -> dict[str, object]:
-        """JSON types, for the dump's notes. The dtype as numpy's own `descr` where it has fields."""
+        """JSON types, for the dump's notes. The dtype as numpy's own `descr` where it has
+        fields."""
         plain = self.dtype.names is None
         return {
             "name": self.name,
@@ -67,8 +68,8 @@ class Arena:
     """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
 
     Arrays made by `array` are ordinary numpy arrays over the live view; they keep the memory alive,
-    also after close(). During a dump the first store into a granule is caught, and its old bytes are
-    saved, before it happens. What writes without a store is not caught:
+    also after close(). During a dump the first store into a granule is caught, and its old bytes
+    are saved, before it happens. What writes without a store is not caught:
 
     - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from armed memory: call
       `writable` first, or read elsewhere and copy;
@@ -143,7 +144,8 @@ class Arena:
 
     def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
         size = math.prod(shape) * kind.itemsize
-        # Large arrays start on a page: two of them never share one, and so never fault for each other.
+        # Large arrays start on a page: two of them never share one, and so never fault for each
+        # other.
         alignment = PAGE_SIZE if size >= PAGE_SIZE else _ALIGNMENT
         offset = -(-self._used // alignment) * alignment
         if min(shape, default=0) < 0 or offset + size > self.size:
@@ -172,8 +174,8 @@ class Arena:
         return bytes(out)
 
     def writable(self, offset: int, length: int) -> None:
-        """Make [offset, offset+length) safe for system calls to write: during a dump its old bytes are
-        saved first. Holds until the next START. UsageError: outside the arena."""
+        """Make [offset, offset+length) safe for system calls to write: during a dump its old
+        bytes are saved first. Holds until the next START. UsageError: outside the arena."""
         rc = lib.ldfs_arena_writable(self._open(), offset, length)
         self._check_range(rc, "open", offset, length)
 
@@ -202,8 +204,8 @@ class Arena:
         return self._open()
 
     def close(self) -> None:
-        """Let go of the memory. It is unmapped when the last array over it, and the last dump of it,
-        has gone. Harmless when done twice."""
+        """Let go of the memory. It is unmapped when the last array over it, and the last dump of
+        it, has gone. Harmless when done twice."""
         self._handle = None
         self._arrays = {}
         self.live = np.zeros(0, dtype=np.uint8)
@@ -223,8 +225,8 @@ class Arena:
     def load(cls, dump: SavedArena) -> Self:
         """A new arena with the memory of a dump, and its named arrays in `arrays`.
 
-        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes. OSError EIO: the dump
-        does not have all of it.
+        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes. OSError EIO:
+        the dump does not have all of it.
         """
         arena = cls(dump.arena_size)
         for offset in range(0, dump.arena_size, _COPY):

@@ -7,7 +7,8 @@ import os
 
 
 class LivedumpError(Exception):
-    """One clear sentence: what object, what cause; `hint` says what to do; `errno` is positive or 0."""
+    """One clear sentence: what object, what cause; `hint` says what to do; `errno` is positive
+    or 0."""
 
     errno: int | None
     hint: str
@@ -23,7 +24,8 @@ class LivedumpError(Exception):
 
 
 class StateError(LivedumpError, OSError):
-    """A step that the dump's state does not allow: EINVAL for the wrong order, EBUSY for a second INIT."""
+    """A step that the dump's state does not allow: EINVAL for the wrong order, EBUSY for a
+    second INIT."""
 
 
 class TargetError(LivedumpError, OSError):

@@ -128,7 +128,8 @@ class CoreDump:
         return True
 
     def release(self) -> bool:
-        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's I/O."""
+        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's
+        I/O."""
         with self._using() as dump:
             return dump is None or bool(lib.ldfs_dump_release(dump) == 0)
 

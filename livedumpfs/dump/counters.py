@@ -22,7 +22,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Counters:
-    """As struct ldfs_counters in native/ldfs.h: counts of granules unless the name says otherwise."""
+    """As struct ldfs_counters in native/ldfs.h: counts of granules unless the name says
+    otherwise."""
 
     granule_size: int = 0
     granules: int = 0

@@ -145,12 +145,13 @@ class LiveDump:
     """Dumps of one machine, or of an arena that the program's own threads write.
 
     With an arena: `quiesce` must return only when nothing writes it any more - no thread of the
-    program, no system call or direct I/O into it under way, no other process - and `resume` lets the
+    program, no system call or direct I/O into it under way, no other process - and `resume` lets
+    the
     writers go. It is called with the GIL on the thread that calls start(); between the two, tens of
     microseconds of work are done at any size of the arena. Left out: the caller holds the writers.
 
-    Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a second
-    init EBUSY. release() is allowed in every state.
+    Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a
+    second init EBUSY. release() is allowed in every state.
     """
 
     def __init__(
@@ -189,7 +190,8 @@ class LiveDump:
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the dump says of itself: None until it is sealed; without a target, from START on."""
+        """What the dump says of itself: None until it is sealed; without a target, from START
+        on."""
         run = self._run
         if run is None:
             return self._last[1]
@@ -231,8 +233,8 @@ class LiveDump:
         return self._current("describe").describe()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes [offset, offset+length) of the arena at the snapshot instant, from START to RELEASE.
-        OSError ENODATA before and after, EIO where a granule is lost."""
+        """Bytes [offset, offset+length) of the arena at the snapshot instant, from START to
+        RELEASE. OSError ENODATA before and after, EIO where a granule is lost."""
         run = self._run
         if run is None or run.core is None:
             raise OSError(errno.ENODATA, "there is no snapshot")
@@ -255,7 +257,8 @@ class LiveDump:
         *,
         reference: int = -1,
     ) -> None:
-        """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call on), or
+        """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call
+        on), or
         None for memory only. `reference`: for tests, an fd to which the arena is copied within the
         pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError,
         MachineError; nothing is left behind then."""
@@ -312,7 +315,8 @@ class LiveDump:
         self._set(State.INIT)
 
     def start(self) -> None:
-        """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT."""
+        """START: the snapshot instant. On failure the machine runs on, and the dump stays in
+        INIT."""
         with self._step:
             run = self._current("START", State.INIT)
             assert run.core is not None
@@ -361,8 +365,8 @@ class LiveDump:
             self.release()
 
     def release(self) -> None:
-        """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump that
-        was not sealed stays on its target as "incomplete"."""
+        """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump
+        that was not sealed stays on its target as "incomplete"."""
         run = self._run
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.

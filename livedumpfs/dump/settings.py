@@ -25,7 +25,8 @@ class DumpSettings:
 
     format: str = "elf"
     policy: str = "block"
-    """When no slot is free: `block` waits, `fail` loses the granule, `spill` grows the pool, then waits."""
+    """When no slot is free: `block` waits, `fail` loses the granule, `spill` grows the pool,
+    then waits."""
     arming: str = "swap"
     granule: int = 0
     """Power of two of at least a page; 0: by arena size and vm.max_map_count."""

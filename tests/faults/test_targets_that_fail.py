@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Targets that fill up or fail in the middle: the machine runs on, the dump says what it is, and the
-next dump works."""
+"""Targets that fill up or fail in the middle: the machine runs on, the dump says what it is, and
+the next dump works."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def test_a_file_on_a_full_file_system(small_tmpfs: Path, tmp_path: Path) -> None
 def test_a_loop_device_on_a_full_file_system(
     small_tmpfs: Path, tmp_path: Path, loop_device: object
 ) -> None:
-    """The device takes what its page cache takes; the error comes with the sync, as EIO or ENOSPC."""
+    """The device takes what its page cache takes; the error comes with the sync, as EIO or
+    ENOSPC."""
     device = loop_device(64 * MIB, directory=small_tmpfs)  # type: ignore[operator]
     with Arena(32 * MIB) as arena, LiveDump(arena) as live:
         a = arena.array("u1", 32 * MIB, name="a")

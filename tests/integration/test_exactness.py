@@ -38,7 +38,8 @@ class Reference:
         os.ftruncate(self.fd, self.size)
 
     def different_pages(self, dump: DumpFile) -> npt.NDArray[np.intp]:
-        """Pages that the target has otherwise than the machine had at the instant; lost ones too."""
+        """Pages that the target has otherwise than the machine had at the instant; lost ones
+        too."""
         pages = []
         with mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ) as kept:
             expected = np.frombuffer(kept, dtype=np.uint8).reshape(-1, PAGE_SIZE)
