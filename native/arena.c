@@ -245,6 +245,11 @@ static int populate(const ldfs_arena *a, uint8_t *view)
 	return rc ? rc : error;
 }
 
+int ldfs_arena_prepare_observer(ldfs_arena *a)
+{
+	return populate(a, a->observer);
+}
+
 int ldfs_arena_prepare_shadow(ldfs_arena *a)
 {
 	int rc;

@@ -212,6 +212,8 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = make_ring(d, c);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
+	if (!rc)
+		rc = ldfs_arena_prepare_observer(d->arena);
 	if (!rc && d->arming == LDFS_ARM_SWAP)
 		rc = ldfs_arena_prepare_shadow(d->arena);
 	return rc ? rc : start_threads(d);

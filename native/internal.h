@@ -43,6 +43,12 @@ uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
 int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at);
 int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at);
 
+/* ----------------------------------------------------- checksum.c, checksum_avx2.c
+ * XXH3-64. [any thread]
+ */
+uint64_t ldfs_checksum(const void *bytes, uint64_t length);
+uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);
+
 /* ---------------------------------------------------------------- arena.c */
 struct ldfs_arena {
 	uint64_t size;
@@ -58,6 +64,8 @@ struct ldfs_arena {
 	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */
 };
 
+/* Fill the observer's page tables, so that neither handler nor sweep takes page faults there. */
+int ldfs_arena_prepare_observer(ldfs_arena *a);
 int ldfs_arena_prepare_shadow(ldfs_arena *a);
 int ldfs_arena_swap(ldfs_arena *a);
 int ldfs_arena_protect(ldfs_arena *a);

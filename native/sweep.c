@@ -10,9 +10,6 @@
 #include <errno.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "internal.h"
 
 #define RUN_BYTES (1u << 20)      /* one I/O: large for the device, small enough for the L2 cache */
@@ -90,9 +87,9 @@ static uint8_t result_of(ldfs_dump *d, uint32_t g, uint64_t *checksum)
 		return LDFS_G_HOLE;
 	if (!rc && (data != start || data_end != start + length)) {
 		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
-		*checksum = rc ? 0 : XXH3_64bits(d->sweep_scratch, length);
+		*checksum = rc ? 0 : ldfs_checksum(d->sweep_scratch, length);
 	} else if (!rc) {
-		*checksum = XXH3_64bits(a->observer + start, length);
+		*checksum = ldfs_checksum(a->observer + start, length);
 	}
 	if (rc)
 		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);

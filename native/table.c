@@ -13,9 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "internal.h"
 
 #define FLUSH_INTERVAL_NS 50000000u
@@ -84,7 +81,7 @@ static void compose_block(const ldfs_dump *d, uint32_t index, ldfs_table_block *
 	block->count = left < LDFS_TABLE_BLOCK_ENTRIES ? left : LDFS_TABLE_BLOCK_ENTRIES;
 	for (uint32_t i = 0; i < block->count; i++)
 		compose_entry(d, first + i, &block->entries[i]);
-	block->checksum = XXH3_64bits(block, sizeof(*block));
+	block->checksum = ldfs_checksum(block, sizeof(*block));
 }
 
 static int write_block(const ldfs_dump *d, uint32_t index)

@@ -13,9 +13,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "internal.h"
 
 #define TICK_NS 50000000u /* marks are written at least so often */
@@ -116,7 +113,7 @@ static void finish_one(struct writer *w, uint32_t i, int error)
 	} else {
 		add_relaxed(&d->bytes_written, length);
 		add_relaxed(&d->bytes_pool, length);
-		ldfs_step_saved(d, g, XXH3_64bits(ldfs_slot_bytes(&d->ring, slot), length));
+		ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));
 	}
 	ldfs_ring_give(&d->ring, slot);
 }

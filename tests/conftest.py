@@ -18,6 +18,7 @@ import pytest
 import xxhash
 from hypothesis import settings
 
+from livedumpfs import registry
 from livedumpfs.formats import MachineInfo, Plan, plan_dump, table
 from livedumpfs.targets import apply, open_sidecar, open_target, sidecar_path
 
@@ -243,11 +244,12 @@ class RunningHost:
         (self.mountpoint / name).write_text(value)
 
     def runs_on(self) -> None:
-        """The guest makes progress: it prints its transfers now and then."""
-        before = self.read("machine/console")
+        """Both vCPUs make progress: their registers change."""
+        before = self.read("machine/registers").split("vcpu")
         deadline = time.monotonic() + HOST_DEADLINE_S
-        while self.read("machine/console") == before:
-            assert time.monotonic() < deadline, f"the guest stands still: {before[-200:]}"
+        while set(before[1:]) & set(self.read("machine/registers").split("vcpu")):
+            state = self.read("machine/state")
+            assert time.monotonic() < deadline, f"the guest stands still: {state}"
             time.sleep(0.02)
 
     def is_mounted(self) -> bool:
@@ -280,15 +282,20 @@ HostMaker = Callable[..., RunningHost]
 
 @pytest.fixture
 def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMaker]:
-    """run_host(ram="16MiB", group=None) -> RunningHost; they end, in good order, with the test."""
+    """run_host(ram="16MiB", group=None, folder=tmp_path) -> RunningHost.
+
+    They end, in good order, with the test. Their mounts, logs and registry are in `folder`.
+    """
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("the mount needs /dev/fuse")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("LIVEDUMP_DEVICE", raising=False)
+    # Clients in this process are not to find the hosts of the machine that tests run on.
+    monkeypatch.setattr(registry, "SYSTEM_DIRECTORY", str(tmp_path / "none"))
     hosts: list[RunningHost] = []
 
-    def run(ram: str = "16MiB", group: int | None = None) -> RunningHost:
-        hosts.append(RunningHost(tmp_path, len(hosts), ram, group))
+    def run(ram: str = "16MiB", group: int | None = None, folder: Path = tmp_path) -> RunningHost:
+        hosts.append(RunningHost(folder, len(hosts), ram, group))
         return hosts[-1]
 
     try:

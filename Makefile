@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+#   make demo         from a clone to a live, verified dump of a running machine
+#   make test         all tests
+#   make lint         style and types
+#   make model        the protocol's model alone
+#   make bench-pause  how long the machine stands still: swap, mprotect, fork
+#   make setup        only get and build what the others need
+#   make clean        remove what make made
+#
+# VENV=DIR takes another virtual environment, ARGS=... goes on to pytest or the benchmark.
+
+VENV ?= .venv
+ARGS ?=
+
+python := $(VENV)/bin/python
+pins := $(VENV)/livedump-pins.stamp
+native := build/native.stamp
+
+# Tests and demo start programs of their own, which must find the same Python and this tree.
+export LIVEDUMP_PYTHON := $(abspath $(python))
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: all demo test lint model bench-pause setup packages guest clean
+
+all: setup
+
+setup: $(native) guest
+
+packages:
+	@scripts/setup packages
+
+$(pins): requirements.txt requirements-test.txt scripts/setup | packages
+	scripts/setup venv $(VENV)
+	@touch $@
+
+$(native): $(wildcard native/*.c native/*.h) native/build_native.py $(pins)
+	$(python) native/build_native.py
+	@mkdir -p $(@D) && touch $@
+
+guest: | packages
+	@$(MAKE) --no-print-directory -C guest
+
+demo: setup
+	@scripts/demo
+
+# The limit is for a hang that the tests' own deadlines do not end.
+test: setup
+	timeout --foreground --signal=INT --kill-after=60 1200 $(python) -m pytest $(ARGS)
+
+model: $(pins)
+	$(python) -m pytest tests/model $(ARGS)
+
+lint: $(native)
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+bench-pause: setup
+	$(python) bench/pause.py $(ARGS)
+
+clean:
+	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/*.o native/*.o
+	find livedumpfs native tests bench -name __pycache__ -prune -exec rm -rf {} +
+	test ! -f guest/Makefile || $(MAKE) --no-print-directory -C guest clean
+	test "$(VENV)" != .venv || rm -rf .venv

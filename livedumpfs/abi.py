@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ioctl interface in numbers and structs: native/livedump_ioctl.h for Python, both ends of it.
+
+A test compares every number, offset and size here with a compiled C program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+
+VERSION = 1
+PATH_MAX = 4096
+"""Bytes of a path, the NUL included."""
+NO_PFN = 2**64 - 1
+
+_TYPE = 0xFF
+_WRITE, _READ = 1, 2
+
+
+class State(enum.IntEnum):
+    """What control/state and STATUS say, in the numbers of SUSE's sysfs interface."""
+
+    UNDEFINED = 0
+    INIT = 1
+    START = 2
+    SWEEP = 3
+    FINISH = 4
+    UNINIT = 5
+
+
+class Policy(enum.IntEnum):
+    """What happens when no slot is free. 0 in a struct: as set in control/."""
+
+    BLOCK = 1
+    FAIL = 2
+    SPILL = 3
+
+
+class Format(enum.IntEnum):
+    """Layout of the target. 0 in a struct: as set in control/."""
+
+    ELF = 1
+    RAW = 2
+
+
+class Arming(enum.IntEnum):
+    """How START makes the memory read-only. 0 in a struct: as set in control/."""
+
+    SWAP = 1
+    MPROTECT = 2
+
+
+class Verdict(enum.IntEnum):
+    """What the dump says of itself."""
+
+    NONE = 0
+    CONSISTENT = 1
+    TORN = 2
+    INCOMPLETE = 3
+
+
+class InitFlag(enum.IntFlag):
+    """Flags of the typed INIT."""
+
+    RELEASE_ON_CLOSE = 0x1
+    FORCE = 0x2
+    NO_TARGET = 0x4
+
+
+class SweepFlag(enum.IntFlag):
+    """Flags of the typed SWEEP."""
+
+    ASYNC = 0x1
+
+
+class Failure(ctypes.Structure):
+    """The first error of a dump; `error` 0: none."""
+
+    operation: int
+    error: int
+    pfn: int
+    _fields_ = (
+        ("operation", ctypes.c_uint32),
+        ("error", ctypes.c_int32),
+        ("pfn", ctypes.c_uint64),
+    )
+
+
+class Init(ctypes.Structure):
+    """struct livedump_init. Zero members mean: as set in control/."""
+
+    version: int
+    flags: int
+    policy: int
+    format: int
+    arming: int
+    reserved0: int
+    granule_size: int
+    pool_size: int
+    spill_limit: int
+    sweep_rate: int
+    stall_deadline_ns: int
+    reserved: ctypes.Array[ctypes.c_uint64]
+    path: bytes
+    sidecar: bytes
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("format", ctypes.c_uint32),
+        ("arming", ctypes.c_uint32),
+        ("reserved0", ctypes.c_uint32),
+        ("granule_size", ctypes.c_uint64),
+        ("pool_size", ctypes.c_uint64),
+        ("spill_limit", ctypes.c_uint64),
+        ("sweep_rate", ctypes.c_uint64),
+        ("stall_deadline_ns", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64 * 4),
+        ("path", ctypes.c_char * PATH_MAX),
+        ("sidecar", ctypes.c_char * PATH_MAX),
+    )
+
+
+STATUS_COUNTERS = (
+    "granule_size",
+    "granules",
+    "remaining",
+    "by_fault",
+    "by_sweep",
+    "holes",
+    "lost",
+    "faults",
+    "steals",
+    "slots_peak",
+    "slot_waits",
+    "bytes_written",
+    "quiesce_ns",
+    "arm_ns",
+    "pause_ns",
+    "stall_max_ns",
+    "instant_mono_ns",
+    "instant_wall_ns",
+    "sweep_start_ns",
+    "drained_ns",
+)
+"""Members of struct livedump_status that are counters of the core under the same name."""
+
+
+class Status(ctypes.Structure):
+    """struct livedump_status."""
+
+    version: int
+    state: int
+    verdict: int
+    policy: int
+    format: int
+    arming: int
+    bytes_total: int
+    bytes_done: int
+    failure: Failure
+    reserved: ctypes.Array[ctypes.c_uint64]
+    target: bytes
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("state", ctypes.c_uint32),
+        ("verdict", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("format", ctypes.c_uint32),
+        ("arming", ctypes.c_uint32),
+        ("bytes_total", ctypes.c_uint64),
+        ("bytes_done", ctypes.c_uint64),
+        *((name, ctypes.c_uint64) for name in STATUS_COUNTERS),
+        ("failure", Failure),
+        ("reserved", ctypes.c_uint64 * 8),
+        ("target", ctypes.c_char * PATH_MAX),
+    )
+
+
+class Sweep(ctypes.Structure):
+    """struct livedump_sweep."""
+
+    version: int
+    flags: int
+    _fields_ = (("version", ctypes.c_uint32), ("flags", ctypes.c_uint32))
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    return direction << 30 | size << 16 | _TYPE << 8 | number
+
+
+START = _ioc(0, 0x01, 0)
+SWEEP = _ioc(0, 0x02, 0)
+INIT = _ioc(0, 0x64, 0)
+RELEASE = _ioc(0, 0x65, 0)
+INIT_TYPED = _ioc(_WRITE, 0x66, ctypes.sizeof(Init))
+STATUS = _ioc(_READ, 0x67, ctypes.sizeof(Status))
+SWEEP_TYPED = _ioc(_WRITE, 0x68, ctypes.sizeof(Sweep))
+
+
+def offset_of(struct: type[ctypes.Structure], member: str) -> int:
+    """Where a member begins in its struct, in bytes."""
+    return int(vars(struct)[member].offset)
+
+
+def payload_size(command: int) -> int:
+    """Bytes that an ioctl number says travel by value."""
+    return command >> 16 & 0x3FFF

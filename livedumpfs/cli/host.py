@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`host`: run a machine and serve its mount until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from livedumpfs import registry
+from livedumpfs.cli.options import Commands, add_command, share, size
+from livedumpfs.cli.outcome import Exit, complain, sentence
+from livedumpfs.cli.text import count
+from livedumpfs.errors import HostError
+from livedumpfs.units import format_size
+
+DEFAULT_RAM = 256 << 20
+DEFAULT_DIRTY = 0.25
+MOUNT_PREFIX = "host-"
+IDLE_RATE = 10
+"""Transfers a second and vCPU of the built-in guest under --idle."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands,
+        "host",
+        "Run a machine and serve its mount. Ctrl-C or SIGTERM ends it.",
+        run_host,
+    )
+    parser.add_argument(
+        "--ram",
+        type=size,
+        default=DEFAULT_RAM,
+        metavar="SIZE",
+        help="the machine's memory; default: 256 MiB",
+    )
+    parser.add_argument(
+        "--vcpus",
+        type=int,
+        choices=range(1, 5),
+        default=1,
+        metavar="N",
+        help="virtual CPUs, 1 to 4; default: 1",
+    )
+    parser.add_argument(
+        "--dirty",
+        type=share,
+        default=DEFAULT_DIRTY,
+        metavar="SHARE",
+        help="share of its memory that the built-in guest writes; default: 25%%",
+    )
+    parser.add_argument(
+        "--idle", action="store_true", help="the built-in guest writes only now and then"
+    )
+    parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
+    parser.add_argument(
+        "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
+    )
+    parser.add_argument(
+        "--allow-other", action="store_true", help="let other users use the mount too"
+    )
+
+
+def run_host(args: argparse.Namespace) -> int:
+    """Build the machine, serve it, take both down again."""
+    from livedumpfs.host import Host
+    from livedumpfs.machines import UnicornMachine
+
+    machine = UnicornMachine(
+        args.ram,
+        args.vcpus,
+        args.guest,
+        dirty_share=args.dirty,
+        rate=IDLE_RATE if args.idle else 0,
+    )
+    with mount_directory(args.mount) as directory:
+        host = Host(machine, directory, allow_other=args.allow_other)
+
+        def announce() -> None:
+            machine.wait_ready()
+            what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
+            print(f"{what}: running\ndevice {host.device}", flush=True)
+
+        try:
+            host.run(announce)
+        except HostError as error:
+            # Something may hang in a thread that an orderly exit would wait for.
+            complain(sentence(error))
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+            os._exit(Exit.FAILED)
+    return Exit.DONE
+
+
+@contextlib.contextmanager
+def mount_directory(chosen: str | None) -> Iterator[str]:
+    """`chosen`, or a directory of our own in the runtime directory, removed at the end."""
+    from livedumpfs.host import clean_up
+
+    if chosen:
+        yield chosen
+        return
+    runtime = registry.directories()[0]
+    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    own = runtime / f"{MOUNT_PREFIX}{os.getpid()}"
+    clean_up(str(own))
+    remove_left_behind(runtime)
+    own.mkdir(mode=0o755, exist_ok=True)
+    try:
+        yield str(own)
+    finally:
+        with contextlib.suppress(OSError):
+            own.rmdir()
+
+
+def remove_left_behind(runtime: Path) -> None:
+    """Directories of hosts that were killed. What is still mounted or not empty stays."""
+    for path in runtime.glob(f"{MOUNT_PREFIX}*"):
+        pid = path.name.removeprefix(MOUNT_PREFIX)
+        if pid.isdigit() and registry.start_time(int(pid)) is None:
+            with contextlib.suppress(OSError):
+                path.rmdir()

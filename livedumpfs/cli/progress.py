@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How far a dump is: a bar on a terminal, else one line a second. Both on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from livedumpfs.units import format_size
+
+LINE_EVERY = 1.0
+"""Seconds between two lines."""
+
+
+class Display(Protocol):
+    """Shows how many of a number of bytes are final. A context manager."""
+
+    def update(self, done: int, total: int, lost: int) -> None:
+        """`done` of `total` bytes are in a final state, `lost` of them are lost."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Bar:
+    """A bar with rate and time to go."""
+
+    def __init__(self, label: str, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn(label),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[lost]}", style="bold red"),
+            console=console,
+        )
+        self._task = self._bar.add_task(label, total=None, lost="")
+
+    def update(self, done: int, total: int, lost: int) -> None:
+        text = f"{format_size(lost)} lost" if lost else ""
+        self._bar.update(self._task, completed=done, total=total, lost=text)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+class Lines:
+    """A line at the start and one a second, for logs and pipes."""
+
+    def __init__(
+        self, label: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._label = label
+        self._stream = stream
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._next = 0.0
+
+    def update(self, done: int, total: int, lost: int) -> None:
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, done)
+        elif now < self._next:
+            return
+        self._next = now + LINE_EVERY
+        print(self._line(now, done, total, lost), file=self._stream, flush=True)
+
+    def _line(self, now: float, done: int, total: int, lost: int) -> str:
+        assert self._first is not None
+        began, before = self._first
+        words = [f"{self._label} {done * 100 // max(total, 1):3d}%"]
+        words.append(f"{format_size(done)} of {format_size(total)}")
+        if now > began and done > before:
+            rate = (done - before) / (now - began)
+            words += [f"{format_size(rate)}/s", f"{(total - done) / rate:.0f} s to go"]
+        if lost:
+            words.append(f"{format_size(lost)} lost")
+        return ", ".join(words)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def display(label: str) -> Display:
+    """The one that fits standard error."""
+    if sys.stderr.isatty():
+        return Bar(label, Console(stderr=True))
+    return Lines(label, sys.stderr)

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`status`: what a host's dump is doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli import text
+from livedumpfs.cli.options import Commands, add_command, add_device
+from livedumpfs.cli.outcome import Exit
+from livedumpfs.units import format_size
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Status
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(commands, "status", "Say what the host's dump is doing.", run_status)
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print the status of the dump that is, or of the last one."""
+    from livedumpfs.cli.report import failure_of
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        status, device = client.status(), client.device
+        failure = failure_of(client)
+    verdict = status.verdict.name.lower()
+    if args.json:
+        print(json.dumps(_as_json(status, device, failure), indent=2))
+        return Exit.DONE
+    done = f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}"
+    rows = [
+        ("device", device),
+        ("state", status.state.name),
+        ("target", status.target or ""),
+        ("done", done if status.counters["granules"] else ""),
+        *text.counter_rows(status.counters),
+        ("verdict", "" if verdict == "none" else verdict),
+        ("failure", failure),
+    ]
+    print(text.table(rows))
+    return Exit.DONE
+
+
+def _as_json(status: Status, device: str, failure: str) -> dict[str, object]:
+    """The same for programs; null where there is nothing."""
+    verdict = status.verdict.name.lower()
+    return {
+        "device": device,
+        "state": status.state.name,
+        "target": status.target,
+        "verdict": None if verdict == "none" else verdict,
+        "failure": failure or None,
+        "format": status.format.name.lower(),
+        "policy": status.policy.name.lower(),
+        "arming": status.arming.name.lower(),
+        "bytes_total": status.bytes_total,
+        "bytes_done": status.bytes_done,
+        "counters": status.counters,
+    }

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`init`, `start`, `sweep`, `finish`, `release`: the steps of a dump one by one. The dump goes on
+when the command that took a step ends."""
+
+from __future__ import annotations
+
+import argparse
+
+from livedumpfs.cli.options import Commands, add_command, add_device, add_settings, seconds
+from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.progress import display
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    init = add_command(commands, "init", "Open the target and prepare the dump.", run_init)
+    init.add_argument("target", metavar="TARGET", help="block device or regular file")
+    add_settings(init)
+    start = add_command(commands, "start", "Take the snapshot: stop, arm, let go.", run_start)
+    sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
+    finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
+    finish.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="give up waiting; default: never"
+    )
+    release = add_command(
+        commands,
+        "release",
+        "End the dump from any state. The machine runs at full speed again.",
+        run_release,
+        aliases=("uninit",),
+    )
+    for parser in (init, start, sweep, finish, release):
+        add_device(parser)
+
+
+def run_init(args: argparse.Namespace) -> int:
+    """INIT that outlives this command."""
+    from livedumpfs.cli.connect import init_options
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        client.init(args.target, init_options(args, release_on_close=False))
+    return Exit.DONE
+
+
+def run_start(args: argparse.Namespace) -> int:
+    """START, and what it cost."""
+    from livedumpfs.cli.report import print_pause
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        client.start()
+        print_pause(client.status())
+    return Exit.DONE
+
+
+def run_sweep(args: argparse.Namespace) -> int:
+    """SWEEP, without waiting for its end."""
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        client.sweep()
+    return Exit.DONE
+
+
+def run_finish(args: argparse.Namespace) -> int:
+    """Wait, then the verdict."""
+    from livedumpfs.cli.connect import follow
+    from livedumpfs.cli.report import conclude
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        with display("finish") as shown:
+            status = follow(client, shown, args.timeout)
+        return conclude(client, status)
+
+
+def run_release(args: argparse.Namespace) -> int:
+    """RELEASE from whatever state."""
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        client.release()
+    return Exit.DONE

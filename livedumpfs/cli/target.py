@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`info` and `verify`: what a dump on a target says of itself, and whether that is true."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from livedumpfs.cli import text
+from livedumpfs.cli.options import Commands, add_command, add_sidecar
+from livedumpfs.cli.outcome import Exit, complain
+from livedumpfs.cli.progress import display
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    info = add_command(commands, "info", "Say what a dump on a target is and is worth.", run_info)
+    info.add_argument("target", metavar="TARGET", help="block device or file with a dump")
+    add_sidecar(info)
+    info.add_argument("--json", action="store_true", help="all of it, for programs")
+    verify = add_command(
+        commands,
+        "verify",
+        "Read a whole dump back and prove it: checksums, and the built-in guest's ledger.",
+        run_verify,
+    )
+    verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")
+    add_sidecar(verify)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print the description; 3 unless the dump is consistent."""
+    from livedumpfs.snapshot import describe_dump, format_description, open_dump
+
+    with open_dump(args.target, args.sidecar) as dump:
+        described = describe_dump(dump)
+    print(json.dumps(described, indent=2) if args.json else format_description(described))
+    return Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Print what was checked, then the verdict; 3 with a sentence for each thing that is wrong."""
+    from livedumpfs.snapshot import open_dump, verify_dump
+
+    with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
+        report = verify_dump(dump, lambda done, total: shown.update(done, total, 0))
+    checks = report.checksums
+    rows = [
+        ("verdict", report.verdict),
+        ("checksums", f"{text.count(checks.checked, 'granule')} right, {checks.holes} holes"),
+    ]
+    if report.ledger:
+        rows.append(("ledger", report.ledger.message))
+    print(text.table(rows))
+    for problem in report.problems:
+        complain(f"{args.target}: {problem}")
+    return Exit.DONE if report.ok else Exit.NOT_VALID

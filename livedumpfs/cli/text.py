@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Numbers of a dump as text for people. Pure; the names are those of ldfs_counters."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+
+from livedumpfs.units import format_duration, format_size
+
+Numbers = Mapping[str, int]
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """`label  value` lines, labels in one column; rows without a value are left out."""
+    kept = [(label, value) for label, value in rows if value]
+    width = max((len(label) for label, _ in kept), default=0)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in kept)
+
+
+def count(number: int, noun: str) -> str:
+    """ "1 fault", "2 faults"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def pause(numbers: Numbers) -> str:
+    """How long the machine stood still, and why. "" before START."""
+    if not numbers.get("pause_ns"):
+        return ""
+    quiesce, arm = (format_duration(numbers.get(n, 0)) for n in ("quiesce_ns", "arm_ns"))
+    return f"{format_duration(numbers['pause_ns'])} (quiesce {quiesce}, arm {arm})"
+
+
+def saved(numbers: Numbers) -> str:
+    """Granules by the way that they were saved. "" when there are none."""
+    if not numbers.get("granules"):
+        return ""
+    ways = (
+        ("by_fault", "by fault"),
+        ("by_sweep", "by sweep"),
+        ("holes", "holes"),
+        ("lost", "lost"),
+    )
+    parts = [f"{numbers.get(key, 0)} {name}" for key, name in ways]
+    size = format_size(numbers["granule_size"])
+    return f"{numbers['granules']} of {size}: {', '.join(parts)}"
+
+
+def faults(numbers: Numbers) -> str:
+    """What the writers met. "" when nothing faulted."""
+    if not numbers.get("faults"):
+        return ""
+    words = [
+        count(numbers["faults"], "fault"),
+        count(numbers.get("steals", 0), "steal"),
+        f"longest stall {format_duration(numbers.get('stall_max_ns', 0))}",
+    ]
+    if numbers.get("slot_waits"):
+        words.append(f"{count(numbers['slot_waits'], 'wait')} for a slot")
+    return ", ".join(words)
+
+
+def throughput(numbers: Numbers) -> str:
+    """Bytes that went to the target, and how fast. "" when there were none."""
+    written = numbers.get("bytes_written", 0)
+    if not written:
+        return ""
+    took = numbers.get("drained_ns", 0) - numbers.get("sweep_start_ns", 0)
+    if not numbers.get("drained_ns") or took <= 0:
+        return format_size(written)
+    rate = format_size(written * 1e9 / took)
+    return f"{format_size(written)} in {format_duration(took)}, {rate}/s"
+
+
+def instant(wall_ns: int) -> str:
+    """The snapshot instant as local time with its offset. "" for 0."""
+    if not wall_ns:
+        return ""
+    moment = datetime.datetime.fromtimestamp(wall_ns / 1e9).astimezone()
+    return moment.isoformat(sep=" ", timespec="milliseconds")
+
+
+def counter_rows(numbers: Numbers) -> list[tuple[str, str]]:
+    """The rows that `status`, `finish` and `info` share."""
+    return [
+        ("taken", instant(numbers.get("instant_wall_ns", 0))),
+        ("pause", pause(numbers)),
+        ("faults", faults(numbers)),
+        ("granules", saved(numbers)),
+        ("written", throughput(numbers)),
+    ]

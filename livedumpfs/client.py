@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The other side of the ioctl interface: what a program does with a host that runs elsewhere.
+
+Long steps are begun asynchronously and polled: a process that is killed inside an ioctl of a FUSE
+mount stays there until the host answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from livedumpfs import abi, registry
+from livedumpfs.abi import Arming, Format, InitFlag, Policy, State, SweepFlag, Verdict
+from livedumpfs.errors import (
+    HostError,
+    LivedumpError,
+    StateError,
+    TargetError,
+    UsageError,
+    os_cause,
+)
+
+DEVICE_VARIABLE = "LIVEDUMP_DEVICE"
+POLL_INTERVAL = 0.1
+"""Seconds between two looks at a dump that is under way."""
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first error of a dump."""
+
+    operation: int
+    """enum ldfs_operation."""
+    errno: int
+    pfn: int | None
+    """First page concerned."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The dump that is, or the last one. Sizes in bytes, times in ns, counts in granules."""
+
+    state: State
+    verdict: Verdict
+    policy: Policy
+    format: Format
+    arming: Arming
+    bytes_total: int
+    bytes_done: int
+    failure: Failure | None
+    target: str | None
+    counters: dict[str, int]
+    """abi.STATUS_COUNTERS."""
+
+    @property
+    def lost(self) -> int:
+        """Bytes that are lost."""
+        return self.counters["lost"] * self.counters["granule_size"]
+
+    @property
+    def finished(self) -> bool:
+        """Sealed, with a verdict."""
+        return self.state is State.FINISH
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """What a typed INIT can say; None and 0: as set in control/."""
+
+    format: Format | None = None
+    policy: Policy | None = None
+    arming: Arming | None = None
+    granule: int = 0
+    pool: int = 0
+    spill_limit: int = 0
+    sweep_rate: int = 0
+    stall_deadline: float = 0
+    """Seconds."""
+    force: bool = False
+    release_on_close: bool = False
+    sidecar: str | None = None
+
+
+def find_device(device: str | None = None) -> str:
+    """The livedump file to use: `device`, else $LIVEDUMP_DEVICE, else that of the only host.
+
+    HostError: none runs, or several.
+    """
+    chosen = device or os.environ.get(DEVICE_VARIABLE)
+    if chosen:
+        return chosen
+    hosts = registry.running()
+    if len(hosts) == 1:
+        return hosts[0].device
+    if not hosts:
+        raise HostError(
+            "no host is running", errno=errno.ENOENT, hint="start one with `livedump host`"
+        )
+    raise HostError(
+        f"{len(hosts)} hosts are running: {', '.join(host.device for host in hosts)}",
+        errno=errno.EINVAL,
+        hint=f"choose one with --device or {DEVICE_VARIABLE}",
+    )
+
+
+class Client:
+    """An open livedump file. Closing it releases a dump that was initialised with release_on_close.
+
+    Each method raises a LivedumpError with the host's own sentence and errno.
+    """
+
+    def __init__(self, device: str | None = None) -> None:
+        """Open; see find_device. HostError: it is not there, not ours, or its host is dead."""
+        self.device = find_device(device)
+        self.mountpoint = os.path.dirname(os.path.abspath(self.device))
+        self._fd = -1
+        try:
+            self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC)
+            self.status()
+        except OSError as error:
+            self.close()
+            raise _unreachable(self.device, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close; harmless when done twice."""
+        if self._fd >= 0:
+            # A dead host cannot be told; the descriptor is gone all the same.
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+        self._fd = -1
+
+    # ---------------------------------------------------------------- steps
+
+    def init(self, target: str | None, options: InitOptions | None = None) -> None:
+        """INIT on `target`, a path as this process sees it; None: memory only.
+
+        TargetError: the target will not do. StateError: EBUSY, there is a dump already.
+        """
+        options = options or InitOptions()
+        request = abi.Init(version=abi.VERSION)
+        flags = InitFlag(0)
+        if target is None:
+            flags |= InitFlag.NO_TARGET
+        elif not target:
+            raise UsageError("the target's path is empty", errno=errno.ENOENT)
+        else:
+            request.path = _path(target)
+        if options.force:
+            flags |= InitFlag.FORCE
+        if options.release_on_close:
+            flags |= InitFlag.RELEASE_ON_CLOSE
+        request.flags = flags
+        request.format = options.format or 0
+        request.policy = options.policy or 0
+        request.arming = options.arming or 0
+        request.granule_size = options.granule
+        request.pool_size = options.pool
+        request.spill_limit = options.spill_limit
+        request.sweep_rate = options.sweep_rate
+        request.stall_deadline_ns = round(options.stall_deadline * 1e9)
+        if options.sidecar:
+            request.sidecar = _path(options.sidecar)
+        self._ioctl(abi.INIT_TYPED, bytearray(request), TargetError)
+
+    def start(self) -> None:
+        """START: the snapshot instant. StateError: not initialised."""
+        self._ioctl(abi.START, None, HostError)
+
+    def sweep(self) -> None:
+        """SWEEP: begin to save the rest, and return. StateError: not started."""
+        request = abi.Sweep(version=abi.VERSION, flags=SweepFlag.ASYNC)
+        self._ioctl(abi.SWEEP_TYPED, bytearray(request), HostError)
+
+    def release(self) -> None:
+        """RELEASE, in any state."""
+        self._ioctl(abi.RELEASE, None, HostError)
+
+    # -------------------------------------------------------------- watching
+
+    def status(self) -> Status:
+        """What the dump is doing."""
+        buffer = bytearray(abi.payload_size(abi.STATUS))
+        self._ioctl(abi.STATUS, buffer, HostError)
+        raw = abi.Status.from_buffer(buffer)
+        failure = None
+        if raw.failure.error:
+            pfn = None if raw.failure.pfn == abi.NO_PFN else raw.failure.pfn
+            failure = Failure(raw.failure.operation, raw.failure.error, pfn)
+        return Status(
+            state=State(raw.state),
+            verdict=Verdict(raw.verdict),
+            policy=Policy(raw.policy),
+            format=Format(raw.format),
+            arming=Arming(raw.arming),
+            bytes_total=raw.bytes_total,
+            bytes_done=raw.bytes_done,
+            failure=failure,
+            target=os.fsdecode(raw.target) or None,
+            counters={name: getattr(raw, name) for name in abi.STATUS_COUNTERS},
+        )
+
+    def progress(
+        self, interval: float = POLL_INTERVAL, timeout: float | None = None
+    ) -> Iterator[Status]:
+        """The status every `interval` seconds until the dump is finished; that one is the last.
+
+        StateError: EINVAL no sweep is under way, ECANCELED somebody released the dump.
+        HostError ETIMEDOUT after `timeout` seconds; the dump goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        first = True
+        while True:
+            status = self.status()
+            if status.state not in (State.SWEEP, State.FINISH):
+                if first:
+                    raise StateError("no sweep is under way", errno=errno.EINVAL)
+                raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+            yield status
+            if status.finished:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise HostError(
+                    f"the dump is not finished after {timeout:g} s",
+                    errno=errno.ETIMEDOUT,
+                    hint="it goes on",
+                )
+            first = False
+            time.sleep(interval)
+
+    def finish(self, timeout: float | None = None) -> Status:
+        """Wait for the verdict; errors as in progress()."""
+        *_, last = self.progress(timeout=timeout)
+        return last
+
+    def stats(self) -> dict[str, Any]:
+        """stats.json: all counters, the histogram, the settings."""
+        found: dict[str, Any] = json.loads(self.read("stats.json"))
+        return found
+
+    def read(self, name: str) -> bytes:
+        """A small file of the mount, e.g. "machine/console"."""
+        path = os.path.join(self.mountpoint, name)
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise _unreachable(path, error) from error
+
+    def error(self) -> str:
+        """The sentence about this thread's last error; "" when there is none."""
+        with contextlib.suppress(LivedumpError):
+            return self.read("control/error").decode(errors="replace").strip()
+        return ""
+
+    def _ioctl(self, command: int, payload: bytearray | None, kind: type[LivedumpError]) -> None:
+        try:
+            fcntl.ioctl(self._fd, command, 0 if payload is None else payload)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            if code in (*_DEAD, errno.ENOTTY):
+                raise _unreachable(self.device, error) from error
+            raise self._explain(code, kind) from error
+
+    def _explain(self, code: int, kind: type[LivedumpError]) -> LivedumpError:
+        """The host's sentence, as the exception that says whether it was the order of the steps."""
+        sentence = self.error() or os_cause(code)
+        if kind is TargetError and code == errno.EBUSY:
+            wrong = self.status().state not in (State.UNDEFINED, State.UNINIT)
+        else:
+            wrong = kind is HostError and code in (errno.EINVAL, errno.EBUSY, errno.ECANCELED)
+        return (StateError if wrong else kind)(sentence, errno=code)
+
+
+def _path(path: str) -> bytes:
+    """A path for a struct. TargetError ENAMETOOLONG, EINVAL: a NUL in it."""
+    data = os.fsencode(path)
+    if len(data) >= abi.PATH_MAX:
+        raise TargetError(
+            f"cannot open {path[:60]}...: {os_cause(errno.ENAMETOOLONG)}", errno=errno.ENAMETOOLONG
+        )
+    if b"\0" in data:
+        raise TargetError(f"cannot open {path!r}: it has a NUL in it", errno=errno.EINVAL)
+    return data
+
+
+def _unreachable(path: str, error: OSError) -> LivedumpError:
+    if isinstance(error, LivedumpError):
+        return error
+    code = error.errno or errno.EIO
+    hint = ""
+    if code in _DEAD:
+        hint = f"its host is dead; clean up with `fusermount -u {os.path.dirname(path)}`"
+    elif code == errno.ENOTTY:
+        hint = "it is not a host's livedump file"
+    elif code == errno.ENOENT:
+        hint = "is a host mounted there?"
+    return HostError(f"cannot use {path}: {os_cause(code)}", errno=code, hint=hint)

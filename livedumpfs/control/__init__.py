@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the files and ioctls of a mount mean. Knows no FUSE: everything here works on bytes.
+
+control     Control: reads, writes and ioctls by name and number
+caller      who asks, and whether he may
+settings    the files of control/ that INIT goes by, in text
+target      the target and the sidecar, opened with the caller's rights
+memory      mem: the live memory by physical address
+report      status line, STATUS, stats.json, machine/
+"""
+
+from livedumpfs.control.caller import Access, Caller
+from livedumpfs.control.control import Control
+from livedumpfs.control.settings import Settings
+
+__all__ = ["Access", "Caller", "Control", "Settings"]

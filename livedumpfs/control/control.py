@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Control: every file and ioctl of a mount, by name and number. Any thread may call anything.
+
+A step (INIT, START, the beginning of SWEEP) holds `_step`; whoever comes meanwhile gets EBUSY, and
+never waits. RELEASE holds nothing: it must get through whatever else hangs.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from livedumpfs import abi
+from livedumpfs._capi import ffi, lib
+from livedumpfs.abi import InitFlag, State, SweepFlag
+from livedumpfs.control import report
+from livedumpfs.control import settings as text
+from livedumpfs.control.caller import Access, Caller
+from livedumpfs.control.memory import PhysicalMemory
+from livedumpfs.control.settings import Settings
+from livedumpfs.control.target import open_for, open_sidecar_for
+from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.errors import (
+    HostError,
+    LivedumpError,
+    StateError,
+    TargetError,
+    UsageError,
+    os_cause,
+)
+from livedumpfs.machines import Machine
+from livedumpfs.targets import Target
+from livedumpfs.units import PAGE_SIZE
+
+DEVICE = "livedump"
+MEMORY = "mem"
+_PREFIX = "control/"
+_IDLE = (State.UNDEFINED, State.UNINIT)
+_FINISH_POLL = 0.5
+"""Seconds after which a waiting SWEEP looks whether its dump is still there."""
+_ERRORS_KEPT = 64
+
+
+class Control:
+    """One machine and its dump.
+
+    A method that fails raises an OSError with an errno. Its sentence can then be read from
+    control/error by the same task, or by anybody when it was the last.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        dump: LiveDump,
+        *,
+        access: Access | None = None,
+        settings: DumpSettings | None = None,
+    ) -> None:
+        self.machine = machine
+        self.dump = dump
+        self.access = access or Access()
+        self._settings = Settings(settings or DumpSettings())
+        self._taken = self._settings
+        self._memory = PhysicalMemory(machine.memory_map, machine.arena.read)
+        self._step = threading.Lock()
+        self._generation = 0
+        self._release_with: int | None = None
+        self._closing = False
+        self._errors: OrderedDict[int, str] = OrderedDict()
+        self._errors_lock = threading.Lock()
+        self._readers = self._make_readers()
+        self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
+            abi.START: lambda *_: self._start(),
+            abi.SWEEP: lambda *_: self._sweep(wait=True),
+            abi.RELEASE: lambda *_: self._release(),
+            abi.INIT: self._ioctl_init,
+            abi.INIT_TYPED: self._ioctl_init_typed,
+            abi.SWEEP_TYPED: self._ioctl_sweep_typed,
+            abi.STATUS: lambda *_: bytes(self._status()),
+        }
+
+    def _make_readers(self) -> dict[str, Callable[[Caller], str | bytes]]:
+        machine, dump = self.machine, self.dump
+        readers: dict[str, Callable[[Caller], str | bytes]] = {
+            DEVICE: lambda _: report.status_line(self.state, dump),
+            "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
+            "machine/console": lambda _: machine.console(),
+            "machine/registers": lambda _: report.registers_text(machine),
+            "machine/registers.json": lambda _: report.registers_json(machine),
+            "machine/map": lambda _: report.map_text(machine.memory_map),
+            "machine/state": lambda _: report.state_of_machine(machine),
+            "control/state": lambda _: report.state_text(self.state),
+            "control/failed": lambda _: f"{self._lost_pages()}\n",
+            "control/error": self._error_of,
+        }
+        for name in text.names():
+            readers[_PREFIX + name] = lambda _, name=name: text.show(self._settings, name)  # type: ignore[misc]
+        return readers
+
+    # ------------------------------------------------------------------- files
+
+    def names(self) -> tuple[str, ...]:
+        """All files, by path from the mount's root, without a leading slash."""
+        return (*self._readers, MEMORY)
+
+    def writable(self, name: str) -> bool:
+        """Whether the file may be opened for writing."""
+        return name == "control/state" or name.removeprefix(_PREFIX) in text.names()
+
+    def size(self, name: str) -> int:
+        """Bytes of `mem`; 0, as in /proc, for what is made up when it is read."""
+        return self._memory.size if name == MEMORY else 0
+
+    def read(self, name: str, caller: Caller) -> bytes:
+        """A whole small file. FileNotFoundError: there is none of that name."""
+        with self._recording(caller, keep=name != "control/error"):
+            reader = self._readers.get(name)
+            if reader is None:
+                raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)
+            found = reader(caller)
+        return found.encode(errors="surrogateescape") if isinstance(found, str) else found
+
+    def read_memory(self, offset: int, length: int) -> bytes:
+        """Live memory at physical address `offset`; holes of the map are zeros."""
+        return self._memory.pread(offset, length)
+
+    def write(self, name: str, data: bytes, caller: Caller) -> None:
+        """What a write of the whole value does. EBUSY: settings of a dump that exists."""
+        with self._recording(caller):
+            self.access.check(caller)
+            if not self.writable(name):
+                raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
+            value = data.decode(errors="surrogateescape").removesuffix("\n")
+            if name == "control/state":
+                self._write_state(value, caller)
+            else:
+                self._write_setting(name.removeprefix(_PREFIX), value)
+
+    def _write_setting(self, name: str, value: str) -> None:
+        with self._one_step(f"control/{name}"):
+            if self.state not in _IDLE:
+                raise StateError(
+                    f"control/{name} cannot be changed while there is a dump",
+                    errno=errno.EBUSY,
+                    hint="release it first",
+                )
+            self._settings = text.change(self._settings, name, value)
+
+    def _write_state(self, value: str, caller: Caller) -> None:
+        """SUSE's way to take a step. SWEEP only begins; FINISH waits for the end."""
+        steps: dict[str, Callable[[], object]] = {
+            "1": lambda: self._init(self._settings, caller, memory_only=False),
+            "2": self._start,
+            "3": lambda: self._sweep(wait=False),
+            "4": self._finish,
+            "5": self._release,
+        }
+        step = steps.get(value.strip())
+        if step is None:
+            raise UsageError(
+                f"control/state: not a state from 1 to 5: {value!r}", errno=errno.EINVAL
+            )
+        step()
+
+    # ------------------------------------------------------------------ ioctls
+
+    def ioctl(
+        self, command: int, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        """Carry out an ioctl. `argument`: the caller's pointer; `payload`: what came by value;
+        `handle`: the open file. What goes back by value; ENOTTY: no such command."""
+        step = self._ioctls.get(command)
+        if step is None:
+            # Not worth a sentence: every open() of a terminal-minded program asks.
+            raise OSError(errno.ENOTTY, os_cause(errno.ENOTTY))
+        with self._recording(caller):
+            if command != abi.STATUS:
+                self.access.check(caller)
+            return step(argument, payload, caller, handle) or b""
+
+    def _ioctl_init(self, argument: int, payload: bytes, caller: Caller, handle: int) -> bytes:
+        settings = self._settings
+        if argument:
+            self._expect_no_dump()
+            settings = replace(settings, output=_read_path(caller, argument))
+        return self._init(settings, caller, memory_only=False)
+
+    def _ioctl_init_typed(
+        self, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        request = abi.Init.from_buffer_copy(payload)
+        _check_version("INIT", request.version)
+        settings = text.from_init(self._settings, request)
+        path = _typed_path(payload, abi.offset_of(abi.Init, "path"))
+        sidecar = _typed_path(payload, abi.offset_of(abi.Init, "sidecar"))
+        memory_only = bool(request.flags & InitFlag.NO_TARGET)
+        if memory_only and path:
+            raise UsageError("INIT: a path, and NO_TARGET too", errno=errno.EINVAL)
+        if path:
+            settings = replace(settings, output=path)
+        if sidecar:
+            settings = replace(settings, dump=replace(settings.dump, sidecar=sidecar))
+        on_close = handle if request.flags & InitFlag.RELEASE_ON_CLOSE else None
+        return self._init(settings, caller, memory_only=memory_only, on_close=on_close)
+
+    def _ioctl_sweep_typed(
+        self, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        request = abi.Sweep.from_buffer_copy(payload)
+        _check_version("SWEEP", request.version)
+        if request.flags & ~int(SweepFlag.ASYNC):
+            raise UsageError("SWEEP: a flag that is not known", errno=errno.EINVAL)
+        return self._sweep(wait=not request.flags & SweepFlag.ASYNC)
+
+    def closed(self, handle: int) -> None:
+        """The open file is closed: release the dump that was made to last as long as it."""
+        if self._release_with == handle:
+            self._release()
+
+    def close(self) -> None:
+        """The host ends: no more steps, and the dump is released."""
+        self._closing = True
+        self.dump.release()
+
+    # ------------------------------------------------------------------- steps
+
+    @property
+    def state(self) -> State:
+        """In SUSE's numbers: UNDEFINED before the first INIT, UNINIT after a RELEASE."""
+        name = self.dump.state.name
+        if name == "UNINIT" and self._generation == 0:
+            return State.UNDEFINED
+        return State[name]
+
+    @contextmanager
+    def _one_step(self, doing: str) -> Iterator[None]:
+        if not self._step.acquire(blocking=False):
+            raise StateError(f"{doing}: another step is under way", errno=errno.EBUSY)
+        try:
+            yield
+        finally:
+            self._step.release()
+
+    def _expect_no_dump(self) -> None:
+        if self._closing:
+            raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
+        if self.state not in _IDLE:
+            raise StateError(
+                f"INIT: there is a dump already, in state {self.state.name}",
+                errno=errno.EBUSY,
+                hint="release it first",
+            )
+
+    def _init(
+        self, settings: Settings, caller: Caller, *, memory_only: bool, on_close: int | None = None
+    ) -> bytes:
+        with self._one_step("INIT"):
+            self._expect_no_dump()
+            target, sidecar = self._open(settings, caller, memory_only)
+            taken = replace(settings.dump, sidecar=sidecar or settings.dump.sidecar)
+            self.dump.init(target, taken)
+            self._generation += 1
+            self._taken = settings
+            self._release_with = on_close
+            # Force is for one dump: the next target has to be looked at again.
+            kept = self._settings
+            self._settings = replace(kept, dump=replace(kept.dump, force=False))
+        if self._closing:
+            self.dump.release()
+            raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
+        return b""
+
+    def _open(
+        self, settings: Settings, caller: Caller, memory_only: bool
+    ) -> tuple[Target | None, Target | None]:
+        if memory_only or settings.type == "none":
+            return None, None
+        if not settings.output:
+            raise UsageError(
+                "INIT: no target is set",
+                errno=errno.EINVAL,
+                hint="write its path to control/output",
+            )
+        force = settings.dump.force
+        target = open_for(caller, settings.output, force=force, kind=settings.type)
+        if settings.dump.format != "raw":
+            return target, None
+        try:
+            chosen = settings.dump.sidecar
+            name = chosen if isinstance(chosen, str) else None
+            return target, open_sidecar_for(caller, name, target, force=force)
+        except BaseException:
+            target.abandon()
+            raise
+
+    def _start(self) -> bytes:
+        with self._one_step("START"):
+            self.dump.start()
+        return b""
+
+    def _sweep(self, *, wait: bool) -> bytes:
+        with self._one_step("SWEEP"):
+            self.dump.sweep()
+        return self._finish() if wait else b""
+
+    def _finish(self) -> bytes:
+        """Wait for the seal. ECANCELED: released meanwhile; or the errno of the dump's failure."""
+        generation = self._generation
+        if self.state not in (State.SWEEP, State.FINISH):
+            raise StateError(
+                f"FINISH: no sweep is under way, the state is {self.state.name}",
+                errno=errno.EINVAL,
+            )
+        while self.state is not State.FINISH:
+            if self.state is not State.SWEEP or generation != self._generation:
+                raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+            self.dump.wait(_FINISH_POLL)
+        if generation != self._generation:
+            raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+        if self.dump.failure:
+            code = self.dump.counters().failure.error or errno.EIO
+            raise TargetError(self.dump.failure, errno=code)
+        return b""
+
+    def _release(self) -> bytes:
+        self._release_with = None
+        self.dump.release()
+        return b""
+
+    # ------------------------------------------------------------------ reports
+
+    def _shown(self) -> Settings:
+        return self._settings if self.state in _IDLE else self._taken
+
+    def _status(self) -> abi.Status:
+        return report.fill_status(self.state, self.dump, self._taken)
+
+    def _lost_pages(self) -> int:
+        counters = self.dump.counters()
+        return counters.lost * counters.granule_size // PAGE_SIZE
+
+    @contextmanager
+    def _recording(self, caller: Caller, *, keep: bool = True) -> Iterator[None]:
+        """Keep the sentence of what fails, and give it an errno."""
+        try:
+            yield
+        except Exception as error:
+            if keep:
+                self._keep_error(caller, str(error))
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise OSError(_errno_of(error), str(error)) from error
+
+    def _keep_error(self, caller: Caller, sentence: str) -> None:
+        with self._errors_lock:
+            self._errors.pop(caller.tid, None)
+            self._errors[caller.tid] = " ".join(sentence.split())
+            while len(self._errors) > _ERRORS_KEPT:
+                self._errors.popitem(last=False)
+
+    def _error_of(self, caller: Caller) -> str:
+        """The caller's own last error, else anybody's last."""
+        with self._errors_lock:
+            if not self._errors:
+                return ""
+            last = next(reversed(self._errors.values()))
+            return self._errors.get(caller.tid, last) + "\n"
+
+
+def _errno_of(error: Exception) -> int:
+    if isinstance(error, LivedumpError) and error.errno:
+        return error.errno
+    return errno.EINVAL if isinstance(error, ValueError) else errno.EIO
+
+
+def _check_version(step: str, version: int) -> None:
+    if version != abi.VERSION:
+        raise UsageError(
+            f"{step}: the caller speaks version {version} of the interface, the host {abi.VERSION}",
+            errno=errno.EPROTO,
+        )
+
+
+def _typed_path(payload: bytes, offset: int) -> str:
+    """A path member. ENAMETOOLONG: no NUL in it; ctypes would read on to its end in silence."""
+    path, nul, _ = payload[offset : offset + abi.PATH_MAX].partition(b"\0")
+    if not nul:
+        raise TargetError("INIT: the path has no end", errno=errno.ENAMETOOLONG)
+    return path.decode(errors="surrogateescape")
+
+
+def _read_path(caller: Caller, address: int) -> str:
+    """The NUL-terminated path at `address` of the caller's memory.
+
+    TargetError: EFAULT not readable, ENAMETOOLONG no end within PATH_MAX, EPERM not permitted (the
+    typed INIT needs no permission).
+    """
+    buffer = ffi.new("char[]", abi.PATH_MAX)
+    rc = (
+        lib.ldfs_read_string(caller.tid, address, buffer, abi.PATH_MAX)
+        if caller.tid
+        else -errno.EPERM
+    )
+    if rc == 0:
+        return bytes(ffi.string(buffer)).decode(errors="surrogateescape")
+    hint = "use the typed INIT" if rc == -errno.EPERM else ""
+    raise TargetError(
+        f"cannot read the target's path at {address:#x} of task {caller.tid}: {os_cause(-rc)}",
+        errno=-rc,
+        hint=hint,
+    )

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a host tells: the status line, STATUS, stats.json, and the files of machine/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Protocol, runtime_checkable
+
+from livedumpfs import __version__, abi
+from livedumpfs.control.settings import Settings
+from livedumpfs.dump import LiveDump
+from livedumpfs.errors import LivedumpError
+from livedumpfs.machines import Machine, PhysicalRange, Registers
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """A machine that can say how each of its vCPUs is."""
+
+    def status(self) -> Sequence[object]:
+        """One for each vCPU; str() of it is a line."""
+
+
+def status_line(state: abi.State, dump: LiveDump) -> str:
+    """What read(2) on the misc device gives."""
+    progress = dump.progress()
+    words = [
+        f"state={state.name}",
+        f"verdict={dump.verdict or '-'}",
+        f"done={progress.done}",
+        f"total={progress.total}",
+        f"lost={progress.lost}",
+        f"target={dump.target_path or '-'}",
+    ]
+    return " ".join(words) + "\n"
+
+
+def state_text(state: abi.State) -> str:
+    """control/state: the number, an empty line, a legend."""
+    legend = [f"LIVEDUMP_STATE_{one.name} = {int(one)}" for one in abi.State]
+    return "\n".join((str(int(state)), "", *legend)) + "\n"
+
+
+def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Status:
+    """struct livedump_status. `settings`: those that INIT took."""
+    counters = dump.counters()
+    progress = dump.progress()
+    status = abi.Status(version=abi.VERSION, state=state)
+    status.verdict = abi.Verdict[(dump.verdict or "none").upper()]
+    status.policy = abi.Policy[settings.dump.policy.upper()]
+    status.format = abi.Format[settings.dump.format.upper()]
+    status.arming = abi.Arming[settings.dump.arming.upper()]
+    status.bytes_total, status.bytes_done = progress.total, progress.done
+    for name in abi.STATUS_COUNTERS:
+        setattr(status, name, getattr(counters, name))
+    failure = counters.failure
+    status.failure = abi.Failure(failure.operation, failure.error, failure.pfn)
+    status.target = (dump.target_path or "").encode(errors="surrogateescape")[: abi.PATH_MAX - 1]
+    return status
+
+
+def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine) -> str:
+    """stats.json. Its keys are documented in docs/control.md."""
+    found = {
+        "version": __version__,
+        "state": state.name,
+        "verdict": dump.verdict,
+        "failure": dump.failure,
+        "target": dump.target_path,
+        "progress": asdict(dump.progress()),
+        "counters": asdict(dump.counters()),
+        "settings": {"output": settings.output, "type": settings.type, **asdict(settings.dump)},
+        "machine": machine.metadata(),
+    }
+    return json.dumps(found, indent=1, default=str) + "\n"
+
+
+def registers_text(machine: Machine) -> str:
+    """machine/registers: a block for each vCPU, one register a line in hexadecimal."""
+    return "\n".join(
+        f"vcpu {index}\n" + "".join(f"{name:<8} {value:#018x}\n" for name, value in one.items())
+        for index, one in enumerate(machine.registers())
+    )
+
+
+def registers_json(machine: Machine) -> str:
+    """machine/registers.json: live, and those of the last START (null: there was none)."""
+    snapshot: list[Mapping[str, int]] | None
+    try:
+        snapshot = [dict(one) for one in machine.snapshot_registers()]
+    except LivedumpError:
+        snapshot = None
+    live: list[Registers] = [dict(one) for one in machine.registers()]
+    return json.dumps({"live": live, "snapshot": snapshot}, indent=1) + "\n"
+
+
+def map_text(ranges: Sequence[PhysicalRange]) -> str:
+    """machine/map: first and last physical address, and where that lies in the arena."""
+    return "".join(
+        f"{one.start:016x}-{one.start + one.size - 1:016x} arena {one.arena_offset:#x}\n"
+        for one in ranges
+    )
+
+
+def state_of_machine(machine: Machine) -> str:
+    """machine/state: kind and architecture, then a line for each vCPU."""
+    lines = [f"{machine.name} {machine.architecture}"]
+    if isinstance(machine, HasStatus):
+        lines += [str(one) for one in machine.status()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The mount: FUSE calls in, calls of Control out. No meaning lives here.
+
+All files are direct I/O: they change under the reader, and a write then comes from the writing task
+itself, so that its rights can be asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fuse
+
+from livedumpfs import abi
+from livedumpfs.control import Caller, Control
+from livedumpfs.control.control import DEVICE, MEMORY
+
+FILE_SYSTEM = "livedumpfs"
+
+log = logging.getLogger(__name__)
+
+_IOCTL_DIRECTORY = 1 << 4
+
+
+class Handle:
+    """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
+    gets halves of two answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.content: bytes | None = None
+
+
+class Adapter(fuse.Operations):  # type: ignore[misc]
+    """Control as a file system. libfuse calls it from many threads at once."""
+
+    use_ns = True
+
+    def __init__(self, control: Control, ready: Callable[[], None] = lambda: None) -> None:
+        """`ready` is called, on a thread of libfuse, as soon as the mount answers."""
+        self._control = control
+        self._ready = ready
+        self._calls = threading.Condition()
+        self._under_way = 0
+        self._stopped = False
+        self._handles: dict[int, Handle] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._owner = os.geteuid()
+        group = control.access.group
+        self._group = os.getegid() if group is None else group
+        self._mode = 0 if group is None else 0o070
+        self._time = time.time_ns()
+
+    def __call__(self, op: str, *args: Any) -> Any:
+        """Every call of libfuse comes through here. Nothing but an OSError may leave: fusepy ends
+        the mount on anything worse."""
+        with self._calls:
+            if self._stopped and op not in ("release", "destroy"):
+                raise fuse.FuseOSError(errno.ENOTCONN)
+            self._under_way += 1
+        try:
+            return getattr(self, op)(*args)
+        except OSError as error:
+            raise fuse.FuseOSError(error.errno or errno.EIO) from error
+        except BaseException as error:
+            log.exception("%s failed", op)
+            raise fuse.FuseOSError(errno.EIO) from error
+        finally:
+            with self._calls:
+                self._under_way -= 1
+                self._calls.notify_all()
+
+    def stop(self, timeout: float) -> bool:
+        """Answer nothing more, and wait for the calls under way; False: after `timeout` seconds one
+        still is. A mount can outlive this where a file of it stays open."""
+        with self._calls:
+            self._stopped = True
+            return self._calls.wait_for(lambda: self._under_way == 0, timeout)
+
+    def init(self, path: str) -> None:
+        """The kernel has answered."""
+        self._ready()
+
+    # ------------------------------------------------------------------- the tree
+
+    def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
+        """Directories come from the names of the files."""
+        name = path.lstrip("/")
+        if name in self._control.names():
+            kind, mode, links = stat.S_IFREG, self._file_mode(name), 1
+        elif self._children(name):
+            kind, mode, links = stat.S_IFDIR, 0o500 | (self._mode & 0o050), 2
+        else:
+            raise FileNotFoundError(errno.ENOENT, path)
+        return {
+            "st_mode": kind | mode,
+            "st_nlink": links,
+            "st_uid": self._owner,
+            "st_gid": self._group,
+            "st_size": self._control.size(name),
+            "st_atime": self._time,
+            "st_mtime": self._time,
+            "st_ctime": self._time,
+        }
+
+    def _file_mode(self, name: str) -> int:
+        # The misc device shows 0600, as it would in /dev, though it takes no write.
+        write = name == DEVICE or self._control.writable(name)
+        return (0o600 if write else 0o400) | (self._mode & (0o060 if write else 0o040))
+
+    def _children(self, name: str) -> list[str]:
+        prefix = f"{name}/" if name else ""
+        below = (one[len(prefix) :] for one in self._control.names() if one.startswith(prefix))
+        return list(dict.fromkeys(one.split("/")[0] for one in below))
+
+    def readdir(self, path: str, fh: Any) -> list[str]:
+        """Names of a directory."""
+        return [".", "..", *self._children(path.lstrip("/"))]
+
+    # ------------------------------------------------------------------ open files
+
+    def open(self, path: str, info: Any) -> int:
+        """The kernel has compared the mode with the caller already (default_permissions)."""
+        name = path.lstrip("/")
+        if info.flags & os.O_ACCMODE != os.O_RDONLY and not (
+            name == DEVICE or self._control.writable(name)
+        ):
+            raise PermissionError(errno.EACCES, path)
+        with self._lock:
+            info.fh = next(self._numbers)
+            self._handles[info.fh] = Handle(name)
+        info.direct_io = True
+        return 0
+
+    def release(self, path: str, info: Any) -> int:
+        """Last close of an open file."""
+        with self._lock:
+            self._handles.pop(info.fh, None)
+        self._control.closed(info.fh)
+        return 0
+
+    def read(self, path: str, size: int, offset: int, info: Any) -> bytes:
+        """From the start: what it is now. Further on: the rest of that."""
+        handle = self._handles[info.fh]
+        if handle.name == MEMORY:
+            return self._control.read_memory(offset, size)
+        content = handle.content
+        if content is None or offset == 0:
+            content = handle.content = self._control.read(handle.name, _caller())
+        return content[offset : offset + size]
+
+    def write(self, path: str, data: bytes, offset: int, info: Any) -> int:
+        """One write is one value, wherever the file offset stands."""
+        self._control.write(self._handles[info.fh].name, data, _caller())
+        return len(data)
+
+    def truncate(self, path: str, length: int, fh: Any = None) -> int:
+        """What a shell's `>` does first: nothing to do, the write replaces the value."""
+        if not self._control.writable(path.lstrip("/")):
+            raise PermissionError(errno.EACCES, path)
+        return 0
+
+    def ioctl(
+        self, path: str, command: int, argument: int | None, info: Any, flags: int, data: int | None
+    ) -> int:
+        """`data` is a buffer for in and out when the number has a size, else NULL."""
+        if flags & _IOCTL_DIRECTORY or self._handles[info.fh].name != DEVICE:
+            raise OSError(errno.ENOTTY, path)
+        size = abi.payload_size(command) if data else 0
+        payload = ctypes.string_at(data, size) if data and size else b""
+        reply = self._control.ioctl(command, argument or 0, payload, _caller(), info.fh)
+        if reply and data:
+            ctypes.memmove(data, reply, min(len(reply), size))
+        return 0
+
+
+def _caller() -> Caller:
+    """Who made the call that this thread of libfuse answers."""
+    uid, gid, tid = fuse.fuse_get_context()
+    return Caller(uid, gid, tid)
+
+
+def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
+    """Mount, and answer until it is unmounted. RuntimeError: libfuse could not mount."""
+    options: dict[str, Any] = {"allow_other": True} if allow_other else {}
+    fuse.FUSE(
+        adapter, mountpoint, raw_fi=True, foreground=True, default_permissions=True,
+        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, **options,
+    )  # fmt: skip

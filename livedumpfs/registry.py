@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The hosts that run here: one small JSON file each, so that clients find them without being told.
+
+Root's hosts are in /run/livedumpfs, a user's in $XDG_RUNTIME_DIR/livedumpfs. An entry of a process
+that is gone counts for nothing; the next host removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SYSTEM_DIRECTORY = "/run/livedumpfs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One host. `start_time` (clock ticks since boot) tells it from a later process of its pid."""
+
+    pid: int
+    start_time: int
+    mountpoint: str
+    machine: str
+
+    @property
+    def device(self) -> str:
+        """Its misc device file."""
+        return os.path.join(self.mountpoint, "livedump")
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.start_time
+
+
+def start_time(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None: no such process, or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # The command's name may hold blanks and brackets: count from its end.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def directories() -> list[Path]:
+    """Where entries are looked for; the first is where this process writes its own."""
+    found = []
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        found.append(Path(runtime) / "livedumpfs")
+    return [*found, Path(SYSTEM_DIRECTORY)]
+
+
+def entries() -> Iterator[tuple[Path, Entry]]:
+    """All entries with their files, those of dead hosts too. What makes no sense is skipped."""
+    seen = set()
+    for directory in directories():
+        for path in sorted(directory.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                if path.lstat().st_uid not in (0, os.geteuid()):
+                    continue
+                entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
+                if entry.pid not in seen:
+                    seen.add(entry.pid)
+                    yield path, entry
+
+
+def running() -> list[Entry]:
+    """The hosts that are alive."""
+    return [entry for _, entry in entries() if entry.alive]
+
+
+def add(mountpoint: str, machine: str) -> Path:
+    """Write this process's entry; its file. OSError where the directory cannot be made."""
+    pid = os.getpid()
+    entry = Entry(pid, start_time(pid) or 0, mountpoint, machine)
+    directory = directories()[0]
+    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = directory / f"{pid}.json"
+    new = directory / f"{pid}.new"
+    new.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+    new.replace(path)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Take an entry away; harmless when it is gone."""
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole commands, as they are typed: a host in one process, the command line in another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from livedumpfs.machines import boot
+
+TOP = Path(__file__).resolve().parents[2]
+LIVEDUMP = str(TOP / "scripts" / "livedump")
+DEADLINE = 60.0
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="the mount needs /dev/fuse"
+)
+
+
+class Shell:
+    """A place to type livedump commands, with a runtime directory and hosts of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            **os.environ,
+            "LIVEDUMP_PYTHON": sys.executable,
+            "XDG_RUNTIME_DIR": str(folder),
+            "LIVEDUMPFS_STATE": str(folder / "state"),
+        }
+        self.env.pop("LIVEDUMP_DEVICE", None)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def begin(self, *words: str, **more: object) -> subprocess.Popen[str]:
+        """Start a command and go on."""
+        process = subprocess.Popen(
+            [LIVEDUMP, *words],
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},  # type: ignore[call-overload]
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """Run a command to its end, which must be `code`: (standard output, standard error)."""
+        process = self.begin(*words)
+        out, err = process.communicate(timeout=DEADLINE)
+        assert process.returncode == code, f"livedump {' '.join(words)}:\n{out}{err}"
+        assert "Traceback" not in err
+        return out, err
+
+    def fails(self, *words: str, code: int = 1) -> str:
+        """Run a command that must fail with one sentence; the sentence."""
+        out, err = self.run(*words, code=code)
+        errors = [line for line in err.splitlines() if line.startswith("livedump: error: ")]
+        assert len(errors) == 1, f"{out}{err}"
+        return errors[0]
+
+    def host(self, *words: str) -> tuple[subprocess.Popen[str], str]:
+        """A running host and its device."""
+        log = self.folder / f"host-{len(self.processes)}.log"
+        with open(log, "w") as file:
+            process = self.begin("host", *words, stdout=file, stderr=subprocess.STDOUT)
+        wait_for(
+            lambda: "\ndevice " in log.read_text() or process.poll() is not None, log.read_text
+        )
+        assert process.poll() is None, log.read_text()
+        return process, log.read_text().split("\ndevice ")[1].split("\n")[0]
+
+    def status(self) -> dict[str, object]:
+        told: dict[str, object] = json.loads(self.run("status", "--json")[0])
+        return told
+
+    def close(self) -> None:
+        """End what still runs: commands first, then their hosts."""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=DEADLINE)
+        stuck = [process for process in self.processes if process.poll() is None]
+        for process in stuck:
+            process.kill()
+            process.wait(timeout=DEADLINE)
+        assert not stuck, f"did not end on SIGTERM: {[p.args for p in stuck]}"
+        assert not mounts_below(self.folder)
+
+
+def wait_for(condition: Callable[[], object], told: Callable[[], object] = lambda: "") -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"still not so after {DEADLINE:g} s: {told()}"
+        time.sleep(0.02)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [
+        where for where in (line.split()[4] for line in lines) if where.startswith(f"{folder}/")
+    ]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    try:
+        yield shell
+    finally:
+        shell.close()
+
+
+@pytest.fixture
+def device(shell: Shell) -> str:
+    """The device of a machine of 64 MiB that writes hard."""
+    return shell.host("--ram", "64M", "--vcpus", "2", "--dirty", "60%")[1]
+
+
+@pytest.fixture
+def quiet(shell: Shell) -> str:
+    """The device of one that writes little: its dump takes as long as the sweep."""
+    return shell.host("--ram", "32M", "--dirty", "60%", "--idle")[1]
+
+
+def books(device: str) -> bytes:
+    """Journal and counters of vCPU 0, live: they change with every transfer of the guest."""
+    with open(Path(device).parent / "mem", "rb", buffering=0) as memory:
+        parameters = os.pread(memory.fileno(), boot.SIZE, boot.address(0))
+        return os.pread(memory.fileno(), 256, boot.BootParams.unpack(parameters).ledger)
+
+
+def runs_on(device: str) -> None:
+    before = books(device)
+    wait_for(lambda: books(device) != before, before.hex)
+
+
+# ------------------------------------------------------------------------ whole dumps
+
+
+@pytest.mark.parametrize("layout", ["elf", "raw"])
+def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "dump")
+    out, err = shell.run("dump", target, "--format", layout)
+    assert out.startswith("machine stopped for ")
+    assert "verdict   consistent" in out
+    assert "dump " in err.splitlines()[0]
+    assert err.splitlines()[-1].startswith("livedump: released")
+    assert "consistent" in shell.run("info", target)[0]
+    proof = shell.run("verify", target)[0]
+    assert "ledger" in proof
+    assert shell.status()["state"] == "UNINIT"
+    runs_on(device)
+
+
+def test_dump_to_a_block_device(shell: Shell, device: str, loop_device: Callable[..., str]) -> None:
+    target = loop_device(96 << 20)
+    for _ in range(2):  # our own older dump there is no obstacle
+        shell.run("dump", target)
+        shell.run("verify", target)
+    runs_on(device)
+
+
+def test_dump_options_reach_the_dump(shell: Shell, device: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "dump")
+    shell.run(
+        "dump", target, "--policy", "spill", "--arming", "mprotect", "--granule", "64K",
+        "--pool", "1M", "--spill-limit", "8M", "--deadline", "5",
+    )  # fmt: skip
+    told = json.loads(shell.run("info", target, "--json")[0])
+    assert (told["policy"], told["arming"], told["granule_size"]) == ("spill", "mprotect", 65536)
+    status = shell.status()
+    assert (status["policy"], status["arming"], status["verdict"]) == (
+        "spill",
+        "mprotect",
+        "consistent",
+    )
+
+
+def test_a_torn_dump_is_no_success(shell: Shell, device: str, tmp_path: Path) -> None:
+    """Four slots for a machine that writes hard, and a slow sweep: pages are lost, and named."""
+    target = str(tmp_path / "dump")
+    _, err = shell.run(
+        "dump", target, "--policy", "fail", "--granule", "4K", "--pool", "16K",
+        "--sweep-rate", "32M", code=3,
+    )  # fmt: skip
+    assert "torn" in err
+    told, _ = shell.run("info", target, code=3)
+    assert "verdict     torn" in told
+    assert "lost        0x" in told
+    shell.run("verify", target, code=3)
+    runs_on(device)
+
+
+def test_a_bar_on_a_terminal(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = shell.begin("dump", str(tmp_path / "dump"), stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    piece = os.read(ours, 65536)
+                except OSError:  # EIO: the other end is closed
+                    break
+                shown += piece
+        assert process.wait(timeout=DEADLINE) == 0
+    finally:
+        os.close(ours)
+    assert "━".encode() in shown
+    assert b"32.0/32.0 MiB" in shown
+
+
+def test_the_readme_session(shell: Shell, loop_device: Callable[..., str]) -> None:
+    """Its livedump commands, on a smaller machine, print the lines that it shows."""
+    session = (TOP / "README.md").read_text().split("```console\n")[1].split("```")[0]
+    device = loop_device(64 << 20)
+    for part in session.split("$ livedump ")[1:]:
+        typed, *lines = part.split("$ ")[0].splitlines()
+        words = typed.replace("512M", "32M").replace("/dev/loop0", device).split()
+        if words[-1] == "&":
+            shell.host(*words[1:-1])
+            continue
+        out, err = shell.run(*words)
+        printed = [line.split()[0] for line in (out + err).splitlines()]
+        for line in lines:
+            assert line.split()[0] in printed, f"{line!r} is not printed by {typed}:\n{out}{err}"
+
+
+# ------------------------------------------------------------------------ step by step
+
+
+def test_steps(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "dump")
+    assert shell.status()["state"] == "UNDEFINED"
+    shell.run("init", target)
+    assert shell.status()["state"] == "INIT"
+    assert shell.run("start")[0].startswith("machine stopped for ")
+    assert shell.status()["state"] == "START"
+    shell.run("sweep")
+    out, _ = shell.run("finish")
+    assert "verdict   consistent" in out
+    told = shell.run("status")[0]
+    assert "state     FINISH" in told
+    assert target in told
+    shell.run("release")
+    assert shell.status()["state"] == "UNINIT"
+    shell.run("verify", target)
+    shell.run("uninit")
+
+
+def test_wrong_order(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    for step in ("start", "sweep", "finish"):
+        shell.fails(step)
+    shell.run("init", str(tmp_path / "dump"))
+    assert "already" in shell.fails("init", str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+    shell.fails("sweep")
+    shell.run("release")
+    runs_on(quiet)
+
+
+def test_finish_can_give_up_and_the_dump_goes_on(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    shell.run("init", str(tmp_path / "dump"), "--sweep-rate", "1M")
+    shell.run("start")
+    shell.run("sweep")
+    assert "not finished" in shell.fails("finish", "--timeout", "0.3")
+    assert shell.status()["state"] == "SWEEP"
+    shell.run("release")
+    shell.run("info", str(tmp_path / "dump"), code=3)
+
+
+# ------------------------------------------------------------------------ interrupted
+
+
+def begin_slow_dump(shell: Shell, target: str) -> subprocess.Popen[str]:
+    process = shell.begin("dump", target, "--sweep-rate", "1M")
+    wait_for(lambda: shell.status()["state"] == "SWEEP", shell.status)
+    return process
+
+
+def test_ctrl_c_releases(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    target = str(tmp_path / "dump")
+    process = begin_slow_dump(shell, target)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert f"livedump: error: interrupted; the dump on {target} is incomplete" in err
+    assert shell.status()["state"] == "UNINIT"
+    assert "incomplete" in shell.run("info", target, code=3)[0]
+    runs_on(quiet)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_dump_releases(
+    number: signal.Signals, shell: Shell, quiet: str, tmp_path: Path
+) -> None:
+    target = str(tmp_path / "dump")
+    process = begin_slow_dump(shell, target)
+    process.send_signal(number)
+    process.communicate(timeout=DEADLINE)
+    wait_for(lambda: shell.status()["state"] == "UNINIT", shell.status)
+    assert "incomplete" in shell.run("info", target, code=3)[0]
+    shell.run("dump", str(tmp_path / "next"))
+    runs_on(quiet)
+
+
+def test_a_dump_released_by_somebody_else(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    process = begin_slow_dump(shell, str(tmp_path / "dump"))
+    shell.run("release")
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert "released meanwhile" in err
+
+
+# ------------------------------------------------------------------------ bad targets
+
+
+def test_bad_targets(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    other = tmp_path / "letter"
+    other.write_text("Dear reader")
+    for target in (str(tmp_path), "/no/such/folder/dump", str(other), "/dev/null", "x" * 5000):
+        shell.fails("dump", target)
+    shell.fails("dump", "", code=2)
+    assert other.read_text() == "Dear reader"
+    assert shell.status()["state"] == "UNDEFINED"
+    shell.run("dump", str(other), "--force")
+    shell.run("verify", str(other))
+    runs_on(quiet)
+
+
+def test_a_device_that_is_too_small(
+    shell: Shell, quiet: str, loop_device: Callable[..., str]
+) -> None:
+    assert "the device has 16 MiB" in shell.fails("dump", loop_device(16 << 20))
+    assert shell.status()["state"] == "UNDEFINED"
+    runs_on(quiet)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_disk_that_fills_up(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", small], check=True)
+    try:
+        sentence = shell.fails("dump", str(small / "dump"))
+        assert re.search(
+            r"cannot write page 0x[0-9a-f]+ to \S+/small/dump: No space left", sentence
+        )
+        shell.run("info", str(small / "dump"), code=3)
+        assert sentence.removeprefix("livedump: error: ") in shell.run("status")[0]
+        runs_on(quiet)
+        shell.run("dump", str(tmp_path / "next"))
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_relative_path_is_the_callers(shell: Shell, quiet: str, tmp_path: Path) -> None:
+    shell.run("dump", "here")
+    assert (tmp_path / "here").stat().st_size > 32 << 20
+
+
+# ------------------------------------------------------------------------ hosts
+
+
+def test_no_host(shell: Shell) -> None:
+    assert "no host is running" in shell.fails("status")
+
+
+def test_which_host(shell: Shell, tmp_path: Path) -> None:
+    _, first = shell.host("--ram", "8M", "--idle")
+    assert shell.status()["device"] == first
+    _, second = shell.host("--ram", "8M", "--idle")
+    sentence = shell.fails("status")
+    assert first in sentence
+    assert second in sentence
+    assert json.loads(shell.run("status", "--json", "--device", second)[0])["device"] == second
+    shell.env["LIVEDUMP_DEVICE"] = first
+    assert shell.status()["device"] == first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_host_ends_in_order(number: signal.Signals, shell: Shell, tmp_path: Path) -> None:
+    process, device = shell.host("--ram", "8M")
+    assert mounts_below(tmp_path) == [str(Path(device).parent)]
+    process.send_signal(number)
+    assert process.wait(timeout=DEADLINE) == 0
+    assert not mounts_below(tmp_path)
+    assert not Path(device).parent.exists()
+    assert not list((tmp_path / "livedumpfs").glob("*.json"))
+
+
+def test_a_host_that_ends_mid_dump(shell: Shell, tmp_path: Path) -> None:
+    process, _ = shell.host("--ram", "32M", "--idle")
+    target = str(tmp_path / "dump")
+    client = begin_slow_dump(shell, target)
+    process.terminate()
+    assert process.wait(timeout=DEADLINE) == 0
+    client.communicate(timeout=DEADLINE)
+    assert client.returncode == 1
+    assert "incomplete" in shell.run("info", target, code=3)[0]
+
+
+def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -> None:
+    process, device = shell.host("--ram", "32M", "--idle")
+    target = str(tmp_path / "dump")
+    client = begin_slow_dump(shell, target)
+    process.kill()
+    process.wait(timeout=DEADLINE)
+    client.communicate(timeout=DEADLINE)
+    assert client.returncode == 1
+    assert "incomplete" in shell.run("info", target, code=3)[0]
+    _, next_device = shell.host("--ram", "8M")
+    assert mounts_below(tmp_path) == [str(Path(next_device).parent)]
+    assert not Path(device).parent.exists()
+
+
+def test_hosts_that_cannot_be(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    shell.fails("host", "--guest", "text", "--ram", "8M")
+    shell.fails("host", "--guest", "nothing", "--ram", "8M")
+    shell.fails("host", "--mount", "nowhere", "--ram", "8M")
+    assert "not empty" in shell.fails("host", "--mount", "full", "--ram", "8M")
+    shell.fails("host", "--ram", "4K", code=2)
+    assert not mounts_below(tmp_path)
+
+
+def test_a_chosen_mount_stays_a_directory(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    process, device = shell.host("--ram", "8M", "--mount", "mnt")
+    assert device == str(tmp_path / "mnt" / "livedump")
+    process.terminate()
+    assert process.wait(timeout=DEADLINE) == 0
+    assert list((tmp_path / "mnt").iterdir()) == []

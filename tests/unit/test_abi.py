@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""abi.py against native/livedump_ioctl.h: a compiled C program says what is right."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from livedumpfs import abi
+
+NATIVE = Path(__file__).resolve().parents[2] / "native"
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "livedump_init": abi.Init,
+    "livedump_status": abi.Status,
+    "livedump_sweep": abi.Sweep,
+    "livedump_failure": abi.Failure,
+}
+COMMANDS = {
+    "START": abi.START,
+    "SWEEP": abi.SWEEP,
+    "INIT": abi.INIT,
+    "RELEASE": abi.RELEASE,
+    "INIT_TYPED": abi.INIT_TYPED,
+    "STATUS": abi.STATUS,
+    "SWEEP_TYPED": abi.SWEEP_TYPED,
+}
+ENUMS = {
+    "STATE": abi.State,
+    "POLICY": abi.Policy,
+    "FORMAT": abi.Format,
+    "ARMING": abi.Arming,
+    "VERDICT": abi.Verdict,
+    "INIT": abi.InitFlag,
+    "SWEEP": abi.SweepFlag,
+}
+
+
+def expected() -> Iterator[tuple[str, int]]:
+    """C expressions, and what Python holds for them."""
+    for struct, python in STRUCTS.items():
+        yield f"sizeof(struct {struct})", ctypes.sizeof(python)
+        for field in python._fields_:
+            member = getattr(python, field[0])
+            yield f"offsetof(struct {struct}, {field[0]})", member.offset
+            yield f"sizeof(((struct {struct} *)0)->{field[0]})", member.size
+    for name, number in COMMANDS.items():
+        yield f"LIVEDUMP_IOC_{name}", number
+    for prefix, enum in ENUMS.items():
+        for one in enum:
+            yield f"LIVEDUMP_{prefix}_{one.name}", int(one)
+    yield "LIVEDUMP_ABI_VERSION", abi.VERSION
+    yield "LIVEDUMP_PATH_MAX", abi.PATH_MAX
+    yield "LIVEDUMP_NO_PFN", abi.NO_PFN
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_layout_is_that_of_the_compiled_header(tmp_path: Path) -> None:
+    pairs = list(expected())
+    lines = "".join(f'\tprintf("%llu\\n", (unsigned long long)({c}));\n' for c, _ in pairs)
+    source = tmp_path / "layout.c"
+    source.write_text(
+        '#include <stddef.h>\n#include <stdio.h>\n#include "livedump_ioctl.h"\n'
+        f"int main(void)\n{{\n{lines}\treturn 0;\n}}\n"
+    )
+    program = tmp_path / "layout"
+    subprocess.run(
+        ["cc", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-I", NATIVE, "-o", program, source],
+        check=True,
+    )
+    found = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    assert dict(zip((c for c, _ in pairs), map(int, found), strict=True)) == dict(pairs)
+
+
+def test_no_name_of_the_header_is_missing_here() -> None:
+    text = (NATIVE / "livedump_ioctl.h").read_text()
+    defined = set(re.findall(r"^#define (LIVEDUMP_\w+)", text, re.MULTILINE)) - {"LIVEDUMP_IOCTL_H"}
+    known = {c for c, _ in expected()}
+    assert defined - known == set()
+
+
+def test_numbers_of_the_kernel_patches() -> None:
+    assert (abi.START, abi.SWEEP, abi.INIT, abi.RELEASE) == (0xFF01, 0xFF02, 0xFF64, 0xFF65)
+
+
+def test_payload_size_is_what_the_number_says() -> None:
+    assert abi.payload_size(abi.INIT_TYPED) == ctypes.sizeof(abi.Init)
+    assert abi.payload_size(abi.START) == 0

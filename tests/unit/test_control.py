@@ -1,0 +1,620 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Control without a mount and without a core: what the files and ioctls mean."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from livedumpfs import abi
+from livedumpfs.abi import InitFlag, State
+from livedumpfs.control import Access, Caller, Control
+from livedumpfs.errors import StateError, TargetError
+from livedumpfs.machines import PhysicalRange
+from livedumpfs.units import PAGE_SIZE
+
+DEADLINE = 20.0
+
+
+class Step(enum.Enum):
+    """The states of a dump, in order."""
+
+    UNINIT = 0
+    INIT = 1
+    START = 2
+    SWEEP = 3
+    FINISH = 4
+
+
+@dataclass
+class Failure:
+    operation: int = 0
+    error: int = 0
+    pfn: int = abi.NO_PFN
+
+
+@dataclass
+class Counters:
+    granule_size: int = 4 * PAGE_SIZE
+    lost: int = 0
+    failure: Failure = field(default_factory=Failure)
+
+    def __getattr__(self, name: str) -> int:
+        """The other counters are all 0."""
+        if name in abi.STATUS_COUNTERS:
+            return 0
+        raise AttributeError(name)
+
+
+@dataclass
+class Progress:
+    total: int = 16 * PAGE_SIZE
+    done: int = 0
+    lost: int = 0
+    phase: str = "ready"
+
+
+class FakeDump:
+    """The order of the steps and nothing else; `finish` ends a sweep, as a drained core would."""
+
+    def __init__(self) -> None:
+        self.state = Step.UNINIT
+        self.verdict: str | None = None
+        self.failure: str | None = None
+        self.target: Any = None
+        self.settings: Any = None
+        self.now = Counters()
+        self.done = threading.Event()
+        self.in_init: Callable[[], object] = lambda: None
+        self.releases = 0
+
+    @property
+    def target_path(self) -> str | None:
+        return self.target and self.target.path
+
+    def _go(self, before: Step, after: Step) -> None:
+        if self.state is not before:
+            raise StateError(f"{after.name}: not after {self.state.name}", errno=errno.EINVAL)
+        self.state = after
+
+    def init(self, target: Any, settings: Any) -> None:
+        self.in_init()
+        self._go(Step.UNINIT, Step.INIT)
+        self.target, self.settings = target, settings
+        self.done.clear()
+
+    def start(self) -> None:
+        self._go(Step.INIT, Step.START)
+
+    def sweep(self) -> None:
+        self._go(Step.START, Step.SWEEP)
+
+    def finish(self) -> None:
+        self._go(Step.SWEEP, Step.FINISH)
+        self.done.set()
+
+    def wait(self, timeout: float) -> bool:
+        return self.done.wait(timeout)
+
+    def release(self) -> None:
+        self.releases += 1
+        self.state = Step.UNINIT
+        if self.target is not None:
+            self.target.close()
+            self.target = None
+        self.done.set()
+
+    def counters(self) -> Counters:
+        return self.now
+
+    def progress(self) -> Progress:
+        return Progress()
+
+
+class FakeArena:
+    """Page n is full of the byte n."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes((at // PAGE_SIZE) % 256 for at in range(offset, offset + length))
+
+
+class FakeMachine:
+    name, architecture, elf_machine = "fake", "x86_64", 62
+    arena = FakeArena()
+    memory_map = (
+        PhysicalRange(PAGE_SIZE, 2 * PAGE_SIZE, 0),
+        PhysicalRange(5 * PAGE_SIZE, PAGE_SIZE, 2 * PAGE_SIZE),
+    )
+
+    def console(self) -> bytes:
+        return b"hello\n"
+
+    def registers(self) -> list[dict[str, int]]:
+        return [{"rip": 0x1000, "rsp": 2**64 - 8}]
+
+    def snapshot_registers(self) -> list[dict[str, int]]:
+        raise StateError("no snapshot yet", errno=errno.ENODATA)
+
+    def metadata(self) -> dict[str, object]:
+        return {"name": "fake"}
+
+
+class Bench:
+    """A control on fakes, and this thread as its caller."""
+
+    def __init__(self) -> None:
+        self.dump = FakeDump()
+        self.control = Control(FakeMachine(), self.dump)  # type: ignore[arg-type]
+        self.caller = Caller(os.geteuid(), os.getegid(), threading.get_native_id())
+
+    def read(self, name: str) -> str:
+        return self.control.read(name, self.caller).decode()
+
+    def write(self, name: str, value: str) -> None:
+        self.control.write(name, value.encode(), self.caller)
+
+    def ioctl(
+        self, command: int, argument: int = 0, payload: bytes = b"", handle: int = 1
+    ) -> bytes:
+        return self.control.ioctl(command, argument, payload, self.caller, handle)
+
+    def init(self, flags: InitFlag = InitFlag.NO_TARGET, handle: int = 1, **members: Any) -> None:
+        request = abi.Init(version=abi.VERSION, flags=flags, **members)
+        self.ioctl(abi.INIT_TYPED, payload=bytes(request), handle=handle)
+
+    @property
+    def state(self) -> State:
+        return State(int(self.read("control/state").split()[0]))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def refused(code: int, action: Callable[[], object]) -> str:
+    """Check the errno of a refusal; its sentence."""
+    with pytest.raises(OSError) as caught:
+        action()
+    assert caught.value.errno == code, caught.value
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------- steps
+
+
+def test_the_script_of_suse(bench: Bench, tmp_path: Path) -> None:
+    """It looks at the first line of state, writes output, then 1 to 5, each with a newline."""
+    assert bench.read("control/state").splitlines()[0] == "0"
+    bench.write("control/output", f"{tmp_path / 'out'}\n")
+    bench.write("control/state", "1\n")
+    bench.write("control/state", "2\n")
+    bench.write("control/state", "3\n")
+    assert bench.state is State.SWEEP
+    threading.Timer(0.1, bench.dump.finish).start()
+    bench.write("control/state", "4\n")
+    assert bench.state is State.FINISH
+    bench.write("control/state", "5\n")
+    assert bench.state is State.UNINIT
+    assert bench.dump.settings.format == "elf"
+
+
+def test_state_shows_a_number_an_empty_line_and_a_legend(bench: Bench) -> None:
+    lines = bench.read("control/state").splitlines()
+    assert lines[:3] == ["0", "", "LIVEDUMP_STATE_UNDEFINED = 0"]
+    assert lines[-1] == "LIVEDUMP_STATE_UNINIT = 5"
+
+
+@pytest.mark.parametrize("step", ["0", "6", "", "x", "1 2", "-1"])
+def test_what_is_no_step_is_refused(bench: Bench, step: str) -> None:
+    refused(errno.EINVAL, lambda: bench.write("control/state", step))
+
+
+@pytest.mark.parametrize("command", [abi.START, abi.SWEEP])
+def test_steps_before_init_are_refused(bench: Bench, command: int) -> None:
+    refused(errno.EINVAL, lambda: bench.ioctl(command))
+    assert bench.state is State.UNDEFINED
+
+
+def test_finish_before_sweep_is_refused(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    refused(errno.EINVAL, lambda: bench.write("control/state", "4"))
+
+
+def test_a_second_init_is_busy_and_opens_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.init()
+    path = tmp_path / "second"
+    refused(errno.EBUSY, lambda: bench.init(InitFlag(0), path=os.fsencode(path)))
+    assert not path.exists()
+
+
+def test_release_is_allowed_in_every_state(bench: Bench) -> None:
+    bench.ioctl(abi.RELEASE)
+    bench.ioctl(abi.RELEASE)
+    steps = [bench.init, lambda: bench.ioctl(abi.START), bench.dump.sweep, bench.dump.finish]
+    for upto in range(1, len(steps) + 1):
+        for step in steps[:upto]:
+            step()
+        bench.ioctl(abi.RELEASE)
+        assert bench.state is State.UNINIT
+
+
+def test_plain_sweep_returns_at_the_end(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    threading.Timer(0.1, bench.dump.finish).start()
+    bench.ioctl(abi.SWEEP)
+    assert bench.state is State.FINISH
+
+
+def test_release_wakes_who_waits_for_the_sweep(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    threading.Timer(0.1, lambda: bench.control.ioctl(abi.RELEASE, 0, b"", bench.caller, 2)).start()
+    refused(errno.ECANCELED, lambda: bench.ioctl(abi.SWEEP))
+
+
+def test_a_failed_dump_gives_its_errno_and_stays_to_be_looked_at(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    bench.dump.failure = "cannot write page 0x1f3a to /dev/x: No space left on device"
+    bench.dump.now.failure = Failure(1, errno.ENOSPC, 0x1F3A)
+    threading.Timer(0.1, bench.dump.finish).start()
+    refused(errno.ENOSPC, lambda: bench.ioctl(abi.SWEEP))
+    assert bench.read("control/error").strip() == bench.dump.failure
+    assert bench.state is State.FINISH
+
+
+def test_typed_sweep_can_return_at_once(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    request = abi.Sweep(version=abi.VERSION, flags=abi.SweepFlag.ASYNC)
+    bench.ioctl(abi.SWEEP_TYPED, payload=bytes(request))
+    assert bench.state is State.SWEEP
+
+
+def test_who_comes_during_a_step_does_not_wait(bench: Bench) -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        entered.set()
+        assert go.wait(DEADLINE)
+
+    bench.dump.in_init = slow
+    thread = threading.Thread(target=bench.init)
+    thread.start()
+    try:
+        assert entered.wait(DEADLINE)
+        refused(errno.EBUSY, lambda: bench.ioctl(abi.START))
+        refused(errno.EBUSY, lambda: bench.write("control/policy", "fail"))
+        assert bench.state is State.UNDEFINED
+        bench.ioctl(abi.RELEASE)
+    finally:
+        go.set()
+        thread.join(DEADLINE)
+    assert bench.state is State.INIT
+
+
+def test_release_on_close_goes_with_its_own_open_file_only(bench: Bench) -> None:
+    bench.init(InitFlag.NO_TARGET | InitFlag.RELEASE_ON_CLOSE, handle=7)
+    bench.control.closed(6)
+    assert bench.state is State.INIT
+    bench.control.closed(7)
+    assert bench.state is State.UNINIT
+    bench.init(handle=8)
+    bench.control.closed(7)
+    bench.control.closed(8)
+    assert bench.state is State.INIT
+
+
+def test_a_host_that_ends_releases_and_takes_no_more_steps(bench: Bench) -> None:
+    bench.init()
+    bench.control.close()
+    assert bench.state is State.UNINIT
+    refused(errno.ESHUTDOWN, bench.init)
+
+
+# ------------------------------------------------------------------------ ioctls
+
+
+def test_an_unknown_command_is_enotty_and_leaves_no_error(bench: Bench) -> None:
+    for command in (0x5401, 0xFF03, abi.STATUS + 1):
+        refused(errno.ENOTTY, lambda command=command: bench.ioctl(command))  # type: ignore[misc]
+    assert bench.read("control/error") == ""
+
+
+def test_init_reads_the_path_from_the_caller(bench: Bench, tmp_path: Path) -> None:
+    path = ctypes.create_string_buffer(os.fsencode(tmp_path / "out"))
+    bench.ioctl(abi.INIT, argument=ctypes.addressof(path))
+    assert bench.dump.target.path == str(tmp_path / "out")
+    bench.ioctl(abi.RELEASE)
+
+
+def test_init_with_a_pointer_that_is_not_readable(bench: Bench) -> None:
+    refused(errno.EFAULT, lambda: bench.ioctl(abi.INIT, argument=8))
+    assert "cannot read the target's path at 0x8" in bench.read("control/error")
+
+
+def test_init_with_a_path_that_has_no_end(bench: Bench) -> None:
+    path = ctypes.create_string_buffer(b"/" * (abi.PATH_MAX + 1))
+    refused(errno.ENAMETOOLONG, lambda: bench.ioctl(abi.INIT, argument=ctypes.addressof(path)))
+    payload = bytearray(bytes(abi.Init(version=abi.VERSION)))
+    at = abi.Init.path.offset
+    payload[at : at + abi.PATH_MAX] = b"/" * abi.PATH_MAX
+    refused(errno.ENAMETOOLONG, lambda: bench.ioctl(abi.INIT_TYPED, payload=bytes(payload)))
+
+
+def test_init_without_a_target_is_refused(bench: Bench) -> None:
+    refused(errno.EINVAL, lambda: bench.ioctl(abi.INIT))
+    assert "no target is set" in bench.read("control/error")
+
+
+def test_type_none_is_a_dump_in_memory(bench: Bench) -> None:
+    bench.write("control/type", "none")
+    bench.write("control/state", "1")
+    assert bench.dump.target is None
+    assert bench.state is State.INIT
+
+
+def test_type_demands_a_kind_of_target(bench: Bench, tmp_path: Path) -> None:
+    bench.write("control/type", "memdump")
+    bench.write("control/output", str(tmp_path / "out"))
+    refused(errno.EINVAL, lambda: bench.write("control/state", "1"))
+    assert "control/type is memdump" in bench.read("control/error")
+    assert not (tmp_path / "out").exists()
+
+
+def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
+    bench.write("control/policy", "fail")
+    bench.write("control/sweep_rate", "1MiB")
+    bench.init(policy=abi.Policy.SPILL, granule_size=16384, stall_deadline_ns=1_500_000_000)
+    taken = bench.dump.settings
+    assert (taken.policy, taken.granule, taken.stall_deadline) == ("spill", 16384, 1.5)
+    assert taken.sweep_rate == 1 << 20
+    assert bench.read("control/policy") == "fail\n"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"policy": 9}, {"format": 3}, {"arming": 77}, {"granule_size": 5000}, {"reserved0": 1}],
+)
+def test_typed_init_refuses_values_out_of_range(bench: Bench, members: dict[str, int]) -> None:
+    refused(errno.EINVAL, lambda: bench.init(**members))
+    assert bench.state is State.UNDEFINED
+
+
+def test_another_version_of_the_interface_is_refused(bench: Bench) -> None:
+    refused(errno.EPROTO, lambda: bench.ioctl(abi.INIT_TYPED, payload=bytes(abi.Init(version=2))))
+    refused(errno.EPROTO, lambda: bench.ioctl(abi.SWEEP_TYPED, payload=bytes(abi.Sweep())))
+
+
+def test_an_unknown_flag_is_refused(bench: Bench) -> None:
+    refused(errno.EINVAL, lambda: bench.init(InitFlag(0x80)))
+    wrong = abi.Sweep(version=abi.VERSION, flags=2)
+    refused(errno.EINVAL, lambda: bench.ioctl(abi.SWEEP_TYPED, payload=bytes(wrong)))
+
+
+def test_status_tells_state_and_failure(bench: Bench) -> None:
+    bench.init(policy=abi.Policy.FAIL)
+    bench.dump.now.failure = Failure(1, errno.EIO, 5)
+    status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
+    assert status.version == abi.VERSION
+    assert status.state == State.INIT
+    assert status.policy == abi.Policy.FAIL
+    assert status.bytes_total == 16 * PAGE_SIZE
+    assert (status.failure.error, status.failure.pfn) == (errno.EIO, 5)
+
+
+# ------------------------------------------------------------------------ rights
+
+
+def test_only_root_and_the_owner_may_control(bench: Bench) -> None:
+    bench.control.access = Access(owner=4242)
+    stranger = Caller(4243, 4243, threading.get_native_id())
+    refused(errno.EACCES, lambda: bench.control.ioctl(abi.RELEASE, 0, b"", stranger, 1))
+    refused(errno.EACCES, lambda: bench.control.write("control/policy", b"fail", stranger))
+    for uid in (0, 4242):
+        bench.control.ioctl(abi.RELEASE, 0, b"", Caller(uid, 0, 0), 1)
+
+
+def test_a_group_may_control_when_the_host_says_so(bench: Bench) -> None:
+    tid = threading.get_native_id()
+    mine = Access(owner=4242, group=os.getegid())
+    mine.check(Caller(os.geteuid(), os.getegid(), tid))
+    foreign = Access(owner=4242, group=54321)
+    # This task is in no such group; and who claims another user's name is not believed.
+    if os.geteuid() != 0:
+        refused(errno.EACCES, lambda: foreign.check(Caller(os.geteuid(), 0, tid)))
+    refused(errno.EACCES, lambda: mine.check(Caller(77, os.getegid(), tid)))
+
+
+def test_a_caller_that_lies_about_itself_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """The helper compares the ids that FUSE gave with what the task is."""
+    bench.caller = Caller(0, 54321, threading.get_native_id())
+    path = os.fsencode(tmp_path / "out")
+    refused(errno.EPERM, lambda: bench.init(InitFlag(0), path=path))
+
+
+def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> None:
+    bench.caller = Caller(0, 0, 0)
+    refused(errno.EPERM, lambda: bench.init(InitFlag(0), path=b"/tmp/x"))
+    refused(errno.EPERM, lambda: bench.ioctl(abi.INIT, argument=4096))
+    bench.init()
+
+
+# ---------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "shown"),
+    [
+        ("output", "/dev/loop7", "/dev/loop7"),
+        ("buffer_size", "16384", "16384"),
+        ("buffer_size", "1000", "1024"),
+        ("buffer_size", "1MiB", "256"),
+        ("consistent", "0", "0"),
+        ("type", "filedump", "filedump"),
+        ("use_interrupt", "1", "1"),
+        ("format", "raw", "raw"),
+        ("policy", "spill", "spill"),
+        ("arming", "mprotect", "mprotect"),
+        ("granule", "16K", "16384"),
+        ("granule", "0", "0"),
+        ("sweep_rate", "100MiB", "104857600"),
+        ("spill_limit", "1GiB", "1073741824"),
+        ("stall_deadline", "0.5", "0.5"),
+        ("force", "1", "1"),
+        ("sidecar", "/tmp/x.ldfs", "/tmp/x.ldfs"),
+    ],
+)
+def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown: str) -> None:
+    bench.write(f"control/{name}", written + "\n")
+    assert bench.read(f"control/{name}").splitlines()[0] == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("buffer_size", "0"),
+        ("buffer_size", "-1"),
+        ("consistent", "2"),
+        ("type", "disk"),
+        ("use_interrupt", "yes"),
+        ("format", "kdump"),
+        ("policy", ""),
+        ("arming", "SWAP"),
+        ("granule", "5000"),
+        ("granule", "2048"),
+        ("sweep_rate", "fast"),
+        ("stall_deadline", "0"),
+        ("stall_deadline", "nan"),
+        ("stall_deadline", "inf"),
+        ("force", "true"),
+        ("output", "a\0b"),
+        ("output", "/" * 4096),
+    ],
+)
+def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, value: str) -> None:
+    before = bench.read(f"control/{name}")
+    refused(errno.EINVAL, lambda: bench.write(f"control/{name}", value))
+    assert bench.read(f"control/{name}") == before
+    assert bench.read("control/error").startswith(f"control/{name}: ")
+
+
+def test_settings_are_fixed_while_there_is_a_dump(bench: Bench) -> None:
+    bench.init()
+    refused(errno.EBUSY, lambda: bench.write("control/policy", "fail"))
+    bench.ioctl(abi.RELEASE)
+    bench.write("control/policy", "fail")
+
+
+def test_consistent_is_the_policy_in_suses_words(bench: Bench) -> None:
+    bench.write("control/consistent", "0")
+    assert bench.read("control/policy") == "fail\n"
+    bench.write("control/consistent", "1")
+    assert bench.read("control/policy") == "block\n"
+    bench.write("control/policy", "spill")
+    bench.write("control/consistent", "1")
+    assert bench.read("control/policy") == "spill\n"
+
+
+def test_force_is_for_one_dump(bench: Bench) -> None:
+    bench.write("control/force", "1")
+    bench.init()
+    assert bench.dump.settings.force is True
+    assert bench.read("control/force") == "0\n"
+
+
+def test_what_cannot_be_written(bench: Bench) -> None:
+    for name in ("control/failed", "control/error", "mem", "livedump", "stats.json", "nothing"):
+        refused(errno.EACCES, lambda name=name: bench.write(name, "1"))  # type: ignore[misc]
+
+
+def test_failed_counts_pages(bench: Bench) -> None:
+    bench.dump.now.lost = 3
+    assert bench.read("control/failed") == "12\n"
+
+
+# ----------------------------------------------------------------------- reports
+
+
+def test_every_name_can_be_read(bench: Bench) -> None:
+    for name in bench.control.names():
+        if name != "mem":
+            assert isinstance(bench.control.read(name, bench.caller), bytes), name
+
+
+def test_a_name_that_is_not_there(bench: Bench) -> None:
+    refused(errno.ENOENT, lambda: bench.read("control/nothing"))
+
+
+def test_the_status_line_is_one_line(bench: Bench) -> None:
+    line = bench.read("livedump")
+    assert line.startswith("state=UNDEFINED verdict=- done=0 total=65536 lost=0")
+    assert line.count("\n") == 1
+
+
+def test_registers_as_text_and_json(bench: Bench) -> None:
+    assert "rip      0x0000000000001000\n" in bench.read("machine/registers")
+    found = json.loads(bench.read("machine/registers.json"))
+    assert found == {"live": [{"rip": 0x1000, "rsp": 2**64 - 8}], "snapshot": None}
+
+
+def test_map_names_first_and_last_byte(bench: Bench) -> None:
+    lines = bench.read("machine/map").splitlines()
+    assert lines[0] == "0000000000001000-0000000000002fff arena 0x0"
+    assert lines[1] == "0000000000005000-0000000000005fff arena 0x2000"
+
+
+def test_each_task_reads_its_own_error(bench: Bench) -> None:
+    refused(errno.EINVAL, lambda: bench.write("control/policy", "nonsense"))
+    other = Caller(os.geteuid(), os.getegid(), bench.caller.tid + 1)
+    with pytest.raises(OSError):
+        bench.control.write("control/format", b"wrong", other)
+    assert "nonsense" in bench.read("control/error")
+    assert "wrong" in bench.control.read("control/error", other).decode()
+    anybody = Caller(os.geteuid(), os.getegid(), bench.caller.tid + 2)
+    assert "wrong" in bench.control.read("control/error", anybody).decode()
+
+
+def test_an_error_in_the_core_without_errno_is_eio(bench: Bench) -> None:
+    def fail() -> None:
+        raise TargetError("no errno here")
+
+    bench.dump.in_init = fail
+    refused(errno.EIO, bench.init)
+    assert bench.read("control/error") == "no errno here\n"
+
+
+# ------------------------------------------------------------------------ memory
+
+
+def test_live_memory_by_physical_address(bench: Bench) -> None:
+    memory = bench.control.read_memory(0, 100 * PAGE_SIZE)
+    pages = [memory[at] for at in range(0, len(memory), PAGE_SIZE)]
+    # Pages 0, 3 and 4 are in no range: zeros. Arena page 0 is full of zeros too.
+    assert pages == [0, 0, 1, 0, 0, 2]
+    assert bench.control.size("mem") == len(memory) == 6 * PAGE_SIZE
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4095, 4096, 8191, 12287, 12288, 20479, 20480, 24575])
+@pytest.mark.parametrize("length", [0, 1, 2, 4096, 9000, 30000])
+def test_any_part_of_live_memory_is_that_part(bench: Bench, offset: int, length: int) -> None:
+    whole = bench.control.read_memory(0, 6 * PAGE_SIZE)
+    assert bench.control.read_memory(offset, length) == whole[offset : offset + length]
+
+
+def test_behind_the_end_there_is_nothing(bench: Bench) -> None:
+    assert bench.control.read_memory(6 * PAGE_SIZE, 10) == b""
+    assert bench.control.read_memory(2**62, 10) == b""

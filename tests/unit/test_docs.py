@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The documents and the program say the same: commands, options, links, make targets."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import configparser
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import livedumpfs
+from livedumpfs import abi
+from livedumpfs.cli.main import build_parser
+from livedumpfs.control import settings
+
+TOP = Path(__file__).resolve().parents[2]
+CLI = TOP / "docs" / "cli.md"
+CONTROL = TOP / "docs" / "control.md"
+DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
+ANYWHERE = {"-h", "--help", "--version"}
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Every command with its own parser, aliases too."""
+    for action in build_parser()._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    raise AssertionError("the parser has no commands")
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    return {text for action in parser._actions for text in action.option_strings}
+
+
+def sections() -> dict[str, str]:
+    """Command -> its section of docs/cli.md."""
+    parts = re.split(r"^## livedump (\S+)$", CLI.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def written_options(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*(?![\w-])", " ".join(code_spans(text))))
+
+
+def code_spans(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def shell_lines(path: Path) -> list[str]:
+    """What is typed in a document's terminal sessions."""
+    lines: list[str] = []
+    for block in re.findall(r"^```console\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        lines += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    return lines
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z-]*):", (TOP / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_every_command_has_its_section_and_no_other_is_there() -> None:
+    assert set(sections()) == set(commands())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_option_is_documented_and_exists(name: str) -> None:
+    real = options(commands()[name]) - ANYWHERE
+    assert written_options(sections()[name]) - ANYWHERE == real
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_and_option_has_help(name: str) -> None:
+    parser = commands()[name]
+    assert parser.description
+    assert all(action.help for action in parser._actions)
+    parser.format_help()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{path.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in slugs, f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_commands_in_terminal_sessions_are_right(path: Path) -> None:
+    """`livedump` lines parse, `make` lines name targets that the Makefile has."""
+    for line in shell_lines(path):
+        words = [w for w in shlex.split(line, comments=True) if w != "&"]
+        if words[0] == "sudo":
+            del words[0]
+        if words[0].split("/")[-1] == "livedump":
+            build_parser().parse_args(words[1:])
+        elif words[0] == "make":
+            named = {w for w in words[1:] if "=" not in w}
+            assert named <= make_targets(), line
+
+
+def test_the_readme_shows_a_session() -> None:
+    """Its first screen has the two commands and what they print."""
+    first_screen = "\n".join((TOP / "README.md").read_text().splitlines()[:60])
+    assert "$ livedump host" in first_screen
+    assert "$ livedump dump" in first_screen
+    assert "consistent" in first_screen
+
+
+def test_every_control_file_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (?:SUSE|ours) \|", CONTROL.read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted({*settings.names(), "state", "failed", "error"})
+
+
+def test_ioctl_numbers_are_those_of_the_program() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z_]+)[^|]*\| (0x\w+|`_IO\w+\(0xff, 0x\w+\)`)", CONTROL.read_text(), re.M
+    )
+    assert len(rows) == 7
+    for name, number in rows:
+        command = getattr(abi, name)
+        if number.startswith("0x"):
+            assert int(number, 16) == command
+        else:
+            assert int(re.findall(r"0x\w+", number)[1], 16) == command & 0xFF
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_python_examples_compile_and_import_what_there_is(path: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(block, path.name)):
+            if isinstance(node, ast.ImportFrom) and node.module == "livedumpfs":
+                for alias in node.names:
+                    assert getattr(livedumpfs, alias.name)
+
+
+def test_pins_cover_what_setup_cfg_asks_for() -> None:
+    config = configparser.ConfigParser()
+    config.read(TOP / "setup.cfg")
+    asked = config["options"]["install_requires"].split("\n")
+    names = {re.split(r"[ <>=!]", line.strip())[0].lower() for line in asked if line.strip()}
+    pins = (TOP / "requirements.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower() for line in pins if "==" in line}
+    assert names <= pinned
+    assert all("==" in line or line.startswith("#") for line in pins)

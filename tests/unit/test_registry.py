@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running hosts: found while they live, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from livedumpfs import registry
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(registry, "SYSTEM_DIRECTORY", str(tmp_path / "system"))
+    return tmp_path / "livedumpfs"
+
+
+def write(directory: Path, name: str, **members: object) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    path.write_text(json.dumps(members))
+    return path
+
+
+def test_an_entry_is_found_until_it_is_removed(own_directory: Path) -> None:
+    path = registry.add("/mnt/x", "ledger")
+    assert path.parent == own_directory
+    assert [(one.pid, one.device) for one in registry.running()] == [
+        (os.getpid(), "/mnt/x/livedump")
+    ]
+    registry.remove(path)
+    registry.remove(path)
+    assert registry.running() == []
+
+
+def test_roots_hosts_are_found_too(tmp_path: Path) -> None:
+    start = registry.start_time(os.getpid())
+    write(
+        tmp_path / "system", "1.json",
+        pid=os.getpid(), start_time=start, mountpoint="/mnt/y", machine="ledger",
+    )  # fmt: skip
+    assert [one.mountpoint for one in registry.running()] == ["/mnt/y"]
+
+
+def test_a_later_process_of_the_same_pid_is_not_the_host(own_directory: Path) -> None:
+    write(own_directory, "1.json", pid=os.getpid(), start_time=1, mountpoint="/m", machine="x")
+    assert registry.running() == []
+    assert len(list(registry.entries())) == 1
+
+
+def test_a_zombie_is_dead(own_directory: Path) -> None:
+    process = subprocess.Popen(["true"])
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{process.pid}").exists()
+        assert registry.start_time(process.pid) is None
+    finally:
+        process.wait()
+    assert registry.start_time(process.pid) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"pid": 1}', '{"pid": 1, "more": 2}'])
+def test_what_makes_no_sense_is_skipped(own_directory: Path, text: str) -> None:
+    own_directory.mkdir()
+    (own_directory / "1.json").write_text(text)
+    assert list(registry.entries()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away: needs root")
+def test_another_users_entry_is_not_believed(own_directory: Path) -> None:
+    start = registry.start_time(os.getpid())
+    path = write(
+        own_directory, "1.json",
+        pid=os.getpid(), start_time=start, mountpoint="/m", machine="x",
+    )  # fmt: skip
+    assert len(registry.running()) == 1
+    os.chown(path, 65534, 65534)
+    assert registry.running() == []

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The shell scripts, on machines made of a few fake commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def fake(folder: Path, name: str, body: str) -> None:
+    """A command `name` that comes first on PATH."""
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o755)
+
+
+def run(
+    *words: str | Path, path: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **env}
+    if path:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    return subprocess.run(
+        [str(w) for w in words], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_setup_says_what_to_install_without_root(tmp_path: Path) -> None:
+    fake(tmp_path, "id", "echo 1000")
+    fake(tmp_path, "dpkg-query", 'for last; do :; done; [ "$last" = spin ] || echo -n installed')
+    result = run(TOP / "scripts/setup", "packages", path=tmp_path)
+    assert result.returncode == 1
+    assert "as root: apt-get install --no-install-recommends spin" in result.stderr
+
+
+def test_setup_installs_only_what_is_missing_as_root(tmp_path: Path) -> None:
+    fake(tmp_path, "id", "echo 0")
+    fake(tmp_path, "dpkg-query", 'for last; do :; done; [ "$last" = gdb ] || echo -n installed')
+    fake(tmp_path, "apt-get", f'echo "$@" >>{tmp_path}/calls')
+    result = run(TOP / "scripts/setup", "packages", path=tmp_path)
+    assert result.returncode == 0, result.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [c.split("=120 ")[1] for c in calls] == [
+        "update",
+        "install -y --no-install-recommends gdb",
+    ]
+
+
+def test_setup_reports_apt_that_fails(tmp_path: Path) -> None:
+    fake(tmp_path, "id", "echo 0")
+    fake(tmp_path, "dpkg-query", "exit 1")
+    fake(tmp_path, "apt-get", 'case "$*" in *install*) exit 100;; esac')
+    result = run(TOP / "scripts/setup", "packages", path=tmp_path)
+    assert result.returncode == 1
+    assert "livedump: error: apt-get could not install python3" in result.stderr
+
+
+def test_setup_refuses_an_old_python(tmp_path: Path) -> None:
+    """Neither the Python on PATH nor the system's is new enough: say so, make nothing."""
+    script = (TOP / "scripts/setup").read_text().replace("/usr/bin/python3", "python3")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/setup").write_text(script)
+    fake(tmp_path, "python3", "exit 1")
+    result = run("sh", tmp_path / "scripts/setup", "venv", tmp_path / "venv", path=tmp_path)
+    assert result.returncode == 1
+    assert "no Python 3.11 or newer" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("venv",), ("packages", "x"), ("other",)])
+def test_setup_usage(words: tuple[str, ...]) -> None:
+    result = run(TOP / "scripts/setup", *words)
+    assert result.returncode == 1
+    assert "usage: scripts/setup" in result.stderr
+
+
+def test_livedump_runs_on_the_python_it_is_told(tmp_path: Path) -> None:
+    result = run(TOP / "scripts/livedump", "--version", LIVEDUMP_PYTHON=sys.executable)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("livedump ")
+
+
+def test_livedump_installed_runs_on_the_python_beside_it(tmp_path: Path) -> None:
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    shutil.copy(TOP / "scripts/livedump", bin / "livedump")
+    fake(bin, "python3", 'echo "beside: $*"')
+    (tmp_path / "link").symlink_to(bin / "livedump")
+    result = run(tmp_path / "link", "status", LIVEDUMP_PYTHON="")
+    assert result.stdout == "beside: -P -m livedumpfs.cli status\n"
+
+
+def test_livedump_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise SystemExit('imported from here')\n")
+    result = subprocess.run(
+        [TOP / "scripts/livedump", "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "LIVEDUMP_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
