@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-HANDLER = ("fault_inside", "granule", "ring", "event", "io")
+HANDLER = ("fault_inside", "protect", "granule", "ring", "event", "io")
 """Files with functions that run in the handler."""
 OWNER_ONLY = {
     "ring": {"calloc", "free", "mmap", "munmap", "madvise"},
