@@ -4,10 +4,13 @@
 #   make test         all tests
 #   make lint         style and types
 #   make model        the protocol's model alone
+#   make exact        200 dumps in a row under full load, each compared byte for byte
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
+#   make bench-sweep  the sweep's rate beside plain pwrite
 #   make setup        only get and build what the others need
 #   make clean        remove what make made
 #
+# BENCH_TARGET=FILE is overwritten by bench-sweep.
 # VENV=DIR takes another virtual environment, ARGS=... goes on to pytest or the benchmark.
 
 VENV ?= .venv
@@ -21,7 +24,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model bench-pause setup packages guest clean
+.PHONY: all demo test lint model exact bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -56,8 +59,18 @@ lint: $(native)
 	$(python) -m ruff format --check
 	$(python) -m mypy
 
+exact: setup
+	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \
+		tests/integration/test_exactness.py $(ARGS)
+
 bench-pause: setup
 	$(python) bench/pause.py $(ARGS)
+
+BENCH_TARGET ?= build/bench-target
+
+bench-sweep: setup
+	$(python) bench/sweep.py $(BENCH_TARGET) $(ARGS)
+	@rm -f build/bench-target
 
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from livedumpfs._capi import CData, check, ffi, lib
+from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
@@ -64,7 +64,7 @@ class SavedArena(Protocol):
     def read_arena(self, offset: int, length: int) -> bytes: ...
 
 
-class Arena:
+class Arena(Closing):
     """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
 
     Arrays made by `array` are ordinary numpy arrays over the live view; they keep the memory alive,
@@ -209,17 +209,6 @@ class Arena:
         self._handle = None
         self._arrays = {}
         self.live = np.zeros(0, dtype=np.uint8)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @classmethod
     def load(cls, dump: SavedArena) -> Self:

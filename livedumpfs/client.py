@@ -15,11 +15,11 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from livedumpfs import abi, registry
 from livedumpfs.abi import Arming, Format, InitFlag, Policy, State, SweepFlag, Verdict
+from livedumpfs.closing import Closing
 from livedumpfs.errors import (
     HostError,
     LivedumpError,
@@ -113,7 +113,7 @@ def find_device(device: str | None = None) -> str:
     )
 
 
-class Client:
+class Client(Closing):
     """An open livedump file. Closing it releases a dump that was initialised with release_on_close.
 
     Each method raises a LivedumpError with the host's own sentence and errno.
@@ -130,17 +130,6 @@ class Client:
         except OSError as error:
             self.close()
             raise _unreachable(self.device, error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close; harmless when done twice."""

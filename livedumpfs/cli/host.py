@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import grp
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,22 @@ def add_commands(commands: Commands) -> None:
         "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
     )
     parser.add_argument(
-        "--allow-other", action="store_true", help="let other users use the mount too"
+        "--allow-other", action="store_true", help="let root into the mount of another user"
     )
+    parser.add_argument(
+        "--group",
+        type=group_id,
+        metavar="GROUP",
+        help="let the members of this group use the mount too",
+    )
+
+
+def group_id(text: str) -> int:
+    """The number of a group, given by name or number."""
+    try:
+        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"no such group: {text!r}") from None
 
 
 def run_host(args: argparse.Namespace) -> int:
@@ -78,7 +93,7 @@ def run_host(args: argparse.Namespace) -> int:
         rate=IDLE_RATE if args.idle else 0,
     )
     with mount_directory(args.mount) as directory:
-        host = Host(machine, directory, allow_other=args.allow_other)
+        host = Host(machine, directory, allow_other=args.allow_other, group=args.group)
 
         def announce() -> None:
             machine.wait_ready()

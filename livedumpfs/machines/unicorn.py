@@ -16,10 +16,11 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from livedumpfs._capi import CData, check, ffi, lib
 from livedumpfs.arena import Arena
+from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import boot
 from livedumpfs.machines.image import EM_X86_64, GuestImage
@@ -103,7 +104,7 @@ def memory_map_of(ram_size: int, low_ram: int = LOW_RAM) -> tuple[PhysicalRange,
     )
 
 
-class UnicornMachine:
+class UnicornMachine(Closing):
     """x86-64 vCPUs on an arena of their own. A context manager that starts it and closes it.
 
     ram_size: bytes or "512MiB", at least 4 MiB. vcpus: 1 to 4. guest: an ELF64 program
@@ -198,17 +199,9 @@ class UnicornMachine:
 
     # ------------------------------------------------------------------ life
 
-    def __enter__(self) -> UnicornMachine:
+    def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Let the vCPUs run. MachineError: started before (EBUSY), or no thread (EAGAIN)."""

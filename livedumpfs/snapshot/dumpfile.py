@@ -6,13 +6,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from livedumpfs.closing import Closing
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, superblock, table
 from livedumpfs.formats.plan import MemoryRange
@@ -32,7 +32,7 @@ _SAMPLES: Final = 8
 _SAMPLE_GRANULE: Final = 4 << 20
 
 
-class DumpFile:
+class DumpFile(Closing):
     """A dump, open for reading. Any number of threads may read; close it once.
 
     Memory that the dump does not have - lost, or never saved - reads as OSError EIO.
@@ -61,17 +61,6 @@ class DumpFile:
         self.arrays: tuple[DumpArray, ...] = layout.parse_arrays(self.meta, block.arena_size)
         self.entries, self.bad_blocks = layout.read_table(book, block)
         self._starts = [e.arena_offset for e in self.extents]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the files; harmless when done twice."""

@@ -49,7 +49,10 @@ def describes(path: str, target: int) -> bool:
     inode and its size, and was written last."""
     status = os.fstat(target)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Looked at first: opening some devices has effects of its own.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

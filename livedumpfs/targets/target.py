@@ -11,9 +11,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
+from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
 from livedumpfs.targets import sidecar as sidecars
@@ -40,7 +40,7 @@ class Kind(enum.Enum):
     FILE = "regular file"
 
 
-class Target:
+class Target(Closing):
     """An open target. Owns `fd`; offsets and sizes in bytes. Not for several threads at once,
     except pread and pwrite.
 
@@ -64,17 +64,6 @@ class Target:
         """True when what was never written reads as zeros: for ldfs_dump_config."""
         self._claim: int | None = None
         self._directory_synced = not created
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Target {self.path} ({self.kind.value})>"

@@ -169,7 +169,7 @@ def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench) -> None:
     assert counters.drained_ns - counters.sweep_start_ns > 0
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 if DUMPS < 100 else 3600)
 def test_many_dumps_in_a_row(tmp_path: Path) -> None:
     machine = UnicornMachine(256 * MIB, 2)
     bench = Bench(machine, tmp_path / "dump")
