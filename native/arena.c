@@ -325,12 +325,18 @@ int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t le
 
 int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
+	sigset_t all, before;
 	ldfs_dump *d;
 
 	if (!in_range(a, offset, length))
 		return -EINVAL;
 	if (length == 0)
 		return 0;
+	/* As in the handler: a program's own signal handler on this thread that stored to a granule
+	 * whose claim we hold would wait for ever. */
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	ldfs_fault_enter(a);
 	d = load_seq(&a->dump);
 	if (d) {
@@ -340,6 +346,7 @@ int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 			ldfs_fault_make_writable(d, g);
 	}
 	ldfs_fault_leave(a);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return 0;
 }
 
