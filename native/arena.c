@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -234,7 +235,7 @@ static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Existing pages only: a hole that is punched meanwhile costs one page. */
+/* Existing pages only. What is punched meanwhile may come back as zeros: memory lost, never data. */
 static int populate(const ldfs_arena *a, uint8_t *view)
 {
 	uint64_t start, end = 0;
@@ -323,54 +324,81 @@ int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t le
 	return ldfs_read_all(a->memfd, buf, length, offset);
 }
 
+/*
+ * Save the granules of a range that are armed, and stay counted in as a handler: no START arms until
+ * ldfs_fault_leave. A START that is at work just now is waited for, uncounted.
+ */
+static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	ldfs_dump *d;
+
+	for (;;) {
+		ldfs_fault_enter(a);
+		d = load_seq(&a->dump);
+		if (!d)
+			return;
+		if (load_seq(&d->phase) != LDFS_PHASE_READY)
+			break;
+		ldfs_fault_leave(a);
+		sched_yield();
+	}
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+		ldfs_fault_make_writable(d, g);
+}
+
+/*
+ * As in the handler: a program's own signal handler on this thread that stored to a granule whose claim
+ * we hold would wait for ever.
+ */
+static void block_signals(sigset_t *before)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
 int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
-	sigset_t all, before;
-	ldfs_dump *d;
+	sigset_t before;
 
 	if (!in_range(a, offset, length))
 		return -EINVAL;
 	if (length == 0)
 		return 0;
-	/* As in the handler: a program's own signal handler on this thread that stored to a granule
-	 * whose claim we hold would wait for ever. */
-	sigfillset(&all);
-	sigdelset(&all, SIGSEGV);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	ldfs_fault_enter(a);
-	d = load_seq(&a->dump);
-	if (d) {
-		uint32_t last = ldfs_granule_of(d, offset + length - 1);
-
-		for (uint32_t g = ldfs_granule_of(d, offset); g <= last; g++)
-			ldfs_fault_make_writable(d, g);
-	}
+	block_signals(&before);
+	enter_and_save(a, offset, length);
 	ldfs_fault_leave(a);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return 0;
 }
 
+/* From now on no granule of the range counts as full, whatever find_full has seen of it. */
+static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
+{
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+		store_seq(&d->full[g], GRANULE_PUNCHED);
+}
+
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
 	ldfs_dump *owner;
+	sigset_t before;
 	int rc;
 
 	if (!in_range(a, offset, length) || offset % LDFS_PAGE_SIZE || length % LDFS_PAGE_SIZE)
 		return -EINVAL;
-	rc = ldfs_arena_writable(a, offset, length);
-	if (rc || length == 0)
-		return rc;
-	ldfs_fault_enter(a); /* keeps the dump from being freed */
-	owner = load_seq(&a->owner);
-	if (owner) {
-		uint32_t last = ldfs_granule_of(owner, offset + length - 1);
-
-		for (uint32_t g = ldfs_granule_of(owner, offset); g <= last; g++)
-			store_relaxed(&owner->full[g], 0);
-	}
-	if (fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-		      (off_t)length))
-		rc = -errno;
+	if (length == 0)
+		return 0;
+	block_signals(&before);
+	enter_and_save(a, offset, length);
+	owner = load_seq(&a->owner); /* not freed while we are counted in */
+	if (owner)
+		mark_punched(owner, offset, length);
+	rc = fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		       (off_t)length) ? -errno : 0;
 	ldfs_fault_leave(a);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }

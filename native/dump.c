@@ -5,6 +5,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +95,14 @@ uint64_t ldfs_granule_default(uint64_t arena_size)
 	return size;
 }
 
+/* Not over a discard's mark: it may punch what was just seen as data. */
+static void mark_full(ldfs_dump *d, uint32_t g)
+{
+	uint8_t unknown = 0;
+
+	cas_seq(&d->full[g], &unknown, GRANULE_FULL);
+}
+
 /* Mark the granules that have no hole now: only those may be read through a view by the handler. */
 static int find_full(ldfs_dump *d)
 {
@@ -104,7 +114,7 @@ static int find_full(ldfs_dump *d)
 
 		while (g < d->granules &&
 		       ldfs_granule_start(d, g) + ldfs_granule_length(d, g) <= end)
-			store_relaxed(&d->full[g++], 1);
+			mark_full(d, g++);
 	}
 	return error;
 }
@@ -123,7 +133,7 @@ static int make_granules(ldfs_dump *d)
 		return -ENOMEM;
 	store_seq(&d->remaining, d->granules);
 	d->islands_most = (int64_t)(map_room() / 2);
-	return find_full(d);
+	return 0;
 }
 
 /* ---------------------------------------------------------------------- INIT */
@@ -142,7 +152,8 @@ static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t
 /* More slots than granules are never used. */
 static uint64_t slots_for(const ldfs_dump *d, uint64_t bytes)
 {
-	uint64_t slots = (bytes + (1ULL << d->granule_shift) - 1) >> d->granule_shift;
+	uint64_t part = bytes & ((1ULL << d->granule_shift) - 1);
+	uint64_t slots = (bytes >> d->granule_shift) + (part != 0);
 
 	return slots > d->granules ? d->granules : slots;
 }
@@ -202,7 +213,7 @@ static void join_threads(ldfs_dump *d)
 
 static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 {
-	int rc = make_granules(d);
+	int rc = find_full(d);
 
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
@@ -254,7 +265,7 @@ static ldfs_dump *new_dump(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gr
 	d->target.fd = d->table.fd = d->reference_fd = -1;
 	d->phase = LDFS_PHASE_READY;
 	if (c->reference_fd >= 0)
-		d->reference_fd = dup(c->reference_fd);
+		d->reference_fd = fcntl(c->reference_fd, F_DUPFD_CLOEXEC, 3);
 	return d;
 }
 
@@ -281,6 +292,12 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 	d = new_dump(a, config, granule);
 	if (!d)
 		return -ENOMEM;
+	/* Before others can find it as the arena's owner. */
+	rc = make_granules(d);
+	if (rc) {
+		free_dump(d);
+		return rc;
+	}
 	if (!cas_seq(&a->owner, &none, d)) {
 		free_dump(d);
 		return -EBUSY;
@@ -326,9 +343,11 @@ static int copy_reference(ldfs_dump *d)
 	return rc;
 }
 
+/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left. */
 static void disarm(ldfs_dump *d)
 {
-	ldfs_arena_unprotect_all(d->arena);
+	while (ldfs_arena_unprotect_all(d->arena))
+		usleep(1000);
 	store_seq(&d->arena->dump, NULL);
 }
 
@@ -336,8 +355,11 @@ static int arm(ldfs_dump *d)
 {
 	int rc;
 
-	/* Before the first fault can come. */
+	/* Before the first fault can come. Whoever saw no dump and is still at it - a discard between
+	 * its save and its punch - ends before anything is armed. */
 	store_seq(&d->arena->dump, d);
+	while (ldfs_fault_inside(d->arena))
+		sched_yield();
 	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena) : ldfs_arena_protect(d->arena);
 	if (rc)
 		disarm(d); /* mprotect may have done a part of it */
@@ -438,17 +460,20 @@ static int wait_answer(const ldfs_dump *d)
 int ldfs_dump_wait(ldfs_dump *d, uint64_t timeout_ns)
 {
 	uint64_t deadline_ns = ldfs_deadline(timeout_ns);
+	int rc;
 
+	add_seq(&d->readers, 1); /* so that RELEASE waits until we are out of it */
 	for (;;) {
 		uint32_t seen = ldfs_event_prepare(&d->progress);
-		int rc = wait_answer(d);
 
-		if (rc != -ETIMEDOUT || ldfs_now_ns() >= deadline_ns) {
-			ldfs_event_cancel(&d->progress);
-			return rc;
-		}
+		rc = wait_answer(d);
+		if (rc != -ETIMEDOUT || ldfs_now_ns() >= deadline_ns)
+			break;
 		ldfs_event_wait(&d->progress, seen, deadline_ns);
 	}
+	ldfs_event_cancel(&d->progress);
+	sub_seq(&d->readers, 1);
+	return rc;
 }
 
 /* -------------------------------------------------------------------- RELEASE */

@@ -39,6 +39,13 @@ static bool may_wait(const ldfs_dump *d)
 	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
 }
 
+static bool needs_slot(const ldfs_dump *d, uint32_t g)
+{
+	uint8_t s = ldfs_state(d, g);
+
+	return s == LDFS_G_ARMED || s == LDFS_G_SWEEPING;
+}
+
 static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
 {
 	uint64_t before = ldfs_now_ns();
@@ -50,9 +57,9 @@ static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
 	ldfs_event_notify(&d->ring.low);
 	seen = ldfs_event_prepare(&d->ring.freed);
 	if (load_seq(&d->ring.free) & UINT32_MAX || !may_wait(d) || ldfs_released(d) ||
-	    (ldfs_state(d, g) != LDFS_G_ARMED && ldfs_state(d, g) != LDFS_G_SWEEPING)) {
+	    !needs_slot(d, g)) {
 		ldfs_event_cancel(&d->ring.freed);
-	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns)) {
+	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns) && needs_slot(d, g)) {
 		ldfs_fail(d, LDFS_OP_WAIT_SLOT, ETIMEDOUT,
 			  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 		ldfs_give_up(d);
@@ -80,7 +87,7 @@ static bool copy_granule(ldfs_dump *d, uint32_t g, uint8_t *to)
 	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
 	int rc;
 
-	if (load_relaxed(&d->full[g])) {
+	if (ldfs_granule_full(d, g)) {
 		memcpy(to, d->arena->observer + start, length);
 		return true;
 	}
@@ -100,6 +107,8 @@ static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 	d->ring.slots[slot].granule = g;
 	ldfs_step_publish(d, g, slot, stolen);
 	ldfs_ring_put(&d->ring, slot);
+	/* Somebody who found no slot may wait for one for this very granule. */
+	ldfs_event_notify(&d->ring.freed);
 }
 
 /* ------------------------------------------------------------- make safe */
@@ -132,9 +141,10 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 		case SLOT_LOOK_AGAIN:
 			continue;
 		case SLOT_NONE:
-			if (ldfs_step_lose(d, g))
-				return;
-			continue;
+			if (!ldfs_step_lose(d, g))
+				continue;
+			ldfs_event_notify(&d->ring.freed);
+			return;
 		case SLOT_TAKEN:
 			break;
 		}

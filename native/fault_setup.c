@@ -23,6 +23,7 @@ _Atomic uint64_t ldfs_fault_chained;
 
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned arenas; /* under setup_lock */
+static bool stranded;   /* under setup_lock: ours could not be taken out, somebody sat on top */
 
 static int install(void)
 {
@@ -32,10 +33,16 @@ static int install(void)
 
 	if (ldfs_fault_verify() == 0)
 		return 0; /* a previous removal found somebody on top, who has left since */
+	/*
+	 * Somebody who is on top of a handler of ours chains to us: to take him for the one before us
+	 * would make a ring. What was before us the first time is still right.
+	 */
 	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
 	sigfillset(&act.sa_mask);
 	/* Known before it is installed: the first fault may come at once. */
-	if (sigaction(SIGSEGV, NULL, &ldfs_fault_previous) || sigaction(SIGSEGV, &act, NULL))
+	if (!stranded && sigaction(SIGSEGV, NULL, &ldfs_fault_previous))
+		return -errno;
+	if (sigaction(SIGSEGV, &act, NULL))
 		return -errno;
 	if (sigaction(SIGSEGV, NULL, &now))
 		return -errno;
@@ -44,7 +51,8 @@ static int install(void)
 
 static void uninstall(void)
 {
-	if (ldfs_fault_verify() == 0)
+	stranded = ldfs_fault_verify() != 0;
+	if (!stranded)
 		sigaction(SIGSEGV, &ldfs_fault_previous, NULL);
 }
 
@@ -102,9 +110,9 @@ void ldfs_fault_unregister(ldfs_arena *a)
 	/* Range first: a handler that counts in after this finds nothing. Then those inside leave. */
 	store_seq(&slot->start, UINTPTR_MAX);
 	store_seq(&slot->end, 0);
+	store_seq(&slot->arena, NULL);
 	while (load_seq(&slot->inside))
 		usleep(50);
-	store_seq(&slot->arena, NULL);
 	if (--arenas == 0)
 		uninstall();
 	pthread_mutex_unlock(&setup_lock);
@@ -145,18 +153,41 @@ static uint64_t blocked_signals(const char *name)
 	return mask;
 }
 
+/* Tasks that are in our handler now: they block everything that can be blocked. */
+static uint32_t handlers_inside(void)
+{
+	uint32_t used = load_seq(&ldfs_fault_slots_used), sum = 0;
+
+	for (uint32_t i = 0; i < used; i++)
+		sum += load_seq(&ldfs_fault_slots[i].inside);
+	return sum;
+}
+
+static bool blocks_everything(uint64_t mask)
+{
+	/* SIGKILL, SIGSTOP, and the two that libc keeps for itself cannot be. */
+	return (mask | 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1) | 3ULL << 31) == UINT64_MAX;
+}
+
 int ldfs_fault_blocked_task(void)
 {
 	DIR *dir = opendir("/proc/self/task");
+	uint32_t tolerated = handlers_inside(); /* e.g. a vCPU of another arena waits for a slot */
 	struct dirent *entry;
 	int found = 0;
 
 	if (!dir)
 		return -errno;
-	while (!found && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' &&
-		    blocked_signals(entry->d_name) & 1ULL << (SIGSEGV - 1))
+	while (!found && (entry = readdir(dir))) {
+		uint64_t mask = entry->d_name[0] == '.' ? 0 : blocked_signals(entry->d_name);
+
+		if (!(mask & 1ULL << (SIGSEGV - 1)))
+			continue;
+		if (tolerated && blocks_everything(mask))
+			tolerated--;
+		else
 			found = atoi(entry->d_name);
+	}
 	closedir(dir);
 	return found;
 }

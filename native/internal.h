@@ -18,6 +18,8 @@
 #include "ldfs.h"
 
 #define NO_SLOT UINT32_MAX
+#define GRANULE_FULL 1    /* in ldfs_dump.full; 0: may have holes */
+#define GRANULE_PUNCHED 2 /* had a hole made in it during this dump: never full again */
 #define CACHE_LINE 64
 
 /* ---------------------------------------------------------------- event.c
@@ -194,7 +196,7 @@ struct ldfs_dump {
 	/* per granule */
 	_Atomic uint8_t *state;
 	_Atomic uint8_t *writable; /* 1: made writable since START; never taken back */
-	_Atomic uint8_t *full;     /* 1: has no holes, so that reading it through a view allocates none */
+	_Atomic uint8_t *full;     /* GRANULE_FULL: no holes, reading it through a view allocates none */
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */
 	uint8_t *how;              /* the same */
@@ -279,6 +281,11 @@ bool ldfs_step_saved(ldfs_dump *d, uint32_t g, uint64_t checksum);
 bool ldfs_step_slot_lost(ldfs_dump *d, uint32_t g);
 bool ldfs_step_lose(ldfs_dump *d, uint32_t g);
 void ldfs_step_copy_lost(ldfs_dump *d, uint32_t g);
+static inline bool ldfs_granule_full(const ldfs_dump *d, uint32_t g)
+{
+	return load_seq(&d->full[g]) == GRANULE_FULL;
+}
+
 static inline uint8_t ldfs_state(const ldfs_dump *d, uint32_t g)
 {
 	return load_seq(&d->state[g]);

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* io.c - whole reads and writes at an offset: EINTR and short counts end here. All [signal]. */
+/*
+ * io.c - whole reads and writes at an offset: EINTR and short counts end here.
+ *
+ * ldfs_read_all is [signal], and calls the kernel directly: libc's pread is a cancellation point, and a
+ * thread that were cancelled in the handler would take its claim with it.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -11,7 +17,7 @@ int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at)
 	uint8_t *to = buf;
 
 	while (length > 0) {
-		ssize_t got = pread(fd, to, length, (off_t)at);
+		ssize_t got = syscall(SYS_pread64, fd, to, length, (off_t)at);
 
 		if (got < 0 && errno == EINTR)
 			continue;

@@ -49,7 +49,7 @@ static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
 static bool all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
 	for (uint32_t g = first; g < end; g++)
-		if (!load_relaxed(&d->full[g]))
+		if (!ldfs_granule_full(d, g))
 			return false;
 	return true;
 }
@@ -82,7 +82,7 @@ static uint8_t result_of(ldfs_dump *d, uint32_t g, uint64_t *checksum)
 	uint64_t data = start, data_end = start + length;
 	int rc = 0;
 
-	if (!load_relaxed(&d->full[g]) &&
+	if (!ldfs_granule_full(d, g) &&
 	    !ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc)
 		return LDFS_G_HOLE;
 	if (!rc && (data != start || data_end != start + length)) {
@@ -178,6 +178,14 @@ static void sweep_run(struct sweep *s, uint32_t first, uint32_t end)
 	s->swept += stop - start;
 }
 
+/* When `swept` bytes may be done at `rate` bytes a second; a day at the most, for absurd rates. */
+static uint64_t due_ns(uint64_t begun_ns, uint64_t swept, uint64_t rate)
+{
+	double ns = (double)swept * 1e9 / (double)rate;
+
+	return begun_ns + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
+}
+
 /* Sleep so that the bytes swept so far stay below the rate; in small steps, so that RELEASE is quick. */
 static void throttle(struct sweep *s)
 {
@@ -186,7 +194,7 @@ static void throttle(struct sweep *s)
 
 	if (!d->sweep_rate)
 		return;
-	due = s->begun_ns + (uint64_t)((double)s->swept * 1e9 / (double)d->sweep_rate);
+	due = due_ns(s->begun_ns, s->swept, d->sweep_rate);
 	while (!ldfs_released(d) && (now = ldfs_now_ns()) < due) {
 		uint64_t left = due - now;
 

@@ -126,9 +126,9 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 			run = length;
 		if (t->zero_range && fallocate(t->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 					       (off_t)at, (off_t)run)) {
-			if (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)
+			if (errno == EIO || errno == ENOSPC)
 				return -errno;
-			t->zero_range = false;
+			t->zero_range = false; /* cannot, or may not: written out it is */
 		}
 		if (!t->zero_range)
 			rc = write_zeros(t->fd, run, at);

@@ -141,3 +141,20 @@ arrays[1][:] = 3
 print(lives[0].read(0, MIB).count(1) == MIB, lives[0].counters().faults > 0)
 """)
     assert done.stdout == "[True, True, True]\nTrue True\n", done
+
+
+def test_a_handler_that_outlived_the_last_arena_makes_no_ring() -> None:
+    """faulthandler sits on top of ours when the last arena goes, and stays there: a new arena must not
+    take it for the handler before ours, or a real crash would go round for ever."""
+    done = run("""
+import gc
+arena = Arena(MIB)
+faulthandler.enable()
+arena.close(); gc.collect()
+arena = Arena(MIB); a = arena.array("u1", MIB); a[:] = 1
+live = armed(arena)
+a[0] = 2
+ctypes.string_at(0)
+""")
+    assert done.returncode == -signal.SIGSEGV, done
+    assert len(done.stderr) < 10_000

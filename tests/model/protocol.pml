@@ -413,7 +413,10 @@ inline publish(x)
 		:: else -> step_publish(x)
 		fi;
 		slot_push(slot)         /* only the writer can tell that this comes later in C */
-	}
+	};
+#ifndef BUG_NO_WAKE_PUBLISH
+	d_step { wake_slot_waiters() }  /* somebody may wait for a slot for this very granule */
+#endif
 }
 
 inline claim_or_steal(x)
@@ -443,7 +446,11 @@ inline wait_for_slot(x)
 	:: true
 #endif
 #ifdef DEADLINE
-	:: atomic { !slot_event[me] -> policy = FAIL; io_failed = 1; wake_slot_waiters() }
+	:: atomic { !slot_event[me] ->
+		if
+		:: TAKEABLE(state[x]) -> policy = FAIL; io_failed = 1; wake_slot_waiters()
+		:: else                 /* it needs no slot any more: nothing to give up for */
+		fi }
 #endif
 	fi;
 #ifdef BUG_WAKE_ONE
@@ -483,7 +490,7 @@ inline save(x)
 			:: slot == NONE && policy == FAIL ->
 				step_lose(x, won);
 				if
-				:: won -> break
+				:: won -> d_step { wake_slot_waiters() }; break
 				:: else
 				fi
 			:: slot == NONE && policy == BLOCK -> wait_for_slot(x)
