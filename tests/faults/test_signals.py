@@ -144,8 +144,8 @@ print(lives[0].read(0, MIB).count(1) == MIB, lives[0].counters().faults > 0)
 
 
 def test_a_handler_that_outlived_the_last_arena_makes_no_ring() -> None:
-    """faulthandler sits on top of ours when the last arena goes, and stays there: a new arena must not
-    take it for the handler before ours, or a real crash would go round for ever."""
+    """faulthandler sits on top of ours when the last arena goes, and stays there: a new arena must
+    not take it for the handler before ours, or a real crash would go round for ever."""
     done = run("""
 import gc
 arena = Arena(MIB)
