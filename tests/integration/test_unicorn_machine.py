@@ -603,10 +603,11 @@ def test_writes_all_of_its_share() -> None:
         wait_for(lambda: untouched() == 0, machine)
 
 
-@needs_ledger
-def test_verify_while_accounts_are_filled() -> None:
+def reports_while_filling() -> set[int]:
+    """Numbers of accounts in copies taken from the guest's first instruction to its first transfer;
+    each copy must be right, or say that there is no ledger yet."""
+    seen = set()
     with UnicornMachine(64 << 20, 2) as machine:
-        seen = set()
         for _ in range(2000):
             machine.quiesce(DEADLINE)
             report = verify_ledger(machine.read_physical, 64 << 20)
@@ -615,7 +616,13 @@ def test_verify_while_accounts_are_filled() -> None:
             seen.add(report.accounts)
             if report.transfers:
                 break
-        assert len(seen) > 1
+    return seen
+
+
+@needs_ledger
+def test_verify_while_accounts_are_filled() -> None:
+    """On busy cores the guest may be done before it is looked at for the first time: then another."""
+    assert any(len(reports_while_filling()) > 1 for _ in range(20))
 
 
 # ---------------------------------------------------------------------- debuggers
