@@ -22,7 +22,8 @@ import fuse
 
 from livedumpfs import abi
 from livedumpfs.control import Caller, Control
-from livedumpfs.control.control import DEVICE, MEMORY
+from livedumpfs.control.control import DEVICE, MEMORY, SNAPSHOT
+from livedumpfs.snapshot import OpenFile
 
 FILE_SYSTEM = "livedumpfs"
 
@@ -35,8 +36,10 @@ class Handle:
     """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
     gets halves of two answers."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: OpenFile | None = None) -> None:
         self.name = name
+        self.file = file
+        """Of snapshot/: bound to the dump that there was at the open."""
         self.content: bytes | None = None
 
 
@@ -136,9 +139,10 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
             name == DEVICE or self._control.writable(name)
         ):
             raise PermissionError(errno.EACCES, path)
+        file = self._control.open_snapshot(name) if name.startswith(SNAPSHOT) else None
         with self._lock:
             info.fh = next(self._numbers)
-            self._handles[info.fh] = Handle(name)
+            self._handles[info.fh] = Handle(name, file)
         info.direct_io = True
         return 0
 
@@ -152,6 +156,8 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
     def read(self, path: str, size: int, offset: int, info: Any) -> bytes:
         """From the start: what it is now. Further on: the rest of that."""
         handle = self._handles[info.fh]
+        if handle.file:
+            return handle.file.pread(offset, size)
         if handle.name == MEMORY:
             return self._control.read_memory(offset, size)
         content = handle.content
@@ -191,9 +197,12 @@ def _caller() -> Caller:
 
 
 def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
-    """Mount, and answer until it is unmounted. RuntimeError: libfuse could not mount."""
+    """Mount, and answer until it is unmounted. RuntimeError: libfuse could not mount.
+
+    The kernel keeps no names and sizes: snapshot/ comes and goes.
+    """
     options: dict[str, Any] = {"allow_other": True} if allow_other else {}
     fuse.FUSE(
         adapter, mountpoint, raw_fi=True, foreground=True, default_permissions=True,
-        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, **options,
+        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, entry_timeout=0, attr_timeout=0, **options,
     )  # fmt: skip

@@ -39,6 +39,13 @@ def share(text: str) -> float:
     return value
 
 
+def natural(text: str) -> int:
+    """A number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {text!r}")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """A time above 0, in seconds."""
     try:

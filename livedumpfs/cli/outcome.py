@@ -17,6 +17,7 @@ class Exit(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_VALID = 3
+    TROUBLE = USAGE  # of `compare`, as cmp has it
 
 
 def sentence(error: BaseException) -> str:

@@ -5,18 +5,41 @@ when the command that took a step ends."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from livedumpfs.cli.options import Commands, add_command, add_device, add_settings, seconds
+from livedumpfs.abi import Policy
+from livedumpfs.cli.options import Commands, add_command, add_device, add_settings, seconds, size
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.progress import display
+from livedumpfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Client
 
 
 def add_commands(commands: Commands) -> None:
     """Register this group."""
     init = add_command(commands, "init", "Open the target and prepare the dump.", run_init)
-    init.add_argument("target", metavar="TARGET", help="block device or regular file")
+    where = init.add_mutually_exclusive_group(required=True)
+    where.add_argument("target", metavar="TARGET", nargs="?", help="block device or regular file")
+    where.add_argument(
+        "--no-target", action="store_true", help="keep the snapshot in memory until its release"
+    )
     add_settings(init)
     start = add_command(commands, "start", "Take the snapshot: stop, arm, let go.", run_start)
+    start.add_argument(
+        "--no-target",
+        action="store_true",
+        help="init too: keep the snapshot in memory until its release",
+    )
+    start.add_argument(
+        "--spill-limit",
+        type=size,
+        default=0,
+        metavar="SIZE",
+        help="memory for it at the most; default: 256 MiB",
+    )
     sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
@@ -38,20 +61,40 @@ def run_init(args: argparse.Namespace) -> int:
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
 
+    options = init_options(args, release_on_close=False)
+    if args.no_target and options.policy is None:
+        options = replace(options, policy=Policy.SPILL)
     with Client(args.device) as client:
-        client.init(args.target, init_options(args, release_on_close=False))
+        client.init(args.target, options)
     return Exit.DONE
 
 
 def run_start(args: argparse.Namespace) -> int:
-    """START, and what it cost."""
+    """START, and what it cost; with --no-target INIT too, which goes again when START fails."""
     from livedumpfs.cli.report import print_pause
     from livedumpfs.client import Client
 
+    if args.spill_limit and not args.no_target:
+        raise UsageError("--spill-limit goes with --no-target", hint="give it to init")
     with Client(args.device) as client:
-        client.start()
+        if args.no_target:
+            start_in_memory(client, args.spill_limit)
+        else:
+            client.start()
         print_pause(client.status())
     return Exit.DONE
+
+
+def start_in_memory(client: Client, limit: int) -> None:
+    """INIT and START without a target; `limit` in bytes, 0: the host's."""
+    from livedumpfs.client import InitOptions
+
+    client.init(None, InitOptions(policy=Policy.SPILL, spill_limit=limit))
+    try:
+        client.start()
+    except BaseException:
+        client.release()
+        raise
 
 
 def run_sweep(args: argparse.Namespace) -> int:

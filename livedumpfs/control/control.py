@@ -22,6 +22,7 @@ from livedumpfs.control import settings as text
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.memory import PhysicalMemory
 from livedumpfs.control.settings import Settings
+from livedumpfs.control.snapshot import SnapshotTree
 from livedumpfs.control.target import open_for, open_sidecar_for
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import (
@@ -33,11 +34,13 @@ from livedumpfs.errors import (
     os_cause,
 )
 from livedumpfs.machines import Machine
+from livedumpfs.snapshot import OpenFile, SnapshotFiles
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
 DEVICE = "livedump"
 MEMORY = "mem"
+SNAPSHOT = "snapshot/"
 _PREFIX = "control/"
 _IDLE = (State.UNDEFINED, State.UNINIT)
 _FINISH_POLL = 0.5
@@ -66,6 +69,7 @@ class Control:
         self._settings = Settings(settings or DumpSettings())
         self._taken = self._settings
         self._memory = PhysicalMemory(machine.memory_map, machine.arena.read)
+        self._snapshot = SnapshotTree(dump)
         self._step = threading.Lock()
         self._generation = 0
         self._release_with: int | None = None
@@ -105,15 +109,31 @@ class Control:
 
     def names(self) -> tuple[str, ...]:
         """All files, by path from the mount's root, without a leading slash."""
-        return (*self._readers, MEMORY)
+        files = self._snapshot.files()
+        shown = [SNAPSHOT + name for name in files.names] if files else []
+        return (*self._readers, MEMORY, *shown)
 
     def writable(self, name: str) -> bool:
         """Whether the file may be opened for writing."""
         return name == "control/state" or name.removeprefix(_PREFIX) in text.names()
 
     def size(self, name: str) -> int:
-        """Bytes of `mem`; 0, as in /proc, for what is made up when it is read."""
+        """Bytes of `mem` and of snapshot/; 0, as in /proc, for what is made up when it is read.
+        OSError: a file of snapshot/ that has gone."""
+        if name.startswith(SNAPSHOT):
+            return self._snapshot_files().size(name.removeprefix(SNAPSHOT))
         return self._memory.size if name == MEMORY else 0
+
+    def open_snapshot(self, name: str) -> OpenFile:
+        """A file of snapshot/. It stays that dump's: ENODATA from its RELEASE on.
+        FileNotFoundError: there is none now."""
+        return self._snapshot_files().open(name.removeprefix(SNAPSHOT))
+
+    def _snapshot_files(self) -> SnapshotFiles:
+        files = self._snapshot.files()
+        if files is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no snapshot")
+        return files
 
     def read(self, name: str, caller: Caller) -> bytes:
         """A whole small file. FileNotFoundError: there is none of that name."""

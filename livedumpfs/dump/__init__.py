@@ -6,6 +6,7 @@ from __future__ import annotations
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
 from livedumpfs.dump.live import LiveDump, Progress, State
 from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
+from livedumpfs.dump.snapshot import Snapshot, SnapshotFile
 
 __all__ = [
     "ARMINGS",
@@ -16,5 +17,7 @@ __all__ = [
     "Failure",
     "LiveDump",
     "Progress",
+    "Snapshot",
+    "SnapshotFile",
     "State",
 ]

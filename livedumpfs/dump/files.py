@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from livedumpfs._capi import lib
 from livedumpfs.dump.settings import DumpSettings
-from livedumpfs.formats import MachineInfo, Plan, Registers, Verdict, plan_dump
+from livedumpfs.dump.snapshot import machine_info
+from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
     Target,
@@ -24,16 +25,13 @@ TargetLike = Target | str | os.PathLike[str]
 
 def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
     size = machine.arena.size
-    info = MachineInfo.of(
-        machine.name,
-        machine.memory_map,
-        architecture=machine.architecture,
-        elf_machine=machine.elf_machine,
-        vcpus=len(machine.registers()),
-    )
     granule = settings.granule or int(lib.ldfs_granule_default(size))
     return plan_dump(
-        settings.format, info, arena_size=size, granule_size=granule, identity=target.identity
+        settings.format,
+        machine_info(machine, len(machine.registers())),
+        arena_size=size,
+        granule_size=granule,
+        identity=target.identity,
     )
 
 

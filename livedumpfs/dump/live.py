@@ -18,6 +18,7 @@ from livedumpfs.dump.core import CoreDump
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
 from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Registers, Verdict
@@ -58,6 +59,8 @@ class _Run:
         self.files = files
         self.core: CoreDump | None = None
         self.registers: list[Registers] = []
+        self.snapshot: Snapshot | None = None
+        """From START on."""
         self.verdict: Verdict | None = None
         self.error: str | None = None
         self.started = threading.Event()
@@ -172,6 +175,7 @@ class LiveDump:
         self._change = threading.Condition()
         self._run: _Run | None = None
         self._stale: list[_Run] = []
+        self._generation = 0
         self._last: tuple[Counters, Verdict | None, str | None, str | None] = (
             Counters(), None, None, None,
         )  # fmt: skip
@@ -235,10 +239,25 @@ class LiveDump:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length) of the arena at the snapshot instant, from START to
         RELEASE. OSError ENODATA before and after, EIO where a granule is lost."""
+        return self.snapshot.read(offset, length)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The memory at the instant of START, until RELEASE. StateError (OSError ENODATA): there
+        is none."""
         run = self._run
-        if run is None or run.core is None:
-            raise OSError(errno.ENODATA, "there is no snapshot")
-        return run.core.read(offset, length)
+        found = run.snapshot if run and not run.released else None
+        if found is None:
+            raise StateError("there is no snapshot", errno=errno.ENODATA)
+        return found
+
+    def _make_snapshot(self, run: _Run, core: CoreDump) -> Snapshot:
+        def describe() -> dict[str, object]:
+            verdict = self.verdict if run is self._run else run.verdict
+            return {**run.describe(), "verdict": verdict, "state": self._state.value}
+
+        self._generation += 1
+        return Snapshot(self.machine, core, run.registers, self._generation, describe)
 
     # --------------------------------------------------------------------- steps
 
@@ -322,6 +341,7 @@ class LiveDump:
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
             run.registers = self.machine.snapshot_registers()
+            run.snapshot = self._make_snapshot(run, run.core)
             run.started.set()
             self._set(State.START)
 
@@ -382,6 +402,7 @@ class LiveDump:
         if run.keeper:
             run.keeper.join(_RELEASE_PATIENCE_S)
         self._last = (self.counters(), self.verdict, self.failure, self.target_path)
+        run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
         self._set(State.UNINIT)
         self._stale = [one for one in self._stale if not self._let_go(one)]

@@ -20,6 +20,15 @@ from typing import Final
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import meta as _meta
 from livedumpfs.formats.elf import ElfPlan, plan_elf
+from livedumpfs.formats.image import (
+    ArenaPiece,
+    Gap,
+    Image,
+    Literal,
+    lime_image,
+    raw_image,
+    vmcore_image,
+)
 from livedumpfs.formats.plan import (
     Extent,
     MachineInfo,
@@ -40,8 +49,12 @@ FORMATS: Final = ("elf", "raw")
 __all__ = [
     "FORMATS",
     "VERDICTS",
+    "ArenaPiece",
     "ElfPlan",
     "Extent",
+    "Gap",
+    "Image",
+    "Literal",
     "MachineInfo",
     "MemoryRange",
     "Plan",
@@ -54,7 +67,10 @@ __all__ = [
     "Verdict",
     "Write",
     "Zero",
+    "lime_image",
     "plan_dump",
+    "raw_image",
+    "vmcore_image",
 ]
 
 

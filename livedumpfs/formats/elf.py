@@ -100,7 +100,11 @@ def prstatus(registers: Registers, pid: int) -> bytes:
     return _PRSTATUS.pack(0, 0, 0, 0, 0, 0, pid, 0, 0, 0, *[0] * 8, *values, 0)
 
 
-def _register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
+def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
+    """NT_PRSTATUS of each vCPU; zeros where `registers` has none. UsageError: more registers than
+    vCPUs."""
+    if len(registers) > machine.vcpus:
+        raise UsageError(f"registers of {len(registers)} vCPUs for {machine.vcpus}")
     if machine.elf_machine != _X86_64:
         return b""
     given = [*registers, *[{}] * (machine.vcpus - len(registers))]
@@ -114,18 +118,10 @@ class ElfPlan(Plan):
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
         """Everything before the superblock. UsageError: more registers than vCPUs."""
-        if len(registers) > self.machine.vcpus:
-            raise UsageError(f"registers of {len(registers)} vCPUs for {self.machine.vcpus}")
-        notes = _register_notes(self.machine, registers) + _own_note_head()
+        notes = register_notes(self.machine, registers) + _own_note_head()
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
-        programs = [_PHDR.pack(_PT_NOTE, 0, note_offset, 0, 0, note_size, 0, 4)]
-        programs += [
-            _PHDR.pack(_PT_LOAD, _PF_RWX, offset, r.start, r.start, r.size, r.size, PAGE_SIZE)
-            for r in self.machine.memory_map
-            for offset in [self.data_offset + r.arena_offset]
-        ]
-        head = _elf_header(self.machine.elf_machine, len(programs)) + b"".join(programs)
+        head = core_headers(self.machine, (note_offset, note_size), self.data_offset)
         return head + bytes(note_offset - len(head)) + notes
 
     def invalidate(self) -> list[Step]:
@@ -137,11 +133,40 @@ def _own_note_head() -> bytes:
     return _NHDR.pack(len(NOTE_NAME), superblock.SIZE, NOTE_TYPE) + _pad(NOTE_NAME)
 
 
+def headers_size(machine: MachineInfo, *, noted: bool = True) -> int:
+    """Bytes of core_headers; `noted`: with a PT_NOTE."""
+    return _EHDR.size + _PHDR.size * (noted + len(machine.memory_map))
+
+
+def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int) -> bytes:
+    """ELF header and program headers: PT_NOTE, then a PT_LOAD for each range.
+
+    `notes`: their offset and size; no PT_NOTE when the size is 0. `data_offset`: where arena
+    offset 0 lies in the file.
+    """
+    programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, notes[1], 0, 4)] if notes[1] else []
+    programs += [
+        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, r.start, r.start, r.size, r.size, PAGE_SIZE)
+        for r in machine.memory_map
+        for offset in [data_offset + r.arena_offset]
+    ]
+    return _elf_header(machine.elf_machine, len(programs)) + b"".join(programs)
+
+
 def _elf_header(machine: int, programs: int) -> bytes:
     return _EHDR.pack(
         MAGIC, 2, 1, _EV_CURRENT, 0, 0, _ET_CORE, machine, _EV_CURRENT, 0, _EHDR.size, 0, 0,
         _EHDR.size, _PHDR.size, programs, 0, 0, 0,
     )  # fmt: skip
+
+
+def check_machine(machine: MachineInfo, arena_size: int) -> None:
+    """UsageError: a memory map that does not cover the arena, more ranges or vCPUs than fit."""
+    check_map(machine.memory_map, arena_size)
+    if len(machine.memory_map) > MAX_SEGMENTS:
+        raise UsageError(f"{len(machine.memory_map)} memory ranges, {MAX_SEGMENTS} fit")
+    if not 0 <= machine.vcpus <= MAX_VCPUS:
+        raise UsageError(f"{machine.vcpus} vCPUs, at most {MAX_VCPUS} fit")
 
 
 def plan_elf(
@@ -155,13 +180,9 @@ def plan_elf(
 ) -> ElfPlan:
     """Lay out an ELF dump. UsageError: sizes or memory map that cannot be."""
     check_sizes(arena_size, granule_size, meta_room)
-    check_map(machine.memory_map, arena_size)
-    if len(machine.memory_map) > MAX_SEGMENTS:
-        raise UsageError(f"{len(machine.memory_map)} memory ranges, {MAX_SEGMENTS} fit")
-    if not 0 <= machine.vcpus <= MAX_VCPUS:
-        raise UsageError(f"{machine.vcpus} vCPUs, at most {MAX_VCPUS} fit")
-    heads = _EHDR.size + _PHDR.size * (1 + len(machine.memory_map))
-    notes = len(_register_notes(machine, ())) + len(_own_note_head())
+    check_machine(machine, arena_size)
+    heads = headers_size(machine)
+    notes = len(register_notes(machine, ())) + len(_own_note_head())
     block = align_up(heads + notes, PAGE_SIZE)
     slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)
     table_offset = slots[1] + meta_room

@@ -16,9 +16,19 @@ from __future__ import annotations
 
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 from livedumpfs.snapshot.checksums import ChecksumReport, Progress, verify_checksums
+from livedumpfs.snapshot.compare import Comparison, Difference, DifferentRange, compare_dumps
+from livedumpfs.snapshot.convert import (
+    NewFile,
+    Output,
+    Stream,
+    convert_dump,
+    refuse_inconsistent,
+)
 from livedumpfs.snapshot.describe import describe_dump, format_description
 from livedumpfs.snapshot.dumpfile import DumpFile, open_dump
+from livedumpfs.snapshot.files import OpenFile, SnapshotFiles, standard_images
 from livedumpfs.snapshot.layout import DumpArray
+from livedumpfs.snapshot.stored import files_of, missing_pages
 from livedumpfs.snapshot.verify import VerifyReport, format_ranges, verify_dump
 
 __all__ = [
@@ -27,14 +37,28 @@ __all__ = [
     "LOST",
     "SAVED",
     "ChecksumReport",
+    "Comparison",
+    "Difference",
+    "DifferentRange",
     "DumpArray",
     "DumpFile",
+    "NewFile",
+    "OpenFile",
+    "Output",
     "Progress",
+    "SnapshotFiles",
+    "Stream",
     "VerifyReport",
+    "compare_dumps",
+    "convert_dump",
     "describe_dump",
+    "files_of",
     "format_description",
     "format_ranges",
+    "missing_pages",
     "open_dump",
+    "refuse_inconsistent",
+    "standard_images",
     "verify_checksums",
     "verify_dump",
 ]

@@ -166,6 +166,36 @@ def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) 
     runs_on(device)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, device: str) -> None:
+    if at_once:
+        shell.run("start", "--no-target", "--spill-limit", "128M")
+    else:
+        shell.run("init", "--no-target", "--spill-limit", "128M")
+        shell.run("start")
+    told = shell.status()
+    assert (told["state"], told["target"], told["policy"]) == ("START", None, "spill")
+    raw = Path(device).parent / "snapshot" / "mem.raw"
+    first = raw.read_bytes()
+    assert len(first) == 64 << 20
+    runs_on(device)
+    assert raw.read_bytes() == first
+    told = shell.status()
+    assert told["verdict"] == "consistent"
+    assert "there is a dump already" in shell.fails("start", "--no-target")
+    assert shell.status()["state"] == "START"
+    shell.run("release")
+    assert not raw.exists()
+    runs_on(device)
+
+
+def test_no_target_and_a_target_exclude_each_other(shell: Shell, device: str) -> None:
+    assert "not allowed with" in shell.fails("init", "--no-target", "out", code=2)
+    assert "required" in shell.fails("init", code=2)
+    assert "--no-target" in shell.fails("start", "--spill-limit", "1M", code=2)
+    assert shell.status()["state"] == "UNDEFINED"
+
+
 def test_dump_to_a_block_device(shell: Shell, device: str, loop_device: Callable[..., str]) -> None:
     target = loop_device(96 << 20)
     for _ in range(2):  # our own older dump there is no obstacle

@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan, meta, superblock, table
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import describe_dump, format_description, open_dump, verify_dump
+from livedumpfs.snapshot import (
+    Difference,
+    DumpFile,
+    compare_dumps,
+    describe_dump,
+    files_of,
+    format_description,
+    missing_pages,
+    open_dump,
+    verify_dump,
+)
 
 PAGE = 4096
 MEMORY = b"".join(bytes([i + 1]) * PAGE if i % 4 else bytes(PAGE) for i in range(14))
@@ -66,6 +76,7 @@ def check(path: Path) -> None:
     with dump:
         json.dumps(describe_dump(dump))
         format_description(describe_dump(dump))
+        check_views(dump)
         report = verify_dump(dump)
         assert report.ok or report.problems
         if report.ok:
@@ -77,6 +88,20 @@ def check(path: Path) -> None:
         wrong = {page for first, end in known for page in range(first, end)}
         for page in set(range(dump.arena_size // PAGE)) - wrong:
             assert dump.read_arena(page * PAGE, PAGE) == MEMORY[page * PAGE : (page + 1) * PAGE]
+
+
+def check_views(dump: DumpFile) -> None:
+    """What `mount`, `convert` and `compare` do: one clear error, or files of the right size."""
+    compared = compare_dumps(dump, dump)
+    assert compared.pages[Difference.DIFFERENT] == 0
+    assert compared.pages[Difference.MISSING_IN_BOTH] == missing_pages(dump)
+    try:
+        files = files_of(dump, zero_missing=True)
+    except InvalidDump as error:
+        assert "\n" not in str(error)
+        return
+    for name in files.names:
+        assert len(files.pread(name, 0, files.size(name))) == files.size(name)
 
 
 def interesting(sample: Sample, name: str) -> st.SearchStrategy[int]:

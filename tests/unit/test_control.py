@@ -82,6 +82,11 @@ class FakeDump:
     def target_path(self) -> str | None:
         return self.target and self.target.path
 
+    @property
+    def snapshot(self) -> Any:
+        """The real one's reads are tested in tests/integration."""
+        raise StateError("there is no snapshot", errno=errno.ENODATA)
+
     def _go(self, before: Step, after: Step) -> None:
         if self.state is not before:
             raise StateError(f"{after.name}: not after {self.state.name}", errno=errno.EINVAL)

@@ -35,8 +35,9 @@ ALLOWED: dict[str, set[str]] = {
     "control": LEAVES | CORE | PARTS | LIFE | {"opener"},
     "fs": LEAVES | CORE | PARTS | LIFE | {"control"},
     "host": LEAVES | CORE | PARTS | LIFE | {"control", "opener", "fs", "registry"},
+    "browse": LEAVES | PARTS | LIFE | {"fs", "host"},
     "client": LEAVES | {"registry"},
-    "cli": LEAVES | PARTS | LIFE | {"host", "client", "registry"},
+    "cli": LEAVES | PARTS | LIFE | {"host", "browse", "client", "registry"},
     # What `import livedumpfs` offers to programs.
     "": LEAVES | PARTS | LIFE,
 }

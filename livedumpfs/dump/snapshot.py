@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Snapshot: the memory at the instant of one START, until that dump is released."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from livedumpfs.dump.core import CoreDump
+from livedumpfs.errors import UsageError
+from livedumpfs.formats import MachineInfo, Registers
+from livedumpfs.machines import Machine
+
+READ_PIECE: Final = 128 << 10
+"""Bytes that are read in one go: what FUSE asks for, too. Larger buffers come from the system anew
+each time, which costs more than the reading; and in between a RELEASE gets through."""
+
+
+def machine_info(machine: Machine, vcpus: int) -> MachineInfo:
+    """What the formats say of a machine with so many vCPUs."""
+    return MachineInfo.of(
+        machine.name,
+        machine.memory_map,
+        architecture=machine.architecture,
+        elf_machine=machine.elf_machine,
+        vcpus=vcpus,
+    )
+
+
+class Snapshot:
+    """One dump's memory at its instant, by arena offset. Belongs to that dump for good: OSError
+    ENODATA from its RELEASE on, also when there is a next one. Any thread may read."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        core: CoreDump,
+        registers: Sequence[Registers],
+        generation: int,
+        describe: Callable[[], dict[str, object]],
+    ) -> None:
+        self.generation = generation
+        """Number of the dump, from 1 on, among those of its LiveDump."""
+        self.size = machine.arena.size
+        """Bytes."""
+        self.registers = tuple(registers)
+        """Of the instant, one for each vCPU."""
+        self.machine = machine_info(machine, len(self.registers))
+        self._named = {one.name: one for one in machine.arena.named}
+        self._core = core
+        self._describe = describe
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset+length). OSError ENODATA: released; EIO: a granule is lost.
+        LivedumpError EINVAL: outside the arena."""
+        if length <= READ_PIECE:
+            return self._core.read(offset, length)
+        end = offset + length
+        parts = (
+            self._core.read(at, min(READ_PIECE, end - at)) for at in range(offset, end, READ_PIECE)
+        )
+        return b"".join(parts)
+
+    def file(self) -> SnapshotFile:
+        """A seekable file object over all of it, with a position of its own."""
+        return SnapshotFile(self)
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """The arena's named array as it was: a copy, read-only. UsageError: none of that name."""
+        if name not in self._named:
+            raise UsageError(f"the arena has no array named {name!r}")
+        info = self._named[name]
+        data = self.read(info.offset, math.prod(info.shape) * info.dtype.itemsize)
+        found: npt.NDArray[Any] = np.frombuffer(data, dtype=info.dtype).reshape(info.shape)
+        return found
+
+    def describe(self) -> dict[str, object]:
+        """What the dump says of itself now; JSON types. OSError ENODATA: released."""
+        found = self._describe()
+        self.read(0, 0)
+        return found
+
+
+class SnapshotFile(io.RawIOBase):
+    """A snapshot as a file: read-only, seekable; wrap it in io.BufferedReader for small reads."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` from the position on; 0 at the end. OSError ENODATA, EIO."""
+        self._check_open()
+        out = memoryview(buffer).cast("B")
+        count = max(0, min(len(out), self._snapshot.size - self._position, READ_PIECE))
+        # Also of 0 bytes: the end of a snapshot that has gone is no end.
+        data = self._snapshot.read(self._position if count else 0, count)
+        out[:count] = data
+        self._position += count
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As for any file; also behind the end. OSError EINVAL: in front of the start."""
+        self._check_open()
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._snapshot.size}
+        if whence not in bases or bases[whence] + offset < 0:
+            raise OSError(errno.EINVAL, f"cannot seek to {offset} from {whence}")
+        self._position = bases[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position, in bytes."""
+        self._check_open()
+        return self._position
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Images: files that show an arena as other tools want it, without holding any of it.
+
+An image is a list of segments, bytes of its own or a range of the arena; all else is zeros::
+
+    image = vmcore_image(machine_info, arena_size, registers)
+    for piece in image.pieces(offset, length):
+        match piece:
+            case Literal(): piece.data
+            case ArenaPiece(): read_arena(piece.arena_offset, piece.length)
+            case Gap(): bytes(piece.length)
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from livedumpfs.errors import UsageError
+from livedumpfs.formats import elf
+from livedumpfs.formats.plan import MachineInfo, Registers, align_up, check_map
+from livedumpfs.units import PAGE_SIZE
+
+LIME_MAGIC: Final = 0x4C694D45
+LIME_VERSION: Final = 1
+_LIME_HEADER = struct.Struct("<IIQQ8x")
+
+
+@dataclass(frozen=True)
+class Literal:
+    """Bytes of the image itself at `offset` of it."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class ArenaPiece:
+    """Arena [arena_offset, arena_offset+length) at `offset` of the image. Bytes."""
+
+    offset: int
+    arena_offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Zeros, `length` bytes at `offset` of the image."""
+
+    offset: int
+    length: int
+
+
+Segment = Literal | ArenaPiece
+Piece = Literal | ArenaPiece | Gap
+
+
+@dataclass(frozen=True)
+class Image:
+    """A file of `size` bytes. `segments` are sorted, not empty, apart from each other, and within
+    the size; UsageError (ValueError) otherwise."""
+
+    name: str
+    size: int
+    segments: tuple[Segment, ...]
+
+    def __post_init__(self) -> None:
+        position = 0
+        for one in self.segments:
+            if one.offset < position or one.length <= 0:
+                raise UsageError(f"{self.name}: segment at {one.offset:#x} is out of order")
+            position = one.offset + one.length
+        if position > self.size:
+            raise UsageError(f"{self.name}: segments end at {position:#x}, behind the file")
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [one.offset + one.length for one in self.segments]
+
+    def pieces(self, offset: int, length: int) -> Iterator[Piece]:
+        """What [offset, offset+length) consists of, in order and without a break; less at the
+        end of the file, nothing behind it. ValueError: a negative number."""
+        if offset < 0 or length < 0:
+            raise ValueError(f"range is negative: {offset}, {length}")
+        return self._pieces(offset, min(offset + length, self.size))
+
+    def _pieces(self, at: int, end: int) -> Iterator[Piece]:
+        # The first segment that ends behind `at`.
+        first = bisect.bisect_right(self._ends, at)
+        for one in itertools.islice(self.segments, first, None):
+            if at >= end or one.offset >= end:
+                break
+            if one.offset > at:
+                yield Gap(at, one.offset - at)
+                at = one.offset
+            stop = min(end, one.offset + one.length)
+            yield _cut(one, at, stop)
+            at = stop
+        if at < end:
+            yield Gap(at, end - at)
+
+
+def _cut(segment: Segment, start: int, stop: int) -> Segment:
+    """[start, stop) of the image, which lies in `segment`."""
+    within = start - segment.offset
+    if isinstance(segment, Literal):
+        return Literal(start, segment.data[within : within + stop - start])
+    return ArenaPiece(start, segment.arena_offset + within, stop - start)
+
+
+def vmcore_image(
+    machine: MachineInfo,
+    arena_size: int,
+    registers: Sequence[Registers] = (),
+    notes: Sequence[elf.Note] = (),
+    *,
+    name: str = "vmcore",
+) -> Image:
+    """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then `notes`.
+
+    The memory lies behind the headers in arena order, as in an `elf` dump, from a page boundary
+    on. UsageError: a memory map that does not cover the arena, more ranges, vCPUs or registers
+    than fit.
+    """
+    elf.check_machine(machine, arena_size)
+    noted = elf.register_notes(machine, registers) + b"".join(note.pack() for note in notes)
+    start = elf.headers_size(machine, noted=bool(noted))
+    data = align_up(start + len(noted), PAGE_SIZE)
+    head = elf.core_headers(machine, (start, len(noted)), data)
+    return Image(
+        name, data + arena_size, (Literal(0, head + noted), ArenaPiece(data, 0, arena_size))
+    )
+
+
+def raw_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.raw") -> Image:
+    """Offset = physical address; zeros where the machine has no memory. UsageError: a memory map
+    that does not cover the arena."""
+    check_map(machine.memory_map, arena_size)
+    segments = tuple(ArenaPiece(r.start, r.arena_offset, r.size) for r in machine.memory_map)
+    return Image(name, max(r.end for r in machine.memory_map), segments)
+
+
+def lime_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.lime") -> Image:
+    """LiME version 1: each range behind a header with its first and last physical address.
+    UsageError: a memory map that does not cover the arena."""
+    check_map(machine.memory_map, arena_size)
+    segments: list[Segment] = []
+    position = 0
+    for r in machine.memory_map:
+        header = _LIME_HEADER.pack(LIME_MAGIC, LIME_VERSION, r.start, r.end - 1)
+        segments.append(Literal(position, header))
+        segments.append(ArenaPiece(position + len(header), r.arena_offset, r.size))
+        position += len(header) + r.size
+    return Image(name, position, tuple(segments))

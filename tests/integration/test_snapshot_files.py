@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""snapshot/ of a real mount, and LiveDump.snapshot, while the machine writes on."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import io
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from livedumpfs.abi import Format, Policy, State, Verdict
+from livedumpfs.arena import Arena
+from livedumpfs.client import Client, InitOptions
+from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
+from livedumpfs.machines import UnicornMachine
+from livedumpfs.machines.ledger import verify_ledger
+from livedumpfs.machines.unicorn import BUILT_IN_GUEST
+from livedumpfs.snapshot import open_dump, verify_dump
+
+Host = Any
+"""RunningHost of conftest.py."""
+HostMaker = Callable[..., Host]
+DEADLINE = 60.0
+MIB = 1 << 20
+SIZE = 16 * MIB
+PAGE = 4096
+RATE = MIB // 2
+"""Bytes a second of a sweep that takes seconds."""
+NAMES = ("info.json", "mem.lime", "mem.raw", "vmcore")
+
+
+@pytest.fixture
+def host(run_host: HostMaker) -> Host:
+    return run_host()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def refused(code: int, action: Callable[[], object]) -> None:
+    with pytest.raises(OSError) as caught:
+        action()
+    assert caught.value.errno == code, caught.value
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def random_places(seed: int, count: int, size: int) -> list[tuple[int, int]]:
+    """Places of any length up to 256 KiB, some at and behind the end."""
+    chosen = random.Random(seed)
+    return [
+        (chosen.randrange(size + PAGE), chosen.choice((1, 100, PAGE, 70_000, 256 << 10)))
+        for _ in range(count)
+    ]
+
+
+# ----------------------------------------------------------------------------- the tree
+
+
+def test_the_directory_is_there_from_start_to_release(host: Host, tmp_path: Path) -> None:
+    root = host.mountpoint
+    with Client(host.device) as client:
+        for _ in range(2):
+            assert "snapshot" not in os.listdir(root)
+            refused(errno.ENOENT, lambda: os.stat(root / "snapshot"))
+            client.init(str(tmp_path / "out"))
+            assert "snapshot" not in os.listdir(root)
+            client.start()
+            assert "snapshot" in os.listdir(root)
+            assert tuple(sorted(os.listdir(root / "snapshot"))) == NAMES
+            client.sweep()
+            assert list(client.progress())[-1].state is State.FINISH
+            assert tuple(sorted(os.listdir(root / "snapshot"))) == NAMES
+            client.release()
+            refused(errno.ENOENT, lambda: os.stat(root / "snapshot" / "mem.raw"))
+
+
+def test_sizes_modes_and_contents(host: Host) -> None:
+    root = host.mountpoint / "snapshot"
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        assert os.stat(root / "mem.raw").st_size == SIZE
+        assert os.stat(root / "mem.lime").st_size == SIZE + 32
+        for name in NAMES:
+            assert os.stat(root / name).st_mode & 0o777 == 0o400
+            assert len((root / name).read_bytes()) == os.stat(root / name).st_size
+            refused(errno.EACCES, lambda name=name: os.open(root / name, os.O_RDWR))  # type: ignore[misc]
+        raw = (root / "mem.raw").read_bytes()
+        assert (root / "mem.lime").read_bytes()[32:] == raw
+        with open(root / "vmcore", "rb") as file:
+            (load,) = ELFFile(file).iter_segments("PT_LOAD")
+            assert load.data() == raw
+        info = json.loads((root / "info.json").read_text())
+        assert info["state"] == "start" and info["verdict"] == "consistent"
+        assert info["instant"]["wall_ns"] > 0 and len(info["registers"]) == 2
+        shown = json.loads(host.read("machine/registers.json"))
+        assert shown["snapshot"] == info["registers"]
+        report = verify_ledger(lambda at, length: raw[at : at + length], SIZE)
+        assert report.ok, report.message
+        client.release()
+
+
+# ------------------------------------------------------------------------ the right bytes
+
+
+def test_mem_raw_during_the_sweep_is_what_the_target_gets(host: Host, tmp_path: Path) -> None:
+    raw, target = host.mountpoint / "snapshot" / "mem.raw", tmp_path / "out"
+    with Client(host.device) as client:
+        client.init(str(target), InitOptions(format=Format.RAW, sweep_rate=RATE))
+        client.start()
+        sums = [sha256(raw)]
+        client.sweep()
+        sums.append(sha256(raw))
+        assert client.status().state is State.SWEEP
+        assert list(client.progress())[-1].verdict is Verdict.CONSISTENT
+        sums.append(sha256(raw))
+        client.release()
+    assert set(sums) == {sha256(target)}
+    host.runs_on()
+
+
+def test_four_readers_under_full_load_get_the_bytes_of_the_target(
+    host: Host, tmp_path: Path
+) -> None:
+    """1,000 reads before, during and after the sweep, compared with the target when it is
+    finished and proved by its checksums."""
+    target = tmp_path / "out"
+
+    def reads(seed: int) -> list[tuple[int, int, bytes]]:
+        found = []
+        with opened(host.mountpoint / "snapshot" / "mem.raw") as fd:
+            for at, length in random_places(seed, 250, SIZE):
+                data = os.pread(fd, length, at)
+                found.append((at, length, hashlib.sha256(data).digest()))
+        return found
+
+    with Client(host.device) as client, ThreadPoolExecutor(4) as pool:
+        client.init(str(target), InitOptions(format=Format.RAW, sweep_rate=2 * RATE))
+        client.start()
+        jobs = [pool.submit(reads, seed) for seed in range(4)]
+        client.sweep()
+        assert list(client.progress())[-1].verdict is Verdict.CONSISTENT
+        found = [one for job in jobs for one in job.result(DEADLINE)]
+        client.release()
+    memory = target.read_bytes()
+    assert len(found) == 1000
+    for at, length, digest in found:
+        assert hashlib.sha256(memory[at : at + length]).digest() == digest, (at, length)
+    with open_dump(str(target)) as dump:
+        assert verify_dump(dump).ok
+
+
+def test_gdb_prints_a_global_before_the_sweep(host: Host) -> None:
+    gdb = shutil.which("gdb")
+    if gdb is None:
+        pytest.skip("gdb is not installed")
+    root = host.mountpoint / "snapshot"
+    with open(BUILT_IN_GUEST, "rb") as file:
+        symbols = ELFFile(file).get_section_by_name(".symtab")
+        (place,) = (s["st_value"] for s in symbols.iter_symbols() if s.name == "ledger")
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        done = subprocess.run(
+            [gdb, "-nx", "-batch", "-ex", "print/x ledger[0].magic", "-ex", "print/x $rip",
+             "-ex", f"x/4xg {place:#x}", BUILT_IN_GUEST, root / "vmcore"],
+            capture_output=True, text=True, timeout=DEADLINE, check=True,
+            env={**os.environ, "DEBUGINFOD_URLS": ""},
+        )  # fmt: skip
+        with opened(root / "mem.raw") as fd:
+            words = np.frombuffer(os.pread(fd, 32, place), dtype="<u8")
+        registers = json.loads(host.read("machine/registers.json"))["snapshot"]
+        assert client.status().state is State.START
+        client.release()
+    assert f"$1 = {int(words[0]):#x}" in done.stdout, done.stdout + done.stderr
+    assert f"$2 = {registers[0]['rip']:#x}" in done.stdout
+    assert all(f"{int(word):#018x}" in done.stdout for word in words)
+
+
+# ------------------------------------------------------------------------------- the end
+
+
+def test_open_files_of_a_released_dump_have_no_data(host: Host) -> None:
+    root = host.mountpoint / "snapshot"
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        fds = [os.open(root / name, os.O_RDONLY) for name in NAMES]
+        try:
+            assert all(os.pread(fd, 100, 0) for fd in fds)
+            client.release()
+            for fd in fds:
+                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 0))  # type: ignore[misc]
+                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 7))  # type: ignore[misc]
+            client.init(None)
+            client.start()
+            for name, fd in zip(NAMES, fds, strict=True):
+                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 0))  # type: ignore[misc]
+                with opened(root / name) as new:
+                    assert len(os.pread(new, 100, 0)) == 100
+        finally:
+            for fd in fds:
+                os.close(fd)
+        client.release()
+
+
+def test_a_reader_that_is_overtaken_by_the_release_ends(host: Host) -> None:
+    """It reads on until it is told."""
+    ends: list[int | None] = []
+
+    def read_on() -> None:
+        with opened(host.mountpoint / "snapshot" / "mem.raw") as fd:
+            begun.set()
+            try:
+                while os.pread(fd, MIB, 5 * MIB):
+                    pass
+            except OSError as error:
+                ends.append(error.errno)
+
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        begun = threading.Event()
+        thread = threading.Thread(target=read_on)
+        thread.start()
+        assert begun.wait(DEADLINE)
+        client.release()
+        thread.join(DEADLINE)
+    assert ends == [errno.ENODATA]
+
+
+def test_lost_pages_are_io_errors_and_the_others_are_not(host: Host) -> None:
+    """A store of 1 MiB, which nothing can free, and 8 MiB that the guest writes."""
+    with Client(host.device) as client:
+        client.init(None, InitOptions(policy=Policy.FAIL, pool=MIB))
+        client.start()
+        deadline = time.monotonic() + DEADLINE
+        while (before := client.status()).lost == 0:
+            assert time.monotonic() < deadline, before
+        failed = 0
+        with opened(host.mountpoint / "snapshot" / "mem.raw") as fd:
+            for at in range(0, SIZE, PAGE):
+                try:
+                    assert len(os.pread(fd, PAGE, at)) == PAGE
+                except OSError as error:
+                    assert error.errno == errno.EIO
+                    failed += PAGE
+        after = client.status()
+        assert 0 < failed <= after.lost < SIZE
+        assert after.verdict is Verdict.TORN
+        with open(host.mountpoint / "snapshot" / "vmcore", "rb") as file:
+            assert ELFFile(file)["e_type"] == "ET_CORE"
+        client.release()
+    host.runs_on()
+
+
+# -------------------------------------------------------------------------- from Python
+
+
+def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(tmp_path: Path) -> None:
+    reference = os.memfd_create("reference")
+    os.ftruncate(reference, SIZE)
+    try:
+        with UnicornMachine(SIZE, 2, dirty_share=0.5) as machine, LiveDump(machine) as live:
+            machine.wait_ready()
+            live.init(tmp_path / "out", DumpSettings(sweep_rate=2 * RATE), reference=reference)
+            live.start()
+            with mmap.mmap(reference, SIZE, prot=mmap.PROT_READ) as kept:
+                snapshot = live.snapshot
+
+                def wrong(seed: int) -> list[tuple[int, int]]:
+                    return [
+                        (at, length)
+                        for at, length in random_places(seed, 250, SIZE - (256 << 10) - PAGE)
+                        if snapshot.read(at, length) != kept[at : at + length]
+                    ]
+
+                with ThreadPoolExecutor(4) as pool:
+                    jobs = [pool.submit(wrong, seed) for seed in range(4)]
+                    live.sweep()
+                    assert [job.result(DEADLINE) for job in jobs] == [[]] * 4
+                assert snapshot.read(0, SIZE) == kept[:]
+                assert live.finish(DEADLINE) == "consistent"
+                assert snapshot.read(0, SIZE) == kept[:]
+    finally:
+        os.close(reference)
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    with Arena("3MiB") as made:
+        yield made
+
+
+def test_a_snapshot_is_a_file_and_has_the_named_arrays(arena: Arena) -> None:
+    values = arena.array("i8", (1000, 10), name="values")
+    values[:] = np.arange(10_000).reshape(1000, 10)
+    with LiveDump(arena) as live:
+        live.init(None)
+        refused(errno.ENODATA, lambda: live.snapshot)
+        live.start()
+        before, values[:] = arena.size, -1
+        snapshot = live.snapshot
+        assert isinstance(snapshot, Snapshot)
+        assert (snapshot.size, snapshot.generation) == (before, 1)
+        assert (snapshot.array("values").ravel() == np.arange(10_000)).all()
+        assert not snapshot.array("values").flags.writeable
+        file = snapshot.file()
+        assert file.seekable() and file.readable() and not file.writable()
+        everything = file.read()
+        assert everything == snapshot.read(0, arena.size)
+        assert file.read(1) == b""
+        assert file.seek(-5, os.SEEK_END) == arena.size - 5 and len(file.read(100)) == 5
+        assert file.seek(arena.size + 9) == file.tell() and file.read(1) == b""
+        refused(errno.EINVAL, lambda: file.seek(-1))
+        buffered = io.BufferedReader(snapshot.file())
+        buffered.seek(8 * 7)
+        assert int.from_bytes(buffered.read(8), "little") == 7
+        live.release()
+        for action in (
+            lambda: snapshot.read(0, 1),
+            lambda: snapshot.array("values"),
+            snapshot.describe,
+            lambda: file.seek(0) or file.read(1),
+            lambda: live.snapshot,
+        ):
+            refused(errno.ENODATA, action)
+        live.init(None)
+        live.start()
+        assert live.snapshot.generation == 2
+        assert (live.snapshot.array("values") == -1).all()
+        refused(errno.ENODATA, lambda: snapshot.read(0, 1))
+        refused(errno.ENODATA, lambda: file.read(1))
+
+
+def test_release_lets_go_of_the_snapshot_at_once(arena: Arena) -> None:
+    """Without a garbage collection: it keeps the arena's memory mapped."""
+    gc.collect()
+    gc.disable()
+    try:
+        with LiveDump(arena) as live:
+            live.init(None)
+            live.start()
+            kept = weakref.ref(live.snapshot)
+            assert kept() is live.snapshot
+            live.release()
+            assert kept() is None
+    finally:
+        gc.enable()
