@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from types import TracebackType
-from typing import Self
 
 from livedumpfs import __version__
 from livedumpfs.arena import Arena
+from livedumpfs.closing import Closing
 from livedumpfs.dump.core import CoreDump
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
@@ -65,8 +64,6 @@ class _Run:
         self.error: str | None = None
         self.started = threading.Event()
         self.swept = threading.Event()
-        self.ended = threading.Event()
-        """Sealed, or released: nothing more comes."""
         self.released = False
         self.keeper: threading.Thread | None = None
 
@@ -106,7 +103,6 @@ class _Run:
             if self._wait_for(self.swept) and self._wait_drained() and self.error is None:
                 self._attempt(self._seal)
         finally:
-            self.ended.set()
             finished(self)
 
     def _attempt(self, step: Callable[[], None]) -> None:
@@ -144,7 +140,7 @@ class _Run:
         self.verdict = verdict
 
 
-class LiveDump:
+class LiveDump(Closing):
     """Dumps of one machine, or of an arena that the program's own threads write.
 
     With an arena: `quiesce` must return only when nothing writes it any more - no thread of the
@@ -437,13 +433,6 @@ class LiveDump:
             self._state = state
             self._change.notify_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """RELEASE, for `with`."""
         self.release()
