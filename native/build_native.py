@@ -49,7 +49,7 @@ ffibuilder.set_source(
         *os.environ.get("LDFS_CFLAGS", "").split(),
     ],
     extra_link_args=["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()],
-    libraries=["dl"],
+    libraries=["dl", "z", "zstd", "lzo2", "snappy"],
 )
 
 if __name__ == "__main__":

@@ -167,8 +167,7 @@ static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 
 	if (rc)
 		return rc;
-	d->writer_batch = malloc(limit * sizeof(*d->writer_batch));
-	return d->writer_batch ? 0 : -ENOMEM;
+	return ldfs_batch_init(&d->writer_batch, &d->ring);
 }
 
 static int start_thread(ldfs_dump *d, pthread_t *thread, void *(*main)(void *), const char *name)
@@ -186,7 +185,9 @@ static int start_threads(ldfs_dump *d)
 {
 	int rc = 0;
 
-	if (d->target.fd >= 0) {
+	if (d->pack.on) {
+		rc = ldfs_packers_start(d);
+	} else if (d->target.fd >= 0) {
 		rc = start_thread(d, &d->writer_thread, ldfs_writer_main, "ldfs-writer");
 		d->writer_made = rc == 0;
 	}
@@ -207,6 +208,7 @@ static void join_threads(ldfs_dump *d)
 		pthread_join(d->sweep_thread, NULL);
 	if (d->writer_made)
 		pthread_join(d->writer_thread, NULL);
+	ldfs_packers_join(d);
 	if (d->ring.keeper_made)
 		pthread_join(d->ring.keeper, NULL);
 }
@@ -218,9 +220,13 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
 	if (!rc)
+		rc = ldfs_pack_init(d, c);
+	if (!rc)
 		rc = ldfs_table_init(d, c);
 	if (!rc)
 		rc = make_ring(d, c);
+	if (!rc)
+		rc = ldfs_packers_init(d, c->threads);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
 	if (!rc)
@@ -232,6 +238,8 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 
 static void free_dump(ldfs_dump *d)
 {
+	ldfs_packers_destroy(d);
+	ldfs_pack_destroy(d);
 	ldfs_table_destroy(d);
 	ldfs_target_destroy(&d->target);
 	ldfs_ring_destroy(&d->ring);
@@ -244,7 +252,7 @@ static void free_dump(ldfs_dump *d)
 	free(d->checksum);
 	free(d->how);
 	free(d->sweep_scratch);
-	free(d->writer_batch);
+	free(d->writer_batch.slots);
 	free(d);
 }
 
@@ -510,6 +518,8 @@ int ldfs_dump_release(ldfs_dump *d)
 {
 	if (!exchange_seq(&d->release_begun, 1)) {
 		store_seq(&d->phase, LDFS_PHASE_RELEASED);
+		if (d->target.stream)
+			ldfs_stream_cancel(d->target.stream);
 		wake_everybody(d);
 		if (load_seq(&d->arena->dump))
 			disarm(d);
@@ -565,6 +575,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.spilled = load_relaxed(&d->spilled),
 		.bytes_written = load_relaxed(&d->bytes_written),
 		.bytes_pool = load_relaxed(&d->bytes_pool),
+		.target_end = d->pack.on ? load_seq(&d->pack.end) : 0,
 		.stall_max_ns = load_relaxed(&d->stall_max_ns),
 		.quiesce_ns = d->quiesce_ns,
 		.arm_ns = d->arm_ns,

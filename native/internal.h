@@ -168,6 +168,7 @@ void ldfs_table_mark(ldfs_dump *d, uint32_t g); /* [signal] */
 /* ---------------------------------------------------------------- target.c */
 struct ldfs_target {
 	int fd; /* -1: none */
+	ldfs_stream *stream; /* NULL: fd is written */
 	bool reads_zero;
 	bool zero_range; /* the kernel can zero a range of it */
 	ldfs_extent *extents;
@@ -179,8 +180,81 @@ void ldfs_target_destroy(struct ldfs_target *t);
 int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length);
 int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length);
 int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
+/* `length` bytes of buf at offset `at` of the target, as a record when it is a stream. */
+int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at);
 /* Bytes from arena_offset on that lie together on the target, at *target_offset. */
 uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uint64_t *target_offset);
+
+/* ------------------------------------------------------------------ pack.c
+ * A packed target: where each page went. `size` and `where` of a granule belong to whoever may take it
+ * to its final state - the sweep before its slot's writer - and to all who have seen it SAVED.
+ */
+struct ldfs_pack {
+	bool on;
+	uint32_t codec;
+	int level;
+	uint64_t descriptors; /* offset of descriptor 0 on the target */
+	uint64_t zero_page;   /* offset of a page of zeros */
+	_Atomic uint64_t end; /* where the next bytes go */
+	uint16_t *size;       /* per page of the arena: bytes stored; 0: zeros */
+	uint64_t *where;      /* per granule: of its first stored byte */
+	uint8_t *noted;       /* per granule, under table.lock: its descriptors are on the target */
+};
+
+struct codec;
+
+int ldfs_pack_init(ldfs_dump *d, const ldfs_dump_config *config);
+void ldfs_pack_destroy(ldfs_dump *d);
+/* Pack granule g, whose bytes are at `bytes`, to `out`: fills in its sizes. Bytes used. */
+uint64_t ldfs_pack_granule(ldfs_dump *d, struct codec *c, uint32_t g, const void *bytes, uint8_t *out);
+/* Bytes stored for granule g. */
+uint64_t ldfs_pack_stored(const ldfs_dump *d, uint32_t g);
+/* Append to the target; *at is where. */
+int ldfs_pack_append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t *at);
+/* Write the descriptors of the granules that `block` calls saved or holes. table.lock is held. */
+int ldfs_pack_note(ldfs_dump *d, const ldfs_table_block *block);
+/* Bytes [offset, +length) within granule g, which is SAVED. -EIO: they left by a pipe. */
+int ldfs_pack_read(const ldfs_dump *d, uint32_t g, uint64_t offset, void *buf, uint64_t length);
+
+/* ----------------------------------------------------------------- packer.c */
+struct ldfs_packer; /* a thread that packs slots, and what the sweep has to save */
+
+int ldfs_packers_init(ldfs_dump *d, uint32_t count);
+void ldfs_packers_destroy(ldfs_dump *d);
+int ldfs_packers_start(ldfs_dump *d);
+void ldfs_packers_join(ldfs_dump *d);
+
+/* ------------------------------------------------------------------ batch.c
+ * Slots that one thread has taken to write, each in exactly one batch.
+ */
+struct ldfs_batch {
+	uint32_t *slots; /* room for all there can be */
+	uint32_t count;
+};
+
+int ldfs_batch_init(struct ldfs_batch *b, const struct ldfs_ring *r);
+void ldfs_batch_take(struct ldfs_batch *b, ldfs_dump *d); /* all that is filled */
+uint32_t ldfs_batch_granule(const struct ldfs_batch *b, const ldfs_dump *d, uint32_t i);
+/* Whether slot i of the batch may be written: no sweep I/O on its granule is under way. */
+bool ldfs_batch_writable(const struct ldfs_batch *b, const ldfs_dump *d, uint32_t i);
+/* Anything to do for a thread with that batch? Else wait until `deadline_ns` for it. */
+void ldfs_batch_wait(const struct ldfs_batch *b, ldfs_dump *d, uint64_t deadline_ns);
+
+/* ------------------------------------------------------------------ sweep.c */
+#define LDFS_RUN_BYTES (1u << 20) /* one I/O: large for the device, small enough for the L2 cache */
+#define LDFS_RUN_MOST (LDFS_RUN_BYTES / LDFS_PAGE_SIZE) /* granules of a run */
+
+/* Claim the run of armed granules that begins at or after *first, below `limit`. False: none left. */
+bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit);
+/* `states` are those that ldfs_step_sweep_over gave for [first, end): open, and wake who waits. */
+void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end);
+/* The target failed with `rc` for claimed [first, end). */
+void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc);
+/* When the sweep may go on, by its rate. */
+uint64_t ldfs_sweep_due_ns(const ldfs_dump *d);
+/* Granules of one run. */
+uint32_t ldfs_sweep_run_most(const ldfs_dump *d);
+bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end);
 
 /* ------------------------------------------------------------------ dump.c */
 struct ldfs_dump {
@@ -206,7 +280,9 @@ struct ldfs_dump {
 
 	_Atomic uint32_t phase;    /* enum ldfs_phase */
 	uint8_t *sweep_scratch;    /* one granule */
-	uint32_t *writer_batch;    /* room for every slot */
+	struct ldfs_batch writer_batch;
+	_Atomic uint64_t swept;    /* bytes, for the rate */
+	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
 	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
 	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
 	_Atomic uint32_t eio_count;
@@ -217,6 +293,10 @@ struct ldfs_dump {
 	struct ldfs_ring ring;
 	struct ldfs_table table;
 	struct ldfs_target target;
+	struct ldfs_pack pack;
+	struct ldfs_packer *packers; /* packed target: they write, and sweep; else NULL */
+	uint32_t packer_count;
+	uint32_t packers_made; /* owner; threads that were started */
 
 	pthread_t sweep_thread, writer_thread;
 	bool sweep_made, writer_made; /* owner */

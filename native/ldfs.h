@@ -25,6 +25,7 @@
 
 #define LDFS_PAGE_SIZE 4096
 #define LDFS_MAX_ARENAS 64
+#define LDFS_MAX_PACKERS 64
 
 /* ------------------------------------------------------------------ arena */
 
@@ -110,6 +111,9 @@ typedef struct ldfs_extent {
 	uint64_t target_offset;
 } ldfs_extent;
 
+/* A file that is written to a pipe; see "pages of a kdump file". */
+typedef struct ldfs_stream ldfs_stream;
+
 typedef struct ldfs_dump_config {
 	uint64_t granule_size;      /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
 	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule */
@@ -126,12 +130,24 @@ typedef struct ldfs_dump_config {
 	uint64_t table_offset;      /* where its first block lies, multiple of 512 */
 	uint8_t dump_id[16];        /* goes into every block of the table */
 	int reference_fd;           /* tests: the arena is copied there inside the pause; else -1 */
+	/*
+	 * A packed target (kdump): pages go, compressed, behind each other in the order in which they come,
+	 * and the place of each into a descriptor. The extents' target_offset is LDFS_PAGE_SIZE times the
+	 * number of the first page's descriptor then; extents consist of whole pages.
+	 */
+	uint32_t packed;            /* nonzero: it is one; the rest counts only then */
+	uint32_t codec;             /* enum ldfs_codec */
+	int level;                  /* 0: the codec's default */
+	uint32_t threads;           /* that pack and write, 1 to LDFS_MAX_PACKERS */
+	uint64_t descriptors_offset; /* of descriptor 0 on the target; they must read as zeros */
+	uint64_t zero_page_offset;  /* a page of zeros that is there already; data goes behind it */
+	ldfs_stream *stream;        /* all writes go there; NULL: to target_fd. Outlives the dump. */
 } ldfs_dump_config;
 
 /* Steps of a dump at which I/O can fail; for messages. */
 enum ldfs_operation {
 	LDFS_OP_NONE = 0,
-	LDFS_OP_WRITE_DATA = 1,  /* pwrite of a granule */
+	LDFS_OP_WRITE_DATA = 1,  /* pwrite of a granule, or of packed ones */
 	LDFS_OP_ZERO_DATA = 2,   /* writing zeros where the arena has a hole */
 	LDFS_OP_READ_ARENA = 3,  /* pread or SEEK_DATA of the memfd */
 	LDFS_OP_WRITE_TABLE = 4,
@@ -158,7 +174,7 @@ typedef struct ldfs_counters {
 	uint64_t steals;            /* taken from sweep I/O under way */
 	uint64_t by_fault;          /* final, saved by the fault path (steals included) */
 	uint64_t by_sweep;          /* final, saved by the sweep */
-	uint64_t holes;             /* final, holes */
+	uint64_t holes;             /* final, holes; on a packed target also what the sweep found all zeros */
 	uint64_t lost;              /* final, lost */
 	uint64_t remaining;         /* not in a final state */
 	uint64_t widened;           /* granules saved early because mprotect met ENOMEM */
@@ -169,6 +185,7 @@ typedef struct ldfs_counters {
 	uint64_t spilled;           /* slots added by `spill` */
 	uint64_t bytes_written;     /* to the target: data and zeros, not headers or table */
 	uint64_t bytes_pool;        /* of those, from slots */
+	uint64_t target_end;        /* packed target: first byte behind all data; else 0 */
 	uint64_t stall_max_ns;      /* longest time in the handler */
 	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
 	uint64_t quiesce_ns;        /* request to all vCPUs parked */
@@ -239,6 +256,57 @@ int ldfs_dump_states(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t
  */
 int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length);
 
+/* ------------------------------------------------------------- pages of a kdump file */
+
+/* How the pages of a kdump dump are compressed; the flag of a page descriptor and of the header. */
+enum ldfs_codec {
+	LDFS_CODEC_NONE = 0,
+	LDFS_CODEC_ZLIB = 1,
+	LDFS_CODEC_LZO = 2,
+	LDFS_CODEC_SNAPPY = 4,
+	LDFS_CODEC_ZSTD = 0x20
+};
+
+/* As in the file, little-endian: makedumpfile's page_desc_t (diskdump_mod.h). */
+typedef struct ldfs_page_desc {
+	uint64_t offset;     /* of the stored bytes */
+	uint32_t size;       /* stored bytes, 1 to LDFS_PAGE_SIZE */
+	uint32_t flags;      /* enum ldfs_codec; 0: stored as it is */
+	uint64_t page_flags; /* 0 */
+} ldfs_page_desc;
+
+/*
+ * [any thread] Pack `count` pages into `out`, which has room for as many. `level` 0: the codec's
+ * default. Offsets of `descs` count from the start of `out`; a page of zeros gets size 0, and nothing is
+ * stored for it. Returns the bytes used; -EINVAL: no such codec or level; -ENOMEM.
+ */
+int64_t ldfs_pages_pack(uint32_t codec, int level, const void *pages, uint32_t count, void *out,
+			ldfs_page_desc *descs);
+/*
+ * [any thread] Read the pages that the `count` descriptors of the file `fd` say, into `buf`. Nothing in
+ * them is trusted. -EBADMSG: a descriptor or what it points to is damaged; -EIO and other errors of
+ * pread, -EIO also where the file ends; -ENOMEM.
+ */
+int ldfs_pages_read(int fd, const ldfs_page_desc *descs, uint32_t count, void *buf);
+
+/*
+ * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile, records
+ * of offset, length and bytes. `fd` becomes nonblocking and stays the caller's: duplicated. The
+ * stream's header is written with the first record. -ENOMEM, -EMFILE.
+ */
+int ldfs_stream_open(int fd, ldfs_stream **out);
+/*
+ * [any thread] One record: `length` bytes for offset `at` of the file. Waits for the reader. -EPIPE: it
+ * has gone; -ECANCELED: by ldfs_stream_cancel. After any error the stream takes nothing more.
+ */
+int ldfs_stream_write(ldfs_stream *s, const void *buf, uint64_t length, uint64_t at);
+/* [any thread] The record that says that all is there. */
+int ldfs_stream_end(ldfs_stream *s);
+/* [any thread] Whoever waits for the reader stops, within 50 ms. */
+void ldfs_stream_cancel(ldfs_stream *s);
+/* [owner] Free it. */
+void ldfs_stream_close(ldfs_stream *s);
+
 /* ------------------------------------------------ the granule table on a target */
 
 /* All integers little-endian. Block i holds the entries of granules [169 i, 169 i + count). */
@@ -247,9 +315,9 @@ int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length);
 #define LDFS_TABLE_MAGIC "LDFSTAB1"
 
 typedef struct ldfs_table_entry {
-	uint64_t where;    /* target offset of the stored bytes; 0 where the layout fixes it (elf, raw) */
+	uint64_t where;    /* packed: target offset of the first stored byte; 0 where the layout fixes it */
 	uint64_t checksum; /* XXH3-64 of the granule's bytes (uncompressed); 0 for holes */
-	uint32_t stored;   /* bytes stored; 0 for holes */
+	uint32_t stored;   /* bytes stored; 0 for holes, and for packed pages that are all zeros */
 	uint8_t state;     /* enum ldfs_state: ARMED (not saved yet), SAVED, HOLE or LOST */
 	uint8_t how;       /* enum ldfs_how */
 	uint16_t reserved;

@@ -42,7 +42,8 @@ static int try_read(ldfs_dump *d, uint32_t g, uint64_t offset, void *buf, uint64
 
 	switch (s) {
 	case LDFS_G_SAVED:
-		return ldfs_target_read(&d->target, offset, buf, length);
+		return d->pack.on ? ldfs_pack_read(d, g, offset, buf, length)
+				  : ldfs_target_read(&d->target, offset, buf, length);
 	case LDFS_G_HOLE:
 		memset(buf, 0, length);
 		return 0;

@@ -4,7 +4,8 @@
  *
  * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
  * after the claim: a hole may have become data before it, but not after. A checksum taken of memory
- * counts only if the granule is still unstolen, which ldfs_step_sweep_over decides.
+ * counts only if the granule is still unstolen, which ldfs_step_sweep_over decides. On a packed target
+ * the packers do the walk, and this thread the drain.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,14 +13,7 @@
 
 #include "internal.h"
 
-#define RUN_BYTES (1u << 20)      /* one I/O: large for the device, small enough for the L2 cache */
 #define THROTTLE_STEP_NS 20000000u
-
-struct sweep {
-	ldfs_dump *d;
-	uint64_t begun_ns;
-	uint64_t swept; /* bytes, for the rate */
-};
 
 /* ------------------------------------------------------------- one run's I/O */
 
@@ -46,7 +40,7 @@ static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
 	return 0;
 }
 
-static bool all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
+bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
 	for (uint32_t g = first; g < end; g++)
 		if (!ldfs_granule_full(d, g))
@@ -113,9 +107,16 @@ static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t fi
 	}
 }
 
+void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
+{
+	unprotect_published(d, states, first, end);
+	ldfs_event_notify(&d->ring.freed);   /* vCPUs that waited for a slot: it is saved */
+	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
+}
+
 static void end_run(ldfs_dump *d, uint32_t first, uint32_t end, bool good)
 {
-	uint8_t states[RUN_BYTES / LDFS_PAGE_SIZE];
+	uint8_t states[LDFS_RUN_MOST];
 
 	for (uint32_t g = first; g < end; g++) {
 		uint64_t checksum = 0;
@@ -123,9 +124,7 @@ static void end_run(ldfs_dump *d, uint32_t first, uint32_t end, bool good)
 
 		states[g - first] = ldfs_step_sweep_over(d, g, result, checksum);
 	}
-	unprotect_published(d, states, first, end);
-	ldfs_event_notify(&d->ring.freed);   /* vCPUs that waited for a slot: it is saved */
-	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
+	ldfs_sweep_opened(d, states, first, end);
 }
 
 /* An I/O error on stolen granules does not count: their slots are written after it. */
@@ -142,59 +141,68 @@ static bool all_stolen(const ldfs_dump *d, uint32_t first, uint32_t end)
 
 /* -------------------------------------------------------------------- the walk */
 
-/* Claim the run of armed granules that begins at or after *first. False: none left. */
-static bool claim_run(ldfs_dump *d, uint32_t *first, uint32_t *end)
+uint32_t ldfs_sweep_run_most(const ldfs_dump *d)
 {
-	uint32_t most = RUN_BYTES >> d->granule_shift ? RUN_BYTES >> d->granule_shift : 1;
+	return LDFS_RUN_BYTES >> d->granule_shift ? LDFS_RUN_BYTES >> d->granule_shift : 1;
+}
+
+bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit)
+{
+	uint32_t most = ldfs_sweep_run_most(d);
 	uint32_t g = *first;
 
-	while (g < d->granules && !ldfs_step_sweep(d, g))
+	while (g < limit && !ldfs_step_sweep(d, g))
 		g++;
-	if (g == d->granules)
+	if (g == limit)
 		return false;
 	*first = g++;
-	while (g < d->granules && g - *first < most && ldfs_step_sweep(d, g))
+	while (g < limit && g - *first < most && ldfs_step_sweep(d, g))
 		g++;
 	*end = g;
 	return true;
 }
 
-static void sweep_run(struct sweep *s, uint32_t first, uint32_t end)
+void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc)
 {
-	uint64_t start = ldfs_granule_start(s->d, first);
-	uint64_t stop = ldfs_granule_start(s->d, end - 1) + ldfs_granule_length(s->d, end - 1);
-	int rc;
-
-	if (load_seq(&s->d->abandoned))
-		rc = -ECANCELED;
-	else if (all_full(s->d, first, end))
-		rc = write_data(s->d, start, stop);
-	else
-		rc = write_with_holes(s->d, start, stop);
-
-	if (rc && rc != -ECANCELED && !all_stolen(s->d, first, end))
-		ldfs_target_failed(s->d, rc, start / LDFS_PAGE_SIZE);
-	end_run(s->d, first, end, rc == 0);
-	s->swept += stop - start;
+	if (rc != -ECANCELED && !all_stolen(d, first, end))
+		ldfs_target_failed(d, rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
 }
 
-/* When `swept` bytes may be done at `rate` bytes a second; a day at the most, for absurd rates. */
-static uint64_t due_ns(uint64_t begun_ns, uint64_t swept, uint64_t rate)
+static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
 {
-	double ns = (double)swept * 1e9 / (double)rate;
+	uint64_t start = ldfs_granule_start(d, first);
+	uint64_t stop = ldfs_granule_start(d, end - 1) + ldfs_granule_length(d, end - 1);
+	int rc;
 
-	return begun_ns + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
+	if (load_seq(&d->abandoned))
+		rc = -ECANCELED;
+	else if (ldfs_sweep_all_full(d, first, end))
+		rc = write_data(d, start, stop);
+	else
+		rc = write_with_holes(d, start, stop);
+
+	if (rc)
+		ldfs_sweep_failed(d, first, end, rc);
+	end_run(d, first, end, rc == 0);
+	add_relaxed(&d->swept, stop - start);
+}
+
+/* After the swept bytes at the rate; a day at the most, for absurd rates. */
+uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
+{
+	double ns;
+
+	if (!d->sweep_rate)
+		return 0;
+	ns = (double)load_relaxed(&d->swept) * 1e9 / (double)d->sweep_rate;
+	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
 }
 
 /* Sleep so that the bytes swept so far stay below the rate; in small steps, so that RELEASE is quick. */
-static void throttle(struct sweep *s)
+static void throttle(ldfs_dump *d)
 {
-	ldfs_dump *d = s->d;
-	uint64_t due, now;
+	uint64_t due = ldfs_sweep_due_ns(d), now;
 
-	if (!d->sweep_rate)
-		return;
-	due = due_ns(s->begun_ns, s->swept, d->sweep_rate);
 	while (!ldfs_released(d) && (now = ldfs_now_ns()) < due) {
 		uint64_t left = due - now;
 
@@ -202,14 +210,14 @@ static void throttle(struct sweep *s)
 	}
 }
 
-static void walk(struct sweep *s)
+static void walk(ldfs_dump *d)
 {
 	uint32_t first = 0, end;
 
-	while (!ldfs_released(s->d) && claim_run(s->d, &first, &end)) {
-		sweep_run(s, first, end);
-		ldfs_table_tick(s->d);
-		throttle(s);
+	while (!ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, d->granules)) {
+		sweep_run(d, first, end);
+		ldfs_table_tick(d);
+		throttle(d);
 		first = end;
 	}
 }
@@ -239,6 +247,8 @@ static void sync_target(ldfs_dump *d)
 
 	if (rc)
 		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
+	if (d->target.stream)
+		return;
 	if (fdatasync(d->target.fd))
 		ldfs_fail(d, LDFS_OP_SYNC, errno, UINT64_MAX);
 	if (d->table.fd >= 0 && fdatasync(d->table.fd))
@@ -275,14 +285,16 @@ static bool wait_for_sweep(ldfs_dump *d)
 
 void *ldfs_sweep_main(void *dump)
 {
-	struct sweep s = { .d = dump };
+	ldfs_dump *d = dump;
 
-	if (wait_for_sweep(s.d)) {
-		s.begun_ns = ldfs_now_ns();
-		store_seq(&s.d->sweep_start_ns, s.begun_ns);
-		walk(&s);
-		drain(s.d);
+	if (wait_for_sweep(d)) {
+		store_seq(&d->sweep_start_ns, ldfs_now_ns());
+		if (d->pack.on)
+			ldfs_event_notify(&d->ring.arrived); /* the packers sweep */
+		else
+			walk(d);
+		drain(d);
 	}
-	ldfs_thread_ended(s.d);
+	ldfs_thread_ended(d);
 	return NULL;
 }

@@ -68,6 +68,10 @@ static void compose_entry(const ldfs_dump *d, uint32_t g, ldfs_table_entry *e)
 	e->how = d->how[g] ? d->how[g] : LDFS_BY_SWEEP;
 	e->checksum = d->checksum[g];
 	e->stored = (uint32_t)ldfs_granule_length(d, g);
+	if (!d->pack.on)
+		return;
+	e->stored = (uint32_t)ldfs_pack_stored(d, g);
+	e->where = e->stored ? d->pack.where[g] : 0;
 }
 
 static void compose_block(const ldfs_dump *d, uint32_t index, ldfs_table_block *block)
@@ -84,9 +88,18 @@ static void compose_block(const ldfs_dump *d, uint32_t index, ldfs_table_block *
 	block->checksum = ldfs_checksum(block, sizeof(*block));
 }
 
-static int write_block(const ldfs_dump *d, uint32_t index)
+static int put_block(ldfs_dump *d, const ldfs_table_block *block)
+{
+	uint64_t at = d->table.offset + (uint64_t)block->index * sizeof(*block);
+
+	return d->target.stream ? ldfs_stream_write(d->target.stream, block, sizeof(*block), at)
+				: ldfs_write_all(d->table.fd, block, sizeof(*block), at);
+}
+
+static int write_block(ldfs_dump *d, uint32_t index)
 {
 	ldfs_table_block block;
+	int rc = 0;
 
 	compose_block(d, index, &block);
 	/*
@@ -95,15 +108,20 @@ static int write_block(const ldfs_dump *d, uint32_t index)
 	 */
 	if (ldfs_released(d))
 		return 0;
-	return ldfs_write_all(d->table.fd, &block, sizeof(block),
-			      d->table.offset + (uint64_t)index * sizeof(block));
+	if (d->pack.on)
+		rc = ldfs_pack_note(d, &block); /* before the marks that vouch for them */
+	return rc ? rc : put_block(d, &block);
 }
 
 int ldfs_table_write_empty(ldfs_dump *d)
 {
 	for (uint32_t i = 0; i < d->table.blocks; i++)
 		store_seq(&d->table.dirty[i], 1);
-	return ldfs_table_flush(d);
+	if (!d->target.stream)
+		return ldfs_table_flush(d);
+	/* What left by a pipe stays as it is: one table, when all is final. */
+	store_seq(&d->table.next_flush_ns, UINT64_MAX);
+	return 0;
 }
 
 int ldfs_table_flush(ldfs_dump *d)
@@ -127,15 +145,15 @@ int ldfs_table_flush(ldfs_dump *d)
 
 void ldfs_table_tick(ldfs_dump *d)
 {
-	uint64_t now = ldfs_now_ns();
+	uint64_t now = ldfs_now_ns(), due = load_seq(&d->table.next_flush_ns);
 	int rc;
 
-	if (now < load_relaxed(&d->table.next_flush_ns))
+	/* One of several threads; the others have better to do than to wait for the lock. */
+	if (now < due || !cas_seq(&d->table.next_flush_ns, &due, now + FLUSH_INTERVAL_NS))
 		return;
 	rc = ldfs_table_flush(d);
 	if (rc) {
 		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
 		ldfs_give_up(d);
 	}
-	store_relaxed(&d->table.next_flush_ns, now + FLUSH_INTERVAL_NS);
 }

@@ -49,6 +49,7 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	t->extent_count = config->extent_count;
 	t->reads_zero = config->target_reads_zero != 0;
 	t->zero_range = true;
+	t->stream = config->stream;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
 	return t->fd < 0 ? -errno : 0;
 }
@@ -78,6 +79,12 @@ uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uin
 	e = &t->extents[low];
 	*target_offset = e->target_offset + (arena_offset - e->arena_offset);
 	return e->length - (arena_offset - e->arena_offset);
+}
+
+int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at)
+{
+	return t->stream ? ldfs_stream_write(t->stream, buf, length, at)
+			 : ldfs_write_all(t->fd, buf, length, at);
 }
 
 int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length)

@@ -42,6 +42,7 @@ class Counters:
     spilled: int = 0
     bytes_written: int = 0
     bytes_pool: int = 0
+    target_end: int = 0
     stall_max_ns: int = 0
     quiesce_ns: int = 0
     arm_ns: int = 0

@@ -84,6 +84,11 @@ bit linked = 1;                     /* the arena points at the dump */
 bit freed;                          /* ghost: the dump's memory is gone */
 bit io_failed;                      /* ghost: some I/O failed, or a deadline passed */
 bit sealed;                         /* DRAINED was entered: the dump will say "consistent" */
+#ifdef PACKERS
+bit packer_event[2] = 1;            /* one for each packer: notify wakes all who sleep on one word */
+byte sweep_next;                    /* first granule that no packer has taken to sweep */
+byte packers_ended;
+#endif
 bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
 bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
 bit slot_event[3] = 1;              /* one for each that may wait for a slot */
@@ -128,7 +133,14 @@ bit data[NG] = 0;                   /* 0: the memfd has a hole here */
 
 inline wake_writer()
 {
+#ifdef PACKERS
+	packer_event[0] = 1;
+#ifndef BUG_WAKE_ONE_PACKER
+	packer_event[1] = 1
+#endif
+#else
 	writer_event = 1
+#endif
 }
 
 /* Everybody who waits for a slot: one who wakes may need no slot any more. */
@@ -992,6 +1004,97 @@ end_writer:	writer_event;
 	od;
 	atomic { batch = 0; aside = 0; writer_ended = 1 }
 }
+
+/* ------------------------------------------------------------ packed targets */
+
+#ifdef PACKERS
+/* Where a granule's bytes are is part of target[]: sweep and slot's writer set it where they write. */
+inline write_batch()
+{
+	do
+	:: batch != 0 ->
+		atomic {
+			if
+			:: batch & 1 -> slot = 0
+			:: !(batch & 1) -> slot = 1
+			fi;
+			batch = batch & ~BIT(slot);
+			g = slot_granule[slot]
+		};
+		if
+		:: MAY_WRITE(slot) -> write_slot(); mark(); any = 1
+		:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
+		fi
+	:: batch == 0 -> break
+	od
+}
+
+/* Granule `first`, which nobody else will take to sweep. */
+inline sweep_piece()
+{
+	step_sweep(first, won);
+	if
+	:: won -> won = 0; sweep_io(); end_run(); mark()
+	:: else
+	fi;
+	atomic { first = 0; g = 0; won = 0 }
+}
+
+proctype packer(byte me)
+{
+	byte batch, aside, slot, g, first, k, v, before, holes, marks;
+	bit won, good, any;
+	do
+	:: d_step { batch = filled | aside; filled = 0; aside = 0; any = 0 };
+		if
+		:: true
+		:: NS > 1 && batch == 3 && MAY_WRITE(0) && MAY_WRITE(1) ->
+			slot = 1;
+			batch = 1;
+			slot_push(slot);    /* the other may be idle */
+			slot = 0
+		fi;
+		write_batch();
+		if
+		:: atomic { sweep_next < NG && ON -> first = sweep_next; sweep_next++; g = first + 1; any = 1 };
+			sweep_piece()
+		:: sweep_next >= NG || !ON
+		fi;
+		if
+		:: any
+		:: else ->
+			atomic {
+				if
+				:: TO_DO -> packer_event[me] = 1
+				:: else -> packer_event[me] = 0
+				fi
+			};
+end_packer:		packer_event[me]
+		fi;
+#ifdef RELEASES
+		if
+		:: !ON -> break
+		:: ON
+		fi
+#endif
+	od;
+	atomic {
+		batch = 0;
+		aside = 0;
+		any = 0;
+		packers_ended++;
+		writer_ended = (packers_ended == 2)
+	}
+}
+
+proctype drainer()
+{
+	byte marks;
+	bit won;
+	drain();
+	sweep_ended = 1
+}
+#endif
 
 /* ----------------------------------------------------------------- readers */
 

@@ -37,6 +37,8 @@ MODELS = (
     "widen_sweep",
     "release",
     "release_sweep",
+    "packers",
+    "release_packers",
     "next_dump",
 )
 
@@ -79,6 +81,8 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("slots", ("BUG_POLL",), cycles=True), CYCLE),
     (Check("widen", ("BUG_WIDEN_HOLDS_CLAIM", "NS=2")), DEADLOCK),
     (Check("widen_sweep", ("BUG_WIDEN_TO_END",)), ASSERTION),
+    (Check("packers", ("BUG_STOLEN_COUNTS",)), ASSERTION),
+    (Check("packers", ("BUG_WAKE_ONE_PACKER",)), DEADLOCK),
     (Check("release", ("BUG_MARK_RELEASED",)), ASSERTION),
     (Check("release_sweep", ("BUG_SEAL_RELEASED",)), ASSERTION),
     (Check("next_dump", ("BUG_UNLINK_LATE",)), ASSERTION),

@@ -24,14 +24,37 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize(("program", "prints"), [("signal_in_writable", "hit\n")])
-def test_program(core: Path, program: str, prints: str) -> None:
+LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
+BLOCK, FAIL, SPILL = "0", "1", "2"
+
+
+def run_program(core: Path, program: str, *arguments: str) -> tuple[int, str]:
     source = TOP / "tests" / "native" / f"{program}.c"
     include = TOP / "native"
     command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{include}"]
-    command += [str(source), "-o", program, "-L.", "-lldfs", "-pthread"]
+    command += [str(source), "-o", program, "-L.", "-lldfs", *LIBRARIES]
     subprocess.run(command, cwd=core, check=True, timeout=60)
     done = subprocess.run(
-        [str(core / program)], capture_output=True, text=True, timeout=60, check=False
+        [str(core / program), *arguments], capture_output=True, text=True, timeout=120, check=False
     )
-    assert (done.returncode, done.stdout) == (0, prints), done
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_signal_while_a_range_is_made_writable(core: Path) -> None:
+    assert run_program(core, "signal_in_writable") == (0, "hit\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("32", "2", "65536", "65536", BLOCK), id="zstd"),
+        pytest.param(("32", "3", "4096", "256", BLOCK), id="zstd-small-pool"),
+        pytest.param(("1", "1", "65536", "1024", BLOCK), id="zlib-one-thread"),
+        pytest.param(("2", "2", "4096", "64", SPILL), id="lzo-spill"),
+        pytest.param(("4", "3", "16384", "64", FAIL), id="snappy-fail"),
+        pytest.param(("0", "2", "4194304", "16384", BLOCK), id="plain-large-granules"),
+        pytest.param(("32", "2", "65536", "4096", BLOCK, "pipe"), id="zstd-pipe"),
+    ],
+)
+def test_packed_dumps_are_exact(core: Path, arguments: tuple[str, ...]) -> None:
+    assert run_program(core, "packed_dump", *arguments) == (0, "same\n")
