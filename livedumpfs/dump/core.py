@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,12 +28,18 @@ _START_HINTS = {
     errno.ETIMEDOUT: "the machine did not stop in time",
 }
 
+_PACKERS_MOST = 4
+"""Packer threads unless more are asked for: the machine runs beside them."""
+
+
+def _packers(settings: DumpSettings) -> int:
+    return getattr(settings, "threads", 0) or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
+
 
 def _config(
     settings: DumpSettings,
     plan: Plan | None,
-    fds: tuple[int, int],
-    reads_zero: bool,
+    files: CoreFiles,
     reference: int,
 ) -> tuple[CData, Any]:
     """struct ldfs_dump_config, and what it points to."""
@@ -45,14 +53,34 @@ def _config(
     config.stall_deadline_ns = int(settings.stall_deadline * 1e9)
     config.policy = POLICIES.index(settings.policy)
     config.arming = ARMINGS.index(settings.arming)
-    config.target_fd, config.table_fd = fds
-    config.target_reads_zero = reads_zero
+    config.target_fd, config.table_fd = files.target_fd, files.table_fd
+    config.target_reads_zero = files.reads_zero
     config.extents, config.extent_count = kept, len(extents)
     config.reference_fd = reference
     if plan:
         config.table_offset = plan.table_offset
         config.dump_id = list(plan.dump_id)
+    if plan and plan.format == "kdump":
+        config.packed = True
+        config.codec, config.level = plan.codec, plan.level
+        config.threads = _packers(settings)
+        config.descriptors_offset = plan.descriptors_offset
+        config.zero_page_offset = plan.data_offset
+        config.stream = files.stream or ffi.NULL
     return config, kept
+
+
+@dataclass(frozen=True)
+class CoreFiles:
+    """Where the core writes. It duplicates the fds; the stream must outlive the dump."""
+
+    target_fd: int = -1
+    """-1: none."""
+    table_fd: int = -1
+    reads_zero: bool = False
+    """What was never written to the target reads as zeros."""
+    stream: CData | None = None
+    """ldfs_stream * on a pipe: all is written there."""
 
 
 class CoreDump:
@@ -63,14 +91,14 @@ class CoreDump:
         arena: Arena,
         settings: DumpSettings,
         plan: Plan | None,
+        files: CoreFiles | None = None,
         *,
-        fds: tuple[int, int],
-        reads_zero: bool,
         reference: int = -1,
     ) -> None:
-        """INIT. `fds`: target and table, -1 for none. StateError EBUSY: the arena has a dump."""
+        """INIT. `files` belong to `plan`; both None: memory only. StateError EBUSY: the arena has a
+        dump."""
         self._arena = arena.handle  # keeps the memory mapped
-        config, kept = _config(settings, plan, fds, reads_zero, reference)
+        config, kept = _config(settings, plan, files or CoreFiles(), reference)
         out = ffi.new("ldfs_dump **")
         rc = lib.ldfs_dump_init(self._arena, config, out)
         del kept

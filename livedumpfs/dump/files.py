@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from livedumpfs._capi import lib
+from livedumpfs.dump.core import CoreFiles
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
@@ -28,7 +29,7 @@ def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
     granule = settings.granule or int(lib.ldfs_granule_default(size))
     return plan_dump(
         settings.format,
-        machine_info(machine, len(machine.registers())),
+        machine_info(machine, machine.vcpus),
         arena_size=size,
         granule_size=granule,
         identity=target.identity,
@@ -72,10 +73,11 @@ class DumpFiles:
         """The file with superblock and granule table."""
         return self.sidecar or self.target
 
-    @property
-    def fds(self) -> tuple[int, int]:
-        """Of target and granule table."""
-        return self.target.fd, self.book.fd
+    def for_core(self) -> CoreFiles:
+        """What the C core needs of both."""
+        return CoreFiles(
+            self.target.fd, self.book.fd, bool(self.target.reads_zero), getattr(self.target, "stream", None)
+        )
 
     def open(self, meta: Mapping[str, object]) -> None:
         """INIT: any older dump there is invalid from here on."""

@@ -311,8 +311,7 @@ class LiveDump(Closing):
                 self.machine.arena,
                 settings,
                 files.plan if files else None,
-                fds=files.fds if files else (-1, -1),
-                reads_zero=bool(files and files.target.reads_zero),
+                files.for_core() if files else None,
                 reference=reference,
             )
         except BaseException:

@@ -51,6 +51,10 @@ class Machine(Protocol):
     def memory_map(self) -> Sequence[PhysicalRange]:
         """Sorted by start; covers the arena exactly."""
 
+    @property
+    def vcpus(self) -> int:
+        """vCPUs, each with registers; 0: there are none."""
+
     def quiesce_ops(self) -> CData | None:
         """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""
 

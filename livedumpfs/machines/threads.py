@@ -38,6 +38,7 @@ class ThreadMachine:
         resume: Callable[[], object] | None = None,
     ) -> None:
         self.arena = arena
+        self.vcpus = 0
         self.architecture = platform.machine()
         self.elf_machine = _ELF_MACHINES.get(self.architecture, 0)
         self.memory_map: Sequence[PhysicalRange] = (PhysicalRange(0, arena.size, 0),)
