@@ -11,6 +11,9 @@
  *   START  live -> spare (MREMAP_DONTUNMAP), shadow -> live          (machine stands)
  *   ...    handlers and sweep make pieces of live writable
  *   INIT   of the next dump: spare, made read-only, is the new shadow; its page tables are there
+ *
+ * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD it is userfaultfd's write protection, which
+ * moves with the mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -87,6 +90,7 @@ static int make_views(ldfs_arena *a)
 
 static void unmake(ldfs_arena *a)
 {
+	ldfs_uffd_close(a);
 	uint8_t *views[] = { a->live, a->observer, a->shadow, a->spare };
 
 	for (unsigned i = 0; i < sizeof(views) / sizeof(*views); i++)
@@ -116,6 +120,7 @@ int ldfs_arena_create(uint64_t size, ldfs_arena **out)
 	if (!a)
 		return -ENOMEM;
 	a->size = size;
+	a->uffd.fd = -1;
 	rc = make_memory(a);
 	if (!rc)
 		rc = make_views(a);
@@ -251,27 +256,53 @@ int ldfs_arena_prepare_observer(ldfs_arena *a)
 	return populate(a, a->observer);
 }
 
-int ldfs_arena_prepare_shadow(ldfs_arena *a)
+/* Make a view that is not in use read-only, whatever it was protected by before. */
+static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
 	int rc;
 
-	if (a->shadow_ready)
-		return populate(a, a->shadow);
-	if (a->spare_mapped) {
-		uint8_t *was_live = a->spare;
+	if (backend == LDFS_BACKEND_UFFD) {
+		rc = protect_in_pieces(view, a->size, RW);
+		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
+	}
+	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
+	return rc ? rc : protect_in_pieces(view, a->size, RO);
+}
 
-		rc = protect_in_pieces(was_live, a->size, RO);
-		if (rc)
-			return rc;
-		a->spare = a->shadow;
-		a->shadow = was_live;
-		a->spare_mapped = false;
-	} else {
-		rc = map_view(a, a->shadow, RO);
-		if (rc)
-			return rc;
+/* What is to be the shadow: what was live before the last swap, or a new mapping. */
+static int map_shadow(ldfs_arena *a)
+{
+	uint8_t *was_live = a->spare;
+
+	if (!a->spare_mapped)
+		return map_view(a, a->shadow, RO);
+	a->spare = a->shadow;
+	a->shadow = was_live;
+	a->spare_mapped = false;
+	return 0;
+}
+
+int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
+{
+	int rc = a->shadow_ready ? 0 : map_shadow(a);
+
+	if (rc)
+		return rc;
+	if (!a->shadow_ready || a->shadow_backend != backend || backend == LDFS_BACKEND_UFFD) {
+		a->shadow_ready = false;
+		rc = protect_view(a, a->shadow, backend);
+	}
+	if (rc) {
+		/* Half done, but a mapping that the next INIT can begin with. */
+		uint8_t *view = a->shadow;
+
+		a->shadow = a->spare;
+		a->spare = view;
+		a->spare_mapped = true;
+		return rc;
 	}
 	a->shadow_ready = true;
+	a->shadow_backend = backend;
 	return populate(a, a->shadow);
 }
 
@@ -295,14 +326,20 @@ int ldfs_arena_swap(ldfs_arena *a)
 	return 0;
 }
 
-int ldfs_arena_protect(ldfs_arena *a)
+int ldfs_arena_protect(ldfs_arena *a, uint32_t backend)
 {
+	if (backend == LDFS_BACKEND_UFFD)
+		return ldfs_uffd_protect(a, a->live, a->size);
 	return mprotect(a->live, a->size, RO) ? -errno : 0;
 }
 
-int ldfs_arena_unprotect_all(ldfs_arena *a)
+int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
 {
-	int rc = protect_in_pieces(a->live, a->size, RW);
+	int rc;
+
+	if (backend == LDFS_BACKEND_UFFD)
+		return ldfs_uffd_unprotect(a, a->live, a->size);
+	rc = protect_in_pieces(a->live, a->size, RW);
 
 	/* At vm.max_map_count a piece may need a split; all at once never does. */
 	if (rc == -ENOMEM)
@@ -381,6 +418,18 @@ static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 		store_seq(&d->full[g], GRANULE_PUNCHED);
 }
 
+/*
+ * A punch takes userfaultfd's protection of the shadow's pages with it. START waits for us: the view that
+ * it puts in place is whole.
+ */
+static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
+{
+	if (owner->backend != LDFS_BACKEND_UFFD || load_seq(&a->dump) ||
+	    owner->arming != LDFS_ARM_SWAP || ldfs_dump_phase(owner) != LDFS_PHASE_READY)
+		return 0;
+	return ldfs_uffd_protect(a, a->shadow + offset, length);
+}
+
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
 	ldfs_dump *owner;
@@ -398,6 +447,8 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 		mark_punched(owner, offset, length);
 	rc = fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
 		       (off_t)length) ? -errno : 0;
+	if (!rc && owner)
+		rc = protect_punched(a, owner, offset, length);
 	ldfs_fault_leave(a);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return rc;

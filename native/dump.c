@@ -142,7 +142,8 @@ static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t
 {
 	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
 		return -EINVAL;
-	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT || c->pool_size == 0)
+	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT ||
+	    c->backend > LDFS_BACKEND_UFFD || c->pool_size == 0)
 		return -EINVAL;
 	if ((a->size + granule - 1) / granule >= UINT32_MAX)
 		return -EINVAL;
@@ -231,8 +232,10 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_table_write_empty(d);
 	if (!rc)
 		rc = ldfs_arena_prepare_observer(d->arena);
+	if (!rc && d->backend == LDFS_BACKEND_UFFD)
+		rc = ldfs_uffd_open(d->arena, c->uffd_fd);
 	if (!rc && d->arming == LDFS_ARM_SWAP)
-		rc = ldfs_arena_prepare_shadow(d->arena);
+		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
 	return rc ? rc : start_threads(d);
 }
 
@@ -268,6 +271,7 @@ static ldfs_dump *new_dump(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gr
 	d->granules = (uint32_t)((a->size + granule - 1) / granule);
 	d->policy = c->policy;
 	d->arming = c->arming;
+	d->backend = c->backend;
 	d->sweep_rate = c->sweep_rate;
 	d->stall_deadline_ns = c->stall_deadline_ns;
 	d->target.fd = d->table.fd = d->reference_fd = -1;
@@ -354,7 +358,7 @@ static int copy_reference(ldfs_dump *d)
 /* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left. */
 static void disarm(ldfs_dump *d)
 {
-	while (ldfs_arena_unprotect_all(d->arena))
+	while (ldfs_arena_unprotect_all(d->arena, d->backend))
 		usleep(1000);
 	store_seq(&d->arena->dump, NULL);
 }
@@ -368,7 +372,8 @@ static int arm(ldfs_dump *d)
 	store_seq(&d->arena->dump, d);
 	while (ldfs_fault_inside(d->arena))
 		sched_yield();
-	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena) : ldfs_arena_protect(d->arena);
+	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena)
+					  : ldfs_arena_protect(d->arena, d->backend);
 	if (rc)
 		disarm(d); /* mprotect may have done a part of it */
 	return rc;
@@ -436,9 +441,9 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 
 	if (ldfs_dump_phase(d) != LDFS_PHASE_READY)
 		return -EINVAL;
-	rc = check_handler();
+	rc = d->backend == LDFS_BACKEND_SIGSEGV ? check_handler() : 0;
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
-		rc = ldfs_arena_prepare_shadow(d->arena); /* an earlier START failed halfway */
+		rc = ldfs_arena_prepare_shadow(d->arena, d->backend); /* an earlier START failed halfway */
 	return rc ? rc : stop_arm_resume(d, ops, quiesce_ns);
 }
 

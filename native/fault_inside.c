@@ -239,12 +239,19 @@ static void count_fault(ldfs_dump *d, uint64_t ns)
 	raise_u64(&d->stall_max_ns, ns);
 }
 
+void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
+{
+	uint64_t before = ldfs_now_ns();
+
+	ldfs_fault_make_writable(d, g);
+	count_fault(d, ldfs_now_ns() - before);
+}
+
 /* A write fault at `address` in the arena of `slot`, already counted in. */
 static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 {
 	ldfs_arena *a = load_seq(&slot->arena);
 	uintptr_t start = load_seq(&slot->start);
-	uint64_t before;
 	ldfs_dump *d;
 
 	/* Looked at once before it was counted in: the arena may have gone since. */
@@ -253,9 +260,7 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 	d = load_seq(&a->dump);
 	if (!d)
 		return true; /* not armed (any more): the store is tried again and succeeds */
-	before = ldfs_now_ns();
-	ldfs_fault_make_writable(d, ldfs_granule_of(d, address - start));
-	count_fault(d, ldfs_now_ns() - before);
+	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
 	return true;
 }
 

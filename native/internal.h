@@ -51,6 +51,23 @@ int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at);
 uint64_t ldfs_checksum(const void *bytes, uint64_t length);
 uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);
 
+/* ----------------------------------------------------------------- uffd.c
+ * The second fault backend: userfaultfd write protection on views of one arena, and its monitor.
+ */
+struct ldfs_uffd {
+	int fd;   /* -1: not opened yet; from then on as long as the arena */
+	int stop; /* eventfd: the monitor ends */
+	pthread_t monitor;
+};
+
+/* Make userfaultfd and monitor unless they are there. `given`: a fresh userfaultfd, or -1. */
+int ldfs_uffd_open(ldfs_arena *a, int given);
+void ldfs_uffd_close(ldfs_arena *a);
+/* Write-protect [start, start + length) of a view of the arena, holes too. */
+int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
+/* The opposite, for memory that was protected at any time; wakes whoever waits there. */
+int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
+
 /* ---------------------------------------------------------------- arena.c */
 struct ldfs_arena {
 	uint64_t size;
@@ -60,6 +77,8 @@ struct ldfs_arena {
 	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
 	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
 	bool shadow_ready; /* owner */
+	uint32_t shadow_backend; /* owner; enum ldfs_backend that a ready shadow is protected by */
+	struct ldfs_uffd uffd;
 	bool spare_mapped; /* owner */
 	int fault_slot;    /* index into ldfs_fault_slots */
 	_Atomic(ldfs_dump *) dump;  /* [signal] what faults belong to; NULL: none armed */
@@ -68,10 +87,10 @@ struct ldfs_arena {
 
 /* Fill the observer's page tables, so that neither handler nor sweep takes page faults there. */
 int ldfs_arena_prepare_observer(ldfs_arena *a);
-int ldfs_arena_prepare_shadow(ldfs_arena *a);
+int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_swap(ldfs_arena *a);
-int ldfs_arena_protect(ldfs_arena *a);
-int ldfs_arena_unprotect_all(ldfs_arena *a);
+int ldfs_arena_protect(ldfs_arena *a, uint32_t backend);
+int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend);
 /*
  * The next piece [*start, *end) of data at or after `from`, clipped to `limit`; false: none.
  * -errno through *error.
@@ -95,6 +114,8 @@ extern _Atomic uint64_t ldfs_fault_chained;
 void ldfs_fault_handler(int signo, siginfo_t *info, void *context);
 /* [any thread] Save granule g as a store would, and make it writable. */
 void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
+/* The same for a store that faulted: counted, with its time. */
+void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
 /* Count the caller in and out as a handler of this arena, so that RELEASE waits for it. */
@@ -263,6 +284,7 @@ struct ldfs_dump {
 	uint32_t granule_shift; /* granule size is 1 << shift */
 	uint32_t policy;
 	uint32_t arming;
+	uint32_t backend;
 	uint64_t sweep_rate;
 	uint64_t stall_deadline_ns;
 	int reference_fd;

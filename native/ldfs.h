@@ -86,7 +86,14 @@ typedef struct ldfs_quiesce_ops {
 typedef struct ldfs_dump ldfs_dump;
 
 enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPILL = 2 };
+/* SWAP: a view prepared at INIT takes the live one's place; MPROTECT: the live view itself, at START. */
 enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
+/*
+ * Who notices a store to an armed page. SIGSEGV: mprotect, and our handler on the storing thread; a system
+ * call that writes armed memory gets EFAULT. UFFD: userfaultfd write protection and a monitor thread; the
+ * kernel's own stores are caught, too.
+ */
+enum ldfs_backend { LDFS_BACKEND_SIGSEGV = 0, LDFS_BACKEND_UFFD = 1 };
 
 /* Granule states: one byte each, changed only by the steps in granule.c. docs/concurrency.md. */
 enum ldfs_state {
@@ -122,6 +129,8 @@ typedef struct ldfs_dump_config {
 	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail` */
 	uint32_t policy;            /* enum ldfs_policy */
 	uint32_t arming;            /* enum ldfs_arming */
+	uint32_t backend;           /* enum ldfs_backend */
+	int uffd_fd;                /* UFFD: a fresh userfaultfd of this process to use, duplicated; -1: made here */
 	int target_fd;              /* -1: no target. Duplicated; the caller keeps its own. */
 	int target_reads_zero;      /* nonzero: what was never written there reads as zeros */
 	const ldfs_extent *extents; /* sorted by arena_offset, cover the arena without gap or overlap */
@@ -220,7 +229,8 @@ uint64_t ldfs_granule_default(uint64_t arena_size);
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
  * build the shadow view, start the writer. The machine runs meanwhile. -EBUSY: the arena has a dump
- * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target.
+ * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target. Backend UFFD:
+ * -EACCES: no right to userfaultfd; -ENOSYS: the kernel's cannot write-protect shared memory (Linux 5.19).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
 /*

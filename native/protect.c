@@ -30,7 +30,8 @@ static int64_t islands_at(const ldfs_dump *d, int64_t first, int64_t last)
 
 bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g)
 {
-	return is_writable(d, (int64_t)g - 1) || is_writable(d, (int64_t)g + 1) ||
+	return d->backend == LDFS_BACKEND_UFFD || /* it splits no mapping */
+	       is_writable(d, (int64_t)g - 1) || is_writable(d, (int64_t)g + 1) ||
 	       load_relaxed(&d->islands) < d->islands_most;
 }
 
@@ -39,7 +40,12 @@ int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last)
 	uint64_t start = ldfs_granule_start(d, first);
 	uint64_t end = ldfs_granule_start(d, last) + ldfs_granule_length(d, last);
 
-	if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
+	if (d->backend == LDFS_BACKEND_UFFD) {
+		int rc = ldfs_uffd_unprotect(d->arena, d->arena->live + start, end - start);
+
+		if (rc)
+			return -rc;
+	} else if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
 		return errno;
 	add_relaxed(&d->islands, 1 - islands_at(d, first, last));
 	for (uint32_t g = first; g <= last; g++)

@@ -262,7 +262,7 @@ static void drain(ldfs_dump *d)
 	if (!wait_all_final(d))
 		return;
 	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way. */
-	ldfs_arena_unprotect_all(d->arena);
+	ldfs_arena_unprotect_all(d->arena, d->backend);
 	sync_target(d);
 	store_seq(&d->drained_ns, ldfs_now_ns());
 	cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED); /* not over RELEASED */

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * uffd.c - userfaultfd write protection as fault backend, for memory that the kernel writes too: a store
+ * to a protected page, from user space or within a system call, waits until the monitor has saved the
+ * page and taken the protection away.
+ *
+ * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is on: the
+ * swap works as with PROT_READ. Whoever moves a mapping then waits until the monitor has read the event,
+ * so the monitor runs from the first use to the end of the arena. It reads memory through the observer view
+ * and the memfd alone, which are never protected.
+ *
+ * See ioctl_userfaultfd(2) and Documentation/admin-guide/mm/userfaultfd.rst of Linux.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Linux 5.19, 6.1, 6.4; Debian 12's headers do not have all. */
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+#define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
+		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
+#define DEVICE "/dev/userfaultfd"
+#define PIECE (32ULL << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
+#define MESSAGES 32
+
+/* --------------------------------------------------------------- protection */
+
+/* EAGAIN: a mapping is just being moved, and its event not read yet. */
+static int write_protect(int fd, uint8_t *start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_writeprotect w = { .range = { (uintptr_t)start, length }, .mode = mode };
+
+	while (ioctl(fd, UFFDIO_WRITEPROTECT, &w)) {
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+		sched_yield();
+	}
+	return 0;
+}
+
+static int in_pieces(int fd, uint8_t *start, uint64_t length, uint64_t mode)
+{
+	int rc = 0;
+
+	for (uint64_t at = 0; !rc && at < length; at += PIECE)
+		rc = write_protect(fd, start + at, length - at < PIECE ? length - at : PIECE, mode);
+	return rc;
+}
+
+int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	struct uffdio_register r = { .range = { (uintptr_t)start, length },
+				     .mode = UFFDIO_REGISTER_MODE_WP };
+
+	/* Registered already: no harm. */
+	if (ioctl(a->uffd.fd, UFFDIO_REGISTER, &r))
+		return -errno;
+	return in_pieces(a->uffd.fd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	int rc = in_pieces(a->uffd.fd, start, length, 0);
+
+	return rc == -ENOENT ? 0 : rc; /* never registered: nothing is protected */
+}
+
+/* ------------------------------------------------------------------ monitor */
+
+/* As the handler on a store, but for whoever stored: see fault_inside.c, fault_in_arena. */
+static void page_fault(ldfs_arena *a, uintptr_t address)
+{
+	uintptr_t page = address & ~(uintptr_t)(LDFS_PAGE_SIZE - 1), live = (uintptr_t)a->live;
+	struct uffdio_range range = { page, LDFS_PAGE_SIZE };
+	ldfs_dump *d;
+
+	ldfs_fault_enter(a);
+	d = load_seq(&a->dump);
+	if (page >= live && page < live + a->size) {
+		if (d)
+			ldfs_fault_save_for(d, ldfs_granule_of(d, page - live));
+		else
+			ldfs_uffd_unprotect(a, (uint8_t *)page, LDFS_PAGE_SIZE);
+	}
+	ldfs_fault_leave(a);
+	/* Whoever waits tries again, also when START is at work and nothing could be done yet. */
+	ioctl(a->uffd.fd, UFFDIO_WAKE, &range);
+}
+
+static void read_messages(ldfs_arena *a)
+{
+	struct uffd_msg messages[MESSAGES];
+	ssize_t n = read(a->uffd.fd, messages, sizeof(messages));
+
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(messages[0]); i++)
+		if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+			page_fault(a, (uintptr_t)messages[i].arg.pagefault.address);
+	/* UFFD_EVENT_REMAP: to be read is all it wants. */
+}
+
+static void *monitor(void *arena)
+{
+	ldfs_arena *a = arena;
+	struct pollfd fds[2] = { { .fd = a->uffd.fd, .events = POLLIN },
+				 { .fd = a->uffd.stop, .events = POLLIN } };
+
+	while (!(fds[1].revents & POLLIN)) {
+		if (poll(fds, 2, -1) > 0 && fds[0].revents)
+			read_messages(a);
+	}
+	return NULL;
+}
+
+/* -------------------------------------------------------------- open, close */
+
+/* From the device when we may open it: then also faults of the kernel are told to any user. */
+static int make_fd(void)
+{
+	int device = open(DEVICE, O_RDWR | O_CLOEXEC), fd, error;
+
+	if (device < 0)
+		return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	error = errno;
+	close(device);
+	errno = error;
+	return fd;
+}
+
+static int negotiate(int fd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
+
+	if (ioctl(fd, UFFDIO_API, &api))
+		return errno == EINVAL ? -ENOSYS : errno == EPERM ? -EACCES : -errno;
+	return 0;
+}
+
+static int make(ldfs_arena *a, int given)
+{
+	struct ldfs_uffd *u = &a->uffd;
+	int rc;
+
+	u->fd = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3) : make_fd();
+	if (u->fd < 0)
+		return errno == EPERM ? -EACCES : -errno;
+	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd);
+	u->stop = rc ? -1 : eventfd(0, EFD_CLOEXEC);
+	if (!rc && u->stop < 0)
+		rc = -errno;
+	if (!rc)
+		rc = ldfs_thread_start(&u->monitor, monitor, a, "ldfs-uffd");
+	if (!rc)
+		return 0;
+	if (u->stop >= 0)
+		close(u->stop);
+	close(u->fd);
+	u->fd = -1;
+	return rc;
+}
+
+int ldfs_uffd_open(ldfs_arena *a, int given)
+{
+	return a->uffd.fd >= 0 ? 0 : make(a, given);
+}
+
+void ldfs_uffd_close(ldfs_arena *a)
+{
+	if (a->uffd.fd < 0)
+		return;
+	eventfd_write(a->uffd.stop, 1);
+	pthread_join(a->uffd.monitor, NULL);
+	close(a->uffd.stop);
+	close(a->uffd.fd); /* the kernel unregisters all, and wakes whoever waits */
+	a->uffd.fd = -1;
+}
