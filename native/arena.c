@@ -39,8 +39,8 @@
 #define RO PROT_READ
 #define RW (PROT_READ | PROT_WRITE)
 
-/* Reserve `size` bytes of addresses, aligned to VIEW_ALIGN. NULL: no room. */
-static uint8_t *reserve(uint64_t size)
+/* Reserve `size` bytes of addresses that lie in VIEW_ALIGN as `like` does. NULL: no room. */
+static uint8_t *reserve(uint64_t size, const uint8_t *like)
 {
 	uint8_t *base = mmap(NULL, size + VIEW_ALIGN, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -48,7 +48,7 @@ static uint8_t *reserve(uint64_t size)
 
 	if (base == MAP_FAILED)
 		return NULL;
-	before = -(uintptr_t)base % VIEW_ALIGN;
+	before = ((uintptr_t)like - (uintptr_t)base) % VIEW_ALIGN;
 	after = VIEW_ALIGN - before;
 	if (before)
 		munmap(base, before);
@@ -74,25 +74,26 @@ static int make_memory(ldfs_arena *a)
 	return ftruncate(a->memfd, (off_t)a->size) ? -errno : 0;
 }
 
-static int make_views(ldfs_arena *a)
+/* `live`: what is there already, or NULL. */
+static int make_views(ldfs_arena *a, uint8_t *live)
 {
 	int rc;
 
-	a->live = reserve(a->size);
-	a->observer = reserve(a->size);
-	a->shadow = reserve(a->size);
-	a->spare = reserve(a->size);
+	a->live = live ? live : reserve(a->size, NULL);
+	a->observer = reserve(a->size, a->live);
+	a->shadow = reserve(a->size, a->live);
+	a->spare = reserve(a->size, a->live);
 	if (!a->live || !a->observer || !a->shadow || !a->spare)
 		return -ENOMEM;
-	rc = map_view(a, a->live, RW);
+	rc = live ? 0 : map_view(a, a->live, RW);
 	return rc ? rc : map_view(a, a->observer, RO);
 }
 
 static void unmake(ldfs_arena *a)
 {
-	ldfs_uffd_close(a);
-	uint8_t *views[] = { a->live, a->observer, a->shadow, a->spare };
+	uint8_t *views[] = { a->observer, a->shadow, a->spare, a->adopted ? NULL : a->live };
 
+	ldfs_uffd_close(a);
 	for (unsigned i = 0; i < sizeof(views) / sizeof(*views); i++)
 		if (views[i])
 			munmap(views[i], a->size);
@@ -108,22 +109,28 @@ static int check_kernel(const ldfs_arena *a)
 	return madvise(a->observer, 0, MADV_POPULATE_READ) ? -ENOSYS : 0;
 }
 
-int ldfs_arena_create(uint64_t size, ldfs_arena **out)
+static ldfs_arena *new_arena(uint64_t size)
 {
-	ldfs_arena *a;
-	int rc;
+	ldfs_arena *a = calloc(1, sizeof(*a));
 
-	if (size == 0 || size % LDFS_PAGE_SIZE || size > INT64_MAX / 8 ||
-	    sysconf(_SC_PAGESIZE) != LDFS_PAGE_SIZE)
-		return -EINVAL;
-	a = calloc(1, sizeof(*a));
 	if (!a)
-		return -ENOMEM;
+		return NULL;
 	a->size = size;
-	a->uffd.fd = -1;
-	rc = make_memory(a);
+	a->memfd = a->uffd.fd = -1;
+	return a;
+}
+
+static bool possible_size(uint64_t size)
+{
+	return size && size % LDFS_PAGE_SIZE == 0 && size <= INT64_MAX / 8 &&
+	       sysconf(_SC_PAGESIZE) == LDFS_PAGE_SIZE;
+}
+
+/* The arena's memory is there, or `rc` says why not. */
+static int finish(ldfs_arena *a, uint8_t *live, int rc, ldfs_arena **out)
+{
 	if (!rc)
-		rc = make_views(a);
+		rc = make_views(a, live);
 	if (!rc)
 		rc = check_kernel(a);
 	if (!rc)
@@ -134,6 +141,30 @@ int ldfs_arena_create(uint64_t size, ldfs_arena **out)
 	}
 	*out = a;
 	return 0;
+}
+
+int ldfs_arena_create(uint64_t size, ldfs_arena **out)
+{
+	ldfs_arena *a;
+
+	if (!possible_size(size))
+		return -EINVAL;
+	a = new_arena(size);
+	return a ? finish(a, NULL, make_memory(a), out) : -ENOMEM;
+}
+
+int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out)
+{
+	ldfs_arena *a;
+
+	if (!live || (uintptr_t)live % LDFS_PAGE_SIZE || !possible_size(size))
+		return -EINVAL;
+	a = new_arena(size);
+	if (!a)
+		return -ENOMEM;
+	a->adopted = true;
+	a->memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 3);
+	return finish(a, live, a->memfd < 0 ? -errno : 0, out);
 }
 
 int ldfs_arena_destroy(ldfs_arena *a)

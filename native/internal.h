@@ -73,6 +73,7 @@ struct ldfs_arena {
 	uint64_t size;
 	int memfd;
 	uint8_t *live;     /* RW between dumps; its address never changes */
+	bool adopted;      /* live was there before the arena, and stays */
 	uint8_t *observer; /* R, never moved; our own reads */
 	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
 	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */

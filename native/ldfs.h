@@ -38,6 +38,12 @@ typedef struct ldfs_arena ldfs_arena;
  * exist; -ENOSYS: the kernel lacks what views need (Linux 5.14).
  */
 int ldfs_arena_create(uint64_t size, ldfs_arena **out);
+/*
+ * [any thread] Make an arena of memory that is there: [live, live + size) is one shared, writable mapping of
+ * `memfd` from offset 0 on, and stays where it is as long as the arena. `memfd` is duplicated. The memory
+ * stays the caller's when the arena is destroyed. Errors as above; -EINVAL also: `live` is no page's start.
+ */
+int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out);
 /* [owner] Unmap and free. -EBUSY: a dump has not been freed yet; nothing is done then. */
 int ldfs_arena_destroy(ldfs_arena *a);
 /* [any thread] The live view. Its address never changes while the arena exists. */
