@@ -3,7 +3,7 @@
  * packed_dump.c - packed dumps under stores and reads: what lies behind the descriptors, what the table
  * says, and what readers got, against a copy that was taken at the snapshot instant.
  *
- *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe]
+ *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe|uffd]
  *
  * Prints "same" when every page was right, and at least one was compared.
  */
@@ -197,7 +197,7 @@ static int run(ldfs_dump *d)
 	return rc;
 }
 
-static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped)
+static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd)
 {
 	uint64_t granule = strtoull(argv[3], NULL, 0);
 	uint64_t granules = (SIZE + granule - 1) / granule;
@@ -229,6 +229,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped)
 		.spill_limit = 64u << 20, .stall_deadline_ns = 20 * SECOND,
 		.policy = (uint32_t)atoi(argv[5]), .target_fd = fd, .extents = extents,
 		.extent_count = 2, .table_fd = fd, .table_offset = table, .reference_fd = copy,
+		.backend = uffd ? LDFS_BACKEND_UFFD : LDFS_BACKEND_SIGSEGV, .uffd_fd = -1,
 		.packed = 1, .codec = (uint32_t)atoi(argv[1]), .threads = (uint32_t)atoi(argv[2]),
 		.descriptors_offset = PAGE, .zero_page_offset = zeros, .stream = stream,
 	};
@@ -271,7 +272,8 @@ int main(int argc, char **argv)
 	for (uintptr_t i = 0; i < WRITERS; i++)
 		pthread_create(&writers[i], NULL, write_memory, (void *)(i + 1));
 	for (int i = 0; i < DUMPS && !bad; i++)
-		bad = dump_once(a, argv, argc > 6);
+		bad = dump_once(a, argv, argc > 6 && !strcmp(argv[6], "pipe"),
+				argc > 6 && !strcmp(argv[6], "uffd"));
 	over = 1;
 	for (int i = 0; i < WRITERS; i++)
 		pthread_join(writers[i], NULL);

@@ -26,6 +26,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 BLOCK, FAIL, SPILL = "0", "1", "2"
+SWAP, MPROTECT = "0", "1"
+SIGSEGV, UFFD = "0", "1"
 
 
 def run_program(core: Path, program: str, *arguments: str) -> tuple[int, str]:
@@ -54,7 +56,18 @@ def test_a_signal_while_a_range_is_made_writable(core: Path) -> None:
         pytest.param(("4", "3", "16384", "64", FAIL), id="snappy-fail"),
         pytest.param(("0", "2", "4194304", "16384", BLOCK), id="plain-large-granules"),
         pytest.param(("32", "2", "65536", "4096", BLOCK, "pipe"), id="zstd-pipe"),
+        pytest.param(("32", "2", "4096", "256", BLOCK, "uffd"), id="zstd-uffd"),
+        pytest.param(("4", "2", "16384", "64", FAIL, "uffd"), id="snappy-fail-uffd"),
     ],
 )
 def test_packed_dumps_are_exact(core: Path, arguments: tuple[str, ...]) -> None:
     assert run_program(core, "packed_dump", *arguments) == (0, "same\n")
+
+
+@pytest.mark.parametrize("arming", [SWAP, MPROTECT], ids=["swap", "mprotect"])
+@pytest.mark.parametrize(
+    ("backend", "answer"), [(SIGSEGV, "EFAULT"), (UFFD, "read")], ids=["sigsegv", "uffd"]
+)
+def test_stores_of_the_kernel(core: Path, backend: str, answer: str, arming: str) -> None:
+    """Only userfaultfd catches them; with mprotect the system call fails, and memory stays."""
+    assert run_program(core, "kernel_writes", backend, arming) == (0, f"{answer}\nsame\n")

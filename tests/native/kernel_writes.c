@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * kernel_writes.c - what stores of the kernel do to an armed arena, by backend; and holes that are punched
+ * between INIT and START. Memory that was there before the arena is adopted.
+ *
+ *     kernel_writes BACKEND ARMING     (numbers of enum ldfs_backend, enum ldfs_arming)
+ *
+ * Prints what read(2) into armed memory did ("EFAULT" or "read"), then "same" when the snapshot was.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ldfs.h"
+
+#define SIZE (64ull << 20)
+#define GRANULE 16384ull
+#define SECOND 1000000000ull
+#define TEXT "written by the kernel"
+
+static uint8_t *live;
+static int memory;
+
+static uint64_t blocks(void)
+{
+	struct stat status;
+
+	fstat(memory, &status);
+	return (uint64_t)status.st_blocks;
+}
+
+/* False: EFAULT. */
+static bool read_into(uint8_t *at)
+{
+	int ends[2];
+	bool good = pipe(ends) == 0 && write(ends[1], TEXT, sizeof(TEXT)) == sizeof(TEXT);
+	ssize_t n = good ? read(ends[0], at, sizeof(TEXT)) : -1;
+
+	if (n < 0 && errno != EFAULT)
+		perror("read");
+	close(ends[0]);
+	close(ends[1]);
+	return n == sizeof(TEXT);
+}
+
+static void fill(void)
+{
+	for (uint64_t i = 0; i < SIZE; i += 8)
+		if ((i >> 20) % 4) /* holes */
+			*(uint64_t *)(live + i) = i + 1;
+}
+
+static bool punch(ldfs_arena *a, uint64_t at)
+{
+	return ldfs_arena_discard(a, at, GRANULE) == 0;
+}
+
+/* One dump: holes punched while the view waits, stores of all kinds, then the comparison. */
+static int dump_once(ldfs_arena *a, uint32_t backend, uint32_t arming, bool *read_worked)
+{
+	ldfs_extent extent = { 0, SIZE, 0 };
+	int target = memfd_create("target", 0), reference = memfd_create("reference", 0);
+	ldfs_dump_config config = {
+		.granule_size = GRANULE, .pool_size = 1u << 20, .stall_deadline_ns = 10 * SECOND,
+		.backend = backend, .arming = arming, .uffd_fd = -1, .target_fd = target,
+		.target_reads_zero = 1, .extents = &extent, .extent_count = 1, .table_fd = -1,
+		.reference_fd = reference,
+	};
+	uint8_t *saved, *expected;
+	ldfs_counters counters;
+	ldfs_dump *d;
+	uint64_t before;
+	int rc;
+
+	if (ftruncate(target, SIZE) || ftruncate(reference, SIZE))
+		return 1;
+	rc = ldfs_dump_init(a, &config, &d);
+	if (rc) {
+		printf("INIT: %s\n", strerror(-rc));
+		return 1;
+	}
+	if (!punch(a, 5u << 20) || !punch(a, 9u << 20))
+		return 1;
+	rc = ldfs_dump_start(d, NULL, SECOND);
+	if (rc) {
+		printf("START: %s\n", strerror(-rc));
+		return 1;
+	}
+	before = blocks();
+	*read_worked = read_into(live + (1u << 20) + 100);
+	read_into(live + (4u << 20) + 100); /* a hole */
+	live[5u << 20] = 77;                /* punched before START */
+	live[6u << 20] = 78;
+	live[8u << 20] = 79;                /* a hole */
+	if (!punch(a, 13u << 20))
+		return 1;
+	rc = ldfs_dump_sweep(d);
+	if (!rc)
+		rc = ldfs_dump_wait(d, 60 * SECOND);
+	ldfs_dump_counters(d, &counters);
+	saved = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, target, 0);
+	expected = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, reference, 0);
+	rc |= memcmp(saved, expected, SIZE) != 0;
+	if (rc || counters.lost || counters.faults < 3 || blocks() > before + 3 * 8)
+		printf("rc %d, lost %lu, faults %lu, blocks %lu -> %lu\n", rc, counters.lost,
+		       counters.faults, before, blocks());
+	rc |= counters.lost || counters.faults < 3 || blocks() > before + 3 * 8;
+	munmap(saved, SIZE);
+	munmap(expected, SIZE);
+	close(target);
+	close(reference);
+	live[7u << 20] = 80; /* nothing is protected any more */
+	return rc || ldfs_dump_release(d) || ldfs_dump_free(d);
+}
+
+int main(int argc, char **argv)
+{
+	bool read_worked = false;
+	ldfs_arena *a;
+	int bad = 0;
+
+	memory = memfd_create("memory", 0);
+	if (argc != 3 || ftruncate(memory, SIZE))
+		return 2;
+	live = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	fill();
+	if (ldfs_arena_adopt(live, SIZE, memory, &a) || ldfs_arena_live(a) != live)
+		return 2;
+	for (int i = 0; i < 3 && !bad; i++)
+		bad = dump_once(a, (uint32_t)atoi(argv[1]), (uint32_t)atoi(argv[2]), &read_worked);
+	if (ldfs_arena_destroy(a))
+		return 2;
+	live[0] = 1; /* ours as before */
+	puts(read_worked ? "read" : "EFAULT");
+	if (!bad)
+		puts("same");
+	return bad;
+}
