@@ -65,7 +65,7 @@ int ldfs_uffd_open(ldfs_arena *a, int given);
 void ldfs_uffd_close(ldfs_arena *a);
 /* Write-protect [start, start + length) of a view of the arena, holes too. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
-/* The opposite, for memory that was protected at any time; wakes whoever waits there. */
+/* [signal] The opposite, for memory that was protected at any time; wakes whoever waits there. */
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
 
 /* ---------------------------------------------------------------- arena.c */
