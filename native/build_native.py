@@ -12,12 +12,12 @@ TOP = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native").glob("*.c"))
 
 
-def interface() -> str:
-    """The part of ldfs.h between the cffi marks."""
-    text = (TOP / "native" / "ldfs.h").read_text()
+def interface(header: str) -> str:
+    """The part of a header between its cffi marks."""
+    text = (TOP / "native" / header).read_text()
     begin, end = "/* cffi: begin */", "/* cffi: end */"
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError("native/ldfs.h must have each cffi mark once")
+        raise ValueError(f"native/{header} must have each cffi mark once")
     marked = text[text.index(begin) + len(begin) : text.index(end)]
     # cdef() takes no string macros; Python has its own copy of the magic, compared by a test.
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
@@ -30,10 +30,10 @@ extern "Python" void livedumpfs_resume(void *);
 """
 
 ffibuilder = FFI()
-ffibuilder.cdef(interface() + CALLBACKS)
+ffibuilder.cdef(interface("ldfs.h") + interface("shim/shim.h") + CALLBACKS)
 ffibuilder.set_source(
     "livedumpfs._native",
-    '#include "ldfs.h"',
+    '#include "ldfs.h"\n#include "shim/shim.h"',
     sources=SOURCES,
     include_dirs=["native"],
     extra_compile_args=[

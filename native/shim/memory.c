@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "memory.h"
+
+static _Atomic(ldfs_arena *) watched;
+static struct stat memory; /* of the arena's memfd; before `watched` */
+
+void shim_memory_watch(ldfs_arena *a)
+{
+	if (!fstat(ldfs_arena_memfd(a), &memory))
+		atomic_store(&watched, a);
+}
+
+/* The core's own calls reach the kernel as they are: it has saved already. */
+static __thread bool inside;
+
+static int discard(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	int rc;
+
+	inside = true;
+	rc = ldfs_arena_discard(a, offset, length);
+	inside = false;
+	if (!rc)
+		return 0;
+	errno = -rc;
+	return -1;
+}
+
+static bool is_memory(int fd)
+{
+	struct stat status;
+
+	return !fstat(fd, &status) && status.st_dev == memory.st_dev && status.st_ino == memory.st_ino;
+}
+
+static int punch(int fd, int mode, off_t offset, off_t length)
+{
+	static int (*next)(int, int, off_t, off_t);
+	ldfs_arena *a = atomic_load(&watched);
+
+	if (a && !inside && mode & FALLOC_FL_PUNCH_HOLE && offset >= 0 && length > 0 && is_memory(fd))
+		return discard(a, (uint64_t)offset, (uint64_t)length);
+	if (!next)
+		next = (int (*)(int, int, off_t, off_t))dlsym(RTLD_NEXT, "fallocate64");
+	return next(fd, mode, offset, length);
+}
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	return punch(fd, mode, offset, length);
+}
+
+/* The same where off_t is 64 bits; QEMU calls it by this name. */
+EXPORT int fallocate64(int fd, int mode, off64_t offset, off64_t length)
+{
+	return punch(fd, mode, offset, length);
+}
+
+EXPORT int madvise(void *address, size_t length, int advice)
+{
+	static int (*next)(void *, size_t, int);
+	ldfs_arena *a = atomic_load(&watched);
+	uintptr_t start = (uintptr_t)address, live = a ? (uintptr_t)ldfs_arena_live(a) : 0;
+
+	if (a && !inside && advice == MADV_REMOVE && length && start >= live &&
+	    start - live < ldfs_arena_size(a))
+		return discard(a, start - live, length);
+	if (!next)
+		next = (int (*)(void *, size_t, int))dlsym(RTLD_NEXT, "madvise");
+	return next(address, length, advice);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * shim.h - what host and shim say to each other: messages of a SOCK_SEQPACKET socket pair whose one end the
+ * shim's process inherits. Both sides are built from one tree; HELLO compares the versions.
+ *
+ * A request is a header, then `size` bytes; the answer the same, in the order of the requests. Any number of
+ * connections: CONNECT passes the fd of another one, which serves its requests beside this one.
+ */
+#ifndef LDFS_SHIM_H
+#define LDFS_SHIM_H
+
+#include <stdint.h>
+
+/* cffi: begin */
+
+#define LDFS_SHIM_VERSION 1
+#define LDFS_SHIM_PAYLOAD 135168 /* bytes behind a header at the most: a READ of 128 KiB */
+#define LDFS_SHIM_FDS 4
+
+enum ldfs_shim_op {
+	LDFS_SHIM_HELLO = 1,    /* arg: version. Answers -EPROTO when it is another. */
+	LDFS_SHIM_CONNECT = 2,  /* fds: [socket] */
+	LDFS_SHIM_ADOPT = 3,    /* arg: address, size. fds: [memfd]. Once. */
+	LDFS_SHIM_INIT = 4,     /* payload: ldfs_dump_config, then its extents. fds by arg[0], a bit each: target 1,
+				   table 2, userfaultfd 4, reference 8; in this order */
+	LDFS_SHIM_START = 5,    /* the machine stands */
+	LDFS_SHIM_SWEEP = 6,
+	LDFS_SHIM_WAIT = 7,     /* arg: nanoseconds, 100 ms at the most */
+	LDFS_SHIM_RELEASE = 8,
+	LDFS_SHIM_FREE = 9,
+	LDFS_SHIM_COUNTERS = 10, /* answers ldfs_counters */
+	LDFS_SHIM_STATES = 11,  /* arg: first, count. Answers a byte each. */
+	LDFS_SHIM_READ = 12     /* arg: offset, length. Answers bytes of the snapshot. */
+};
+
+typedef struct ldfs_shim_request {
+	uint32_t op;   /* enum ldfs_shim_op */
+	uint32_t size; /* of the payload, bytes */
+	uint64_t arg[2];
+} ldfs_shim_request;
+
+typedef struct ldfs_shim_reply {
+	int64_t rc;    /* 0 or -errno; -ENODATA where there is no dump */
+	uint32_t size; /* of the payload, bytes */
+	uint32_t reserved;
+} ldfs_shim_reply;
+
+/* cffi: end */
+
+#endif
