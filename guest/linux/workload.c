@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What the test guest does. Each line on its console begins with "guest:".
+ *
+ *   workload churn MIB      write memory for ever, and check what was written before
+ *   workload direct DEVICE  read the device of `image` with O_DIRECT at random places, and check it
+ *   workload beat           say once a second how long the longest gap between two looks at the clock was
+ *   workload image BLOCKS   print a device: blocks of 4 KiB, each full of its own number (8 bytes each)
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BLOCK 4096u
+#define READ_BLOCKS 32u
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t next(uint64_t *x)
+{
+	*x ^= *x << 13;
+	*x ^= *x >> 7;
+	*x ^= *x << 17;
+	return *x;
+}
+
+/* Word i of round r is r * i: a page that came from another round is noticed. */
+static int churn(uint64_t words)
+{
+	uint64_t *memory = mmap(NULL, words * 8, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		return 1;
+	for (uint64_t round = 1;; round++) {
+		for (uint64_t i = 0; i < words; i += 64) {
+			if (memory[i] != (round - 1) * i) {
+				printf("guest: MEMORY WRONG at word %lu of round %lu\n", i, round);
+				fflush(stdout);
+				return 1;
+			}
+			memory[i] = round * i;
+			if (i % (1u << 18) == 0)
+				usleep(2000);
+		}
+	}
+}
+
+static void report(uint64_t reads, uint64_t errors)
+{
+	printf("guest: direct reads %lu errors %lu\n", reads, errors);
+	fflush(stdout);
+}
+
+static int direct(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECT);
+	uint64_t blocks = (uint64_t)lseek(fd, 0, SEEK_END) / BLOCK, seed = 88172645463325252u;
+	uint64_t reads = 0, errors = 0, said = now_ns();
+
+	if (fd < 0)
+		return 1;
+	for (;;) {
+		/* New memory each time: it was just given back, and may be armed again. */
+		uint64_t *to = mmap(NULL, READ_BLOCKS * BLOCK, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uint64_t first = next(&seed) % (blocks - READ_BLOCKS);
+		ssize_t n = pread(fd, to, READ_BLOCKS * BLOCK, (off_t)(first * BLOCK));
+
+		reads++;
+		if (n != READ_BLOCKS * BLOCK)
+			errors++;
+		for (uint64_t i = 0; n > 0 && i < READ_BLOCKS * BLOCK / 8; i += 512)
+			errors += to[i] != first + i * 8 / BLOCK;
+		munmap(to, READ_BLOCKS * BLOCK);
+		if (now_ns() - said > 1000000000u) {
+			report(reads, errors);
+			said = now_ns();
+		}
+		usleep(1000);
+	}
+}
+
+static void beat(void)
+{
+	uint64_t before = now_ns(), longest = 0, said = before;
+
+	for (;;) {
+		uint64_t now = now_ns();
+
+		longest = now - before > longest ? now - before : longest;
+		before = now;
+		if (now - said > 1000000000u) {
+			printf("guest: beat %lu longest gap %lu us\n", now / 1000000000u, longest / 1000);
+			fflush(stdout);
+			said = before = now_ns();
+			longest = 0;
+		}
+		usleep(100);
+	}
+}
+
+static int image(uint64_t blocks)
+{
+	uint64_t block[BLOCK / 8];
+
+	for (uint64_t n = 0; n < blocks; n++) {
+		for (size_t i = 0; i < BLOCK / 8; i++)
+			block[i] = n;
+		if (fwrite(block, BLOCK, 1, stdout) != 1)
+			return 1;
+	}
+	return fflush(stdout) != 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && !strcmp(argv[1], "churn"))
+		return churn(strtoull(argv[2], NULL, 0) << 17);
+	if (argc == 3 && !strcmp(argv[1], "direct"))
+		return direct(argv[2]);
+	if (argc == 2 && !strcmp(argv[1], "beat"))
+		beat();
+	if (argc == 3 && !strcmp(argv[1], "image"))
+		return image(strtoull(argv[2], NULL, 0));
+	return 2;
+}
