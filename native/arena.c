@@ -21,6 +21,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -476,8 +477,9 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	owner = load_seq(&a->owner); /* not freed while we are counted in */
 	if (owner)
 		mark_punched(owner, offset, length);
-	rc = fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-		       (off_t)length) ? -errno : 0;
+	/* libc's fallocate is a cancellation point: whoever were cancelled here would stay counted in. */
+	rc = syscall(SYS_fallocate, a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		     (off_t)offset, (off_t)length) ? -errno : 0;
 	if (!rc && owner)
 		rc = protect_punched(a, owner, offset, length);
 	ldfs_fault_leave(a);

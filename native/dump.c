@@ -216,8 +216,12 @@ static void join_threads(ldfs_dump *d)
 
 static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 {
-	int rc = find_full(d);
+	int rc;
 
+	/* A discard that found no owner just before may not have punched yet. */
+	while (ldfs_fault_inside(d->arena))
+		sched_yield();
+	rc = find_full(d);
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
 	if (!rc)
@@ -522,8 +526,10 @@ static int wait_all_gone(ldfs_dump *d)
 int ldfs_dump_release(ldfs_dump *d)
 {
 	if (!exchange_seq(&d->release_begun, 1)) {
-		store_seq(&d->phase, LDFS_PHASE_RELEASED);
-		if (d->target.stream)
+		uint32_t before = exchange_seq(&d->phase, LDFS_PHASE_RELEASED);
+
+		/* An INIT that failed has written nothing: the stream may serve another. */
+		if (d->target.stream && before != LDFS_PHASE_READY)
 			ldfs_stream_cancel(d->target.stream);
 		wake_everybody(d);
 		if (load_seq(&d->arena->dump))

@@ -62,10 +62,20 @@ bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
 	return error != ETIMEDOUT;
 }
 
-void ldfs_event_notify(struct ldfs_event *e)
+static void wake(struct ldfs_event *e, int most)
 {
 	if (load_seq(&e->waiters) == 0)
 		return;
 	add_seq(&e->seq, 1);
-	syscall(SYS_futex, &e->seq, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	syscall(SYS_futex, &e->seq, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+}
+
+void ldfs_event_notify(struct ldfs_event *e)
+{
+	wake(e, INT_MAX);
+}
+
+void ldfs_event_notify_one(struct ldfs_event *e)
+{
+	wake(e, 1);
 }

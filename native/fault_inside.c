@@ -274,9 +274,9 @@ static bool write_fault(uintptr_t address)
 
 		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
 			continue;
-		add_seq(&slot->inside, 1);
+		add_seq(&slot->handlers, 1);
 		ours = fault_in_arena(slot, address);
-		sub_seq(&slot->inside, 1);
+		sub_seq(&slot->handlers, 1);
 		if (ours)
 			return true;
 	}
@@ -292,10 +292,10 @@ static bool any_armed(void)
 		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
 		ldfs_arena *a;
 
-		add_seq(&slot->inside, 1);
+		add_seq(&slot->handlers, 1);
 		a = load_seq(&slot->arena);
 		armed = a && load_seq(&a->dump);
-		sub_seq(&slot->inside, 1);
+		sub_seq(&slot->handlers, 1);
 	}
 	return armed;
 }

@@ -111,7 +111,7 @@ void ldfs_fault_unregister(ldfs_arena *a)
 	store_seq(&slot->start, UINTPTR_MAX);
 	store_seq(&slot->end, 0);
 	store_seq(&slot->arena, NULL);
-	while (load_seq(&slot->inside))
+	while (ldfs_fault_inside(a))
 		usleep(50);
 	if (--arenas == 0)
 		uninstall();
@@ -120,17 +120,19 @@ void ldfs_fault_unregister(ldfs_arena *a)
 
 void ldfs_fault_enter(ldfs_arena *a)
 {
-	add_seq(&ldfs_fault_slots[a->fault_slot].inside, 1);
+	add_seq(&ldfs_fault_slots[a->fault_slot].callers, 1);
 }
 
 void ldfs_fault_leave(ldfs_arena *a)
 {
-	sub_seq(&ldfs_fault_slots[a->fault_slot].inside, 1);
+	sub_seq(&ldfs_fault_slots[a->fault_slot].callers, 1);
 }
 
 uint32_t ldfs_fault_inside(const ldfs_arena *a)
 {
-	return load_seq(&ldfs_fault_slots[a->fault_slot].inside);
+	const struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
+
+	return load_seq(&slot->handlers) + load_seq(&slot->callers);
 }
 
 /* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
@@ -153,13 +155,13 @@ static uint64_t blocked_signals(const char *name)
 	return mask;
 }
 
-/* Tasks that are in our handler now: they block everything that can be blocked. */
+/* Tasks that are in our handler now: they block everything that can be blocked. Callers do not. */
 static uint32_t handlers_inside(void)
 {
 	uint32_t used = load_seq(&ldfs_fault_slots_used), sum = 0;
 
 	for (uint32_t i = 0; i < used; i++)
-		sum += load_seq(&ldfs_fault_slots[i].inside);
+		sum += load_seq(&ldfs_fault_slots[i].handlers);
 	return sum;
 }
 

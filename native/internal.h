@@ -36,6 +36,8 @@ uint32_t ldfs_event_prepare(struct ldfs_event *e); /* then look at the condition
 bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns);
 void ldfs_event_cancel(struct ldfs_event *e); /* instead of wait, when the condition holds */
 void ldfs_event_notify(struct ldfs_event *e);
+/* Wake one of those who wait: for a condition that whoever wakes ends for all. */
+void ldfs_event_notify_one(struct ldfs_event *e);
 uint64_t ldfs_now_ns(void);                  /* CLOCK_MONOTONIC */
 uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
 
@@ -104,7 +106,8 @@ struct ldfs_fault_slot {
 	_Atomic(ldfs_arena *) arena; /* NULL: free */
 	_Atomic uintptr_t start;     /* of the live view */
 	_Atomic uintptr_t end;       /* exclusive */
-	_Atomic uint32_t inside;     /* handlers at work on it */
+	_Atomic uint32_t handlers;   /* handlers at work on it */
+	_Atomic uint32_t callers;    /* threads in writable or discard, and the userfaultfd monitor */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
@@ -119,9 +122,10 @@ void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
 void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
-/* Count the caller in and out as a handler of this arena, so that RELEASE waits for it. */
+/* Count the caller in and out, as a handler counts itself, so that START and RELEASE wait for it. */
 void ldfs_fault_enter(ldfs_arena *a);
 void ldfs_fault_leave(ldfs_arena *a);
+/* Handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
 /* --------------------------------------------------------------- protect.c, [signal] */

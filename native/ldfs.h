@@ -307,7 +307,8 @@ int ldfs_pages_read(int fd, const ldfs_page_desc *descs, uint32_t count, void *b
 
 /*
  * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile, records
- * of offset, length and bytes. `fd` becomes nonblocking and stays the caller's: duplicated. The
+ * of offset, length and bytes. `fd` stays the caller's: opened anew through /proc, or duplicated and then
+ * nonblocking for all who share it. The
  * stream's header is written with the first record. -ENOMEM, -EMFILE.
  */
 int ldfs_stream_open(int fd, ldfs_stream **out);

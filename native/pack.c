@@ -31,7 +31,9 @@ int ldfs_pack_init(ldfs_dump *d, const ldfs_dump_config *config)
 	if (!config->packed)
 		return 0;
 	if (!ldfs_codec_check(config->codec, config->level) || !whole_pages(config) ||
-	    config->target_fd < 0 || config->table_fd < 0)
+	    config->target_fd < 0 || config->table_fd < 0 ||
+	    config->zero_page_offset > (uint64_t)INT64_MAX - LDFS_PAGE_SIZE ||
+	    config->descriptors_offset > config->zero_page_offset)
 		return -EINVAL;
 	p->codec = config->codec;
 	p->level = config->level;
@@ -87,12 +89,20 @@ uint64_t ldfs_pack_stored(const ldfs_dump *d, uint32_t g)
 	return sum;
 }
 
-int ldfs_pack_append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t *at)
+static int append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t *at)
 {
 	*at = add_seq(&d->pack.end, length);
 	if (*at > (uint64_t)INT64_MAX - length)
 		return -EFBIG;
 	return length ? ldfs_target_put(&d->target, bytes, length, *at) : 0;
+}
+
+int ldfs_pack_append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t *at)
+{
+	int rc = append(d, bytes, length, at);
+
+	/* A bad place on the target need not cost what would have gone there: it goes elsewhere. */
+	return rc == -EIO && !d->target.stream ? append(d, bytes, length, at) : rc;
 }
 
 /* --------------------------------------------------------------- descriptors */

@@ -92,13 +92,13 @@ static void pack_slot(struct ldfs_packer *p, uint32_t slot)
 	p->used += ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
 }
 
-/* The others may be idle: leave them what is more than one write. */
+/* The others may be idle: leave them their share of what is more than one write. */
 static void share(struct ldfs_packer *p)
 {
 	uint32_t most = ldfs_sweep_run_most(p->d);
 
-	if (p->d->packer_count == 1)
-		return;
+	if (p->batch.count / p->d->packer_count > most)
+		most = p->batch.count / p->d->packer_count;
 	while (p->batch.count > most &&
 	       ldfs_batch_writable(&p->batch, p->d, p->batch.count - 1))
 		ldfs_ring_put(&p->d->ring, p->batch.slots[--p->batch.count]);
@@ -227,7 +227,8 @@ static bool sweep_piece(struct ldfs_packer *p)
 	uint32_t most = ldfs_sweep_run_most(d), first, limit, end;
 	uint64_t next;
 
-	if (ldfs_dump_phase(d) != LDFS_PHASE_SWEEPING || ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
+	if (ldfs_dump_phase(d) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
+	    ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
 	    load_seq(&d->sweep_next) >= d->granules)
 		return false;
 	/* 64 bits: no number of threads that find nothing left brings it round. */

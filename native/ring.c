@@ -76,7 +76,8 @@ void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot)
 	do {
 		store_relaxed(&r->slots[slot].next, seen);
 	} while (!cas_seq(&r->filled, &seen, slot + 1));
-	ldfs_event_notify(&r->arrived);
+	/* One packer is enough: it takes all there is. Others sleep, or look before they do. */
+	ldfs_event_notify_one(&r->arrived);
 }
 
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r)

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -99,17 +100,21 @@ static int put_record(struct ldfs_stream *s, uint64_t offset, uint64_t length, c
 	return rc;
 }
 
-/* A reader that has gone is an error to us, not the end of the process. The signal goes to the thread. */
+/*
+ * A reader that has gone is an error to us, not the end of the process; the signal goes to the thread. No
+ * cancellation while the lock is held.
+ */
 static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
 {
 	struct timespec now = { 0 };
 	sigset_t pipe, before, pending;
-	int rc;
+	int rc, cancel;
 
 	sigemptyset(&pipe);
 	sigaddset(&pipe, SIGPIPE);
 	sigpending(&pending);
 	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&s->lock);
 	rc = put_record(s, offset, length, buf);
 	pthread_mutex_unlock(&s->lock);
@@ -117,23 +122,39 @@ static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const
 		while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR)
 			;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_setcancelstate(cancel, NULL);
 	return rc;
+}
+
+/* An open file of our own where that can be had: the flag is not for others who have this one. */
+static int open_nonblocking(int fd)
+{
+	char path[64];
+	int own, flags, copy;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (own >= 0)
+		return own;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	flags = copy < 0 ? -1 : fcntl(copy, F_GETFL);
+	if (flags >= 0 && !fcntl(copy, F_SETFL, flags | O_NONBLOCK))
+		return copy;
+	if (copy >= 0)
+		close(copy);
+	return -1;
 }
 
 int ldfs_stream_open(int fd, ldfs_stream **out)
 {
 	ldfs_stream *s = calloc(1, sizeof(*s));
-	int flags;
 
 	if (!s)
 		return -ENOMEM;
-	s->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	flags = s->fd < 0 ? -1 : fcntl(s->fd, F_GETFL);
-	if (flags < 0 || fcntl(s->fd, F_SETFL, flags | O_NONBLOCK)) {
+	s->fd = open_nonblocking(fd);
+	if (s->fd < 0) {
 		int error = errno;
 
-		if (s->fd >= 0)
-			close(s->fd);
 		free(s);
 		return -error;
 	}

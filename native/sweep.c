@@ -245,7 +245,7 @@ static void sync_target(ldfs_dump *d)
 {
 	int rc = ldfs_table_flush(d);
 
-	if (rc)
+	if (rc && rc != -ECANCELED) /* a stream that RELEASE ends */
 		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
 	if (d->target.stream)
 		return;

@@ -124,22 +124,29 @@ int ldfs_table_write_empty(ldfs_dump *d)
 	return 0;
 }
 
-int ldfs_table_flush(ldfs_dump *d)
+/* The lock is held. */
+static int flush(ldfs_dump *d)
 {
 	struct ldfs_table *t = &d->table;
 	int rc = 0;
 
-	if (t->fd < 0)
-		return 0;
-	pthread_mutex_lock(&t->lock);
-	for (uint32_t i = 0; i < t->blocks && !rc; i++) {
+	for (uint32_t i = 0; t->fd >= 0 && i < t->blocks && !rc; i++) {
 		if (!exchange_seq(&t->dirty[i], 0))
 			continue;
 		rc = write_block(d, i);
 		if (rc)
 			store_seq(&t->dirty[i], 1);
 	}
-	pthread_mutex_unlock(&t->lock);
+	return rc;
+}
+
+int ldfs_table_flush(ldfs_dump *d)
+{
+	int rc;
+
+	pthread_mutex_lock(&d->table.lock);
+	rc = flush(d);
+	pthread_mutex_unlock(&d->table.lock);
 	return rc;
 }
 
@@ -148,10 +155,13 @@ void ldfs_table_tick(ldfs_dump *d)
 	uint64_t now = ldfs_now_ns(), due = load_seq(&d->table.next_flush_ns);
 	int rc;
 
-	/* One of several threads; the others have better to do than to wait for the lock. */
 	if (now < due || !cas_seq(&d->table.next_flush_ns, &due, now + FLUSH_INTERVAL_NS))
 		return;
-	rc = ldfs_table_flush(d);
+	/* The others have better to do than to wait for a flush that takes long. */
+	if (pthread_mutex_trylock(&d->table.lock))
+		return;
+	rc = flush(d);
+	pthread_mutex_unlock(&d->table.lock);
 	if (rc) {
 		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
 		ldfs_give_up(d);

@@ -49,7 +49,7 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	t->extent_count = config->extent_count;
 	t->reads_zero = config->target_reads_zero != 0;
 	t->zero_range = true;
-	t->stream = config->stream;
+	t->stream = config->packed ? config->stream : NULL;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
 	return t->fd < 0 ? -errno : 0;
 }

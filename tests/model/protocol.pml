@@ -135,12 +135,20 @@ inline wake_writer()
 {
 #ifdef PACKERS
 	packer_event[0] = 1;
-#ifndef BUG_WAKE_ONE_PACKER
 	packer_event[1] = 1
-#endif
 #else
 	writer_event = 1
 #endif
+}
+
+/* A packer that wakes takes all that is filled: any one of those who sleep will do. */
+inline wake_one_packer()
+{
+	if
+	:: !packer_event[0] -> packer_event[0] = 1
+	:: !packer_event[1] -> packer_event[1] = 1
+	:: packer_event[0] && packer_event[1]
+	fi
 }
 
 /* Everybody who waits for a slot: one who wakes may need no slot any more. */
@@ -322,8 +330,13 @@ inline slot_push(slot)
 		assert(!freed);
 		filled = filled | BIT(slot);
 		slot = NONE;
+#ifndef PACKERS
 		wake_writer()
 	}
+#else
+	};
+	atomic { wake_one_packer() }
+#endif
 }
 
 /* -------------------------------------------------------------- protection */
@@ -820,8 +833,12 @@ inline end_run()
 	};
 	atomic {
 		wake_slot_waiters();
+#ifdef BUG_WAKE_ONE_PACKER
+		packer_event[0] = 1;
+#else
 #ifndef BUG_NO_WAKE_ASIDE
 		wake_writer();
+#endif
 #endif
 		before = 0;
 		k = 0;

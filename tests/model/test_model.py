@@ -38,6 +38,7 @@ MODELS = (
     "release",
     "release_sweep",
     "packers",
+    "packers_fail",
     "release_packers",
     "next_dump",
 )

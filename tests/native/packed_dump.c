@@ -48,7 +48,7 @@ static void *write_memory(void *seed)
 			x ^= x << 13;
 			x ^= x >> 7;
 			x ^= x << 17;
-			*(volatile uint64_t *)(live + x % (SIZE - 8)) += x;
+			*(volatile uint64_t *)(live + x % (SIZE / 8) * 8) += x;
 		}
 	}
 	return NULL;
