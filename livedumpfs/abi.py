@@ -42,6 +42,32 @@ class Format(enum.IntEnum):
 
     ELF = 1
     RAW = 2
+    KDUMP = 3
+
+
+class Compression(enum.IntEnum):
+    """How kdump stores pages. 0 in a struct: as set in control/."""
+
+    ZSTD = 1
+    ZLIB = 2
+    LZO = 3
+    SNAPPY = 4
+    NONE = 5
+
+
+class Table(enum.IntEnum):
+    """Where a raw dump has its granule table. 0 in a struct: as set in control/."""
+
+    SIDECAR = 1
+    TAIL = 2
+
+
+class Ended(enum.IntEnum):
+    """Why there is no dump any more."""
+
+    NOT = 0
+    RELEASE = 1
+    AGE = 2
 
 
 class Arming(enum.IntEnum):
@@ -101,7 +127,12 @@ class Init(ctypes.Structure):
     spill_limit: int
     sweep_rate: int
     stall_deadline_ns: int
-    reserved: ctypes.Array[ctypes.c_uint64]
+    compression: int
+    level: int
+    threads: int
+    table: int
+    max_age_ns: int
+    reserved: int
     path: bytes
     sidecar: bytes
     _fields_ = (
@@ -116,13 +147,18 @@ class Init(ctypes.Structure):
         ("spill_limit", ctypes.c_uint64),
         ("sweep_rate", ctypes.c_uint64),
         ("stall_deadline_ns", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64 * 4),
+        ("compression", ctypes.c_uint32),
+        ("level", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("table", ctypes.c_uint32),
+        ("max_age_ns", ctypes.c_uint64),
+        ("reserved", ctypes.c_uint64),
         ("path", ctypes.c_char * PATH_MAX),
         ("sidecar", ctypes.c_char * PATH_MAX),
     )
 
 
-STATUS_COUNTERS = (
+_FIRST_COUNTERS = (
     "granule_size",
     "granules",
     "remaining",
@@ -144,6 +180,7 @@ STATUS_COUNTERS = (
     "sweep_start_ns",
     "drained_ns",
 )
+STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end")
 """Members of struct livedump_status that are counters of the core under the same name."""
 
 
@@ -159,6 +196,15 @@ class Status(ctypes.Structure):
     bytes_total: int
     bytes_done: int
     failure: Failure
+    compression: int
+    level: int
+    threads: int
+    table: int
+    max_age_ns: int
+    spill_limit: int
+    target_end: int
+    ended: int
+    reserved0: int
     reserved: ctypes.Array[ctypes.c_uint64]
     target: bytes
     _fields_ = (
@@ -170,9 +216,18 @@ class Status(ctypes.Structure):
         ("arming", ctypes.c_uint32),
         ("bytes_total", ctypes.c_uint64),
         ("bytes_done", ctypes.c_uint64),
-        *((name, ctypes.c_uint64) for name in STATUS_COUNTERS),
+        *((name, ctypes.c_uint64) for name in _FIRST_COUNTERS),
         ("failure", Failure),
-        ("reserved", ctypes.c_uint64 * 8),
+        ("compression", ctypes.c_uint32),
+        ("level", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("table", ctypes.c_uint32),
+        ("max_age_ns", ctypes.c_uint64),
+        ("spill_limit", ctypes.c_uint64),
+        ("target_end", ctypes.c_uint64),
+        ("ended", ctypes.c_uint32),
+        ("reserved0", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint64 * 2),
         ("target", ctypes.c_char * PATH_MAX),
     )
 

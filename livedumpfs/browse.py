@@ -19,7 +19,7 @@ from typing import Any
 import fuse
 
 from livedumpfs.errors import HostError
-from livedumpfs.fs import FILE_SYSTEM
+from livedumpfs.fs import FILE_SYSTEM, Mount
 from livedumpfs.host import check_mountpoint, clean_up
 from livedumpfs.snapshot import OpenFile, SnapshotFiles
 
@@ -96,10 +96,10 @@ class Browser(fuse.Operations):  # type: ignore[misc]
             self._open.pop(fh, None)
         return 0
 
-    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+    def read_into(self, view: memoryview, offset: int, fh: int) -> int:
         """All of it or EIO: the kernel would take less for the end of the file. After EIO for what
         it wanted to read ahead it asks again, page by page."""
-        return self._open[fh].pread(offset, size)
+        return self._open[fh].read_into(offset, view)
 
 
 def browse(
@@ -111,7 +111,7 @@ def browse(
     clean_up(place)
     check_mountpoint(place)
     try:
-        fuse.FUSE(
+        Mount(
             Browser(files, on_ready), place, foreground=True, default_permissions=True, ro=True,
             fsname=FILE_SYSTEM, subtype=FILE_SYSTEM,
         )  # fmt: skip

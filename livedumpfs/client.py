@@ -18,7 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from livedumpfs import abi, registry
-from livedumpfs.abi import Arming, Format, InitFlag, Policy, State, SweepFlag, Verdict
+from livedumpfs.abi import (
+    Arming,
+    Compression,
+    Ended,
+    Format,
+    InitFlag,
+    Policy,
+    State,
+    SweepFlag,
+    Table,
+    Verdict,
+)
 from livedumpfs.closing import Closing
 from livedumpfs.errors import (
     HostError,
@@ -59,6 +70,14 @@ class Status:
     bytes_done: int
     failure: Failure | None
     target: str | None
+    spill_limit: int
+    """The memory for slots at the most, under policy `spill`."""
+    max_age: float
+    """Seconds after which the host releases a dump for which nobody takes a step; 0: never."""
+    compression: Compression | None
+    """Of kdump."""
+    ended: Ended
+    """Why there is no dump any more."""
     counters: dict[str, int]
     """abi.STATUS_COUNTERS."""
 
@@ -89,6 +108,12 @@ class InitOptions:
     force: bool = False
     release_on_close: bool = False
     sidecar: str | None = None
+    table: Table | None = None
+    compression: Compression | None = None
+    level: int = 0
+    threads: int = 0
+    max_age: float = 0
+    """Seconds."""
 
 
 def find_device(device: str | None = None) -> str:
@@ -168,6 +193,10 @@ class Client(Closing):
         request.spill_limit = options.spill_limit
         request.sweep_rate = options.sweep_rate
         request.stall_deadline_ns = round(options.stall_deadline * 1e9)
+        request.compression = options.compression or 0
+        request.level, request.threads = options.level, options.threads
+        request.table = options.table or 0
+        request.max_age_ns = round(options.max_age * 1e9)
         if options.sidecar:
             request.sidecar = _path(options.sidecar)
         self._ioctl(abi.INIT_TYPED, bytearray(request), TargetError)
@@ -206,6 +235,10 @@ class Client(Closing):
             bytes_done=raw.bytes_done,
             failure=failure,
             target=os.fsdecode(raw.target) or None,
+            spill_limit=raw.spill_limit,
+            max_age=raw.max_age_ns / 1e9,
+            compression=Compression(raw.compression) if raw.compression else None,
+            ended=Ended(raw.ended),
             counters={name: getattr(raw, name) for name in abi.STATUS_COUNTERS},
         )
 

@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 
 _IOCTL_DIRECTORY = 1 << 4
 
+_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
+_view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+_view_of.restype = ctypes.py_object
+_WRITABLE = 0x200
+"""PyBUF_WRITE."""
+
 
 class Handle:
     """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
@@ -153,11 +159,16 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         self._control.closed(info.fh)
         return 0
 
-    def read(self, path: str, size: int, offset: int, info: Any) -> bytes:
-        """From the start: what it is now. Further on: the rest of that."""
+    def read_into(self, view: memoryview, offset: int, info: Any) -> int:
+        """Small files, from the start: what it is now; further on: the rest of that."""
         handle = self._handles[info.fh]
         if handle.file:
-            return handle.file.pread(offset, size)
+            return handle.file.read_into(offset, view)
+        data = self._read(handle, offset, len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _read(self, handle: Handle, offset: int, size: int) -> bytes:
         if handle.name == MEMORY:
             return self._control.read_memory(offset, size)
         content = handle.content
@@ -196,13 +207,24 @@ def _caller() -> Caller:
     return Caller(uid, gid, tid)
 
 
+class Mount(fuse.FUSE):  # type: ignore[misc]
+    """A mount whose operations read straight into libfuse's buffer: their `read_into(view, offset,
+    handle)` returns the number of bytes. fusepy's own `read` would copy all once more."""
+
+    def read(self, path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
+        """Called by libfuse. The view is good for this call only."""
+        handle = info.contents if self.raw_fi else info.contents.fh
+        view = _view_of(buffer, size, _WRITABLE)
+        return int(self.operations("read_into", view, offset, handle))
+
+
 def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
     """Mount, and answer until it is unmounted. RuntimeError: libfuse could not mount.
 
     The kernel keeps no names and sizes: snapshot/ comes and goes.
     """
     options: dict[str, Any] = {"allow_other": True} if allow_other else {}
-    fuse.FUSE(
+    Mount(
         adapter, mountpoint, raw_fi=True, foreground=True, default_permissions=True,
         fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, entry_timeout=0, attr_timeout=0, **options,
     )  # fmt: skip

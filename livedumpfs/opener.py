@@ -57,9 +57,10 @@ class Refused(OSError):
 def open_as(tid: int, uid: int, gid: int, path: bytes, timeout: float = TIMEOUT) -> Opened:
     """Open `path` for reading and writing, made (0600) where it is missing, with the rights of task
     `tid`, which must still have file system uid and gid `uid` and `gid`. Block devices are opened
-    exclusively; nothing is truncated; only block devices and regular files are opened at all.
+    exclusively, pipes for writing; nothing is truncated; no other kind of file is opened at all.
 
-    Refused (OSError): the errno of the open, EISDIR or EINVAL for other kinds of files, EPERM when
+    Refused (OSError): the errno of the open (ENXIO: a pipe that nobody reads), EISDIR or EINVAL for
+    other kinds of files, EPERM when
     this process may not become the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -193,7 +194,8 @@ def set_capabilities(keep: int) -> None:
 
 def open_path(path: bytes) -> tuple[int, bool]:
     """(fd, made it). Looks at the type first: opening some devices does something."""
-    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    common = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = os.O_RDWR | common
     try:
         look = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -203,6 +205,8 @@ def open_path(path: bytes) -> tuple[int, bool]:
         return fd, True
     mode = os.fstat(look).st_mode
     os.close(look)
+    if stat.S_ISFIFO(mode):
+        return os.open(path, os.O_WRONLY | common), False
     if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         error = Refused(code, os.strerror(code))

@@ -12,6 +12,8 @@ Pfn = NewType("Pfn", int)
 """Number of a page of the arena, from 0."""
 
 _SIZE = re.compile(r"\s*(\d+)\s*([kmgt]?)(i?b)?\s*", re.IGNORECASE)
+_TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|min|h|d|)\s*", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -25,6 +27,14 @@ def parse_size(text: str | int) -> int:
     if not match:
         raise ValueError(f"not a size: {text!r} (write 4096, 64K or 1GiB)")
     return int(match[1]) << (10 * _POWER[match[2].lower()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "30", "0.5", "30s", "5min", "2h", "1d". ValueError: not a time."""
+    match = _TIME.fullmatch(text)
+    if not match:
+        raise ValueError(f"not a time: {text!r} (write 30, 30s, 5min or 2h)")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def format_size(size: float) -> str:

@@ -46,6 +46,18 @@
 
 #define LIVEDUMP_FORMAT_ELF 1
 #define LIVEDUMP_FORMAT_RAW 2
+#define LIVEDUMP_FORMAT_KDUMP 3
+
+/* Of kdump: how pages are stored. */
+#define LIVEDUMP_COMPRESSION_ZSTD 1
+#define LIVEDUMP_COMPRESSION_ZLIB 2
+#define LIVEDUMP_COMPRESSION_LZO 3
+#define LIVEDUMP_COMPRESSION_SNAPPY 4
+#define LIVEDUMP_COMPRESSION_NONE 5
+
+/* Of raw: where the granule table lies. */
+#define LIVEDUMP_TABLE_SIDECAR 1
+#define LIVEDUMP_TABLE_TAIL 2 /* behind the memory, on the target */
 
 #define LIVEDUMP_ARMING_SWAP 1
 #define LIVEDUMP_ARMING_MPROTECT 2
@@ -66,7 +78,13 @@ struct livedump_init {
 	__u64 spill_limit;       /* bytes */
 	__u64 sweep_rate;        /* bytes a second */
 	__u64 stall_deadline_ns; /* longest wait of a vCPU for a free slot */
-	__u64 reserved[4];       /* must be 0 */
+	/* From here to `path`: 0 in programs that were written before these members were. */
+	__u32 compression;       /* kdump only, also the next two */
+	__u32 level;
+	__u32 threads;           /* that compress and write */
+	__u32 table;             /* raw only */
+	__u64 max_age_ns;        /* the host releases a dump for which nobody takes a step so long */
+	__u64 reserved;          /* must be 0 */
 	char path[LIVEDUMP_PATH_MAX];    /* empty: as set in control/output */
 	char sidecar[LIVEDUMP_PATH_MAX]; /* empty: as set in control/sidecar */
 };
@@ -76,6 +94,11 @@ struct livedump_init {
 #define LIVEDUMP_VERDICT_CONSISTENT 1
 #define LIVEDUMP_VERDICT_TORN 2
 #define LIVEDUMP_VERDICT_INCOMPLETE 3
+
+/* Why there is no dump any more. */
+#define LIVEDUMP_ENDED_NOT 0     /* there is one, or was none */
+#define LIVEDUMP_ENDED_RELEASE 1 /* somebody released it */
+#define LIVEDUMP_ENDED_AGE 2     /* the host did: it was older than its maximum age */
 
 #define LIVEDUMP_NO_PFN (~0ULL)
 
@@ -116,7 +139,17 @@ struct livedump_status {
 	__u64 sweep_start_ns;  /* CLOCK_MONOTONIC; 0: not yet */
 	__u64 drained_ns;      /* CLOCK_MONOTONIC; 0: not yet */
 	struct livedump_failure failure;
-	__u64 reserved[8];
+	/* From here to `target`: 0 from hosts that do not know these members. */
+	__u32 compression;
+	__u32 level;       /* 0: the compression's own; so too for the next */
+	__u32 threads;
+	__u32 table;
+	__u64 max_age_ns;  /* 0: none */
+	__u64 spill_limit; /* bytes of slots at the most, if the policy is `spill` */
+	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
+	__u32 ended;       /* LIVEDUMP_ENDED_* */
+	__u32 reserved0;
+	__u64 reserved[2];
 	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
 };
 #define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)

@@ -7,26 +7,62 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
 from hypothesis import settings
 
 from livedumpfs import registry
-from livedumpfs.formats import MachineInfo, Plan, plan_dump, table
-from livedumpfs.targets import apply, open_sidecar, open_target, sidecar_path
+from livedumpfs.formats import KdumpPlan, MachineInfo, Plan, plan_dump
+from livedumpfs.formats import table as tables
+from livedumpfs.targets import Target, apply, open_sidecar, open_target, sidecar_path
 
 DETACH_DEADLINE_S = 10
 
 # Nothing is left in the source tree; a failure prints how to repeat it.
 settings.register_profile("livedumpfs", database=None, print_blob=True)
 settings.load_profile("livedumpfs")
+
+FUZZ_SECONDS = float(os.environ.get("LIVEDUMP_FUZZ_SECONDS", "0"))
+"""Long mode of the property tests: together they take about so long, with new examples all the
+time. 0: each as many examples as it says, once."""
+FUZZ_ROOM_S = 120
+"""Seconds that a round may take beyond the end of its time."""
+_fuzz_share = pytest.StashKey[float]()
+
+
+@pytest.hookimpl(trylast=True)  # after hypothesis has marked its own
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share out the time of the long mode."""
+    chosen = [item for item in items if FUZZ_SECONDS and item.get_closest_marker("hypothesis")]
+    for item in chosen:
+        item.stash[_fuzz_share] = FUZZ_SECONDS / len(chosen)
+        item.add_marker(pytest.mark.timeout(FUZZ_SECONDS / len(chosen) + FUZZ_ROOM_S))
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """In the long mode a test runs again and again, from another seed each time, until its time is
+    over or it fails; hypothesis then prints how to repeat that."""
+    share = pyfuncitem.stash.get(_fuzz_share, None)
+    if share is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    given = {name: pyfuncitem.funcargs[name] for name in names}
+    end, rounds = time.monotonic() + share, 0
+    while rounds == 0 or time.monotonic() < end:
+        pyfuncitem.obj(**given)
+        rounds += 1
+    print(f"{pyfuncitem.name}: {rounds} rounds")
+    return True
 
 
 def _tool(name: str) -> str | None:
@@ -101,18 +137,61 @@ def loop_device(tmp_path: Path) -> Iterator[LoopMaker]:
 DumpWriter = Callable[..., Plan]
 
 
-def _entries(memory: bytes, granule: int, states: Sequence[int] | None) -> table.Entries:
-    entries = table.empty_entries(-(-len(memory) // granule))
+def _entries(memory: bytes, granule: int, states: Sequence[int] | None) -> tables.Entries:
+    entries = tables.empty_entries(-(-len(memory) // granule))
     for i, entry in enumerate(entries):
         data = memory[i * granule : (i + 1) * granule]
-        default = table.SAVED if any(data) else table.HOLE
+        default = tables.SAVED if any(data) else tables.HOLE
         state = default if states is None else states[i]
         entry["state"] = state
-        if state == table.SAVED:
+        if state == tables.SAVED:
             entry["checksum"], entry["stored"] = xxhash.xxh3_64_intdigest(data), len(data)
-        if state in (table.SAVED, table.HOLE):
-            entry["how"] = table.BY_SWEEP
+        if state in (tables.SAVED, tables.HOLE):
+            entry["how"] = tables.BY_SWEEP
     return entries
+
+
+def _write_memory(
+    target: Target, plan: Plan, memory: bytes, entries: tables.Entries, granule: int
+) -> None:
+    for extent in plan.extents:
+        end = extent.arena_offset + extent.length
+        for offset in range(extent.arena_offset, end, 4096):
+            state = entries["state"][offset // granule]
+            page = memory[offset : offset + 4096]
+            if state == tables.HOLE and not target.reads_zero:
+                page = bytes(4096)
+            elif state != tables.SAVED:
+                continue
+            target.pwrite(page, extent.target_offset + offset - extent.arena_offset)
+
+
+def _write_pages(
+    target: Target, plan: KdumpPlan, memory: bytes, entries: tables.Entries, granule: int
+) -> int:
+    """Pages of a kdump, granule by granule, and their descriptors; the end of the file."""
+    end = plan.data_offset + 4096
+    for number, entry in enumerate(entries):
+        if entry["state"] not in (tables.SAVED, tables.HOLE):
+            continue
+        entry["where"], entry["stored"] = end, 0
+        for offset in range(number * granule, min((number + 1) * granule, len(memory)), 4096):
+            extent = next(e for e in plan.extents if 0 <= offset - e.arena_offset < e.length)
+            index = (extent.target_offset + offset - extent.arena_offset) // 4096
+            page, flags = memory[offset : offset + 4096], 0
+            if any(page):
+                if plan.codec == 1 and len(zlib.compress(page)) < 4096:
+                    page, flags = zlib.compress(page), 1
+                target.pwrite(page, end)
+                place, end = end, end + len(page)
+                entry["stored"] += len(page)
+            else:
+                place = plan.data_offset
+            descriptor = struct.pack("<QIIQ", place, len(page), flags, 0)
+            target.pwrite(descriptor, plan.descriptors_offset + 24 * index)
+        if entry["stored"] == 0:
+            entry["where"] = 0
+    return end
 
 
 @pytest.fixture(scope="session")
@@ -120,9 +199,10 @@ def write_dump() -> DumpWriter:
     """Write a dump as LiveDump and the C core would: same plan, same order.
 
     write_dump(path, memory, format="elf", granule=4096, machine=None, states=None, until="seal",
-    verdict="consistent", meta={}, registers=(), sidecar=None, force=False) -> Plan. `states`: of
-    each granule, by default SAVED, and HOLE where all is zero. `until`: "opening", "started" (both
-    without memory and table), "table" (not sealed), "seal".
+    verdict="consistent", meta={}, registers=(), sidecar=None, table="sidecar", force=False) ->
+    Plan. `states`: of each granule, by default SAVED, and HOLE where all is zero. `until`:
+    "opening", "started" (both without memory and table), "table" (not sealed), "seal".
+    `compression`: of a kdump, "zlib" or "none".
     """
 
     def write(
@@ -138,7 +218,9 @@ def write_dump() -> DumpWriter:
         meta: Mapping[str, object] | None = None,
         registers: Sequence[Mapping[str, int]] = (),
         sidecar: str | None = None,
+        table: str = "sidecar",
         force: bool = False,
+        compression: str = "zlib",
     ) -> Plan:
         described = dict(meta or {})
         with ExitStack() as stack:
@@ -149,6 +231,9 @@ def write_dump() -> DumpWriter:
                 arena_size=len(memory),
                 granule_size=granule,
                 identity=target.identity,
+                compression=compression,
+                table=table,
+                device_size=target.capacity,
             )
             beside = None
             if plan.book == "sidecar":
@@ -163,20 +248,17 @@ def write_dump() -> DumpWriter:
             if until == "started":
                 return plan
             entries = _entries(memory, granule, states)
-            for extent in plan.extents:
-                end = extent.arena_offset + extent.length
-                for offset in range(extent.arena_offset, end, 4096):
-                    state = entries["state"][offset // granule]
-                    page = memory[offset : offset + 4096]
-                    if state == table.HOLE and not target.reads_zero:
-                        page = bytes(4096)
-                    elif state != table.SAVED:
-                        continue
-                    target.pwrite(page, extent.target_offset + offset - extent.arena_offset)
+            total_size = None
+            if isinstance(plan, KdumpPlan):
+                total_size = _write_pages(target, plan, memory, entries, granule)
+            else:
+                _write_memory(target, plan, memory, entries, granule)
             book = beside or target
-            book.pwrite(table.build_table(entries, plan.dump_id), plan.table_offset)
+            book.pwrite(tables.build_table(entries, plan.dump_id), plan.table_offset)
             if until == "seal":
-                apply(plan.seal(verdict, described, registers), target, beside)  # type: ignore[arg-type]
+                worth: Any = verdict
+                steps = plan.seal(worth, described, registers, total_size=total_size)
+                apply(steps, target, beside)
             return plan
 
     return write

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
-from livedumpfs.abi import Arming, Format, Policy
+from livedumpfs.abi import Arming, Compression, Format, Policy, Table
 from livedumpfs.cli.progress import Display
 from livedumpfs.client import Client, InitOptions, Status
+from livedumpfs.errors import UsageError
 
 
 def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOptions:
-    """The settings of add_settings; those not given are the host's."""
+    """The settings of add_settings; those not given are the host's. UsageError: some that do not go
+    with the format, if one was given; the host says it otherwise."""
+    refuse_foreign(args)
     return InitOptions(
         format=Format[args.format.upper()] if args.format else None,
         policy=Policy[args.policy.upper()] if args.policy else None,
@@ -24,7 +28,30 @@ def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOpt
         force=args.force,
         release_on_close=release_on_close,
         sidecar=args.sidecar,
+        table=Table[args.table.upper()] if args.table else None,
+        compression=Compression[args.compress.upper()] if args.compress else None,
+        level=args.level,
+        threads=args.threads,
+        max_age=args.max_age,
     )
+
+
+def refuse_foreign(args: argparse.Namespace) -> None:
+    """UsageError: an option of one format, and another format."""
+    for option, format in _BELONGS.items():
+        if getattr(args, option) and args.format not in (None, format):
+            raise UsageError(f"--{option} goes with --format {format}, not with {args.format}")
+    if args.sidecar and args.table == "tail":
+        raise UsageError("--sidecar does not go with --table tail")
+
+
+_BELONGS: Final = {
+    "compress": "kdump",
+    "level": "kdump",
+    "threads": "kdump",
+    "table": "raw",
+    "sidecar": "raw",
+}
 
 
 def follow(client: Client, shown: Display, timeout: float | None = None) -> Status:

@@ -4,10 +4,21 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from livedumpfs.cli.options import Commands, add_command, add_device, add_settings
+from livedumpfs.cli.options import (
+    TARGET_HELP,
+    Commands,
+    add_command,
+    add_device,
+    add_settings,
+)
 from livedumpfs.cli.outcome import Exit, complain, note
+from livedumpfs.cli.outlet import Outlet, open_outlet
 from livedumpfs.cli.progress import display
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Client
 
 
 def add_commands(commands: Commands) -> None:
@@ -19,29 +30,44 @@ def add_commands(commands: Commands) -> None:
         "Ctrl-C releases.",
         run_dump,
     )
-    parser.add_argument("target", metavar="TARGET", help="block device or regular file")
+    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     add_device(parser)
     add_settings(parser)
 
 
 def run_dump(args: argparse.Namespace) -> int:
     """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
-    from livedumpfs.cli.connect import follow, init_options
-    from livedumpfs.cli.report import conclude, print_pause
+    from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
 
-    with Client(args.device) as client:
-        client.init(args.target, init_options(args, release_on_close=True))
-        try:
-            client.start()
-            print_pause(client.status())
-            client.sweep()
-            with display("dump") as shown:
-                status = follow(client, shown)
-            return conclude(client, status)
-        except KeyboardInterrupt:
-            complain(f"interrupted; the dump on {args.target} is incomplete")
-            return Exit.FAILED
-        finally:
-            client.release()
-            note("released; the machine runs at full speed")
+    options = init_options(args, release_on_close=True)
+    with open_outlet(args.target) as outlet:
+        with Client(args.device) as client:
+            client.init(outlet.path, options)
+            outlet.handed_over()
+            try:
+                code = take(client, outlet)
+            except KeyboardInterrupt:
+                complain(f"interrupted; the dump on {outlet.name} is incomplete")
+                code = Exit.FAILED
+            finally:
+                client.release()
+                note("released; the machine runs at full speed")
+        problem = outlet.finish()
+        if problem and code == Exit.DONE:
+            complain(problem)
+            code = Exit.FAILED
+        return code
+
+
+def take(client: Client, outlet: Outlet) -> int:
+    """From START to the seal, and what came out."""
+    from livedumpfs.cli.connect import follow
+    from livedumpfs.cli.report import conclude, print_pause
+
+    client.start()
+    print_pause(client.status())
+    client.sweep()
+    with display("dump") as shown:
+        status = follow(client, shown)
+    return conclude(client, status, outlet.name)

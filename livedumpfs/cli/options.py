@@ -7,14 +7,18 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
-from livedumpfs.units import parse_size
+from livedumpfs.units import parse_duration, parse_size
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
-FORMATS = ("elf", "raw")
+FORMATS = ("elf", "raw", "kdump")
 POLICIES = ("block", "fail", "spill")
 ARMINGS = ("swap", "mprotect")
+COMPRESSIONS = ("zstd", "zlib", "lzo", "snappy", "none")
+TABLES = ("sidecar", "tail")
+
+TARGET_HELP = "block device, regular file or pipe; - for standard output"
 
 
 def size(text: str) -> int:
@@ -57,6 +61,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def age(text: str) -> float:
+    """A time above 0, in seconds: "30", "30s", "5min", "2h"."""
+    try:
+        value = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"not a time above 0: {text!r}")
+    return value
+
+
 def add_command(
     commands: Commands, name: str, text: str, run: Run, *, aliases: tuple[str, ...] = ()
 ) -> argparse.ArgumentParser:
@@ -91,10 +106,45 @@ def add_sidecar(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
+def add_max_age(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--max-age`: when a snapshot counts as abandoned."""
+    parser.add_argument(
+        "--max-age",
+        type=age,
+        default=0,
+        metavar="TIME",
+        help="release the dump when nobody takes its next step for so long; default: never",
+    )
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """What INIT can be told about the dump."""
     group = parser.add_argument_group("how to dump")
     group.add_argument("--format", choices=FORMATS, help="layout on the target; default: elf")
+    group.add_argument(
+        "--compress",
+        choices=COMPRESSIONS,
+        help="how kdump stores the memory; default: zstd",
+    )
+    group.add_argument(
+        "--level",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of kdump's compression: zstd 1 to 22, zlib 1 to 9; default: 1",
+    )
+    group.add_argument(
+        "--threads",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="that compress and write a kdump, 1 to 64; default: one a CPU, at most 4",
+    )
+    group.add_argument(
+        "--table",
+        choices=TABLES,
+        help="where a raw dump's granule table lies; default: in a sidecar file",
+    )
     group.add_argument(
         "--policy", choices=POLICIES, help="what to do when no slot is free; default: block"
     )
@@ -126,6 +176,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest wait of a vCPU for a slot, after which pages are lost instead; default: 10",
     )
+    add_max_age(group)
     add_sidecar(group)
     group.add_argument(
         "--force", action="store_true", help="take a target that holds something else"

@@ -14,22 +14,20 @@ def print_pause(status: Status) -> None:
     print(f"machine stopped for {text.pause(status.counters)}, and runs on", flush=True)
 
 
-def conclude(client: Client, status: Status) -> int:
-    """A finished dump: its figures, its verdict, and what went wrong."""
+def conclude(client: Client, status: Status, name: str | None = None) -> int:
+    """A finished dump: its figures, its verdict, and what went wrong. `name`: what to call its
+    target."""
     verdict = status.verdict.name.lower()
+    stats = client.stats()
+    lost = text.pages(stats["lost_pages"])
     rows = [row for row in text.counter_rows(status.counters) if row[0] != "pause"]
-    print(text.table([*rows, ("target", status.target or "none"), ("verdict", verdict)]))
+    target = name or status.target
+    print(text.table([*rows, ("lost", lost), ("target", target or "none"), ("verdict", verdict)]))
     if status.verdict is Verdict.CONSISTENT:
         return Exit.DONE
-    failure = failure_of(client)
-    if failure:
-        complain(failure)
+    if stats["failure"]:
+        complain(stats["failure"].replace(status.target or "\0", target or ""))
         return Exit.FAILED
-    lost = text.count(status.counters["lost"], "granule")
-    complain(f"the dump on {status.target} is {verdict}: {lost} lost")
+    where = f"dump on {target}" if target else "snapshot in memory"
+    complain(f"the {where} is {verdict}: {text.count(status.counters['lost'], 'granule')} lost")
     return Exit.NOT_VALID
-
-
-def failure_of(client: Client) -> str:
-    """What went wrong first, as the host says it: object and cause. "": nothing."""
-    return client.stats()["failure"] or ""

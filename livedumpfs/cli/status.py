@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from livedumpfs.abi import Policy
 from livedumpfs.cli import text
 from livedumpfs.cli.options import Commands, add_command, add_device
 from livedumpfs.cli.outcome import Exit
@@ -25,31 +26,41 @@ def add_commands(commands: Commands) -> None:
 
 def run_status(args: argparse.Namespace) -> int:
     """Print the status of the dump that is, or of the last one."""
-    from livedumpfs.cli.report import failure_of
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
         status, device = client.status(), client.device
-        failure = failure_of(client)
+        stats = client.stats()
     verdict = status.verdict.name.lower()
     if args.json:
-        print(json.dumps(_as_json(status, device, failure), indent=2))
+        print(json.dumps(_as_json(status, device, stats), indent=2))
         return Exit.DONE
     done = f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}"
     rows = [
         ("device", device),
         ("state", status.state.name),
         ("target", status.target or ""),
+        ("released", (stats["expired"] or "").removeprefix("released: ")),
+        ("policy", _policy(status) if status.counters["granules"] else ""),
         ("done", done if status.counters["granules"] else ""),
         *text.counter_rows(status.counters),
         ("verdict", "" if verdict == "none" else verdict),
-        ("failure", failure),
+        ("lost", text.pages(stats["lost_pages"])),
+        ("failure", stats["failure"] or ""),
     ]
     print(text.table(rows))
     return Exit.DONE
 
 
-def _as_json(status: Status, device: str, failure: str) -> dict[str, object]:
+def _policy(status: Status) -> str:
+    """What happens when no slot is free, and where more memory ends."""
+    name = status.policy.name.lower()
+    if status.policy is not Policy.SPILL:
+        return name
+    return f"{name}, up to {format_size(status.spill_limit)}"
+
+
+def _as_json(status: Status, device: str, stats: dict[str, Any]) -> dict[str, object]:
     """The same for programs; null where there is nothing."""
     verdict = status.verdict.name.lower()
     return {
@@ -57,11 +68,16 @@ def _as_json(status: Status, device: str, failure: str) -> dict[str, object]:
         "state": status.state.name,
         "target": status.target,
         "verdict": None if verdict == "none" else verdict,
-        "failure": failure or None,
+        "failure": stats["failure"],
+        "expired": stats["expired"],
         "format": status.format.name.lower(),
+        "compression": status.compression.name.lower() if status.compression else None,
         "policy": status.policy.name.lower(),
+        "spill_limit": status.spill_limit,
+        "max_age": status.max_age,
         "arming": status.arming.name.lower(),
         "bytes_total": status.bytes_total,
         "bytes_done": status.bytes_done,
         "counters": status.counters,
+        "lost_pages": stats["lost_pages"],
     }

@@ -5,12 +5,21 @@ when the command that took a step ends."""
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import time
 from typing import TYPE_CHECKING
 
-from livedumpfs.abi import Policy
-from livedumpfs.cli.options import Commands, add_command, add_device, add_settings, seconds, size
-from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.options import (
+    TARGET_HELP,
+    Commands,
+    add_command,
+    add_device,
+    add_max_age,
+    add_settings,
+    seconds,
+    size,
+)
+from livedumpfs.cli.outcome import Exit, complain
+from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
 from livedumpfs.cli.progress import display
 from livedumpfs.errors import UsageError
 
@@ -22,7 +31,7 @@ def add_commands(commands: Commands) -> None:
     """Register this group."""
     init = add_command(commands, "init", "Open the target and prepare the dump.", run_init)
     where = init.add_mutually_exclusive_group(required=True)
-    where.add_argument("target", metavar="TARGET", nargs="?", help="block device or regular file")
+    where.add_argument("target", metavar="TARGET", nargs="?", help=TARGET_HELP)
     where.add_argument(
         "--no-target", action="store_true", help="keep the snapshot in memory until its release"
     )
@@ -40,6 +49,7 @@ def add_commands(commands: Commands) -> None:
         metavar="SIZE",
         help="memory for it at the most; default: 256 MiB",
     )
+    add_max_age(start)
     sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
@@ -57,15 +67,40 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_init(args: argparse.Namespace) -> int:
-    """INIT that outlives this command."""
+    """INIT that outlives this command. To standard output: until the release, which it waits
+    for."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
 
-    options = init_options(args, release_on_close=False)
-    if args.no_target and options.policy is None:
-        options = replace(options, policy=Policy.SPILL)
-    with Client(args.device) as client:
-        client.init(args.target, options)
+    piped = args.target == STANDARD_OUTPUT
+    options = init_options(args, release_on_close=piped)
+    with open_outlet(args.target) as outlet, Client(args.device) as client:
+        client.init(None if args.no_target else outlet.path, options)
+        outlet.handed_over()
+        return pass_on(client, outlet) if piped else Exit.DONE
+
+
+def pass_on(client: Client, outlet: Outlet) -> int:
+    """Until somebody releases the dump; then its verdict."""
+    from livedumpfs.abi import State, Verdict
+    from livedumpfs.client import POLL_INTERVAL
+
+    problem = outlet.finish()
+    status = client.status()
+    while status.target == outlet.path and status.state is not State.UNINIT:
+        if problem:
+            client.release()
+        time.sleep(POLL_INTERVAL)
+        status = client.status()
+    if problem:
+        complain(problem)
+        return Exit.FAILED
+    if status.target != outlet.path or status.verdict is Verdict.NONE:
+        complain(f"the dump on {outlet.name} is incomplete: it was released before its end")
+        return Exit.FAILED
+    if status.verdict is not Verdict.CONSISTENT:
+        complain(f"the dump on {outlet.name} is {status.verdict.name.lower()}")
+        return Exit.NOT_VALID
     return Exit.DONE
 
 
@@ -74,22 +109,24 @@ def run_start(args: argparse.Namespace) -> int:
     from livedumpfs.cli.report import print_pause
     from livedumpfs.client import Client
 
-    if args.spill_limit and not args.no_target:
-        raise UsageError("--spill-limit goes with --no-target", hint="give it to init")
+    for option in ("spill_limit", "max_age"):
+        if getattr(args, option) and not args.no_target:
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} goes with --no-target", hint="give it to init")
     with Client(args.device) as client:
         if args.no_target:
-            start_in_memory(client, args.spill_limit)
+            start_in_memory(client, args.spill_limit, args.max_age)
         else:
             client.start()
         print_pause(client.status())
     return Exit.DONE
 
 
-def start_in_memory(client: Client, limit: int) -> None:
-    """INIT and START without a target; `limit` in bytes, 0: the host's."""
+def start_in_memory(client: Client, limit: int, max_age: float) -> None:
+    """INIT and START without a target; `limit` in bytes, `max_age` in seconds, 0: the host's."""
     from livedumpfs.client import InitOptions
 
-    client.init(None, InitOptions(policy=Policy.SPILL, spill_limit=limit))
+    client.init(None, InitOptions(spill_limit=limit, max_age=max_age))
     try:
         client.start()
     except BaseException:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from livedumpfs.cli import text
 from livedumpfs.cli.options import Commands, add_command, add_sidecar
 from livedumpfs.cli.outcome import Exit, complain
 from livedumpfs.cli.progress import display
+
+if TYPE_CHECKING:
+    from livedumpfs.snapshot import VerifyReport
 
 
 def add_commands(commands: Commands) -> None:
@@ -26,6 +30,7 @@ def add_commands(commands: Commands) -> None:
     )
     verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")
     add_sidecar(verify)
+    verify.add_argument("--json", action="store_true", help="all of it, for programs")
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -39,19 +44,41 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Print what was checked, then the verdict; 3 with a sentence for each thing that is wrong."""
-    from livedumpfs.snapshot import open_dump, verify_dump
+    """Print the description and what was checked; 3, and a sentence for each thing that is
+    wrong."""
+    from livedumpfs.snapshot import describe_dump, format_description, open_dump, verify_dump
 
     with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
         report = verify_dump(dump, lambda done, total: shown.update(done, total, 0))
-    checks = report.checksums
-    rows = [
-        ("verdict", report.verdict),
-        ("checksums", f"{text.count(checks.checked, 'granule')} right, {checks.holes} holes"),
-    ]
-    if report.ledger:
-        rows.append(("ledger", report.ledger.message))
-    print(text.table(rows))
+        described = describe_dump(dump)
+    if args.json:
+        print(json.dumps({**described, "verified": as_json(report)}, indent=2))
+    else:
+        rows = [("checked", found_right(report))]
+        if report.ledger:
+            rows.append(("ledger", report.ledger.message))
+        print(f"{format_description(described)}\n{text.table(rows)}")
     for problem in report.problems:
         complain(f"{args.target}: {problem}")
     return Exit.DONE if report.ok else Exit.NOT_VALID
+
+
+def found_right(report: VerifyReport) -> str:
+    """What of the memory is as it was saved."""
+    checks = report.checksums
+    return f"{text.count(checks.checked, 'granule')} right, {text.count(checks.holes, 'hole')}"
+
+
+def as_json(report: VerifyReport) -> dict[str, object]:
+    """What verify found, beside what the dump says of itself."""
+    checks = report.checksums
+    return {
+        "ok": report.ok,
+        "checked": checks.checked,
+        "holes": checks.holes,
+        "bad": checks.bad,
+        "stale": checks.stale,
+        "unreadable": checks.unreadable,
+        "ledger": report.ledger.message if report.ledger else None,
+        "problems": report.problems,
+    }

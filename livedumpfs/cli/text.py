@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from livedumpfs.units import format_duration, format_size
 
@@ -70,6 +70,13 @@ def throughput(numbers: Numbers) -> str:
         return format_size(written)
     rate = format_size(written * 1e9 / took)
     return f"{format_size(written)} in {format_duration(took)}, {rate}/s"
+
+
+def pages(ranges: Sequence[Sequence[int]], limit: int = 8) -> str:
+    """Page ranges [first, end) as "pages 0x10-0x1f, 0x30 and 3 more ranges". "" for none."""
+    shown = [f"{a:#x}" if b == a + 1 else f"{a:#x}-{b - 1:#x}" for a, b in ranges[:limit]]
+    more = f" and {count(len(ranges) - limit, 'more range')}" if len(ranges) > limit else ""
+    return f"pages {', '.join(shown)}{more}" if shown else ""
 
 
 def instant(wall_ns: int) -> str:

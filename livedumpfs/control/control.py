@@ -224,6 +224,7 @@ class Control:
             settings = replace(settings, output=path)
         if sidecar:
             settings = replace(settings, dump=replace(settings.dump, sidecar=sidecar))
+            _check_sidecar(settings.dump)
         on_close = handle if request.flags & InitFlag.RELEASE_ON_CLOSE else None
         return self._init(settings, caller, memory_only=memory_only, on_close=on_close)
 
@@ -280,7 +281,10 @@ class Control:
     ) -> bytes:
         with self._one_step("INIT"):
             self._expect_no_dump()
+            settings = replace(settings, dump=settings.dump.fitted())
             target, sidecar = self._open(settings, caller, memory_only)
+            if target is None:
+                settings = replace(settings, dump=settings.dump.without_target())
             taken = replace(settings.dump, sidecar=sidecar or settings.dump.sidecar)
             self.dump.init(target, taken)
             self._generation += 1
@@ -305,9 +309,9 @@ class Control:
                 errno=errno.EINVAL,
                 hint="write its path to control/output",
             )
-        force = settings.dump.force
-        target = open_for(caller, settings.output, force=force, kind=settings.type)
-        if settings.dump.format != "raw":
+        force, format = settings.dump.force, settings.dump.format
+        target = open_for(caller, settings.output, force=force, kind=settings.type, format=format)
+        if format != "raw" or settings.dump.table == "tail":
             return target, None
         try:
             chosen = settings.dump.sidecar
@@ -334,6 +338,7 @@ class Control:
             raise StateError(
                 f"FINISH: no sweep is under way, the state is {self.state.name}",
                 errno=errno.EINVAL,
+                hint=self.dump.expired or "",
             )
         while self.state is not State.FINISH:
             if self.state is not State.SWEEP or generation != self._generation:
@@ -403,6 +408,12 @@ def _check_version(step: str, version: int) -> None:
             f"{step}: the caller speaks version {version} of the interface, the host {abi.VERSION}",
             errno=errno.EPROTO,
         )
+
+
+def _check_sidecar(settings: DumpSettings) -> None:
+    if (settings.format, settings.table) != ("raw", "sidecar"):
+        where = "a table at the tail" if settings.format == "raw" else f"format {settings.format}"
+        raise UsageError(f"INIT: a sidecar file does not go with {where}", errno=errno.EINVAL)
 
 
 def _typed_path(payload: bytes, offset: int) -> str:

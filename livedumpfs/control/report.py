@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from livedumpfs import __version__, abi
 from livedumpfs.control.settings import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import Machine, PhysicalRange, Registers
+
+MAX_RANGES: Final = 1000
+"""Ranges of lost pages that stats.json lists."""
 
 
 @runtime_checkable
@@ -52,6 +55,12 @@ def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Sta
     status.policy = abi.Policy[settings.dump.policy.upper()]
     status.format = abi.Format[settings.dump.format.upper()]
     status.arming = abi.Arming[settings.dump.arming.upper()]
+    status.compression = abi.Compression[settings.dump.compression.upper()]
+    status.table = abi.Table[settings.dump.table.upper()]
+    status.level, status.threads = settings.dump.level, settings.dump.threads
+    status.max_age_ns = round(settings.dump.max_age * 1e9)
+    status.spill_limit = settings.dump.spill_limit
+    status.ended = ended(state, dump)
     status.bytes_total, status.bytes_done = progress.total, progress.done
     for name in abi.STATUS_COUNTERS:
         setattr(status, name, getattr(counters, name))
@@ -61,6 +70,13 @@ def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Sta
     return status
 
 
+def ended(state: abi.State, dump: LiveDump) -> abi.Ended:
+    """Why there is no dump any more."""
+    if state is not abi.State.UNINIT:
+        return abi.Ended.NOT
+    return abi.Ended.AGE if dump.expired else abi.Ended.RELEASE
+
+
 def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine) -> str:
     """stats.json. Its keys are documented in docs/control.md."""
     found = {
@@ -68,6 +84,8 @@ def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine
         "state": state.name,
         "verdict": dump.verdict,
         "failure": dump.failure,
+        "expired": dump.expired,
+        "lost_pages": dump.lost_pages()[:MAX_RANGES],
         "target": dump.target_path,
         "progress": asdict(dump.progress()),
         "counters": asdict(dump.counters()),

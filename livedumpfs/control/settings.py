@@ -12,12 +12,13 @@ import errno
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from livedumpfs import abi
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import UsageError
-from livedumpfs.units import PAGE_SIZE, parse_size
+from livedumpfs.units import PAGE_SIZE, parse_duration, parse_size
 
 TYPES = ("auto", "memdump", "filedump", "none")
 """What a target may be: whatever output names; a block device; a regular file; memory only."""
@@ -57,7 +58,7 @@ def change(settings: Settings, name: str, text: str) -> Settings:
     """The settings once `text` has been written to the file. UsageError EINVAL: no such value."""
     try:
         changed = _SETTINGS[name].parse(settings, text)
-        changed.dump.check()
+        changed.dump.check_values()
         return changed
     except ValueError as error:
         raise UsageError(f"control/{name}: {error}", errno=errno.EINVAL) from error
@@ -131,7 +132,7 @@ def _with(settings: Settings, name: str, value: Any) -> Settings:
     return replace(settings, dump=replace(settings.dump, **{name: value}))
 
 
-def _members(enum: type[abi.Policy] | type[abi.Format] | type[abi.Arming]) -> tuple[str, ...]:
+def _members(enum: type[IntEnum]) -> tuple[str, ...]:
     return tuple(one.name.lower() for one in enum)
 
 
@@ -163,6 +164,11 @@ _SETTINGS: dict[str, Setting] = {
     "format": _choice("format", _members(abi.Format)),
     "policy": _choice("policy", _members(abi.Policy)),
     "arming": _choice("arming", _members(abi.Arming)),
+    "compression": _choice("compression", _members(abi.Compression)),
+    "level": _number("level", _whole),
+    "threads": _number("threads", _whole),
+    "table": _choice("table", _members(abi.Table)),
+    "max_age": _number("max_age", parse_duration),
     "granule": _number("granule", parse_size),
     "sweep_rate": _number("sweep_rate", parse_size),
     "spill_limit": _number("spill_limit", parse_size),
@@ -183,10 +189,10 @@ _SETTINGS: dict[str, Setting] = {
 def from_init(settings: Settings, request: abi.Init) -> Settings:
     """The settings with what a typed INIT says over them. UsageError EINVAL: out of range."""
     known = int(abi.InitFlag.RELEASE_ON_CLOSE | abi.InitFlag.FORCE | abi.InitFlag.NO_TARGET)
-    if request.flags & ~known or request.reserved0 or any(request.reserved):
+    if request.flags & ~known or request.reserved0 or request.reserved:
         raise UsageError("INIT: a flag or a reserved member is not 0", errno=errno.EINVAL)
     values: dict[str, Any] = {}
-    for name, enum in (("policy", abi.Policy), ("format", abi.Format), ("arming", abi.Arming)):
+    for name, enum in _CHOICES.items():
         number = getattr(request, name)
         if number:
             try:
@@ -195,18 +201,41 @@ def from_init(settings: Settings, request: abi.Init) -> Settings:
                 raise UsageError(
                     f"INIT: there is no {name} {number}", errno=errno.EINVAL
                 ) from error
-    if request.granule_size:
-        values["granule"] = request.granule_size
-    if request.pool_size:
-        values["pool"] = request.pool_size
-    if request.spill_limit:
-        values["spill_limit"] = request.spill_limit
-    if request.sweep_rate:
-        values["sweep_rate"] = request.sweep_rate
-    if request.stall_deadline_ns:
-        values["stall_deadline"] = request.stall_deadline_ns / 1e9
+    values |= {name: n for member, name in _NUMBERS.items() if (n := getattr(request, member))}
+    for member, name in _TIMES.items():
+        if getattr(request, member):
+            values[name] = getattr(request, member) / 1e9
     if request.flags & abi.InitFlag.FORCE:
         values["force"] = True
+    # What control/ has for other formats waits there; what the caller itself asks for must fit.
+    format = values.get("format", settings.dump.format)
+    for name in ("compression", "level", "threads", "table"):
+        foreign = format != ("raw" if name == "table" else "kdump")
+        if name in values and foreign:
+            raise UsageError(
+                f"INIT: {name} {values[name]} does not go with format {format}", errno=errno.EINVAL
+            )
+    if values.get("compression", settings.dump.compression) != settings.dump.compression:
+        values.setdefault("level", 0)  # that of control/ is the other compression's
     changed = replace(settings, dump=replace(settings.dump, **values))
-    changed.dump.check()
+    changed.dump.check_values()
     return changed
+
+
+_CHOICES: dict[str, type[IntEnum]] = {
+    "policy": abi.Policy,
+    "format": abi.Format,
+    "arming": abi.Arming,
+    "compression": abi.Compression,
+    "table": abi.Table,
+}
+_NUMBERS = {
+    "granule_size": "granule",
+    "pool_size": "pool",
+    "spill_limit": "spill_limit",
+    "sweep_rate": "sweep_rate",
+    "level": "level",
+    "threads": "threads",
+}
+"""Members of struct livedump_init, and the settings that they are."""
+_TIMES = {"stall_deadline_ns": "stall_deadline", "max_age_ns": "max_age"}

@@ -31,4 +31,4 @@ class SnapshotTree:
 
     def _make(self, snapshot: Snapshot) -> SnapshotFiles:
         images = standard_images(snapshot.machine, snapshot.size, snapshot.registers)
-        return SnapshotFiles(images, snapshot.read, snapshot.describe)
+        return SnapshotFiles(images, snapshot.read_into, snapshot.describe)

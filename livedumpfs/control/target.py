@@ -11,6 +11,7 @@ from livedumpfs import opener
 from livedumpfs.control.caller import Caller
 from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.targets import (
+    OPEN_HINTS,
     Kind,
     Target,
     adopt_sidecar,
@@ -21,7 +22,7 @@ from livedumpfs.targets import (
 )
 
 _HINTS = {
-    errno.EBUSY: "it is mounted or in use",
+    **OPEN_HINTS,
     errno.EEXIST: "it is a link that leads nowhere",
     errno.EPERM: "the host cannot act for this caller",
     errno.ETIMEDOUT: f"the device did not answer within {opener.TIMEOUT:g} s",
@@ -30,22 +31,29 @@ _HINTS = {
 _KINDS = {"memdump": Kind.BLOCK, "filedump": Kind.FILE}
 
 
-def open_for(caller: Caller, path: str, *, force: bool, kind: str = "auto") -> Target:
+def open_for(
+    caller: Caller, path: str, *, force: bool, kind: str = "auto", format: str = "elf"
+) -> Target:
     """Open and check the target. `kind`: what control/type demands of it.
 
     TargetError with the errno that the caller himself would have got, or that of adopt_target;
-    EINVAL when it is not of that kind. Nothing is written to it.
+    EINVAL when it is not of that kind; UsageError: a pipe, and not for this format. Nothing is
+    written to it.
     """
     target = _open(caller, path, adopt_target, force=force)
-    wanted = _KINDS.get(kind)
-    if wanted is None or target.kind is wanted:
+    try:
+        target.check_format(format)
+        wanted = _KINDS.get(kind)
+        if wanted is not None and target.kind is not wanted:
+            raise TargetError(
+                f"cannot dump to {path}: it is a {target.kind.value}",
+                errno=errno.EINVAL,
+                hint=f"control/type is {kind}",
+            )
         return target
-    target.abandon()
-    raise TargetError(
-        f"cannot dump to {path}: it is a {target.kind.value}",
-        errno=errno.EINVAL,
-        hint=f"control/type is {kind}",
-    )
+    except BaseException:
+        target.abandon()
+        raise
 
 
 def open_sidecar_for(caller: Caller, path: str | None, target: Target, *, force: bool) -> Target:

@@ -19,7 +19,7 @@ from livedumpfs.arena import Arena
 from livedumpfs.dump.counters import Counters, take_counters
 from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
-from livedumpfs.formats import Plan
+from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import Machine
 
 _START_HINTS = {
@@ -33,7 +33,7 @@ _PACKERS_MOST = 4
 
 
 def _packers(settings: DumpSettings) -> int:
-    return getattr(settings, "threads", 0) or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
+    return settings.threads or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
 
 
 def _config(
@@ -60,7 +60,7 @@ def _config(
     if plan:
         config.table_offset = plan.table_offset
         config.dump_id = list(plan.dump_id)
-    if plan and plan.format == "kdump":
+    if isinstance(plan, KdumpPlan):
         config.packed = True
         config.codec, config.level = plan.codec, plan.level
         config.threads = _packers(settings)
@@ -193,13 +193,13 @@ class CoreDump:
         last = arena_size // lib.LDFS_PAGE_SIZE
         return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the arena."""
-        out = bytearray(length)
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
+        arena."""
+        length = len(view)
         with self._using() as dump:
-            buffer = ffi.from_buffer(out)
+            buffer = ffi.from_buffer("char[]", view, require_writable=True)
             rc = lib.ldfs_dump_read(dump, offset, buffer, length) if dump else -errno.ENODATA
         if rc in (-errno.EIO, -errno.ENODATA):
             raise OSError(-rc, f"snapshot at offset {offset:#x}: {os_cause(-rc)}")
         check(rc, f"read {length} bytes of the snapshot at offset {offset:#x}")
-        return bytes(out)

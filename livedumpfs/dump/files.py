@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from livedumpfs._capi import lib
 from livedumpfs.dump.core import CoreFiles
@@ -33,6 +34,10 @@ def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
         arena_size=size,
         granule_size=granule,
         identity=target.identity,
+        compression=settings.compression,
+        level=settings.level,
+        table=settings.table,
+        device_size=target.capacity,
     )
 
 
@@ -50,6 +55,7 @@ class DumpFiles:
         self.path = self.target.path
         prepared = False
         try:
+            self.target.check_format(settings.format)
             self.plan = _plan(machine, settings, self.target)
             if self.plan.book == "sidecar":
                 self.sidecar = self._open_sidecar(settings)
@@ -75,9 +81,11 @@ class DumpFiles:
 
     def for_core(self) -> CoreFiles:
         """What the C core needs of both."""
-        return CoreFiles(
-            self.target.fd, self.book.fd, bool(self.target.reads_zero), getattr(self.target, "stream", None)
-        )
+        return CoreFiles(self.target.fd, self.book.fd, self.target.reads_zero, self.target.stream)
+
+    def patience(self, settings: DumpSettings) -> AbstractContextManager[None]:
+        """Around INIT: the reader of a pipe that does not read ends it, and nothing else could."""
+        return self.target.patience(settings.stall_deadline)
 
     def open(self, meta: Mapping[str, object]) -> None:
         """INIT: any older dump there is invalid from here on."""
@@ -95,10 +103,16 @@ class DumpFiles:
         apply(self.plan.started(registers, meta), self.target, self.sidecar)
 
     def seal(
-        self, verdict: Verdict, registers: Sequence[Registers], meta: Mapping[str, object]
+        self,
+        verdict: Verdict,
+        registers: Sequence[Registers],
+        meta: Mapping[str, object],
+        total_size: int | None = None,
     ) -> None:
-        """FINISH: sync, seal, sync."""
-        apply(self.plan.seal(verdict, meta, registers), self.target, self.sidecar)
+        """FINISH: sync, seal, sync. `total_size`: of the target, where INIT could not know it."""
+        steps = self.plan.seal(verdict, meta, registers, total_size=total_size)
+        apply(steps, self.target, self.sidecar)
+        self.target.complete()
 
     def close(self) -> None:
         """Close both files; harmless when done twice."""

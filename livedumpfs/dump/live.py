@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import enum
 import errno
+import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from livedumpfs import __version__
@@ -23,6 +25,8 @@ from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.machines import Machine, ThreadMachine
 
+BACKEND = "SIGSEGV in the machine's process"
+"""How writes are noticed."""
 _POLL_S = 0.5
 _RELEASE_PATIENCE_S = 2.0
 _REAP_S = 0.2
@@ -65,6 +69,8 @@ class _Run:
         self.started = threading.Event()
         self.swept = threading.Event()
         self.released = False
+        self.ended: str | None = None
+        """Why the host itself released it."""
         self.keeper: threading.Thread | None = None
 
     def describe(self) -> dict[str, object]:
@@ -73,6 +79,7 @@ class _Run:
         found: dict[str, object] = {
             "host_version": __version__,
             "policy": settings.policy,
+            "backend": BACKEND,
             "arming": settings.arming,
             "machine": machine.metadata(),
             "arrays": [a.describe() for a in machine.arena.named],
@@ -135,8 +142,10 @@ class _Run:
 
     def _seal(self) -> None:
         assert self.core is not None and self.files is not None
-        verdict = judge(self.core.counters())
-        self.files.seal(verdict, self.registers, {**self.describe(), "verdict": verdict})
+        counters = self.core.counters()
+        verdict = judge(counters)
+        described = {**self.describe(), "verdict": verdict}
+        self.files.seal(verdict, self.registers, described, counters.target_end or None)
         self.verdict = verdict
 
 
@@ -169,6 +178,9 @@ class LiveDump(Closing):
         self._state = State.UNINIT
         self._step = threading.Lock()
         self._change = threading.Condition()
+        self._entered = time.monotonic()
+        """When the state became what it is."""
+        self._expired: str | None = None
         self._run: _Run | None = None
         self._stale: list[_Run] = []
         self._generation = 0
@@ -212,6 +224,12 @@ class LiveDump(Closing):
         return first or run.error
 
     @property
+    def expired(self) -> str | None:
+        """Why the last dump was released by the host itself, in one sentence; None: there is a
+        dump, there was none, or somebody released it."""
+        return None if self._run else self._expired
+
+    @property
     def target_path(self) -> str | None:
         """Of the dump that there is, else of the last one; None: memory only."""
         run = self._run
@@ -227,6 +245,13 @@ class LiveDump(Closing):
         final = counters.granules - counters.remaining
         done, lost = final * counters.granule_size, counters.lost * counters.granule_size
         return Progress(size, min(done, size), min(lost, size), self._state.value)
+
+    def lost_pages(self) -> list[list[int]]:
+        """Pages of the arena that the dump that there is has lost: [first, end) of each run."""
+        run = self._run
+        if run is None or run.core is None or not run.core.counters().lost:
+            return []
+        return run.core.lost_ranges(self.machine.arena.size)
 
     def describe(self) -> dict[str, object]:
         """What info.json and the dump's notes say. StateError EINVAL: there is no dump."""
@@ -261,7 +286,9 @@ class LiveDump(Closing):
         run = self._run
         if run is None or (allowed and self._state not in allowed):
             raise StateError(
-                f"{step} is not possible in state {self._state.name}", errno=errno.EINVAL
+                f"{step} is not possible in state {self._state.name}",
+                errno=errno.EINVAL,
+                hint=self.expired or "",
             )
         return run
 
@@ -281,6 +308,8 @@ class LiveDump(Closing):
         with self._step:
             try:
                 settings.check()
+                if target is None:
+                    settings = settings.without_target()
                 self._expect_no_dump()
             except BaseException:
                 for given in (target, settings.sidecar):
@@ -305,15 +334,16 @@ class LiveDump(Closing):
         files = DumpFiles(self.machine, settings, target) if target is not None else None
         run = _Run(self.machine, settings, files)
         try:
-            if files:
-                files.open(run.describe())
-            run.core = CoreDump(
-                self.machine.arena,
-                settings,
-                files.plan if files else None,
-                files.for_core() if files else None,
-                reference=reference,
-            )
+            with files.patience(settings) if files else nullcontext():
+                if files:
+                    files.open(run.describe())
+                run.core = CoreDump(
+                    self.machine.arena,
+                    settings,
+                    files.plan if files else None,
+                    files.for_core() if files else None,
+                    reference=reference,
+                )
         except BaseException:
             if files:
                 files.close()
@@ -327,6 +357,10 @@ class LiveDump(Closing):
         self.settings = settings
         self._run = run
         self._set(State.INIT)
+        if settings.max_age:
+            threading.Thread(
+                target=self._watch_age, args=(run,), name="livedump-age", daemon=True
+            ).start()
 
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in
@@ -385,18 +419,54 @@ class LiveDump(Closing):
         run = self._run
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.
-            run.released = True
-            run.core.release()
-            run.started.set()
-            run.swept.set()
+            self._free(run)
         with self._step:
             if run is not None and self._run is run:
                 self._retire(run)
+
+    def _watch_age(self, run: _Run) -> None:
+        """The thread of a dump with a maximum age; ends with that dump, and knows no other."""
+        while self._wait_too_old(run):
+            with self._step:
+                # Looked at again: a step may have been taken while this waited for its turn.
+                if self._run is run and not run.released and self._seconds_left(run) <= 0:
+                    run.ended = (
+                        f"released: older than its maximum age of {run.settings.max_age:g} s"
+                    )
+                    self._free(run)
+                    self._retire(run)
+
+    def _wait_too_old(self, run: _Run) -> bool:
+        """False: the dump has gone."""
+        with self._change:
+            while self._run is run and not run.released:
+                left = self._seconds_left(run)
+                if left <= 0:
+                    return True
+                self._change.wait(min(left, threading.TIMEOUT_MAX))
+        return False
+
+    def _seconds_left(self, run: _Run) -> float:
+        """Until nobody has taken a step for too long. The snapshot is abandoned then; a dump that
+        is still prepared, or swept, is not."""
+        if self._state not in (State.START, State.FINISH):
+            return math.inf
+        return self._entered + run.settings.max_age - time.monotonic()
+
+    @staticmethod
+    def _free(run: _Run) -> None:
+        """The machine, whatever else hangs."""
+        assert run.core is not None
+        run.released = True
+        run.core.release()
+        run.started.set()
+        run.swept.set()
 
     def _retire(self, run: _Run) -> None:
         if run.keeper:
             run.keeper.join(_RELEASE_PATIENCE_S)
         self._last = (self.counters(), self.verdict, self.failure, self.target_path)
+        self._expired = run.ended
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
         self._set(State.UNINIT)
@@ -424,13 +494,16 @@ class LiveDump(Closing):
     def _finished(self, run: _Run) -> None:
         with self._change:
             if self._run is run and not run.released:
-                self._state = State.FINISH
+                self._enter(State.FINISH)
             self._change.notify_all()
 
     def _set(self, state: State) -> None:
         with self._change:
-            self._state = state
+            self._enter(state)
             self._change.notify_all()
+
+    def _enter(self, state: State) -> None:
+        self._state, self._entered = state, time.monotonic()
 
     def close(self) -> None:
         """RELEASE, for `with`."""

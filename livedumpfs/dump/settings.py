@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from livedumpfs.errors import UsageError
@@ -17,6 +18,16 @@ POLICIES: Final = ("block", "fail", "spill")
 ARMINGS: Final = ("swap", "mprotect")
 """In the order of enum ldfs_arming."""
 MAX_GRANULE: Final = 64 << 20
+COMPRESSIONS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
+"""How kdump stores pages; the fastest good one first."""
+MAX_LEVELS: Final = {"zstd": 22, "zlib": 9, "lzo": 0, "snappy": 0, "none": 0}
+"""Highest level of each; 0: it has none."""
+MAX_THREADS: Final = 64
+"""As LDFS_MAX_PACKERS."""
+TABLES: Final = ("sidecar", "tail")
+"""Where superblock and granule table of a raw dump lie."""
+LONGEST: Final = 1e9
+"""Seconds: no time is set longer than that."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,46 @@ class DumpSettings:
     """Overwrite a file system, a partition table or a foreign file."""
     sidecar: str | Target | None = None
     """raw: path or open file for superblock and granule table; None: the usual place."""
+    table: str = "sidecar"
+    """raw: superblock and granule table in a `sidecar` file, or at the target's `tail`."""
+    compression: str = "zstd"
+    """kdump: one of COMPRESSIONS."""
+    level: int = 0
+    """kdump: 1 to MAX_LEVELS; 0: the default of the compression."""
+    threads: int = 0
+    """kdump: threads that compress and write, at most 64; 0: one for each CPU, at most 4."""
+    max_age: float = 0.0
+    """Seconds after which the dump is released when nobody takes a step: after START without SWEEP,
+    after FINISH without RELEASE. A sweep is never cut off. 0: none."""
 
     def check(self) -> None:
-        """UsageError (ValueError): a value that makes no sense, named."""
+        """UsageError (ValueError): a value that makes no sense, or not for this format, named."""
+        self.check_values()
+        for name, format, word in _BELONGS:
+            if self.format != format and getattr(self, name) != _DEFAULTS[name]:
+                raise UsageError(
+                    f"{word} {getattr(self, name)} does not go with format {self.format}",
+                    hint=f"format {format} has it",
+                )
+        if self.table == "tail" and self.sidecar is not None:
+            raise UsageError("a raw dump with its table at the tail has no sidecar file")
+
+    def fitted(self) -> DumpSettings:
+        """The same, less what belongs to other formats: for settings that are made one by one."""
+        foreign = {name: _DEFAULTS[name] for name, format, _ in _BELONGS if self.format != format}
+        fitted = replace(self, **foreign)
+        return replace(fitted, sidecar=None) if fitted.table == "tail" else fitted
+
+    def without_target(self) -> DumpSettings:
+        """The same for a dump in memory only. There nothing ever frees a slot: who would wait for
+        one gets more memory up to the limit, and loses the granule then."""
+        if self.policy == "fail":
+            return self
+        pool = min(self.pool, self.spill_limit) if self.spill_limit else self.pool
+        return replace(self, policy="spill", pool=pool)
+
+    def check_values(self) -> None:
+        """UsageError (ValueError): a value that makes no sense whatever the format."""
         if self.policy not in POLICIES:
             raise UsageError(
                 f"unknown policy {self.policy!r}", hint=f"one of {', '.join(POLICIES)}"
@@ -60,7 +108,41 @@ class DumpSettings:
             raise UsageError("pool, spill limit and sweep rate cannot be negative, nor the pool 0")
         if self.stall_deadline <= 0 or self.quiesce_deadline <= 0:
             raise UsageError("a deadline must be longer than 0 s")
+        self._check_packing()
+        if self.table not in TABLES:
+            raise UsageError(
+                f"unknown place of the table {self.table!r}", hint=f"one of {', '.join(TABLES)}"
+            )
+        if not (math.isfinite(self.max_age) and 0 <= self.max_age < LONGEST):
+            raise UsageError(f"a maximum age of {self.max_age:g} s is not possible")
+
+    def _check_packing(self) -> None:
+        if self.compression not in COMPRESSIONS:
+            raise UsageError(
+                f"unknown compression {self.compression!r}",
+                hint=f"one of {', '.join(COMPRESSIONS)}",
+            )
+        highest = MAX_LEVELS[self.compression]
+        if not 0 <= self.level <= highest:
+            raise UsageError(
+                f"{self.compression} has no level {self.level}",
+                hint=f"from 1 to {highest}, 0: its default" if highest else "it has no levels",
+            )
+        if not 0 <= self.threads <= MAX_THREADS:
+            raise UsageError(
+                f"{self.threads} threads are not possible", hint=f"from 1 to {MAX_THREADS}"
+            )
 
     def _granule_possible(self) -> bool:
         power = self.granule > 0 and self.granule & (self.granule - 1) == 0
         return power and PAGE_SIZE <= self.granule <= MAX_GRANULE
+
+
+_BELONGS: Final = (
+    ("compression", "kdump", "compression"),
+    ("level", "kdump", "compression level"),
+    ("threads", "kdump", "a number of threads of"),
+    ("table", "raw", "a table at the"),
+)
+"""What only one format can have: member, format, and what to call it before its value."""
+_DEFAULTS: Final = {name: getattr(DumpSettings, name) for name, _, _ in _BELONGS}

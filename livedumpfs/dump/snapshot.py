@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.dump.core import CoreDump
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import LivedumpError, UsageError
 from livedumpfs.formats import MachineInfo, Registers
 from livedumpfs.machines import Machine
 
 READ_PIECE: Final = 128 << 10
-"""Bytes that are read in one go: what FUSE asks for, too. Larger buffers come from the system anew
-each time, which costs more than the reading; and in between a RELEASE gets through."""
+"""Bytes that are read in one go: what FUSE asks for, too. In between a RELEASE gets through."""
 
 
 def machine_info(machine: Machine, vcpus: int) -> MachineInfo:
@@ -60,13 +59,19 @@ class Snapshot:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length). OSError ENODATA: released; EIO: a granule is lost.
         LivedumpError EINVAL: outside the arena."""
-        if length <= READ_PIECE:
-            return self._core.read(offset, length)
-        end = offset + length
-        parts = (
-            self._core.read(at, min(READ_PIECE, end - at)) for at in range(offset, end, READ_PIECE)
-        )
-        return b"".join(parts)
+        if offset < 0 or not 0 <= length <= self.size:
+            raise LivedumpError(
+                f"cannot read {length} bytes of the snapshot at offset {offset:#x}",
+                errno=errno.EINVAL,
+            )
+        found = bytearray(length)
+        self.read_into(offset, memoryview(found))
+        return bytes(found)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As read, of len(view) bytes into `view`."""
+        for at in range(0, len(view) or 1, READ_PIECE):
+            self._core.read_into(offset + at, view[at : at + READ_PIECE])
 
     def file(self) -> SnapshotFile:
         """A seekable file object over all of it, with a position of its own."""
@@ -110,8 +115,7 @@ class SnapshotFile(io.RawIOBase):
         out = memoryview(buffer).cast("B")
         count = max(0, min(len(out), self._snapshot.size - self._position, READ_PIECE))
         # Also of 0 bytes: the end of a snapshot that has gone is no end.
-        data = self._snapshot.read(self._position if count else 0, count)
-        out[:count] = data
+        self._snapshot.read_into(self._position if count else 0, out[:count])
         self._position += count
         return count
 

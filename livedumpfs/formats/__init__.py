@@ -29,6 +29,7 @@ from livedumpfs.formats.image import (
     raw_image,
     vmcore_image,
 )
+from livedumpfs.formats.kdump import KdumpPlan, plan_kdump
 from livedumpfs.formats.plan import (
     Extent,
     MachineInfo,
@@ -44,7 +45,7 @@ from livedumpfs.formats.plan import (
 from livedumpfs.formats.raw import RawPlan, plan_raw
 from livedumpfs.formats.superblock import VERDICTS, Superblock, Verdict
 
-FORMATS: Final = ("elf", "raw")
+FORMATS: Final = ("elf", "raw", "kdump")
 
 __all__ = [
     "FORMATS",
@@ -54,6 +55,7 @@ __all__ = [
     "Extent",
     "Gap",
     "Image",
+    "KdumpPlan",
     "Literal",
     "MachineInfo",
     "MemoryRange",
@@ -83,19 +85,45 @@ def plan_dump(
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
     meta_room: int = _meta.ROOM,
+    compression: str = "zstd",
+    level: int = 0,
+    table: str = "sidecar",
+    device_size: int | None = None,
 ) -> Plan:
     """Lay out one dump.
 
     `arena_size`: bytes, whole pages. `granule_size`: bytes, power of two, at least a page.
     `dump_id`: 16 bytes, random when None. `identity`: Target.identity. `meta_room`: bytes for each
-    of the two JSON texts, whole pages, at most 4 MiB.
+    of the two JSON texts, whole pages, at most 4 MiB. `compression`, `level`: of kdump. `table`: of
+    raw, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
     UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not
     cover the arena exactly.
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
-    planner = plan_elf if format == "elf" else plan_raw
-    return planner(
+    if format == "raw":
+        return plan_raw(
+            machine,
+            arena_size=arena_size,
+            granule_size=granule_size,
+            dump_id=dump_id,
+            identity=identity,
+            meta_room=meta_room,
+            table=table,
+            device_size=device_size,
+        )
+    if format == "kdump":
+        return plan_kdump(
+            machine,
+            arena_size=arena_size,
+            granule_size=granule_size,
+            dump_id=dump_id,
+            identity=identity,
+            meta_room=meta_room,
+            compression=compression,
+            level=level,
+        )
+    return plan_elf(
         machine,
         arena_size=arena_size,
         granule_size=granule_size,

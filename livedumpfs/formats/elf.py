@@ -118,7 +118,7 @@ class ElfPlan(Plan):
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
         """Everything before the superblock. UsageError: more registers than vCPUs."""
-        notes = register_notes(self.machine, registers) + _own_note_head()
+        notes = register_notes(self.machine, registers) + own_note_head()
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
         head = core_headers(self.machine, (note_offset, note_size), self.data_offset)
@@ -129,7 +129,8 @@ class ElfPlan(Plan):
         return [Zero("target", 0, HEAD_SIZE), Sync("target")]
 
 
-def _own_note_head() -> bytes:
+def own_note_head() -> bytes:
+    """What stands before the superblock in our note."""
     return _NHDR.pack(len(NOTE_NAME), superblock.SIZE, NOTE_TYPE) + _pad(NOTE_NAME)
 
 
@@ -182,7 +183,7 @@ def plan_elf(
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     heads = headers_size(machine)
-    notes = len(register_notes(machine, ())) + len(_own_note_head())
+    notes = len(register_notes(machine, ())) + len(own_note_head())
     block = align_up(heads + notes, PAGE_SIZE)
     slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)
     table_offset = slots[1] + meta_room
@@ -254,8 +255,12 @@ def own_note_position(notes: bytes) -> int:
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
     """Registers in the NT_PRSTATUS notes of a header that ElfPlan.header made, in vCPU order."""
-    note = note_segment(parse_segments(header[:HEAD_SIZE]))
-    notes, position, found = header[note.offset :], 0, []
+    return parse_register_notes(header[note_segment(parse_segments(header[:HEAD_SIZE])).offset :])
+
+
+def parse_register_notes(notes: bytes) -> list[dict[str, int]]:
+    """Registers in the NT_PRSTATUS notes that `notes` starts with."""
+    position, found = 0, []
     while position + _NHDR.size <= len(notes):
         name_size, size, kind = _NHDR.unpack_from(notes, position)
         content = position + _NHDR.size + align_up(name_size, 4)

@@ -168,9 +168,10 @@ class Plan(ABC):
 
     def opening(self, meta: Mapping[str, object]) -> list[Step]:
         """Steps at INIT: an unsealed dump under the new id. `meta`: JSON types, see describe()."""
-        slot, header = self._slot(meta, 0), self.header()
+        slot, header = self._slot(meta, 0), self._heading((), meta, complete=False)
         return [
             *self.invalidate(),
+            *self._fixed(),
             Write(self.book, self.meta_slots[1], bytes(meta_slot.HEADER_SIZE)),
             Write(self.book, self.meta_slots[0], slot),
             Write(self.book, self.superblock_offset, self._superblock(header, slot, 0).pack()),
@@ -180,7 +181,7 @@ class Plan(ABC):
 
     def started(self, registers: Sequence[Registers], meta: Mapping[str, object]) -> list[Step]:
         """Steps after START: the registers of the instant, and instant and pause in `meta`."""
-        slot, header = self._slot(meta, 1), self.header(registers)
+        slot, header = self._slot(meta, 1), self._heading(registers, meta, complete=False)
         return [
             Write(self.book, self.meta_slots[1], slot),
             *self._header_write(header),
@@ -188,23 +189,78 @@ class Plan(ABC):
         ]
 
     def seal(
-        self, verdict: Verdict, meta: Mapping[str, object], registers: Sequence[Registers] = ()
+        self,
+        verdict: Verdict,
+        meta: Mapping[str, object],
+        registers: Sequence[Registers] = (),
+        *,
+        total_size: int | None = None,
     ) -> list[Step]:
-        """Steps at FINISH, after the drain: `registers` as given to `started`.
+        """Steps at FINISH, after the drain: `registers` as given to `started`. `total_size`: of
+        the target now, where the plan could not know it.
 
         Everything is synced before the sealed superblock is written, and that after.
         """
-        slot = self._slot({**meta, "verdict": verdict}, 0)
-        block = self._superblock(self.header(registers), slot, 0).sealed_as(verdict)
+        header, slot, block = self._sealed(verdict, meta, registers, total_size)
         syncs: list[Step] = [Sync("target")]
         if self.book != "target":
             syncs.append(Sync(self.book))
         return [
             Write(self.book, self.meta_slots[0], slot),
+            *self._header_at_seal(header),
             *syncs,
             Write(self.book, self.superblock_offset, block.pack()),
             Sync(self.book),
         ]
+
+    def finished(
+        self,
+        verdict: Verdict,
+        meta: Mapping[str, object],
+        registers: Sequence[Registers] = (),
+        *,
+        total_size: int | None = None,
+    ) -> list[Write]:
+        """All of a sealed dump but memory, descriptors and table, for files that were empty before:
+        in any order, each place once. Arguments as of `seal`."""
+        header, slot, block = self._sealed(verdict, meta, registers, total_size)
+        return [
+            *(step for step in self._header_write(header) if isinstance(step, Write)),
+            Write(self.book, self.superblock_offset, block.pack()),
+            *(step for step in self._fixed() if isinstance(step, Write)),
+            Write(self.book, self.meta_slots[0], slot),
+        ]
+
+    def _sealed(
+        self,
+        verdict: Verdict,
+        meta: Mapping[str, object],
+        registers: Sequence[Registers],
+        total_size: int | None,
+    ) -> tuple[bytes, bytes, Superblock]:
+        """Header, meta slot 0 and superblock of the sealed dump."""
+        slot = self._slot({**meta, "verdict": verdict}, 0)
+        header = self._heading(registers, meta, complete=verdict == "consistent")
+        block = self._superblock(header, slot, 0).sealed_as(verdict)
+        if total_size is not None:
+            block = replace(block, total_size=total_size)
+        return header, slot, block
+
+    def _heading(
+        self, registers: Sequence[Registers], meta: Mapping[str, object], *, complete: bool
+    ) -> bytes:
+        """The header as it is written; `complete`: of a dump that has all pages."""
+        del meta, complete
+        return self.header(registers)
+
+    def _header_at_seal(self, header: bytes) -> list[Step]:
+        """What the seal changes before the superblock."""
+        del header
+        return []
+
+    def _fixed(self) -> list[Step]:
+        """What INIT writes once, besides header, superblock, meta and table."""
+        return []
 
     def describe(self) -> dict[str, object]:
         """The part of the meta data that a reader needs; wins over the caller's keys."""

@@ -5,6 +5,11 @@ There is no room for anything else in it: superblock, meta and granule table lie
 
     0        superblock
     4096     meta slots, table
+
+or, when asked for, at the tail of the target, behind the highest physical address:
+
+    end of memory   meta slots, table (page-aligned)
+    last page       superblock; of a device its last whole page, of a file the last one
 """
 
 from __future__ import annotations
@@ -12,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from livedumpfs.errors import UsageError
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats import superblock, table
+from livedumpfs.formats import superblock
+from livedumpfs.formats import table as granule_table
 from livedumpfs.formats.plan import (
     Extent,
     MachineInfo,
@@ -23,10 +30,12 @@ from livedumpfs.formats.plan import (
     Step,
     Sync,
     Zero,
+    align_up,
     check_map,
     check_sizes,
     new_dump_id,
 )
+from livedumpfs.formats.superblock import Superblock
 from livedumpfs.units import PAGE_SIZE
 
 
@@ -36,6 +45,19 @@ def raw_extents(ranges: Sequence[MemoryRange]) -> tuple[Extent, ...]:
         Extent(r.arena_offset, r.size, r.start)
         for r in sorted(ranges, key=lambda r: r.arena_offset)
     )
+
+
+def tail_superblock_offset(size: int) -> int:
+    """Where the superblock of a raw dump with its table at the tail lies on a target of `size`
+    bytes; negative: it is too small for one."""
+    return size // PAGE_SIZE * PAGE_SIZE - superblock.ROOM
+
+
+def is_tail_superblock(block: Superblock, size: int) -> bool:
+    """Whether a superblock that was found in the last page of a target of `size` bytes belongs
+    there, and is not a page of some memory."""
+    place = tail_superblock_offset(size)
+    return (block.format, block.superblock_offset) == ("raw", place) and place > 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,8 @@ class RawPlan(Plan):
             if r.start > position:
                 steps.append(Zero("target", position, r.start - position))
             position = r.end
+        if self.book == "target":
+            steps.append(Zero("target", self.superblock_offset, superblock.ROOM))
         return [*steps, Sync("target")]
 
 
@@ -66,28 +90,47 @@ def plan_raw(
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
     meta_room: int = meta_slot.ROOM,
+    table: str = "sidecar",
+    device_size: int | None = None,
 ) -> RawPlan:
-    """Lay out a raw dump and its sidecar. UsageError: sizes or memory map that cannot be."""
+    """Lay out a raw dump, and its sidecar unless `table` is "tail". `device_size`: bytes of the
+    target if it is a device; one that is too small gets a plan that says how much it needs.
+    UsageError: sizes or memory map that cannot be."""
     check_sizes(arena_size, granule_size, meta_room)
     check_map(machine.memory_map, arena_size)
-    slots = (superblock.ROOM, superblock.ROOM + meta_room)
-    table_offset = slots[1] + meta_room
-    table_size = table.table_size(-(-arena_size // granule_size))
+    memory_end = max(r.end for r in machine.memory_map)
+    first = _first_of_book(table, memory_end)
+    table_offset = first + 2 * meta_room
+    table_size = granule_table.table_size(-(-arena_size // granule_size))
+    book_end = table_offset + table_size
+    tail = table == "tail"
+    total_size, place = memory_end, 0
+    if tail:
+        total_size = book_end + superblock.ROOM
+        if device_size is not None:
+            total_size = max(total_size, device_size // PAGE_SIZE * PAGE_SIZE)
+        place = tail_superblock_offset(total_size)
     return RawPlan(
         format="raw",
         machine=machine,
         arena_size=arena_size,
         granule_size=granule_size,
         dump_id=dump_id or new_dump_id(),
-        total_size=max(r.end for r in machine.memory_map),
+        total_size=total_size,
         extents=raw_extents(machine.memory_map),
         data_offset=0,
-        book="sidecar",
-        book_size=table_offset + table_size,
-        superblock_offset=0,
-        meta_slots=slots,
+        book="target" if tail else "sidecar",
+        book_size=0 if tail else book_end,
+        superblock_offset=place,
+        meta_slots=(first, first + meta_room),
         meta_room=meta_room,
         table_offset=table_offset,
         table_size=table_size,
         identity=identity,
     )
+
+
+def _first_of_book(table: str, memory_end: int) -> int:
+    if table not in ("sidecar", "tail"):
+        raise UsageError(f"unknown place of the table {table!r}", hint="one of sidecar, tail")
+    return align_up(memory_end, PAGE_SIZE) if table == "tail" else superblock.ROOM

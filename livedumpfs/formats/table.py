@@ -8,11 +8,13 @@ not saved, which is what a dump that was broken off looks like.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
+
+from livedumpfs.units import PAGE_SIZE
 
 BLOCK_SIZE: Final = 4096
 BLOCK_ENTRIES: Final = 169
@@ -108,6 +110,49 @@ def parse_block(
     if (entries["how"] > BY_STEAL).any():
         return None
     return entries
+
+
+class Kind(NamedTuple):
+    """Granules of one kind, and their pages."""
+
+    granules: int
+    pages: list[tuple[int, int]]
+    """Page numbers of the arena, [first, end) of each run, in order."""
+    runs: int
+    """Of these there are so many; `pages` may have less."""
+
+
+def kinds(
+    entries: Entries, granule_size: int, arena_size: int, limit: int | None = None
+) -> dict[str, Kind]:
+    """The granules by the way that they were saved (`fault`, `sweep`, `steal`) or by what else they
+    are (`hole`, `lost`, `missing`): each granule is in one of them. `limit`: runs of each kind."""
+    states, how = entries["state"], entries["how"]
+    chosen = {
+        "fault": (states == SAVED) & (how == BY_FAULT),
+        "sweep": (states == SAVED) & ((how == BY_SWEEP) | (how == BY_NONE)),
+        "steal": (states == SAVED) & (how == BY_STEAL),
+        "hole": states == HOLE,
+        "lost": states == LOST,
+        "missing": states == ARMED,
+    }
+    pages, last = granule_size // PAGE_SIZE, arena_size // PAGE_SIZE
+    found = {}
+    for name, mask in chosen.items():
+        runs = _runs(mask)
+        shown = runs[:limit].tolist()
+        found[name] = Kind(
+            int(np.count_nonzero(mask)),
+            [(a * pages, min(b * pages, last)) for a, b in shown],
+            len(runs),
+        )
+    return found
+
+
+def _runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """[first, end) of each run of True, a row each."""
+    padded = np.concatenate(([False], mask, [False])).astype(np.int8)
+    return np.flatnonzero(np.diff(padded)).reshape(-1, 2)
 
 
 def build_block(entries: Entries, dump_id: bytes, index: int) -> bytes:

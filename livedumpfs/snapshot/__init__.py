@@ -17,17 +17,14 @@ from __future__ import annotations
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 from livedumpfs.snapshot.checksums import ChecksumReport, Progress, verify_checksums
 from livedumpfs.snapshot.compare import Comparison, Difference, DifferentRange, compare_dumps
-from livedumpfs.snapshot.convert import (
-    NewFile,
-    Output,
-    Stream,
-    convert_dump,
-    refuse_inconsistent,
-)
+from livedumpfs.snapshot.convert import convert_dump, is_image, refuse_inconsistent
 from livedumpfs.snapshot.describe import describe_dump, format_description
 from livedumpfs.snapshot.dumpfile import DumpFile, open_dump
 from livedumpfs.snapshot.files import OpenFile, SnapshotFiles, standard_images
+from livedumpfs.snapshot.flat import is_flattened, rearrange
 from livedumpfs.snapshot.layout import DumpArray
+from livedumpfs.snapshot.output import NewFile, Output, Stream
+from livedumpfs.snapshot.pages import DamagedPage
 from livedumpfs.snapshot.stored import files_of, missing_pages
 from livedumpfs.snapshot.verify import VerifyReport, format_ranges, verify_dump
 
@@ -38,6 +35,7 @@ __all__ = [
     "SAVED",
     "ChecksumReport",
     "Comparison",
+    "DamagedPage",
     "Difference",
     "DifferentRange",
     "DumpArray",
@@ -55,8 +53,11 @@ __all__ = [
     "files_of",
     "format_description",
     "format_ranges",
+    "is_flattened",
+    "is_image",
     "missing_pages",
     "open_dump",
+    "rearrange",
     "refuse_inconsistent",
     "standard_images",
     "verify_checksums",

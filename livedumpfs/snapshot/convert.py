@@ -1,119 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a dump to a plain image in another file: nothing of ours is in it, no table and no verdict.
+"""From a dump to another layout.
 
-So there is one way for all formats, and for a pipe: the images of snapshot/, from front to back.
+`elf`, `kdump`, `flat` and `raw` with its table at the tail become dumps of the same instant: with
+the granule table, its checksums as they were when the memory was saved, with what the dump says of
+itself, and its verdict; a page that is missing stays missing. `raw` and `lime` are plain images, as
+they are in snapshot/: nothing of ours is in them, and zeros for missing pages.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-from abc import abstractmethod
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from livedumpfs.closing import Closing
-from livedumpfs.errors import InvalidDump, TargetError, os_cause
-from livedumpfs.formats import ArenaPiece, Literal, table
+from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.formats import ArenaPiece, Image, KdumpPlan, Literal, Plan, plan_dump, table
+from livedumpfs.formats import meta as meta_slot
+from livedumpfs.formats.kdump import check_compression
+from livedumpfs.formats.plan import align_up
 from livedumpfs.snapshot.checksums import Progress
 from livedumpfs.snapshot.dumpfile import DumpFile, runs
-from livedumpfs.snapshot.stored import images_of, missing_pages, state_runs
+from livedumpfs.snapshot.output import PIECE, Flattened, NewFile, Output
+from livedumpfs.snapshot.pack import KdumpWriter, usual_threads
+from livedumpfs.snapshot.stored import (
+    images_of,
+    machine_of,
+    missing_pages,
+    registers_of,
+    state_runs,
+)
 from livedumpfs.units import PAGE_SIZE
 
-IMAGES: Final = {"elf": "vmcore", "raw": "mem.raw", "lime": "mem.lime"}
-"""Formats, and the files of snapshot/ that they are."""
-PIECE: Final = 1 << 20
-"""Bytes in memory at once; whole pages."""
+FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
+IMAGES: Final = {"raw": "mem.raw", "lime": "mem.lime"}
+"""Formats that are plain images, and the files of snapshot/ that they are."""
 
 
-class Output(Closing):
-    """Takes an image from front to back."""
-
-    def __init__(self, fd: int, path: str) -> None:
-        """`path`: for messages."""
-        self.fd = fd
-        self.path = path
-
-    def write(self, data: bytes | memoryview) -> None:
-        """The next bytes. TargetError; BrokenPipeError."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self.fd, view) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise self._error("write", error) from error
-
-    @abstractmethod
-    def skip(self, length: int) -> None:
-        """The next bytes are zeros."""
-
-    def finish(self) -> None:
-        """All is there."""
-
-    def _error(self, action: str, error: OSError) -> TargetError:
-        code = error.errno or 0
-        return TargetError(f"cannot {action} {self.path}: {os_cause(code)}", errno=code)
-
-
-class Stream(Output):
-    """A pipe, or whatever standard output is. Its fd stays open."""
-
-    def skip(self, length: int) -> None:
-        """Zeros have to be written."""
-        zeros = memoryview(bytes(min(length, PIECE)))
-        while length > 0:
-            self.write(zeros[:length])
-            length -= min(length, PIECE)
-
-    def close(self) -> None:
-        """Not ours to close."""
-
-
-class NewFile(Output):
-    """A file that was not there before, with holes for zeros. Closed before finish() it goes."""
-
-    def __init__(self, path: str) -> None:
-        """TargetError: EEXIST and whatever else keeps it from being made."""
-        self._finished = False
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            super().__init__(os.open(path, flags, 0o600), path)
-        except (OSError, ValueError) as error:
-            code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-            raise TargetError(f"cannot make {path}: {os_cause(code)}", errno=code) from error
-
-    def skip(self, length: int) -> None:
-        """A hole."""
-        try:
-            os.lseek(self.fd, length, os.SEEK_CUR)
-        except OSError as error:
-            raise self._error("write", error) from error
-
-    def finish(self) -> None:
-        """Its size, also behind a last hole; and durable. TargetError."""
-        try:
-            os.ftruncate(self.fd, os.lseek(self.fd, 0, os.SEEK_CUR))
-            os.fsync(self.fd)
-        except OSError as error:
-            raise self._error("write", error) from error
-        self._finished = True
-
-    def close(self) -> None:
-        """Close it; take away a part of an image."""
-        if self.fd < 0:
-            return
-        if not self._finished:
-            with contextlib.suppress(OSError):
-                mine, there = os.fstat(self.fd), os.stat(self.path, follow_symlinks=False)
-                if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-                    os.unlink(self.path)
-        os.close(self.fd)
-        self.fd = -1
+def is_image(format: str, table_at: str = "none") -> bool:
+    """Whether a dump in that format has no room for what is missing, and how it is known."""
+    return format in IMAGES and not (format == "raw" and table_at == "tail")
 
 
 def refuse_inconsistent(dump: DumpFile) -> None:
@@ -121,16 +47,124 @@ def refuse_inconsistent(dump: DumpFile) -> None:
     if dump.verdict != "consistent":
         raise InvalidDump(
             f"{dump.path} is {dump.verdict}: {missing_pages(dump)} pages are missing",
-            hint="--force writes zeros there",
+            hint="--force writes zeros there, and formats elf and kdump say what is missing",
         )
 
 
 def convert_dump(
-    dump: DumpFile, format: str, output: Output, progress: Progress | None = None
+    dump: DumpFile,
+    format: str,
+    output: Output,
+    progress: Progress | None = None,
+    *,
+    table_at: str = "none",
+    compression: str = "zstd",
+    level: int = 0,
+    threads: int = 0,
 ) -> None:
-    """Write the image of that format (a key of IMAGES); zeros for missing pages. OSError: the
-    dump's target cannot be read; InvalidDump; errors of `output`."""
-    image = images_of(dump)[IMAGES[format]]
+    """Write the dump in one of FORMATS. `table_at`: of raw, "none" or "tail". `compression`,
+    `level`, `threads`: of kdump and flat; threads 0: one a CPU, at most 4. A kdump that goes to
+    what cannot seek is flat.
+
+    UsageError: no such compression or level. OSError: the dump's target cannot be read;
+    InvalidDump, DamagedPage: what is on it makes no sense; errors of `output`.
+    """
+    if is_image(format, table_at):
+        write_image(dump, images_of(dump)[IMAGES[format]], output, progress)
+    elif format in ("kdump", "flat"):
+        check_compression(compression, level)
+        plan = _plan(dump, "kdump", compression=compression, level=level)
+        assert isinstance(plan, KdumpPlan)
+        flat = format == "flat" or not isinstance(output, NewFile)
+        _write_kdump(dump, plan, output, flat, usual_threads(threads), progress)
+    else:
+        plan = _plan(dump, format, table_at="tail" if format == "raw" else "sidecar")
+        write_image(dump, _dump_image(dump, plan), output, progress)
+
+
+def _plan(
+    dump: DumpFile,
+    format: str,
+    *,
+    table_at: str = "sidecar",
+    compression: str = "zstd",
+    level: int = 0,
+) -> Plan:
+    machine = machine_of(dump)
+    room = align_up(max(meta_slot.ROOM, dump.superblock.meta_room), PAGE_SIZE)
+    try:
+        return plan_dump(
+            format,
+            machine,
+            arena_size=dump.arena_size,
+            granule_size=dump.granule_size,
+            meta_room=room,
+            compression=compression,
+            level=level,
+            table=table_at,
+        )
+    except UsageError as error:
+        raise UsageError(
+            f"{dump.path} cannot be of format {format}: {error.message}", hint=error.hint
+        ) from error
+
+
+def _finished(dump: DumpFile, plan: Plan, total_size: int | None = None) -> list[tuple[int, bytes]]:
+    """(offset, bytes) of all but memory, descriptors and table."""
+    registers = registers_of(dump)
+    meta = {
+        **dump.meta,
+        "registers": registers,
+        "converted": {"format": dump.format, "dump_id": dump.dump_id.hex()},
+    }
+    try:
+        writes = plan.finished(dump.verdict, meta, registers, total_size=total_size)
+    except (ValueError, RecursionError) as error:  # JSON that was read, and cannot be written
+        raise InvalidDump(f"{dump.path} has meta data that cannot be kept: {error}") from error
+    return [(w.offset, w.data) for w in writes]
+
+
+def _dump_image(dump: DumpFile, plan: Plan) -> Image:
+    """The whole file of a dump whose layout is fixed."""
+    entries = dump.entries.copy()
+    entries["where"] = 0
+    saved = entries["state"] == table.SAVED
+    lengths = np.full(len(entries), dump.granule_size, dtype=np.uint32)
+    lengths[-1] = dump.granule_length(len(entries) - 1)
+    entries["stored"] = np.where(saved, lengths, 0)
+    segments: list[Literal | ArenaPiece] = [
+        Literal(plan.table_offset, table.build_table(entries, plan.dump_id)),
+        *(Literal(offset, data) for offset, data in _finished(dump, plan)),
+        *(ArenaPiece(e.target_offset, e.arena_offset, e.length) for e in plan.extents),
+    ]
+    segments.sort(key=lambda segment: segment.offset)
+    return Image(plan.format, plan.total_size, tuple(segments))
+
+
+def _write_kdump(
+    dump: DumpFile,
+    plan: KdumpPlan,
+    output: Output,
+    flat: bool,
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    # What could still be refused is refused before the work.
+    _finished(dump, plan)
+    placed = output if isinstance(output, NewFile) and not flat else Flattened(output)
+    writer = KdumpWriter(dump, plan, placed)
+    writer.run(threads, progress)
+    placed.write_at(table.build_table(writer.entries, plan.dump_id), plan.table_offset)
+    for offset, data in _finished(dump, plan, writer.end):
+        placed.write_at(data, offset)
+    placed.finish(writer.end)
+
+
+def write_image(
+    dump: DumpFile, image: Image, output: Output, progress: Progress | None = None
+) -> None:
+    """Write an image of the dump's memory; zeros for missing pages. OSError: the dump's target
+    cannot be read; errors of `output`."""
     buffer = memoryview(bytearray(PIECE))
     for piece in image.pieces(0, image.size):
         if isinstance(piece, Literal):

@@ -13,6 +13,8 @@ from livedumpfs.snapshot.dumpfile import DumpFile
 from livedumpfs.snapshot.verify import format_ranges
 from livedumpfs.units import format_duration, format_size
 
+CHECKSUM: Final = "XXH3-64"
+_TEXT_RANGES: Final = 8
 MAX_RANGES: Final = 1000
 """Page ranges of each kind that a description lists."""
 
@@ -20,6 +22,7 @@ _PASSED_ON: Final = (
     "instant",
     "pause_ns",
     "policy",
+    "backend",
     "arming",
     "host_version",
     "counters",
@@ -36,6 +39,7 @@ def describe_dump(dump: DumpFile) -> dict[str, Any]:
         "path": dump.path,
         "sidecar": dump.sidecar,
         "format": dump.format,
+        "compression": dump.compression,
         "verdict": dump.verdict,
         "sealed": dump.sealed,
         "dump_id": dump.dump_id.hex(),
@@ -53,7 +57,17 @@ def describe_dump(dump: DumpFile) -> dict[str, Any]:
             "fault": int(how[table.BY_FAULT]),
             "steal": int(how[table.BY_STEAL]),
         },
+        "kinds": {
+            name: {
+                "granules": kind.granules,
+                "pages": [list(r) for r in kind.pages],
+                "ranges": kind.runs,
+            }
+            for name, kind in dump_kinds(dump).items()
+        },
+        "checksums": CHECKSUM,
         "saved_bytes": min(counts[table.SAVED] * dump.granule_size, dump.arena_size),
+        "stored_bytes": int(dump.entries["stored"][saved].sum(dtype=np.uint64)),
         "lost_pages": [list(r) for r in dump.pfn_ranges(table.LOST)[:MAX_RANGES]],
         "missing_pages": [list(r) for r in dump.pfn_ranges(table.ARMED)[:MAX_RANGES]],
         "damaged_table_blocks": len(dump.bad_blocks) if dump.sealed else 0,
@@ -65,6 +79,11 @@ def describe_dump(dump: DumpFile) -> dict[str, Any]:
     }
     described.update({key: dump.meta[key] for key in _PASSED_ON if key in dump.meta})
     return described
+
+
+def dump_kinds(dump: DumpFile) -> dict[str, table.Kind]:
+    """Its granules by the way that they were saved, with their pages."""
+    return table.kinds(dump.entries, dump.granule_size, dump.arena_size, MAX_RANGES)
 
 
 def format_description(described: dict[str, Any]) -> str:
@@ -79,15 +98,50 @@ def format_description(described: dict[str, Any]) -> str:
         ("instant", _instant_text(described.get("instant"))),
         ("pause", _duration_text(described.get("pause_ns"))),
         ("policy", described.get("policy")),
-        ("arming", described.get("arming")),
+        ("backend", _backend_text(described)),
+        ("stall", _stall_text(described.get("counters"))),
         ("granules", _granules_text(described)),
         ("saved by", ", ".join(f"{k} {v}" for k, v in described["saved_by"].items())),
-        ("lost", format_ranges([(a, b) for a, b in described["lost_pages"]])),
-        ("missing", format_ranges([(a, b) for a, b in described["missing_pages"]])),
+        *[(_KIND_NAMES[name], _kind_text(kind)) for name, kind in described["kinds"].items()],
+        ("checksums", f"{described['checksums']} of each granule"),
         *[("array", _array_text(a)) for a in described["arrays"]],
         ("written by", _version_text(described.get("host_version"))),
     ]
     return "\n".join(f"{name:<10}  {_printable(text)}" for name, text in facts if text)
+
+
+_KIND_NAMES: Final = {
+    "fault": "by fault",
+    "sweep": "by sweep",
+    "steal": "by steal",
+    "hole": "holes",
+    "lost": "lost",
+    "missing": "missing",
+}
+
+
+def _kind_text(kind: dict[str, Any]) -> str:
+    """How many granules, and the first of their page ranges. "" for none."""
+    if not kind["granules"]:
+        return ""
+    noun = "granule" if kind["granules"] == 1 else "granules"
+    shown = format_ranges(kind["pages"][:_TEXT_RANGES])
+    more = kind["ranges"] - _TEXT_RANGES
+    return f"{kind['granules']} {noun}: pages {shown}" + (
+        f" and {more} more ranges" if more > 0 else ""
+    )
+
+
+def _backend_text(described: dict[str, Any]) -> str:
+    parts = [str(described.get("backend", "")), f"armed by {described.get('arming')}"]
+    return ", ".join(part for part in parts if part) if described.get("arming") else ""
+
+
+def _stall_text(counters: object) -> str:
+    """The longest that a writer was held up by the dump."""
+    longest = counters.get("stall_max_ns") if isinstance(counters, dict) else None
+    text = _duration_text(longest)
+    return f"{text} at the longest" if text else ""
 
 
 def _printable(text: object) -> str:
@@ -99,8 +153,9 @@ def _verdict_text(described: dict[str, Any]) -> str:
 
 
 def _format_text(described: dict[str, Any]) -> str:
-    sidecar = described["sidecar"]
-    return str(described["format"]) + (f", described by {sidecar}" if sidecar else "")
+    sidecar, compression = described["sidecar"], described["compression"]
+    packed = f", compressed with {compression}" if compression not in (None, "none") else ""
+    return f"{described['format']}{packed}" + (f", described by {sidecar}" if sidecar else "")
 
 
 def _range_text(item: dict[str, int]) -> str:
@@ -114,7 +169,11 @@ def _instant_text(instant: object) -> str:
     if not isinstance(wall, int) or not 0 < wall < 1 << 63:
         return ""
     moment = datetime.fromtimestamp(wall // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{wall % 1_000_000_000 // 1000:06} UTC"
+    text = f"{moment:%Y-%m-%d %H:%M:%S}.{wall % 1_000_000_000 // 1000:06} UTC"
+    mono = instant.get("mono_ns") if isinstance(instant, dict) else None
+    if not isinstance(mono, int) or not 0 < mono < 1 << 63:
+        return text
+    return f"{text}, {mono // 1_000_000_000}.{mono % 1_000_000_000 // 1000:06} s after boot"
 
 
 def _duration_text(value: object) -> str:

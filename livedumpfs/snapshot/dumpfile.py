@@ -14,11 +14,12 @@ import xxhash
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import InvalidDump, LivedumpError
-from livedumpfs.formats import elf, superblock, table
+from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats.plan import MemoryRange
 from livedumpfs.formats.superblock import Superblock, Verdict
 from livedumpfs.snapshot import layout
 from livedumpfs.snapshot.layout import DumpArray
+from livedumpfs.snapshot.pages import PackedPages
 from livedumpfs.snapshot.source import Source
 from livedumpfs.targets import sidecar_path
 from livedumpfs.units import PAGE_SIZE
@@ -55,12 +56,23 @@ class DumpFile(Closing):
         self.meta: dict[str, Any] = layout.read_meta(book, block)
         self.memory_map: tuple[MemoryRange, ...] = layout.parse_map(self.meta, block.arena_size)
         self.extents = layout.find_extents(block, self.memory_map)
-        self._header = layout.read_header(target, block) if block.format == "elf" else b""
+        self._header = b"" if block.format == "raw" else layout.read_header(target, block)
+        self._packed: PackedPages | None = None
         if block.format == "elf":
             layout.check_segments(self._header, block, self.memory_map)
+        elif block.format == "kdump":
+            self._packed = self._find_pages(target, block)
+        elif book is target:
+            layout.check_tail(block, target, self.memory_map)
         self.arrays: tuple[DumpArray, ...] = layout.parse_arrays(self.meta, block.arena_size)
         self.entries, self.bad_blocks = layout.read_table(book, block)
         self._starts = [e.arena_offset for e in self.extents]
+
+    def _find_pages(self, target: Source, block: Superblock) -> PackedPages:
+        found = layout.check_kdump(self._header, block, target, self.memory_map)
+        # A dump that was broken off does not know how far its data went.
+        end = block.total_size if block.sealed else target.size
+        return PackedPages(target, found.descriptors_offset, block.data_offset, end)
 
     def close(self) -> None:
         """Close the files; harmless when done twice."""
@@ -72,6 +84,11 @@ class DumpFile(Closing):
     def machine_name(self) -> str:
         """Machine.name: "ledger", "guest", "threads"."""
         return str(self.meta.get("name", ""))
+
+    @property
+    def compression(self) -> str | None:
+        """Of a kdump: "zstd", "zlib", "lzo", "snappy", "none"; None: of another format."""
+        return kdump.parse_head(self._header).compression if self._packed else None
 
     @property
     def verdict(self) -> Verdict:
@@ -98,6 +115,8 @@ class DumpFile(Closing):
         """Registers of each vCPU at the snapshot instant; empty when the dump has none."""
         if self.format == "elf":
             return elf.parse_registers(self._header)
+        if self.format == "kdump":
+            return kdump.parse_registers(self._header)
         found = self.meta.get("registers", [])
         return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
 
@@ -146,7 +165,8 @@ class DumpFile(Closing):
         return OSError(errno.EIO, f"page {offset // PAGE_SIZE:#x} of {self.path} {why}")
 
     def target_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(arena offset, target offset, bytes) of the pieces that [offset, +length) lies in."""
+        """(arena offset, target offset, bytes) of the pieces that [offset, +length) lies in; of a
+        kdump PAGE_SIZE times the number of the page's descriptor is the target offset."""
         index = int(np.searchsorted(self._starts, offset, side="right")) - 1
         while length > 0:
             extent = self.extents[index]
@@ -156,15 +176,24 @@ class DumpFile(Closing):
             offset, length, index = offset + size, length - size, index + 1
 
     def read_stored(self, offset: int, view: memoryview) -> None:
-        """What the target has for arena [offset, ...), whatever the table says of it. OSError."""
+        """What the target has for arena [offset, ...), whatever the table says of it. OSError, of
+        a kdump also DamagedPage."""
         for position, place, size in self.target_pieces(offset, len(view)):
             part = view[position - offset : position - offset + size]
-            if self._target.read_into(place, part) != size:
+            if self._packed is not None:
+                _read_packed(self._packed, place, part, position // PAGE_SIZE)
+            elif self._target.read_into(place, part) != size:
                 raise OSError(errno.EIO, f"{self.path} ends before page {position // PAGE_SIZE:#x}")
 
     def is_stored_hole(self, offset: int, length: int) -> bool:
-        """True when the target's file system knows that all of arena [offset, +length) is zeros."""
+        """True when the target's file system, or the descriptors of a kdump, know that all of arena
+        [offset, +length) is zeros."""
         pieces = self.target_pieces(offset, length)
+        if self._packed is not None:
+            return all(
+                self._packed.all_zeros(place // PAGE_SIZE, pages_of(place, size))
+                for _, place, size in pieces
+            )
         return all(self._target.is_hole(place, size) for _, place, size in pieces)
 
     def read_physical(self, address: int, length: int) -> bytes:
@@ -214,6 +243,24 @@ class DumpFile(Closing):
         return False
 
 
+def _read_packed(packed: PackedPages, place: int, view: memoryview, page: int) -> None:
+    """Bytes from `place` on, where page n of the descriptors begins at n * PAGE_SIZE; `page`: what
+    the first is called in messages."""
+    index, inside = divmod(place, PAGE_SIZE)
+    whole = pages_of(place, len(view)) * PAGE_SIZE
+    if whole == len(view):
+        packed.read(index, view, page)
+        return
+    buffer = memoryview(bytearray(whole))
+    packed.read(index, buffer, page)
+    view[:] = buffer[inside : inside + len(view)]
+
+
+def pages_of(place: int, length: int) -> int:
+    """How many pages [place, +length) lies in."""
+    return -(-(place + length) // PAGE_SIZE) - place // PAGE_SIZE
+
+
 def runs(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """[first, end) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8)))
@@ -250,19 +297,26 @@ def open_dump(
 
 
 def _find_book(target: Source, sidecar: str | None) -> tuple[Source, Superblock]:
-    """The file that describes the dump, and its superblock. An ELF dump describes itself, and is
-    newer than any sidecar file: a raw dump would have wiped its header."""
+    """The file that describes the dump, and its superblock. A dump that describes itself in its
+    head is newer than any sidecar file: a raw dump would have wiped its header."""
     try:
-        block = layout.find_elf_superblock(target)
+        block = layout.find_superblock(target)
     except InvalidDump as error:
         reason = error
     else:
         if sidecar is not None:
-            raise InvalidDump("it is an ELF dump and has no sidecar file")
+            kind = "an ELF dump" if block.format == "elf" else f"a {block.format}"
+            raise InvalidDump(f"it is {kind} and has no sidecar file")
         return target, block
+    tail = layout.find_tail_superblock(target)
     place = sidecar_path(target.path, target.status) if sidecar is None else sidecar
     if sidecar is None and not os.path.exists(place):
-        raise InvalidDump(reason.message, hint=f"and there is no sidecar file {place}")
+        if tail is not None:
+            return target, tail
+        known = reason.hint
+        raise InvalidDump(
+            reason.message, hint=known or f"and there is no sidecar file {place}"
+        ) from reason
     book = Source(place)
     try:
         block = superblock.parse(book.read(0, superblock.SIZE))
@@ -270,5 +324,11 @@ def _find_book(target: Source, sidecar: str | None) -> tuple[Source, Superblock]
             raise InvalidDump("it is not that of a raw dump")
     except InvalidDump as error:
         book.close()
+        if sidecar is None and tail is not None:
+            return target, tail
         raise InvalidDump(f"its sidecar file {place} is not valid: {error.message}") from error
+    if sidecar is None and tail is not None and block.total_size != target.size:
+        # The sidecar file of an older dump: the tail of that one would be a page of its memory.
+        book.close()
+        return target, tail
     return book, block

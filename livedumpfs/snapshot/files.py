@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from livedumpfs.errors import os_cause
 from livedumpfs.formats import (
@@ -21,61 +22,64 @@ from livedumpfs.formats import (
 )
 
 INFO: Final = "info.json"
-CHUNK: Final = 128 << 10
-"""Bytes of the arena that are read in one go."""
 
-ReadArena = Callable[[int, int], bytes]
-"""read(arena offset, length): all of it, or OSError EIO (lost) or ENODATA (released)."""
+ReadArena = Callable[[int, memoryview], None]
+"""read(arena offset, view): fill all of the view, also of an empty one, or OSError EIO (lost) or
+ENODATA (released)."""
 
 
-class OpenFile(Protocol):
+class OpenFile(ABC):
     """One open file of snapshot/."""
 
+    @abstractmethod
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset` on, and say how many bytes there were, fewer only at the end.
+        OSError EIO, ENODATA; ValueError: a negative offset."""
+
     def pread(self, offset: int, length: int) -> bytes:
-        """Bytes [offset, offset+length), fewer at the end. OSError EIO, ENODATA; ValueError: a
-        negative number."""
+        """Bytes [offset, offset+length), fewer at the end. Errors as in read_into."""
+        found = bytearray(length)
+        count = self.read_into(offset, memoryview(found))
+        return bytes(memoryview(found)[:count])
 
 
-class _OpenImage:
+class _OpenImage(OpenFile):
     def __init__(self, image: Image, read: ReadArena) -> None:
         self._image = image
         self._read = read
 
-    def pread(self, offset: int, length: int) -> bytes:
-        parts = list(self._parts(offset, length))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _parts(self, offset: int, length: int) -> Iterator[bytes]:
-        # What is not memory is there as long as the memory is: an empty read asks for that.
-        self._read(0, 0)
-        for piece in self._image.pieces(offset, length):
-            if isinstance(piece, Literal):
-                yield piece.data
-            elif isinstance(piece, ArenaPiece):
-                yield from self._memory(piece)
+    def read_into(self, offset: int, view: memoryview) -> int:
+        done, asked = 0, False
+        for piece in self._image.pieces(offset, len(view)):
+            part = view[done : done + piece.length]
+            if isinstance(piece, ArenaPiece):
+                self._read(piece.arena_offset, part)
+                asked = True
             else:
-                yield bytes(piece.length)
+                part[:] = piece.data if isinstance(piece, Literal) else bytes(piece.length)
+            done += piece.length
+        if not asked:
+            # What is not memory is there as long as the memory is.
+            self._read(0, view[:0])
+        return done
 
-    def _memory(self, piece: ArenaPiece) -> Iterator[bytes]:
-        end = piece.arena_offset + piece.length
-        for at in range(piece.arena_offset, end, CHUNK):
-            yield self._read(at, min(CHUNK, end - at))
 
-
-class _OpenInfo:
+class _OpenInfo(OpenFile):
     """Made up anew when it is read from the start, so that a reader in pieces gets one answer."""
 
     def __init__(self, text: Callable[[], bytes]) -> None:
         self._text = text
         self._kept: bytes | None = None
 
-    def pread(self, offset: int, length: int) -> bytes:
-        if offset < 0 or length < 0:
-            raise ValueError(f"range is negative: {offset}, {length}")
+    def read_into(self, offset: int, view: memoryview) -> int:
+        if offset < 0:
+            raise ValueError(f"offset is negative: {offset}")
         now = self._text()
         if self._kept is None or offset == 0:
             self._kept = now
-        return self._kept[offset : offset + length]
+        data = self._kept[offset : offset + len(view)]
+        view[: len(data)] = data
+        return len(data)
 
 
 class SnapshotFiles:

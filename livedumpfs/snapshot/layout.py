@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,14 +18,16 @@ import numpy as np
 import xxhash
 
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import elf, superblock, table
+from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats.plan import Extent, MemoryRange, check_map
-from livedumpfs.formats.raw import raw_extents
+from livedumpfs.formats.raw import is_tail_superblock, raw_extents, tail_superblock_offset
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.snapshot.source import Source
+from livedumpfs.units import PAGE_SIZE
 
 _TABLE_PIECE: Final = 256 * table.BLOCK_SIZE
+_ZERO_PIECE: Final = 1 << 20
 MAX_RANGES: Final = 4096
 MAX_DIMENSIONS: Final = 32
 
@@ -44,30 +47,61 @@ class DumpArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def find_elf_superblock(source: Source) -> Superblock:
-    """The superblock in our note of an ELF dump. InvalidDump: there is none, or a damaged one."""
-    segments = elf.parse_segments(source.read(0, elf.HEAD_SIZE))
-    note = elf.note_segment(segments)
-    notes = source.read_exact(note.offset, note.size, "notes")
+def find_superblock(source: Source) -> Superblock:
+    """The superblock of a dump that describes itself in its head. InvalidDump: there is none, or a
+    damaged one."""
+    head = source.read(0, max(elf.HEAD_SIZE, kdump.HEAD_SIZE))
+    if head.startswith(kdump.FLAT_MAGIC):
+        raise InvalidDump(
+            "it is in makedumpfile's flattened form",
+            hint="make a dump of it: livedump convert FILE NEW --format kdump",
+        )
+    if head.startswith(kdump.MAGIC):
+        found = kdump.parse_head(head)
+        return _superblock_in(source, "kdump", found.note_offset, found.note_size)
+    if not head.startswith(elf.MAGIC):
+        raise InvalidDump("it has no ELF header and no kdump header")
+    note = elf.note_segment(elf.parse_segments(head[: elf.HEAD_SIZE]))
+    return _superblock_in(source, "elf", note.offset, note.size)
+
+
+def _superblock_in(source: Source, format: str, offset: int, size: int) -> Superblock:
+    """The superblock in our note, which is one of those at `offset`."""
+    notes = source.read_exact(offset, size, "notes")
     position = elf.own_note_position(notes)
     block = superblock.parse(notes[position : position + superblock.SIZE])
-    if block.superblock_offset != note.offset + position or block.format != "elf":
+    if block.superblock_offset != offset + position or block.format != format:
         raise InvalidDump("its superblock belongs to another dump")
     return block
 
 
+def find_tail_superblock(source: Source) -> Superblock | None:
+    """The superblock in the last page of a raw dump. None: that is a page of memory, or damaged."""
+    place = tail_superblock_offset(source.size)
+    if place <= 0:
+        return None
+    try:
+        block = superblock.parse(source.read(place, superblock.SIZE))
+    except InvalidDump:
+        return None
+    return block if is_tail_superblock(block, source.size) else None
+
+
 def read_header(source: Source, block: Superblock) -> bytes:
-    """All before the superblock of an ELF dump; a sealed dump's must have its checksum."""
+    """All before the superblock of an ELF dump or a kdump; a sealed one must have its checksum."""
     if block.superblock_offset > elf.HEAD_SIZE + elf.MAX_NOTES:
         raise InvalidDump("its superblock has impossible values (an offset)")
     header = source.read_exact(0, block.superblock_offset, "header")
     if block.sealed and xxhash.xxh3_64_intdigest(header) != block.header_checksum:
-        raise InvalidDump("its ELF header or notes are damaged (checksum)")
+        raise InvalidDump("its header or notes are damaged (checksum)")
     return header
 
 
-def check_regions(block: Superblock, book: Source) -> None:
-    """InvalidDump: parts of the description overlap or lie outside their file."""
+def check_regions(
+    block: Superblock, book: Source, others: Sequence[tuple[int, int, str]] = ()
+) -> None:
+    """InvalidDump: parts of the description, and `others` (offset, bytes, name) in the same file,
+    overlap or lie outside it."""
     regions = [
         (block.superblock_offset, superblock.SIZE, "superblock"),
         (block.meta_offsets[0], block.meta_room, "meta data"),
@@ -76,6 +110,11 @@ def check_regions(block: Superblock, book: Source) -> None:
     ]
     if block.format == "elf":
         regions.append((block.data_offset, block.arena_size, "memory"))
+    if block.format == "kdump":
+        if block.total_size < block.data_offset + PAGE_SIZE:
+            raise InvalidDump("its superblock has impossible values (size)")
+        regions.append((block.data_offset, block.total_size - block.data_offset, "memory"))
+    regions.extend(others)
     regions.sort()
     for (start, size, name), (after, _, other) in itertools.pairwise(regions):
         if start + size > after:
@@ -177,11 +216,67 @@ def find_extents(block: Superblock, ranges: tuple[MemoryRange, ...]) -> tuple[Ex
         extents: tuple[Extent, ...] = (Extent(0, block.arena_size, block.data_offset),)
     elif block.format == "raw":
         extents = raw_extents(ranges)
+    elif block.format == "kdump":
+        return kdump.Layout(block.superblock_offset, ranges).extents()
     else:
         raise InvalidDump(f"its format {block.format!r} is unknown")
-    if max(e.target_offset + e.length for e in extents) != block.total_size:
+    end = max(e.target_offset + e.length for e in extents)
+    if is_tail(block):
+        end = block.superblock_offset + superblock.ROOM
+    if end != block.total_size:
         raise InvalidDump("its size and its memory map disagree")
     return extents
+
+
+def is_tail(block: Superblock) -> bool:
+    """Whether that superblock lies at the tail of the memory that it describes."""
+    return block.format == "raw" and block.superblock_offset != 0
+
+
+def check_tail(block: Superblock, target: Source, ranges: tuple[MemoryRange, ...]) -> None:
+    """InvalidDump: the memory of a raw dump reaches into its own description."""
+    check_regions(block, target, [(r.start, r.size, "memory") for r in ranges])
+
+
+def check_kdump(
+    header: bytes, block: Superblock, target: Source, ranges: tuple[MemoryRange, ...]
+) -> kdump.Layout:
+    """Bitmaps and descriptors. InvalidDump: what other tools read says something else than the
+    map, or lies where something else is."""
+    if block.superblock_offset < kdump.HEAD_SIZE or ranges[-1].end > kdump.MAX_PHYSICAL:
+        raise InvalidDump("its kdump header and its memory map disagree")
+    layout = kdump.Layout(block.superblock_offset, ranges)
+    kdump.check_head(kdump.parse_head(header), layout)
+    check_regions(
+        block,
+        target,
+        [
+            (layout.bitmap_offset, 2 * layout.bitmap_size, "bitmap"),
+            (layout.descriptors_offset, layout.end - layout.descriptors_offset, "descriptors"),
+        ],
+    )
+    for copy in (0, layout.bitmap_size):
+        _check_bitmap(layout, target, layout.bitmap_offset + copy)
+    return layout
+
+
+def _check_bitmap(layout: kdump.Layout, target: Source, offset: int) -> None:
+    pieces = itertools.chain(layout.windows(), [(layout.bitmap_size, b"")])
+    for (at, bits), (end, _) in itertools.pairwise(pieces):
+        good = (
+            target.read(offset + at, len(bits)) == bits
+            if bits
+            else _is_zero(target, offset + at, end - at)
+        )
+        if not good:
+            raise InvalidDump("its page bitmap and its memory map disagree")
+
+
+def _is_zero(target: Source, offset: int, length: int) -> bool:
+    if target.is_hole(offset, length):
+        return True
+    pieces = range(offset, offset + length, _ZERO_PIECE)
+    return not any(any(target.read(at, min(_ZERO_PIECE, offset + length - at))) for at in pieces)
 
 
 def check_segments(header: bytes, block: Superblock, ranges: tuple[MemoryRange, ...]) -> None:

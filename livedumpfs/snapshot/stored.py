@@ -7,6 +7,7 @@ As all that reads dumps: a file may be hostile, and is refused with InvalidDump.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -59,14 +60,8 @@ def images_of(dump: DumpFile) -> dict[str, Image]:
 def files_of(dump: DumpFile, *, zero_missing: bool = False) -> SnapshotFiles:
     """snapshot/ of the dump. What it lacks reads as OSError EIO, or as zeros."""
     described = describe_dump(dump)
-
-    def read(offset: int, length: int) -> bytes:
-        data = bytearray(length)
-        read_or_zeros(dump, offset, memoryview(data))
-        return bytes(data)
-
-    images = list(images_of(dump).values())
-    return SnapshotFiles(images, read if zero_missing else dump.read_arena, lambda: described)
+    read = partial(read_or_zeros, dump) if zero_missing else dump.read_into
+    return SnapshotFiles(list(images_of(dump).values()), read, lambda: described)
 
 
 def missing_pages(dump: DumpFile) -> int:

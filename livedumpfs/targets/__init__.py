@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a dump goes: a block device or a regular file, opened and checked before anything is lost.
+"""Where a dump goes: a block device, a regular file or a pipe, opened and checked before anything
+is lost.
 
 `open_target` opens with this process's rights, `adopt_target` takes an fd that somebody else opened
 (the helper process that has the caller's rights) with `open_flags`. All checks are made on the open
@@ -11,6 +12,7 @@ from __future__ import annotations
 from livedumpfs.targets.check import open_flags, refuse_kind
 from livedumpfs.targets.sidecar import retire_sidecar, sidecar_path
 from livedumpfs.targets.target import (
+    OPEN_HINTS,
     Kind,
     Target,
     adopt_sidecar,
@@ -21,6 +23,7 @@ from livedumpfs.targets.target import (
 )
 
 __all__ = [
+    "OPEN_HINTS",
     "Kind",
     "Target",
     "adopt_sidecar",

@@ -13,7 +13,7 @@ import sys
 from typing import Final
 
 from livedumpfs.errors import InvalidDump, TargetError, os_cause
-from livedumpfs.formats import elf, superblock
+from livedumpfs.formats import elf, kdump, superblock
 
 _BLKROGET: Final = 0x125E
 _BLKID_TIMEOUT_S: Final = 30
@@ -28,9 +28,13 @@ def target_error(action: str, path: str, error: int, hint: str = "") -> TargetEr
 def open_flags(status: os.stat_result | None) -> int:
     """os.open flags for a target with that stat, None for one that does not exist yet.
 
-    O_EXCL on a block device is what makes the kernel refuse one that is mounted (EBUSY).
+    O_EXCL on a block device is what makes the kernel refuse one that is mounted (EBUSY), O_NONBLOCK
+    what makes it refuse a pipe that nobody reads (ENXIO).
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    flags = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    if status is not None and stat.S_ISFIFO(status.st_mode):
+        return flags | os.O_WRONLY
+    flags |= os.O_RDWR
     if status is None:
         return flags | os.O_CREAT | os.O_EXCL
     if stat.S_ISBLK(status.st_mode):
@@ -39,25 +43,28 @@ def open_flags(status: os.stat_result | None) -> int:
 
 
 def refuse_kind(status: os.stat_result, path: str) -> None:
-    """TargetError unless a block device or a regular file: EISDIR, or EINVAL for the others."""
+    """TargetError unless a block device, a regular file or a pipe: EISDIR, or EINVAL for the
+    others."""
     mode = status.st_mode
-    if stat.S_ISBLK(mode) or stat.S_ISREG(mode):
+    if stat.S_ISBLK(mode) or stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
         return
     if stat.S_ISDIR(mode):
         raise target_error("dump to", path, errno.EISDIR)
-    kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISCHR, "a character device"))
-    kind = next((name for test, name in kinds if test(mode)), "a socket")
+    kind = "a character device" if stat.S_ISCHR(mode) else "a socket"
     raise TargetError(
         f"cannot dump to {path}: it is {kind}",
         errno=errno.EINVAL,
-        hint="name a block device or a regular file",
+        hint="name a block device, a regular file or a pipe",
     )
 
 
 def refuse_mode(fd: int, path: str) -> None:
-    """TargetError unless the fd reads and writes at the offsets that it is given."""
+    """TargetError unless the fd reads and writes at the offsets that it is given; a pipe writes."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    if flags & os.O_ACCMODE != os.O_RDWR or flags & os.O_PATH:
+    access = flags & os.O_ACCMODE
+    if stat.S_ISFIFO(os.fstat(fd).st_mode) and access != os.O_RDONLY and not flags & os.O_PATH:
+        return
+    if access != os.O_RDWR or flags & os.O_PATH:
         raise target_error(
             "write to", path, errno.EACCES, "it must be open for reading and writing"
         )
@@ -116,16 +123,25 @@ def _signature(export: str) -> str | None:
     return "a signature of some kind" if "USAGE" in values else None
 
 
-def is_elf_dump(fd: int) -> bool:
-    """True when the file is an ELF dump of ours, sealed or not."""
+def describes_itself(fd: int) -> bool:
+    """True when the file is an ELF dump or a kdump of ours, sealed or not."""
     try:
-        segment = elf.note_segment(elf.parse_segments(os.pread(fd, elf.HEAD_SIZE, 0)))
-        notes = os.pread(fd, segment.size, segment.offset)
+        offset, size = _notes(os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
+        notes = os.pread(fd, size, offset)
         position = elf.own_note_position(notes)
         superblock.parse(notes[position : position + superblock.SIZE])
     except (InvalidDump, OSError, OverflowError):
         return False
     return True
+
+
+def _notes(head: bytes) -> tuple[int, int]:
+    """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
+    if head.startswith(kdump.MAGIC):
+        found = kdump.parse_head(head)
+        return found.note_offset, found.note_size
+    note = elf.note_segment(elf.parse_segments(head[: elf.HEAD_SIZE]))
+    return note.offset, note.size
 
 
 def is_mounted(device: int) -> bool:

@@ -11,15 +11,17 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
+from livedumpfs.formats.raw import tail_superblock_offset
 from livedumpfs.targets import sidecar as sidecars
+from livedumpfs.targets import tail as tails
 from livedumpfs.targets.check import (
+    describes_itself,
     find_signature,
-    is_elf_dump,
     is_mounted,
     open_flags,
     refuse_kind,
@@ -27,8 +29,15 @@ from livedumpfs.targets.check import (
     refuse_read_only,
     target_error,
 )
-from livedumpfs.units import format_size
+from livedumpfs.units import PAGE_SIZE, format_size
 
+if TYPE_CHECKING:
+    from livedumpfs._capi import CData
+
+OPEN_HINTS: Final = {
+    errno.EBUSY: "it is mounted or in use",
+    errno.ENXIO: "nobody reads it: start the reader first",
+}
 _ZERO_PIECE: Final = 1 << 20
 _BLKZEROOUT: Final = 0x127F
 
@@ -38,6 +47,7 @@ class Kind(enum.Enum):
 
     BLOCK = "block device"
     FILE = "regular file"
+    STREAM = "pipe"
 
 
 class Target(Closing):
@@ -62,6 +72,8 @@ class Target(Closing):
         """Device number and 0, or the file's device and inode."""
         self.reads_zero = False
         """True when what was never written reads as zeros: for ldfs_dump_config."""
+        self.stream: CData | None = None
+        """ldfs_stream * of a pipe: all is written there."""
         self._claim: int | None = None
         self._directory_synced = not created
 
@@ -72,6 +84,18 @@ class Target(Closing):
     def size(self) -> int:
         """Bytes that it has now."""
         return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def check_format(self, format: str) -> None:
+        """UsageError: a dump of that format cannot be written there."""
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """How long a pipe's reader may stand still; nothing for what is no pipe."""
+        del seconds
+        yield
+
+    def complete(self) -> None:
+        """The dump is sealed: what a pipe must be told."""
 
     def prepare(self, total_size: int) -> None:
         """Make room for a dump of `total_size` bytes: the first call that loses what was there.
@@ -86,6 +110,7 @@ class Target(Closing):
                     f"({total_size} bytes), the device has {format_size(self.capacity)}",
                     errno=errno.ENOSPC,
                 )
+            self._retire_tail(self.capacity)
             return
         before = self.size
         try:
@@ -97,6 +122,12 @@ class Target(Closing):
         except OSError as error:
             raise target_error("make room in", self.path, error.errno or errno.EIO) from error
         self.reads_zero = True
+
+    def _retire_tail(self, capacity: int) -> None:
+        """An older raw dump with its table at the device's tail would be taken for the new one."""
+        if tails.read_superblock(self.fd, capacity) is not None:
+            self.pwrite(bytes(PAGE_SIZE), tail_superblock_offset(capacity))
+            self.sync()
 
     def pread(self, length: int, offset: int) -> bytes:
         """`length` bytes at `offset`, fewer only at the end."""
@@ -209,7 +240,11 @@ class Target(Closing):
     def holds_dump(self) -> bool:
         """True when one of our dumps lies in the file, whole or not. That a raw dump is one is only
         known from a sidecar file that is not older than the file."""
-        return is_elf_dump(self.fd) or sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
+        return (
+            describes_itself(self.fd)
+            or tails.read_superblock(self.fd, self.size) is not None
+            or sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
+        )
 
     def _claim_device(self) -> None:
         """Make sure that nobody else has the device. An fd that came from a helper may have been
@@ -251,7 +286,7 @@ def adopt_target(fd: int, path: str, *, force: bool = False, created: bool = Fal
     """Make a Target of an fd that was opened with `open_flags`; `path` is for messages.
 
     Owns `fd` from the call on: it is closed when a check fails. `created`: the file did not exist
-    before. TargetError: EISDIR, EINVAL (FIFO, character device, socket), EACCES (not open for
+    before. TargetError: EISDIR, EINVAL (character device, socket), EACCES (not open for
     reading and writing), EBUSY (mounted, or another dump goes there), EEXIST (a file system,
     partition table or foreign file, and no `force`).
     """
@@ -266,7 +301,9 @@ def adopt_sidecar(fd: int, path: str, *, force: bool = False, created: bool = Fa
     target = _adopt(fd, path, created)
     with _abandoning(target):
         if target.kind is not Kind.FILE:
-            raise target_error("use sidecar file", path, errno.EINVAL, "it is a device")
+            raise target_error(
+                "use sidecar file", path, errno.EINVAL, f"it is a {target.kind.value}"
+            )
         target.check(force=force, ours=sidecars.read_superblock(target.fd) is not None)
     return target
 
@@ -275,7 +312,7 @@ def open_target(path: str | os.PathLike[str], *, force: bool = False) -> Target:
     """Open `path` with this process's rights, or make a regular file there; see adopt_target.
 
     TargetError with the system's errno where opening fails: ENOENT (no such directory), EACCES,
-    EROFS, EBUSY (a device in use), ENAMETOOLONG.
+    EROFS, EBUSY (a device in use), ENXIO (a pipe that nobody reads), ENAMETOOLONG.
     """
     name = os.fspath(path)
     fd, created = _open(name)
@@ -295,6 +332,10 @@ def _adopt(fd: int, path: str, created: bool) -> Target:
     try:
         refuse_kind(os.fstat(fd), path)
         refuse_mode(fd, path)
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            from livedumpfs.targets.pipe import PipeTarget
+
+            return PipeTarget(fd, path)
         return Target(fd, path, created=created)
     except BaseException:
         os.close(fd)
@@ -327,8 +368,7 @@ def _open(path: str) -> tuple[int, bool]:
 
 def _open_error(path: str, error: OSError | ValueError) -> TargetError:
     code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-    hint = "it is mounted or in use" if code == errno.EBUSY else ""
-    return target_error("open", path, code, hint)
+    return target_error("open", path, code, OPEN_HINTS.get(code, ""))
 
 
 def apply(steps: Iterable[Step], target: Target, sidecar: Target | None = None) -> None:

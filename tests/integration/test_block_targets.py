@@ -269,5 +269,5 @@ def test_a_device_that_fills_up_says_so(
 
 
 def test_a_sidecar_on_a_device_is_refused(loop_device: LoopMaker) -> None:
-    with pytest.raises(TargetError, match="it is a device"):
+    with pytest.raises(TargetError, match="it is a block device"):
         open_sidecar(loop_device(4 * MIB))

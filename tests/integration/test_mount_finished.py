@@ -90,7 +90,7 @@ def mount(tmp_path: Path) -> Iterator[Mounter]:
             one.clean()
 
 
-@pytest.mark.parametrize("layout", ["elf", "raw"])
+@pytest.mark.parametrize("layout", ["elf", "raw", "kdump"])
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None])
 def test_the_tree_and_each_way_to_end_it(
     layout: str, end: signal.Signals | None, mount: Mounter, tmp_path: Path, write_dump: WriteDump

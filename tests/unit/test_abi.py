@@ -34,6 +34,9 @@ ENUMS = {
     "STATE": abi.State,
     "POLICY": abi.Policy,
     "FORMAT": abi.Format,
+    "COMPRESSION": abi.Compression,
+    "TABLE": abi.Table,
+    "ENDED": abi.Ended,
     "ARMING": abi.Arming,
     "VERDICT": abi.Verdict,
     "INIT": abi.InitFlag,
@@ -91,3 +94,11 @@ def test_numbers_of_the_kernel_patches() -> None:
 def test_payload_size_is_what_the_number_says() -> None:
     assert abi.payload_size(abi.INIT_TYPED) == ctypes.sizeof(abi.Init)
     assert abi.payload_size(abi.START) == 0
+
+
+def test_sizes_are_those_of_programs_that_were_built_before() -> None:
+    """Members were added in what was reserved: numbers and offsets stay as they were."""
+    assert ctypes.sizeof(abi.Init) == 24 + 9 * 8 + 2 * abi.PATH_MAX
+    assert ctypes.sizeof(abi.Status) == 24 + 16 + 20 * 8 + 16 + 8 * 8 + abi.PATH_MAX
+    assert abi.offset_of(abi.Init, "path") == 96
+    assert abi.offset_of(abi.Status, "target") == 280

@@ -11,7 +11,9 @@ import os
 import pytest
 from rich.console import Console
 
+from livedumpfs.abi import Compression, Format, Table
 from livedumpfs.cli import options, text
+from livedumpfs.cli.connect import init_options
 from livedumpfs.cli.main import build_parser, main
 from livedumpfs.cli.outcome import Exit, exit_code, sentence
 from livedumpfs.cli.progress import Bar, Lines
@@ -77,6 +79,12 @@ def test_seconds_refuses(written: str) -> None:
         ["host", "--ra", "1G"],  # no abbreviations: they would break when options are added
         ["status", "extra"],
         ["finish", "--timeout", "0"],
+        ["dump", "a", "--max-age", "soon"],
+        ["dump", "a", "--max-age", "0"],
+        ["dump", "a", "--level", "-1"],
+        ["dump", "a", "--compress", "bzip2"],
+        ["dump", "a", "--table", "front"],
+        ["init", "a", "--no-target"],
     ],
 )
 def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +95,55 @@ def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert out == ""
     assert err.startswith("livedump: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--format", "elf", "--compress", "zstd"],
+            "--compress goes with --format kdump, not with",
+        ),
+        (["--format", "raw", "--level", "3"], "--level goes with --format kdump, not with raw"),
+        (["--format", "raw", "--threads", "3"], "--threads goes with --format kdump"),
+        (["--format", "kdump", "--table", "tail"], "--table goes with --format raw"),
+        (["--format", "elf", "--sidecar", "x"], "--sidecar goes with --format raw"),
+        (["--format", "raw", "--table", "tail", "--sidecar", "x"], "does not go with --table tail"),
+    ],
+)
+@pytest.mark.parametrize("command", ["dump", "init"])
+def test_options_of_another_format(
+    command: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told before any host is asked."""
+    assert main([command, "/no/where", "--device", "/no/host", *words]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--spill-limit=1M", "--max-age=3s"])
+def test_options_of_a_start_without_a_target(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["start", "--device", "/no/host", option]) == Exit.USAGE
+    assert f"{option.partition('=')[0]} goes with --no-target" in capsys.readouterr().err
+
+
+def test_settings_reach_the_client() -> None:
+    packing = ["--compress", "zlib", "--level", "9", "--threads", "2"]
+    words = ["dump", "t", "--format", "kdump", *packing, "--max-age", "5min"]
+    options = init_options(build_parser().parse_args(words), release_on_close=True)
+    assert (options.format, options.compression) == (Format.KDUMP, Compression.ZLIB)
+    assert (options.level, options.threads, options.max_age) == (9, 2, 300)
+    words = ["init", "t", "--format", "raw", "--table", "tail"]
+    options = init_options(build_parser().parse_args(words), release_on_close=False)
+    assert (options.table, options.compression, options.max_age) == (Table.TAIL, None, 0)
+
+
+def test_pages_as_text() -> None:
+    assert text.pages([]) == ""
+    assert text.pages([[1, 2], [16, 32]]) == "pages 0x1, 0x10-0x1f"
+    assert text.pages([[n, n + 1] for n in range(9)], 8).endswith("0x7 and 1 more range")
 
 
 def test_release_has_the_kernel_patches_name_too() -> None:

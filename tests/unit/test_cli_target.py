@@ -33,7 +33,7 @@ def dump(tmp_path: Path, write_dump: DumpWriter) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("layout", ["elf", "raw"])
+@pytest.mark.parametrize("layout", ["elf", "raw", "kdump"])
 def test_a_good_dump(layout: str, dump: Callable[..., Path], capsys: Capture) -> None:
     path = str(dump(format=layout))
     assert main(["info", path]) == Exit.DONE

@@ -21,6 +21,7 @@ from livedumpfs.abi import InitFlag, State
 from livedumpfs.control import Access, Caller, Control
 from livedumpfs.errors import StateError, TargetError
 from livedumpfs.machines import PhysicalRange
+from livedumpfs.targets import Kind
 from livedumpfs.units import PAGE_SIZE
 
 DEADLINE = 20.0
@@ -71,6 +72,8 @@ class FakeDump:
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.failure: str | None = None
+        self.expired: str | None = None
+        self.lost: list[list[int]] = []
         self.target: Any = None
         self.settings: Any = None
         self.now = Counters()
@@ -121,6 +124,9 @@ class FakeDump:
 
     def counters(self) -> Counters:
         return self.now
+
+    def lost_pages(self) -> list[list[int]]:
+        return self.lost
 
     def progress(self) -> Progress:
         return Progress()
@@ -392,11 +398,156 @@ def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"policy": 9}, {"format": 3}, {"arming": 77}, {"granule_size": 5000}, {"reserved0": 1}],
+    [{"policy": 9}, {"format": 4}, {"arming": 77}, {"granule_size": 5000}, {"reserved0": 1}],
 )
 def test_typed_init_refuses_values_out_of_range(bench: Bench, members: dict[str, int]) -> None:
     refused(errno.EINVAL, lambda: bench.init(**members))
     assert bench.state is State.UNDEFINED
+
+
+def test_typed_init_says_how_a_kdump_is_packed(bench: Bench) -> None:
+    bench.write("control/level", "5")
+    bench.write("control/compression", "zstd")
+    bench.init(format=abi.Format.KDUMP, threads=3, max_age_ns=1_500_000_000)
+    taken = bench.dump.settings
+    assert (taken.format, taken.compression, taken.level) == ("kdump", "zstd", 5)
+    assert (taken.threads, taken.max_age) == (3, 1.5)
+    status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
+    assert (status.format, status.compression) == (abi.Format.KDUMP, abi.Compression.ZSTD)
+    assert (status.level, status.threads, status.max_age_ns) == (5, 3, 1_500_000_000)
+    bench.ioctl(abi.RELEASE)
+    # Another compression than that of control/: its level is another matter too.
+    bench.init(format=abi.Format.KDUMP, compression=abi.Compression.LZO)
+    assert (bench.dump.settings.compression, bench.dump.settings.level) == ("lzo", 0)
+
+
+@pytest.mark.parametrize(
+    ("format", "members"),
+    [
+        (abi.Format.KDUMP, {"compression": 6}),
+        (abi.Format.KDUMP, {"level": 23}),
+        (abi.Format.KDUMP, {"compression": abi.Compression.SNAPPY, "level": 1}),
+        (abi.Format.KDUMP, {"threads": 65}),
+        (abi.Format.KDUMP, {"table": abi.Table.TAIL}),
+        (abi.Format.RAW, {"table": 3}),
+        (abi.Format.RAW, {"threads": 1}),
+        (abi.Format.RAW, {"table": abi.Table.TAIL, "sidecar": b"/x"}),
+        (abi.Format.ELF, {"compression": abi.Compression.ZSTD}),
+        (abi.Format.ELF, {"level": 1}),
+        (abi.Format.ELF, {"sidecar": b"/x"}),
+        (0, {"table": abi.Table.SIDECAR}),
+        (0, {"max_age_ns": 1 << 63}),
+        (0, {"reserved": 1}),
+    ],
+)
+def test_typed_init_refuses_what_does_not_fit(
+    bench: Bench, format: int, members: dict[str, Any]
+) -> None:
+    refused(errno.EINVAL, lambda: bench.init(format=format, **members))
+    assert bench.state is State.UNDEFINED
+
+
+def test_what_control_says_for_another_format_waits(bench: Bench) -> None:
+    bench.write("control/compression", "zlib")
+    bench.write("control/level", "9")
+    bench.write("control/table", "tail")
+    bench.init()
+    taken = bench.dump.settings
+    assert (taken.format, taken.compression, taken.level, taken.table) == (
+        "elf",
+        "zstd",
+        0,
+        "sidecar",
+    )
+    bench.ioctl(abi.RELEASE)
+    assert bench.read("control/level") == "9\n"
+    bench.write("control/format", "kdump")
+    bench.init()
+    assert (bench.dump.settings.compression, bench.dump.settings.level) == ("zlib", 9)
+
+
+def test_a_client_from_before_these_members_is_understood(bench: Bench) -> None:
+    """Its struct has zeros there."""
+    payload = bytearray(bytes(abi.Init(version=1, flags=InitFlag.NO_TARGET, format=abi.Format.RAW)))
+    begin, end = abi.offset_of(abi.Init, "compression"), abi.offset_of(abi.Init, "path")
+    assert payload[begin:end] == bytes(32)
+    bench.ioctl(abi.INIT_TYPED, payload=bytes(payload))
+    assert (bench.dump.settings.format, bench.dump.settings.max_age) == ("raw", 0)
+
+
+@pytest.mark.parametrize("way", ["typed", "type", "state"])
+def test_without_a_target_nothing_waits_for_a_slot(bench: Bench, way: str) -> None:
+    bench.write("control/spill_limit", "1MiB")
+    if way == "typed":
+        bench.init()
+    else:
+        bench.write("control/type", "none")
+        if way == "type":
+            bench.ioctl(abi.INIT)
+        else:
+            bench.write("control/state", "1")
+    taken = bench.dump.settings
+    assert (taken.policy, taken.spill_limit, taken.pool) == ("spill", 1 << 20, 1 << 20)
+    status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
+    assert (status.policy, status.spill_limit) == (abi.Policy.SPILL, 1 << 20)
+    assert json.loads(bench.read("stats.json"))["settings"]["policy"] == "spill"
+    bench.ioctl(abi.RELEASE)
+    assert bench.read("control/policy") == "block\n"
+
+
+def test_without_a_target_fail_stays_fail(bench: Bench) -> None:
+    bench.init(policy=abi.Policy.FAIL)
+    assert bench.dump.settings.policy == "fail"
+    bench.ioctl(abi.RELEASE)
+    bench.write("control/policy", "fail")
+    bench.init()
+    assert bench.dump.settings.policy == "fail"
+    bench.ioctl(abi.RELEASE)
+    bench.init(policy=abi.Policy.BLOCK)
+    assert bench.dump.settings.policy == "spill"
+
+
+def test_status_says_how_the_last_dump_ended(bench: Bench) -> None:
+    def ended() -> int:
+        return abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS)).ended
+
+    assert ended() == abi.Ended.NOT
+    bench.init()
+    assert ended() == abi.Ended.NOT
+    bench.ioctl(abi.RELEASE)
+    assert ended() == abi.Ended.RELEASE
+    bench.dump.expired = "released: older than its maximum age of 3 s"
+    assert ended() == abi.Ended.AGE
+    assert json.loads(bench.read("stats.json"))["expired"] == bench.dump.expired
+    sentence = refused(errno.EINVAL, lambda: bench.write("control/state", "4"))
+    assert "older than its maximum age" in sentence
+
+
+def test_stats_name_lost_pages_and_have_an_end(bench: Bench) -> None:
+    bench.dump.lost = [[n, n + 1] for n in range(0, 3000, 2)]
+    assert json.loads(bench.read("stats.json"))["lost_pages"] == bench.dump.lost[:1000]
+
+
+def test_a_pipe_is_for_kdump_alone(bench: Bench, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    bench.write("control/output", str(fifo))
+    bench.write("control/format", "raw")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sentence = refused(errno.ESPIPE, lambda: bench.write("control/state", "1"))
+        assert "it is a pipe, and format raw needs a device or a file" in sentence
+        assert os.listdir(tmp_path) == ["fifo"], "a sidecar file is left"
+        bench.write("control/format", "kdump")
+        bench.write("control/type", "filedump")
+        assert "it is a pipe" in refused(errno.EINVAL, lambda: bench.write("control/state", "1"))
+        bench.write("control/type", "auto")
+        bench.write("control/state", "1")
+        assert bench.dump.target.kind is Kind.STREAM
+        bench.ioctl(abi.RELEASE)
+    finally:
+        os.close(reader)
+    assert "nobody reads it" in refused(errno.ENXIO, lambda: bench.write("control/state", "1"))
 
 
 def test_another_version_of_the_interface_is_refused(bench: Bench) -> None:
@@ -480,6 +631,14 @@ def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> N
         ("spill_limit", "1GiB", "1073741824"),
         ("stall_deadline", "0.5", "0.5"),
         ("force", "1", "1"),
+        ("format", "kdump", "kdump"),
+        ("compression", "snappy", "snappy"),
+        ("level", "22", "22"),
+        ("threads", "64", "64"),
+        ("table", "tail", "tail"),
+        ("max_age", "0.5", "0.5"),
+        ("max_age", "5min", "300"),
+        ("max_age", "0", "0"),
         ("sidecar", "/tmp/x.ldfs", "/tmp/x.ldfs"),
     ],
 )
@@ -496,7 +655,7 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("consistent", "2"),
         ("type", "disk"),
         ("use_interrupt", "yes"),
-        ("format", "kdump"),
+        ("format", "tar"),
         ("policy", ""),
         ("arming", "SWAP"),
         ("granule", "5000"),
@@ -506,6 +665,14 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("stall_deadline", "nan"),
         ("stall_deadline", "inf"),
         ("force", "true"),
+        ("compression", "bzip2"),
+        ("level", "23"),
+        ("level", "-1"),
+        ("threads", "65"),
+        ("table", "front"),
+        ("max_age", "-1"),
+        ("max_age", "nan"),
+        ("max_age", "9999999999"),
         ("output", "a\0b"),
         ("output", "/" * 4096),
     ],
@@ -520,6 +687,8 @@ def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, va
 def test_settings_are_fixed_while_there_is_a_dump(bench: Bench) -> None:
     bench.init()
     refused(errno.EBUSY, lambda: bench.write("control/policy", "fail"))
+    for name, value in (("compression", "lzo"), ("threads", "1"), ("max_age", "1")):
+        refused(errno.EBUSY, lambda name=name, value=value: bench.write(f"control/{name}", value))  # type: ignore[misc]
     bench.ioctl(abi.RELEASE)
     bench.write("control/policy", "fail")
 

@@ -113,7 +113,7 @@ def test_raw_opening_zeroes_the_gaps_of_the_map() -> None:
     assert zeros == [(0, 4096), (0, 4096), (behind, (1 << 32) - behind)]
 
 
-@pytest.mark.parametrize("format", ["elf", "raw"])
+@pytest.mark.parametrize("format", ["elf", "raw", "kdump"])
 def test_seal_syncs_everything_before_and_after_the_superblock(format: str) -> None:
     p = plan(format)
     steps = p.seal("consistent", {"pause_ns": 5})
@@ -156,7 +156,7 @@ def bad_map(*ranges: MemoryRange) -> MachineInfo:
         (bad_map(MemoryRange(1 << 62, MIB, 0)), "out of range"),
     ],
 )
-@pytest.mark.parametrize("format", ["elf", "raw"])
+@pytest.mark.parametrize("format", ["elf", "raw", "kdump"])
 def test_maps_that_cannot_be_are_refused(format: str, machine: MachineInfo, cause: str) -> None:
     with pytest.raises(UsageError, match=cause):
         plan_dump(format, machine, arena_size=MIB, granule_size=4096)

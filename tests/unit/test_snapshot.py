@@ -33,7 +33,7 @@ MACHINE = MachineInfo("test", vcpus=1, memory_map=MAP)
 WriteDump = Callable[..., Plan]
 
 
-@pytest.fixture(params=["elf", "raw"])
+@pytest.fixture(params=["elf", "raw", "kdump"])
 def format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -145,6 +145,7 @@ def flip(path: Path, position: int, mask: int = 1) -> None:
         file.write(bytes([byte ^ mask]))
 
 
+@pytest.mark.parametrize("format", ["elf", "raw"])
 def test_flipped_memory_is_found(tmp_path: Path, write_dump: WriteDump, format: str) -> None:
     path = tmp_path / "dump"
     plan = write_dump(path, MEMORY, format=format, machine=MACHINE)
@@ -224,12 +225,18 @@ def test_registers_and_description(tmp_path: Path, write_dump: WriteDump) -> Non
     assert json.loads(json.dumps(info)) == info
     assert info["granules"] == {"missing": 0, "saved": 18, "hole": 5, "lost": 0}
     assert info["saved_by"]["sweep"] == 18
+    assert info["kinds"]["sweep"]["granules"] == 18
+    assert info["kinds"]["hole"]["pages"][:2] == [[0, 1], [5, 6]]
     assert info["counters"] == {"faults": 3}
     text = format_description(info)
     assert "verdict     consistent\n" in text
-    assert "instant     2023-11-14 22:13:20.123456 UTC\n" in text
+    assert "instant     2023-11-14 22:13:20.123456 UTC, 0.000000 s after boot\n" in text
     assert "pause       85 us\n" in text
     assert "saved 18, hole 5 of 4 KiB" in text
+    assert "by sweep    18 granules: pages 0x1-0x4, " in text
+    assert "holes       5 granules: pages 0x0, 0x5, 0xa, 0xf, 0x14\n" in text
+    assert "by fault" not in text
+    assert "checksums   XXH3-64 of each granule\n" in text
 
 
 def test_description_of_a_broken_off_dump_says_so(tmp_path: Path, write_dump: WriteDump) -> None:
@@ -238,7 +245,7 @@ def test_description_of_a_broken_off_dump_says_so(tmp_path: Path, write_dump: Wr
     with open_dump(path) as dump:
         text = format_description(describe_dump(dump))
     assert "verdict     incomplete, not sealed" in text
-    assert "missing     0x0-0x16" in text
+    assert "missing     23 granules: pages 0x0-0x16\n" in text
     assert "\x1b" not in text
     assert "instant" not in text
 
@@ -324,7 +331,7 @@ def test_what_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:
 def test_every_truncation_is_seen(tmp_path: Path, write_dump: WriteDump, format: str) -> None:
     path = tmp_path / "dump"
     plan = write_dump(path, MEMORY, format=format, machine=MACHINE)
-    cut = path if format == "elf" else tmp_path / "dump.ldfs"
+    cut = tmp_path / "dump.ldfs" if format == "raw" else path
     content = cut.read_bytes()
     marks = [0, 3, 64, plan.superblock_offset, plan.table_offset, *plan.meta_slots, len(content)]
     for mark in marks:
@@ -332,7 +339,7 @@ def test_every_truncation_is_seen(tmp_path: Path, write_dump: WriteDump, format:
             cut.write_bytes(content[:size])
             invalid(path, "is not a valid dump")
     cut.write_bytes(content)
-    os.truncate(path, plan.total_size - 1)
+    os.truncate(path, path.stat().st_size - 1)
     invalid(path, "cut off|ends within")
 
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How soon and how fast a snapshot is read, and how fast kdump is: each beside what others do.
+
+answer  START of a machine whose memory is all there and whose vCPU writes hard, then gdb, which
+        prints a global from snapshot/vmcore before SWEEP is asked for: from START's return to gdb's
+        end.
+read    dd with direct I/O of snapshot/mem.raw beside the same of a tmpfs file with these bytes, in
+        turn; the machine writes now and then, or with --busy hard.
+kdump   SWEEP to sealed with zstd level 1 and 2 threads beside `makedumpfile -c -d 0` (zlib) of an
+        ELF file in memory with the same bytes, in turn, both to the same folder. The bytes are the
+        built-in guest's: pages with a header, and balances at pseudo-random places among zeros.
+
+Medians. Trust the ratios: the times are this computer's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from livedumpfs.abi import Compression, Format, State, Verdict
+from livedumpfs.client import Client, InitOptions
+from livedumpfs.machines.unicorn import BUILT_IN_GUEST
+from livedumpfs.units import format_size, parse_size
+
+PARTS = ("answer", "read", "kdump")
+MEMORY = "/dev/shm"
+"""A tmpfs."""
+DEADLINE = 600.0
+POLL = 0.005
+KDUMP = InitOptions(format=Format.KDUMP, compression=Compression.ZSTD, level=1, threads=2)
+
+
+@contextlib.contextmanager
+def host(size: int, *options: str) -> Iterator[Client]:
+    """A machine whose memory is all there, in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "livedumpfs.cli", "host", "--ram", str(size), "--dirty", "100%",
+         *options],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        lines = dict(line.split(maxsplit=1) for line in (process.stdout.readline() for _ in "12"))
+        with Client(lines["device"].strip()) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+
+
+def timed(*command: str | Path) -> float:
+    """Seconds of a program that must do well."""
+    before = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    took = time.monotonic() - before
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: {done.stderr or done.stdout}")
+    return took
+
+
+def root(client: Client) -> Path:
+    """snapshot/ of its mount."""
+    return Path(client.mountpoint) / "snapshot"
+
+
+def answers(size: int, repeats: int, folder: Path) -> str:
+    """Times from START's return to gdb's answer."""
+    times = []
+    with host(size) as client:
+        for _ in range(repeats):
+            client.init(str(folder / "target"))
+            client.start()
+            times.append(
+                timed("gdb", "-nx", "-batch", "-ex", "print/x ledger[0].magic", BUILT_IN_GUEST,
+                      root(client) / "vmcore")
+            )  # fmt: skip
+            if client.status().state is not State.START:
+                sys.exit("the dump is not in START any more")
+            client.release()
+    shown = ", ".join(f"{t:.2f}" for t in times)
+    return f"{format_size(size)}: {statistics.median(times):.2f} s to gdb's answer (of {shown})"
+
+
+def dd_rate(path: Path, size: int) -> float:
+    """Bytes a second."""
+    return size / timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "iflag=direct")
+
+
+def read_rates(size: int, repeats: int, folder: Path, options: list[str]) -> str:
+    """mem.raw through the mount, and the same bytes from memory."""
+    with host(size, *options) as client, tempfile.NamedTemporaryFile(dir=MEMORY) as same:
+        client.init(str(folder / "target"))
+        client.start()
+        raw = root(client) / "mem.raw"
+        timed("dd", f"if={raw}", f"of={same.name}", "bs=1M", "iflag=direct")
+        pairs = [(dd_rate(raw, size), dd_rate(Path(same.name), size)) for _ in range(repeats)]
+        timed("cmp", raw, same.name)
+        client.release()
+    mount, memory = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    ratio = statistics.median(a / b for a, b in pairs)
+    writing = "is idle" if options else "writes hard"
+    return (
+        f"{format_size(size)}, the machine {writing}: mem.raw {format_size(mount)}/s, "
+        f"tmpfs {format_size(memory)}/s, ratio {ratio:.2f}"
+    )
+
+
+def kdump_seconds(client: Client, target: Path) -> float:
+    """From SWEEP to the seal."""
+    before = time.monotonic()
+    client.sweep()
+    *_, last = client.progress(POLL, DEADLINE)
+    took = time.monotonic() - before
+    if last.verdict is not Verdict.CONSISTENT:
+        sys.exit(f"{target} is {last.verdict.name}: {client.error()}")
+    return took
+
+
+def kdump_rates(size: int, repeats: int, folder: Path) -> str:
+    """Our kdump of one instant, and makedumpfile's of that instant."""
+    target, other = folder / "ours", folder / "theirs"
+    ours, theirs, sizes = [], [], []
+    with host(size, "--idle") as client, tempfile.NamedTemporaryFile(dir=MEMORY) as core:
+        for _ in range(repeats):
+            client.init(str(target), KDUMP)
+            client.start()
+            shutil.copyfile(root(client) / "vmcore", core.name)
+            ours.append(kdump_seconds(client, target))
+            client.release()
+            theirs.append(timed("makedumpfile", "-c", "-d", "0", core.name, other))
+            sizes.append((target.stat().st_size, other.stat().st_size))
+            target.unlink()
+            other.unlink()
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    rates = [format_size(size / statistics.median(times)) for times in (ours, theirs)]
+    small, large = (format_size(statistics.median(pair[i] for pair in sizes)) for i in (0, 1))
+    return (
+        f"{format_size(size)} of the built-in guest: kdump zstd-1, 2 threads {rates[0]}/s, {small}; "
+        f"makedumpfile -c {rates[1]}/s, {large}; {ratio:.2f} times as fast"
+    )
+
+
+def main() -> None:
+    """One line for each part."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--answer-size", default="4GiB", help="of the machine; default: 4GiB")
+    parser.add_argument("--size", default="1GiB", help="of the other machines; default: 1GiB")
+    parser.add_argument("--repeats", type=int, default=5, help="per figure; default: 5")
+    parser.add_argument("--busy", action="store_true", help="read while the machine writes hard")
+    parser.add_argument("--directory", default=MEMORY, help=f"for targets; default: {MEMORY}")
+    args = parser.parse_args()
+    size = parse_size(args.size)
+    with tempfile.TemporaryDirectory(dir=args.directory) as name:
+        folder = Path(name)
+        for part in args.parts:
+            if part == "answer":
+                line = answers(parse_size(args.answer_size), args.repeats, folder)
+            elif part == "read":
+                line = read_rates(size, args.repeats, folder, [] if args.busy else ["--idle"])
+            elif part == "kdump":
+                line = kdump_rates(size, args.repeats, folder)
+            else:
+                parser.error(f"no such part: {part}")
+            print(f"{part}: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""kdump-compressed (diskdump, header version 6): the pages, compressed, in the order of arrival.
+
+block 0              header, block 1 its sub header; a block has 4096 bytes
+...                  notes: NT_PRSTATUS of each vCPU, then ours, whose content is the superblock
+superblock_offset    superblock, block-aligned: the notes are laid out backwards from it
+bitmap, twice        a bit for each physical page: those of RAM are set
+descriptors          24 bytes for each page of RAM, in the order of their physical addresses
+meta slots, table
+data_offset          one page of zeros, which the descriptors of all such pages point to
+...                  page data
+
+Names and sizes of the fields are those of crash (diskdump.h) and makedumpfile (diskdump_mod.h).
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.formats import elf, superblock, table
+from livedumpfs.formats import meta as meta_slot
+from livedumpfs.formats.plan import (
+    Extent,
+    MachineInfo,
+    MemoryRange,
+    Plan,
+    Registers,
+    Step,
+    Sync,
+    Write,
+    Zero,
+    align_up,
+    check_sizes,
+    new_dump_id,
+)
+from livedumpfs.units import PAGE_SIZE
+
+MAGIC: Final = b"KDUMP   "
+FLAT_MAGIC: Final = b"makedumpfile\0"
+"""What a file in makedumpfile's flattened form starts with."""
+VERSION: Final = 6
+BLOCK: Final = 4096
+INCOMPLETE: Final = 8
+"""Bit of the header's status: pages are missing."""
+
+CODECS: Final = {"zstd": 0x20, "zlib": 1, "lzo": 2, "snappy": 4, "none": 0}
+"""Compressions, and the bit of status and descriptors that says so."""
+MAX_LEVELS: Final = {"zstd": 22, "zlib": 9}
+
+DESCRIPTOR: Final = np.dtype(
+    [("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")]
+)
+"""page_desc_t, 24 bytes."""
+
+MAX_PHYSICAL: Final = 1 << 44
+"""First physical address that no page can have: the header counts pages in 32 bits."""
+_WINDOW: Final = 64 << 10
+"""Bytes of a bitmap that are made or looked at in one go."""
+_ALL_RAM: Final = b"\xff" * _WINDOW
+"""Most of them: one object."""
+
+_HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
+_SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
+HEAD_SIZE: Final = BLOCK + _SUB_HEADER.size
+"""Bytes from the start to the end of the sub header."""
+_UTS_FIELD: Final = 65
+_UINT_MAX: Final = (1 << 32) - 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands behind the superblock of a machine with those ranges, sorted by address."""
+
+    superblock_offset: int
+    ranges: tuple[MemoryRange, ...]
+
+    @property
+    def max_mapnr(self) -> int:
+        """One more than the highest page number."""
+        return max(r.end for r in self.ranges) // PAGE_SIZE
+
+    @property
+    def pages(self) -> int:
+        """Of RAM."""
+        return sum(r.size for r in self.ranges) // PAGE_SIZE
+
+    @property
+    def bitmap_offset(self) -> int:
+        """Of the first of two."""
+        return self.superblock_offset + superblock.ROOM
+
+    @property
+    def bitmap_size(self) -> int:
+        """Of one, in bytes; whole blocks."""
+        return align_up(-(-self.max_mapnr // 8), BLOCK)
+
+    @property
+    def descriptors_offset(self) -> int:
+        """Where descriptor 0 is."""
+        return self.bitmap_offset + 2 * self.bitmap_size
+
+    @property
+    def end(self) -> int:
+        """First block behind the descriptors."""
+        return align_up(self.descriptors_offset + self.pages * DESCRIPTOR.itemsize, BLOCK)
+
+    def extents(self) -> tuple[Extent, ...]:
+        """Where the pages' descriptors are: target_offset is PAGE_SIZE times the number of the
+        first. Sorted by arena offset."""
+        found, index = [], 0
+        for r in self.ranges:
+            found.append(Extent(r.arena_offset, r.size, index * PAGE_SIZE))
+            index += r.size // PAGE_SIZE
+        return tuple(sorted(found, key=lambda e: e.arena_offset))
+
+    def windows(self) -> Iterator[tuple[int, bytes]]:
+        """One bitmap in pieces, in order: offset in it, and the bytes; b"" for nothing but zeros
+        up to the next piece."""
+        at = 0
+        while at < self.bitmap_size:
+            ahead = bisect.bisect_right(self.ranges, at * 8 * PAGE_SIZE, key=lambda r: r.end)
+            start = self.ranges[ahead].start if ahead < len(self.ranges) else MAX_PHYSICAL
+            first = min(start // PAGE_SIZE // 8 // _WINDOW * _WINDOW, self.bitmap_size)
+            if first > at:
+                yield at, b""
+                at = first
+                continue
+            size = min(_WINDOW, self.bitmap_size - at)
+            yield at, self._window(at * 8, size * 8, ahead)
+            at += size
+
+    def _window(self, first: int, count: int, ahead: int) -> bytes:
+        """Bits [first, first+count); `ahead`: number of the first range that ends behind them."""
+        covers = self.ranges[ahead].start // PAGE_SIZE <= first
+        if covers and self.ranges[ahead].end // PAGE_SIZE >= first + count:
+            return _ALL_RAM[: count // 8]
+        bits = np.zeros(count, dtype=np.uint8)
+        for r in self.ranges[ahead:]:
+            low, high = r.start // PAGE_SIZE - first, r.end // PAGE_SIZE - first
+            if low >= count:
+                break
+            bits[max(0, low) : min(count, high)] = 1
+        return np.packbits(bits, bitorder="little").tobytes()
+
+
+@dataclass(frozen=True)
+class Head:
+    """What header and sub header say. Offsets and sizes in bytes."""
+
+    status: int
+    sub_header_blocks: int
+    bitmap_blocks: int
+    max_mapnr: int
+    note_offset: int
+    note_size: int
+
+    @property
+    def incomplete(self) -> bool:
+        """The format's own word for it."""
+        return bool(self.status & INCOMPLETE)
+
+    @property
+    def compression(self) -> str:
+        """A key of CODECS; "unknown"."""
+        flags = self.status & ~INCOMPLETE
+        return next((name for name, flag in CODECS.items() if flag == flags), "unknown")
+
+
+@dataclass(frozen=True)
+class KdumpPlan(Plan):
+    """See the module's text. `total_size` is the least that it can be; the extents are those of
+    Layout.extents()."""
+
+    descriptors_offset: int = field(default=0)
+    codec: int = field(default=0)
+    """A value of CODECS."""
+    level: int = field(default=0)
+    """0: the codec's default."""
+
+    @property
+    def layout(self) -> Layout:
+        """Bitmaps and descriptors."""
+        return Layout(self.superblock_offset, self.machine.memory_map)
+
+    def header(self, registers: Sequence[Registers] = ()) -> bytes:
+        """Everything before the superblock, of a dump that is incomplete. UsageError: more
+        registers than vCPUs."""
+        return self._heading(registers, {}, complete=False)
+
+    def _heading(
+        self, registers: Sequence[Registers], meta: Mapping[str, object], *, complete: bool
+    ) -> bytes:
+        notes = elf.register_notes(self.machine, registers) + elf.own_note_head()
+        note_offset = self.superblock_offset - len(notes)
+        note_size = len(notes) + superblock.SIZE
+        status = self.codec | (0 if complete else INCOMPLETE)
+        head = build_head(self.machine, self.layout, status, (note_offset, note_size), meta)
+        return head + bytes(note_offset - len(head)) + notes
+
+    def _header_at_seal(self, header: bytes) -> list[Step]:
+        """The data is durable before the header says that all is there."""
+        return [Sync("target"), *self._header_write(header)]
+
+    def _fixed(self) -> list[Step]:
+        layout = self.layout
+        steps: list[Step] = [
+            Zero("target", layout.bitmap_offset, layout.end - layout.bitmap_offset),
+        ]
+        for copy in (0, layout.bitmap_size):
+            place = layout.bitmap_offset + copy
+            steps += [Write("target", place + at, bits) for at, bits in layout.windows() if bits]
+        return [*steps, Write("target", self.data_offset, bytes(PAGE_SIZE))]
+
+    def invalidate(self) -> list[Step]:
+        """No header: no dump. An older one may have its superblock elsewhere."""
+        return [Zero("target", 0, max(BLOCK, elf.HEAD_SIZE)), Sync("target")]
+
+
+def _utsname(machine: MachineInfo) -> bytes:
+    """Six strings. libkdumpfile looks at this only if the system is Linux and none of release,
+    version and machine is empty; without it nobody knows the architecture."""
+    words = ("Linux", machine.name or "machine", "unknown", "livedumpfs", machine.architecture, "")
+    return b"".join(
+        word.encode("ascii", "replace")[: _UTS_FIELD - 1].ljust(_UTS_FIELD, b"\0") for word in words
+    )
+
+
+def _wall_ns(meta: Mapping[str, object]) -> int:
+    instant = meta.get("instant")
+    wall = instant.get("wall_ns") if isinstance(instant, Mapping) else None
+    return wall if isinstance(wall, int) and 0 <= wall < 1 << 63 else 0
+
+
+def build_head(
+    machine: MachineInfo,
+    layout: Layout,
+    status: int,
+    notes: tuple[int, int],
+    meta: Mapping[str, object],
+) -> bytes:
+    """Header and sub header, HEAD_SIZE bytes. `notes`: their offset and size. `meta`: the
+    snapshot instant is in "instant", if it is known."""
+    seconds, rest = divmod(_wall_ns(meta), 1_000_000_000)
+    pages = min(layout.pages, _UINT_MAX)
+    header = _HEADER.pack(
+        MAGIC, VERSION, _utsname(machine), seconds, rest // 1000, status, BLOCK,
+        layout.superblock_offset // BLOCK, 2 * layout.bitmap_size // BLOCK,
+        min(layout.max_mapnr, _UINT_MAX), pages, 0, pages, 0, max(1, machine.vcpus),
+    )  # fmt: skip
+    sub_header = _SUB_HEADER.pack(0, 0, 0, 0, 0, 0, 0, *notes, 0, 0, 0, 0, layout.max_mapnr)
+    return header.ljust(BLOCK, b"\0") + sub_header
+
+
+def check_compression(compression: str, level: int) -> int:
+    """The codec's flag. UsageError: no such compression, or it has no such level."""
+    if compression not in CODECS:
+        raise UsageError(f"unknown compression {compression!r}", hint=f"one of {', '.join(CODECS)}")
+    highest = MAX_LEVELS.get(compression, 0)
+    if not 0 <= level <= highest:
+        raise UsageError(
+            f"{compression} has no level {level}",
+            hint=f"from 1 to {highest}, 0: its default" if highest else "it has no levels",
+        )
+    return CODECS[compression]
+
+
+def plan_kdump(
+    machine: MachineInfo,
+    *,
+    arena_size: int,
+    granule_size: int,
+    dump_id: bytes | None = None,
+    identity: tuple[int, int] = (0, 0),
+    meta_room: int = meta_slot.ROOM,
+    compression: str = "zstd",
+    level: int = 0,
+) -> KdumpPlan:
+    """Lay out a kdump. UsageError: sizes, memory map or compression that cannot be."""
+    check_sizes(arena_size, granule_size, meta_room)
+    elf.check_machine(machine, arena_size)
+    if max(r.end for r in machine.memory_map) > MAX_PHYSICAL:
+        raise UsageError(
+            f"a kdump has no room for memory behind {MAX_PHYSICAL:#x}", hint="format elf has"
+        )
+    codec = check_compression(compression, level)
+    notes = len(elf.register_notes(machine, ())) + len(elf.own_note_head())
+    layout = Layout(align_up(HEAD_SIZE + notes, BLOCK), machine.memory_map)
+    slots = (layout.end, layout.end + meta_room)
+    table_offset = slots[1] + meta_room
+    table_size = table.table_size(-(-arena_size // granule_size))
+    data = align_up(table_offset + table_size, PAGE_SIZE)
+    return KdumpPlan(
+        format="kdump",
+        machine=machine,
+        arena_size=arena_size,
+        granule_size=granule_size,
+        dump_id=dump_id or new_dump_id(),
+        total_size=data + PAGE_SIZE,
+        extents=layout.extents(),
+        data_offset=data,
+        book="target",
+        book_size=0,
+        superblock_offset=layout.superblock_offset,
+        meta_slots=slots,
+        meta_room=meta_room,
+        table_offset=table_offset,
+        table_size=table_size,
+        identity=identity,
+        descriptors_offset=layout.descriptors_offset,
+        codec=codec,
+        level=level,
+    )
+
+
+def parse_head(data: bytes) -> Head:
+    """Header and sub header in the first HEAD_SIZE bytes. InvalidDump: none, of another version,
+    or without notes that could be ours."""
+    if data[: len(MAGIC)] != MAGIC:
+        raise InvalidDump("it has no kdump header")
+    if len(data) < HEAD_SIZE:
+        raise InvalidDump("it ends within its kdump header")
+    fields = _HEADER.unpack_from(data)
+    version, status, block, blocks, bitmap_blocks = fields[1], *fields[5:9]
+    if version != VERSION:
+        raise InvalidDump(
+            f"its kdump header has version {version}, this program reads version {VERSION}"
+        )
+    if block != BLOCK:
+        raise InvalidDump(f"its kdump header has blocks of {block} bytes, not {BLOCK}")
+    sub = _SUB_HEADER.unpack_from(data, BLOCK)
+    offset, size = sub[7:9]
+    if not superblock.SIZE < size <= elf.MAX_NOTES or offset < HEAD_SIZE:
+        raise InvalidDump("it has no livedumpfs note")
+    if not 0 < blocks < 1 << 20 or offset + size > (1 + blocks) * BLOCK:
+        raise InvalidDump("its kdump header has impossible values (notes)")
+    return Head(status, blocks, bitmap_blocks, sub[13], offset, size)
+
+
+def check_head(head: Head, layout: Layout) -> None:
+    """InvalidDump: the header that other tools read says something else than the memory map."""
+    expected = (
+        layout.superblock_offset // BLOCK,
+        2 * layout.bitmap_size // BLOCK,
+        layout.max_mapnr,
+    )
+    if (head.sub_header_blocks, head.bitmap_blocks, head.max_mapnr) != expected:
+        raise InvalidDump("its kdump header and its memory map disagree")
+
+
+def parse_registers(header: bytes) -> list[dict[str, int]]:
+    """Registers in a header that KdumpPlan made, in vCPU order."""
+    return elf.parse_register_notes(header[parse_head(header).note_offset :])

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DumpSettings: what is refused, and what is left out for a format or without a target."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from livedumpfs._capi import ffi, lib
+from livedumpfs.dump import DumpSettings
+from livedumpfs.dump.settings import MAX_LEVELS, MAX_THREADS
+from livedumpfs.errors import UsageError
+from livedumpfs.units import parse_duration
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"compression": "bzip2"}, "unknown compression 'bzip2'"),
+        ({"level": 23}, "zstd has no level 23"),
+        ({"level": -1}, "zstd has no level -1"),
+        ({"compression": "zlib", "level": 10}, "from 1 to 9"),
+        ({"compression": "lzo", "level": 1}, "it has no levels"),
+        ({"threads": -1}, "-1 threads"),
+        ({"threads": 65}, "from 1 to 64"),
+        ({"max_age": -1.0}, "maximum age of -1 s"),
+        ({"max_age": math.nan}, "maximum age of nan s"),
+        ({"max_age": 1e10}, "maximum age"),
+        ({"table": "middle"}, "unknown place of the table"),
+    ],
+)
+def test_values_that_make_no_sense(values: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        DumpSettings(format="kdump", **values).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"compression": "zlib"}, "compression zlib does not go with format elf"),
+        ({"level": 3}, "compression level 3 does not go with format elf"),
+        ({"threads": 2}, "a number of threads of 2 does not go with format elf"),
+        ({"table": "tail"}, "a table at the tail does not go with format elf"),
+        ({"format": "kdump", "table": "tail"}, "format raw has it"),
+        ({"format": "raw", "compression": "lzo"}, "format kdump has it"),
+        ({"format": "raw", "table": "tail", "sidecar": "x"}, "has no sidecar file"),
+    ],
+)
+def test_values_of_another_format(values: dict[str, object], why: str) -> None:
+    settings = DumpSettings(**values)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=why):
+        settings.check()
+    settings.check_values()
+    settings.fitted().check()
+
+
+def test_what_fits_stays() -> None:
+    kdump = DumpSettings(format="kdump", compression="zlib", level=9, threads=64, max_age=0.5)
+    kdump.check()
+    assert kdump.fitted() == kdump
+    tail = DumpSettings(format="raw", table="tail")
+    tail.check()
+    assert tail.fitted() == tail
+
+
+def test_limits_are_those_of_the_core() -> None:
+    assert lib.LDFS_MAX_PACKERS == MAX_THREADS
+    codecs = {
+        "zstd": lib.LDFS_CODEC_ZSTD,
+        "zlib": lib.LDFS_CODEC_ZLIB,
+        "lzo": lib.LDFS_CODEC_LZO,
+        "snappy": lib.LDFS_CODEC_SNAPPY,
+        "none": lib.LDFS_CODEC_NONE,
+    }
+    page, out = ffi.new("char[]", b"x" * 4096), ffi.new("char[]", 4096)
+    described = ffi.new("ldfs_page_desc[1]")
+    assert set(codecs) == set(MAX_LEVELS)
+    for name, codec in codecs.items():
+        highest = MAX_LEVELS[name]
+        assert lib.ldfs_pages_pack(codec, highest, page, 1, out, described) > 0
+        assert lib.ldfs_pages_pack(codec, highest + 1, page, 1, out, described) < 0
+
+
+def test_without_a_target_nothing_waits() -> None:
+    block = DumpSettings(pool=64 << 20, spill_limit=1 << 20).without_target()
+    assert (block.policy, block.pool, block.spill_limit) == ("spill", 1 << 20, 1 << 20)
+    large = DumpSettings(policy="spill", pool=4096, spill_limit=1 << 20).without_target()
+    assert (large.policy, large.pool) == ("spill", 4096)
+    fail = DumpSettings(policy="fail")
+    assert fail.without_target() == fail
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("30", 30), ("0.5", 0.5), ("30s", 30), ("5min", 300), ("2h", 7200), ("1 d", 86400)],
+)
+def test_durations(text: str, value: float) -> None:
+    assert parse_duration(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "1 week", "1e3", "nan", "1.2.3s"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="not a time"):
+        parse_duration(text)
