@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,15 @@ import numpy.typing as npt
 from livedumpfs._capi import CData, PythonOps, check, ffi, lib
 from livedumpfs.arena import Arena
 from livedumpfs.dump.counters import Counters, take_counters
-from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
+from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import Machine
+from livedumpfs.units import PAGE_SIZE
 
-_START_HINTS = {
+_HINTS = {
+    errno.EACCES: "userfaultfd needs a privileged host, or vm.unprivileged_userfaultfd=1",
+    errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
     errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
     errno.EDEADLK: "a thread of this process blocks SIGSEGV",
     errno.ETIMEDOUT: "the machine did not stop in time",
@@ -36,13 +39,13 @@ def _packers(settings: DumpSettings) -> int:
     return settings.threads or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
 
 
-def _config(
+def core_config(
     settings: DumpSettings,
     plan: Plan | None,
     files: CoreFiles,
     reference: int,
-) -> tuple[CData, Any]:
-    """struct ldfs_dump_config, and what it points to."""
+) -> tuple[CData, CData]:
+    """struct ldfs_dump_config, and the extents that it points to."""
     extents = [(e.arena_offset, e.length, e.target_offset) for e in plan.extents] if plan else []
     kept = ffi.new("ldfs_extent[]", extents)
     config = ffi.new("ldfs_dump_config *")
@@ -53,6 +56,8 @@ def _config(
     config.stall_deadline_ns = int(settings.stall_deadline * 1e9)
     config.policy = POLICIES.index(settings.policy)
     config.arming = ARMINGS.index(settings.arming)
+    config.backend = BACKENDS.index(settings.backend)
+    config.uffd_fd = -1
     config.target_fd, config.table_fd = files.target_fd, files.table_fd
     config.target_reads_zero = files.reads_zero
     config.extents, config.extent_count = kept, len(extents)
@@ -83,6 +88,65 @@ class CoreFiles:
     """ldfs_stream * on a pipe: all is written there."""
 
 
+def step_error(step: str, error: int) -> LivedumpError:
+    """What to raise when INIT ("prepare") or START ("start") gave that errno."""
+    kind = LivedumpError if error == errno.EINVAL else MachineError
+    return kind(
+        f"cannot {step} the dump: {os_cause(error)}", errno=error, hint=_HINTS.get(error, "")
+    )
+
+
+def snapshot_error(error: int, offset: int, length: int) -> Exception:
+    """What to raise when reading the snapshot gave that errno."""
+    if error in (errno.EIO, errno.ENODATA):
+        return OSError(error, f"snapshot at offset {offset:#x}: {os_cause(error)}")
+    return LivedumpError(
+        f"cannot read {length} bytes of the snapshot at offset {offset:#x}: {os_cause(error)}",
+        errno=error,
+    )
+
+
+def lost_page_ranges(
+    states: npt.NDArray[np.uint8], granule_size: int, arena_size: int
+) -> list[list[int]]:
+    """Pages of the granules in state LOST: [first, end) of each run, as page numbers."""
+    lost = np.concatenate(([0], states == lib.LDFS_G_LOST, [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(lost)).reshape(-1, 2)
+    pages, last = granule_size // PAGE_SIZE, arena_size // PAGE_SIZE
+    return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
+
+
+class Core(Protocol):
+    """One dump, from INIT until it is freed, wherever its memory is."""
+
+    def start(self, machine: Machine, deadline_s: float) -> None:
+        """START. MachineError (OSError), or what the machine's own quiesce raised."""
+
+    def sweep(self) -> None:
+        """SWEEP: begins and returns."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once drained; False after the time. StateError ECANCELED: released; MachineError:
+        the machine has gone."""
+
+    def release(self) -> bool:
+        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's
+        I/O."""
+
+    def free(self) -> bool:
+        """Free a released dump; False: not possible yet. Its counters stay."""
+
+    def counters(self) -> Counters:
+        """Taken now, or just before it was freed."""
+
+    def lost_ranges(self, arena_size: int) -> list[list[int]]:
+        """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
+        arena."""
+
+
 class CoreDump:
     """Any thread may call anything; the caller keeps INIT, START, SWEEP and free apart."""
 
@@ -98,7 +162,7 @@ class CoreDump:
         """INIT. `files` belong to `plan`; both None: memory only. StateError EBUSY: the arena has a
         dump."""
         self._arena = arena.handle  # keeps the memory mapped
-        config, kept = _config(settings, plan, files or CoreFiles(), reference)
+        config, kept = core_config(settings, plan, files or CoreFiles(), reference)
         out = ffi.new("ldfs_dump **")
         rc = lib.ldfs_dump_init(self._arena, config, out)
         del kept
@@ -108,7 +172,8 @@ class CoreDump:
                 errno=errno.EBUSY,
                 hint="release it, or wait for the target",
             )
-        check(rc, "prepare the dump", LivedumpError if rc == -errno.EINVAL else MachineError)
+        if rc:
+            raise step_error("prepare", -rc)
         self._dump: CData = out[0]
         self._lock = threading.Lock()
         self._users = 0
@@ -136,11 +201,7 @@ class CoreDump:
         if python and python.error:
             raise python.error
         if rc < 0:
-            raise MachineError(
-                f"cannot start the dump: {os_cause(-rc)}",
-                errno=-rc,
-                hint=_START_HINTS.get(-rc, ""),
-            )
+            raise step_error("start", -rc)
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""
@@ -187,11 +248,7 @@ class CoreDump:
             if dump is not None:
                 buffer = ffi.from_buffer("uint8_t[]", states)
                 lib.ldfs_dump_states(dump, 0, counters.granules, buffer)
-        lost = np.concatenate(([0], states == lib.LDFS_G_LOST, [0])).astype(np.int8)
-        edges = np.flatnonzero(np.diff(lost)).reshape(-1, 2)
-        pages = counters.granule_size // lib.LDFS_PAGE_SIZE
-        last = arena_size // lib.LDFS_PAGE_SIZE
-        return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
+        return lost_page_ranges(states, counters.granule_size, arena_size)
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
@@ -200,6 +257,5 @@ class CoreDump:
         with self._using() as dump:
             buffer = ffi.from_buffer("char[]", view, require_writable=True)
             rc = lib.ldfs_dump_read(dump, offset, buffer, length) if dump else -errno.ENODATA
-        if rc in (-errno.EIO, -errno.ENODATA):
-            raise OSError(-rc, f"snapshot at offset {offset:#x}: {os_cause(-rc)}")
-        check(rc, f"read {length} bytes of the snapshot at offset {offset:#x}")
+        if rc:
+            raise snapshot_error(-rc, offset, length)

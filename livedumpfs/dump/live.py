@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass
 from livedumpfs import __version__
 from livedumpfs.arena import Arena
 from livedumpfs.closing import Closing
-from livedumpfs.dump.core import CoreDump
+from livedumpfs.dump.core import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
+from livedumpfs.dump.remote import make_core
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
@@ -25,7 +26,7 @@ from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.machines import Machine, ThreadMachine
 
-BACKEND = "SIGSEGV in the machine's process"
+_BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
 """How writes are noticed."""
 _POLL_S = 0.5
 _RELEASE_PATIENCE_S = 2.0
@@ -60,7 +61,7 @@ class _Run:
         self.machine = machine
         self.settings = settings
         self.files = files
-        self.core: CoreDump | None = None
+        self.core: Core | None = None
         self.registers: list[Registers] = []
         self.snapshot: Snapshot | None = None
         """From START on."""
@@ -79,7 +80,7 @@ class _Run:
         found: dict[str, object] = {
             "host_version": __version__,
             "policy": settings.policy,
-            "backend": BACKEND,
+            "backend": _BACKENDS[settings.backend],
             "arming": settings.arming,
             "machine": machine.metadata(),
             "arrays": [a.describe() for a in machine.arena.named],
@@ -138,6 +139,9 @@ class _Run:
                     return True
         except StateError:  # released meanwhile
             pass
+        except LivedumpError as error:  # the machine has gone
+            self.error = str(error)
+            self.verdict = "incomplete"
         return False
 
     def _seal(self) -> None:
@@ -272,7 +276,7 @@ class LiveDump(Closing):
             raise StateError("there is no snapshot", errno=errno.ENODATA)
         return found
 
-    def _make_snapshot(self, run: _Run, core: CoreDump) -> Snapshot:
+    def _make_snapshot(self, run: _Run, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
             verdict = self.verdict if run is self._run else run.verdict
             return {**run.describe(), "verdict": verdict, "state": self._state.value}
@@ -308,6 +312,7 @@ class LiveDump(Closing):
         with self._step:
             try:
                 settings.check()
+                settings = settings.for_machine(self.machine.backends)
                 if target is None:
                     settings = settings.without_target()
                 self._expect_no_dump()
@@ -337,8 +342,8 @@ class LiveDump(Closing):
             with files.patience(settings) if files else nullcontext():
                 if files:
                     files.open(run.describe())
-                run.core = CoreDump(
-                    self.machine.arena,
+                run.core = make_core(
+                    self.machine,
                     settings,
                     files.plan if files else None,
                     files.for_core() if files else None,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ POLICIES: Final = ("block", "fail", "spill")
 """In the order of enum ldfs_policy."""
 ARMINGS: Final = ("swap", "mprotect")
 """In the order of enum ldfs_arming."""
+BACKENDS: Final = ("sigsegv", "uffd")
+"""In the order of enum ldfs_backend."""
 MAX_GRANULE: Final = 64 << 20
 COMPRESSIONS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
 """How kdump stores pages; the fastest good one first."""
@@ -39,6 +42,9 @@ class DumpSettings:
     """When no slot is free: `block` waits, `fail` loses the granule, `spill` grows the pool,
     then waits."""
     arming: str = "swap"
+    backend: str = ""
+    """Who notices a store: our SIGSEGV handler (`sigsegv`), or userfaultfd (`uffd`), which the
+    kernel's own stores do not escape; empty: as the machine has it."""
     granule: int = 0
     """Power of two of at least a page; 0: by arena size and vm.max_map_count."""
     pool: int = 64 << 20
@@ -83,6 +89,16 @@ class DumpSettings:
         fitted = replace(self, **foreign)
         return replace(fitted, sidecar=None) if fitted.table == "tail" else fitted
 
+    def for_machine(self, backends: Sequence[str]) -> DumpSettings:
+        """The same, with a backend that the machine has. UsageError: it has not the one asked
+        for."""
+        if self.backend and self.backend not in backends:
+            raise UsageError(
+                f"this machine's stores cannot be noticed by {self.backend}",
+                hint=f"backend {' or '.join(backends)} can",
+            )
+        return replace(self, backend=self.backend or backends[0])
+
     def without_target(self) -> DumpSettings:
         """The same for a dump in memory only. There nothing ever frees a slot: who would wait for
         one gets more memory up to the limit, and loses the granule then."""
@@ -99,6 +115,10 @@ class DumpSettings:
             )
         if self.arming not in ARMINGS:
             raise UsageError(f"unknown arming {self.arming!r}", hint=f"one of {', '.join(ARMINGS)}")
+        if self.backend and self.backend not in BACKENDS:
+            raise UsageError(
+                f"unknown backend {self.backend!r}", hint=f"one of {', '.join(BACKENDS)}"
+            )
         if self.granule and not self._granule_possible():
             raise UsageError(
                 f"granule of {self.granule} bytes is not possible",

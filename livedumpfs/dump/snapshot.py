@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from livedumpfs.dump.core import CoreDump
+from livedumpfs.dump.core import Core
 from livedumpfs.errors import LivedumpError, UsageError
 from livedumpfs.formats import MachineInfo, Registers
 from livedumpfs.machines import Machine
@@ -40,7 +40,7 @@ class Snapshot:
     def __init__(
         self,
         machine: Machine,
-        core: CoreDump,
+        core: Core,
         registers: Sequence[Registers],
         generation: int,
         describe: Callable[[], dict[str, object]],

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from livedumpfs._capi import CData
 from livedumpfs.arena import Arena
+from livedumpfs.machines.shim import Shim
+
+IN_PROCESS: Final = ("sigsegv", "uffd")
+"""Machine.backends of memory in this process."""
 
 Registers = Mapping[str, int]
 """Registers of one vCPU by the names of Linux's user_regs_struct for the machine's architecture."""
@@ -54,6 +58,14 @@ class Machine(Protocol):
     @property
     def vcpus(self) -> int:
         """vCPUs, each with registers; 0: there are none."""
+
+    @property
+    def backends(self) -> Sequence[str]:
+        """Ways to notice its stores, "sigsegv" or "uffd"; the usual one first."""
+
+    @property
+    def shim(self) -> Shim | None:
+        """The core in the machine's own process; None: its memory is in this one."""
 
     def quiesce_ops(self) -> CData | None:
         """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""

@@ -207,7 +207,7 @@ def test_without_a_target_the_snapshot_lives_in_memory() -> None:
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         a = arena.array("u1", 4 * MIB)
         a[:] = 1
-        live.init(None, DumpSettings(granule=PAGE_SIZE, pool=MIB))
+        live.init(None, DumpSettings(granule=PAGE_SIZE, pool=MIB, spill_limit=MIB))
         with pytest.raises(OSError) as caught:
             live.read(0, 1)
         assert caught.value.errno == errno.ENODATA

@@ -129,13 +129,17 @@ def bench(
 
 @pytest.mark.parametrize("granule", [4096, 16384, 65536])
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
-def test_each_granule_and_arming(bench: Bench, arming: str, granule: int) -> None:
+@pytest.mark.parametrize("backend", ["sigsegv", "uffd"])
+def test_each_granule_arming_and_backend(
+    bench: Bench, backend: str, arming: str, granule: int
+) -> None:
     for _ in range(2):
-        counters = bench.expect_exact(DumpSettings(granule=granule, arming=arming))
+        settings = DumpSettings(granule=granule, arming=arming, backend=backend)
+        counters = bench.expect_exact(settings)
         assert counters.faults > 0 and counters.granule_size == granule
 
 
-@pytest.mark.parametrize("format", ["elf", "raw"])
+@pytest.mark.parametrize("format", ["elf", "raw", "kdump"])
 @pytest.mark.parametrize("policy", ["block", "spill"])
 def test_a_small_pool_loses_nothing(bench: Bench, policy: str, format: str) -> None:
     settings = DumpSettings(
@@ -145,6 +149,19 @@ def test_a_small_pool_loses_nothing(bench: Bench, policy: str, format: str) -> N
     assert counters.slots_peak <= 64
     if policy == "spill":
         assert counters.spilled > 0
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzo", "snappy", "none"])
+def test_each_compression(bench: Bench, compression: str) -> None:
+    settings = DumpSettings(format="kdump", compression=compression, threads=2, backend="uffd")
+    counters = bench.expect_exact(settings)
+    assert 0 < counters.bytes_written < bench.machine.arena.size + counters.granule_size
+
+
+def test_backends_take_turns(bench: Bench) -> None:
+    """The view that one left is made the other's: nothing of its protection stays."""
+    for backend in ("uffd", "sigsegv", "uffd", "uffd", "sigsegv", "sigsegv"):
+        assert bench.expect_exact(DumpSettings(backend=backend)).faults > 0
 
 
 def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench) -> None:

@@ -142,9 +142,7 @@ def test_makedumpfile_packs_our_elf_and_libkdumpfile_finds_all_its_memory(core: 
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_libkdumpfile_and_drgn_read_what_we_convert(
-    core: Core, codec: str, tmp_path: Path
-) -> None:
+def test_libkdumpfile_and_drgn_read_what_we_convert(core: Core, codec: str, tmp_path: Path) -> None:
     """drgn opens no kdump without VMCOREINFO: it gets a copy that has one."""
     out = tmp_path / "kdump"
     output(sys.executable, "-m", "livedumpfs.cli", "convert", core.path, out,

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RemoteCore: one dump of the C core in another process, where the machine's memory is."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from livedumpfs._capi import ffi, lib
+from livedumpfs.dump.core import (
+    Core,
+    CoreDump,
+    CoreFiles,
+    core_config,
+    lost_page_ranges,
+    snapshot_error,
+    step_error,
+)
+from livedumpfs.dump.counters import Counters, take_counters
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.errors import MachineError, StateError, os_cause
+from livedumpfs.formats import Plan
+from livedumpfs.machines import Machine
+from livedumpfs.machines.shim import READ_MOST, Shim, pack
+
+_TICK_NS: Final = 100_000_000
+_STATES_MOST: Final = 64 << 10
+_GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
+
+
+class RemoteCore:
+    """As CoreDump. The machine is stopped and resumed from here; the pause that is counted is that
+    of the machine, not of the core alone."""
+
+    def __init__(
+        self,
+        shim: Shim,
+        settings: DumpSettings,
+        plan: Plan | None,
+        files: CoreFiles | None = None,
+        *,
+        reference: int = -1,
+    ) -> None:
+        """INIT. StateError EBUSY: there is a dump; MachineError."""
+        files = files or CoreFiles()
+        if files.stream is not None:
+            raise MachineError(
+                "a dump of QEMU cannot go to a pipe", errno=errno.ESPIPE, hint="convert it later"
+            )
+        self._shim = shim
+        self._times = (0, 0, 0)
+        self._last = Counters()
+        self._lock = threading.Lock()
+        self._freed = False
+        config, extents = core_config(settings, plan, files, reference)
+        payload = pack(config[0]) + bytes(ffi.buffer(extents))
+        given = [files.target_fd, files.table_fd, -1, reference]
+        flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
+        fds = [fd for fd in given if fd >= 0]
+        code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
+        if code == -errno.EBUSY:
+            raise StateError("the machine has a dump already", errno=errno.EBUSY)
+        if code:
+            raise step_error("prepare", -code)
+
+    def start(self, machine: Machine, deadline_s: float) -> None:
+        """START: stop the machine, arm, let it go. MachineError; the machine runs then."""
+        asked = time.monotonic_ns()
+        machine.quiesce()
+        stopped = time.monotonic_ns()
+        try:
+            code, _ = self._shim.call(lib.LDFS_SHIM_START)
+            armed = time.monotonic_ns()
+        finally:
+            machine.resume()
+        now = time.monotonic_ns()
+        self._times = (stopped - asked, now - armed, now - asked)
+        if code:
+            raise step_error("start", -code)
+
+    def sweep(self) -> None:
+        """SWEEP: begins and returns."""
+        self._check(self._shim.call(lib.LDFS_SHIM_SWEEP)[0], "sweep")
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once drained; False after the time. StateError ECANCELED: released; MachineError:
+        the machine has gone."""
+        deadline = time.monotonic_ns() + int(timeout_s * 1e9)
+        while True:
+            left = max(0, deadline - time.monotonic_ns())
+            code, _ = self._shim.call(lib.LDFS_SHIM_WAIT, min(left, _TICK_NS))
+            if code in _GONE and not self._alive():
+                raise MachineError("the machine has ended during the dump", errno=-code)
+            if code != -errno.ETIMEDOUT:
+                self._check(code, "wait for the dump")
+                return True
+            if left == 0:
+                return False
+
+    def _alive(self) -> bool:
+        """-ETIMEDOUT is also what a wait answers."""
+        return self._shim.call(lib.LDFS_SHIM_COUNTERS)[0] not in _GONE
+
+    def release(self) -> bool:
+        """RELEASE. True: nothing is under way any more; also when the machine has gone."""
+        code, _ = self._shim.call(lib.LDFS_SHIM_RELEASE)
+        return code in (0, -errno.ENODATA, -errno.ECONNRESET)
+
+    def free(self) -> bool:
+        """Free a released dump; False: not possible yet. Its counters stay."""
+        last = self.counters()
+        with self._lock:
+            if not self._freed:
+                code, _ = self._shim.call(lib.LDFS_SHIM_FREE)
+                if code in (0, -errno.ECONNRESET):
+                    self._freed, self._last = True, last
+            return self._freed
+
+    def counters(self) -> Counters:
+        """Taken now, or the last that could be had."""
+        if self._freed:
+            return self._last
+        code, data = self._shim.call(lib.LDFS_SHIM_COUNTERS)
+        if code or len(data) != ffi.sizeof("ldfs_counters"):
+            return self._last
+        counters = take_counters(ffi.from_buffer("ldfs_counters *", data))
+        quiesce, resume, pause = self._times
+        self._last = replace(counters, quiesce_ns=quiesce, resume_ns=resume, pause_ns=pause)
+        return self._last
+
+    def lost_ranges(self, arena_size: int) -> list[list[int]]:
+        """As CoreDump.lost_ranges."""
+        counters = self.counters()
+        parts = [self._states(at, counters.granules) for at in self._pieces(counters.granules)]
+        states = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        return lost_page_ranges(states, counters.granule_size, arena_size)
+
+    @staticmethod
+    def _pieces(granules: int) -> Sequence[int]:
+        return range(0, granules, _STATES_MOST)
+
+    def _states(self, first: int, granules: int) -> bytes:
+        count = min(_STATES_MOST, granules - first)
+        code, data = self._shim.call(lib.LDFS_SHIM_STATES, first, count)
+        return bytes(count) if code else data
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """As CoreDump.read_into."""
+        for at in range(0, len(view), READ_MOST):
+            part = view[at : at + READ_MOST]
+            code, data = self._shim.call(lib.LDFS_SHIM_READ, offset + at, len(part))
+            code = -errno.ENODATA if code == -errno.ECONNRESET else code
+            if code:
+                raise snapshot_error(-code, offset, len(view))
+            part[:] = data
+        if not view:
+            code, _ = self._shim.call(lib.LDFS_SHIM_READ, offset, 0)
+            if code:
+                raise snapshot_error(-code, offset, 0)
+
+    def _check(self, code: int, doing: str) -> None:
+        if code:
+            raise StateError(f"cannot {doing}: {os_cause(-code)}", errno=-code)
+
+
+def make_core(
+    machine: Machine,
+    settings: DumpSettings,
+    plan: Plan | None,
+    files: CoreFiles | None = None,
+    *,
+    reference: int = -1,
+) -> Core:
+    """INIT, where the machine's memory is: in this process, or in that of its shim."""
+    if machine.shim is not None:
+        return RemoteCore(machine.shim, settings, plan, files, reference=reference)
+    return CoreDump(machine.arena, settings, plan, files, reference=reference)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Shim: the C core inside a QEMU process, spoken to over sockets (native/shim/shim.h)."""
+
+from __future__ import annotations
+
+import array
+import errno
+import queue
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from livedumpfs._capi import CData, ffi, lib
+from livedumpfs.closing import Closing
+from livedumpfs.errors import MachineError
+
+READ_MOST: Final = 128 << 10
+"""Bytes of one read."""
+_CONNECTIONS: Final = 4
+_ANSWER_S: Final = 30.0
+"""Longest that a request takes: an INIT writes tables and fills page tables."""
+_REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
+_MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
+
+
+class Shim(Closing):
+    """The host's side. Any thread may call; requests go over as many connections as are free, so
+    that a RELEASE never waits behind a read."""
+
+    def __init__(self, first: socket.socket) -> None:
+        """`first`: our end of the pair whose other end QEMU inherited; ours from the call on.
+        MachineError: the other side does not answer, or was built from another tree."""
+        self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._all = [first]
+        self._closed = False
+        try:
+            first.settimeout(_ANSWER_S)
+            self._hello(first)
+            for _ in range(_CONNECTIONS):
+                self._free.put(self._connect(first))
+        except BaseException:
+            self.close()
+            raise
+
+    def _hello(self, sock: socket.socket) -> None:
+        code, _ = _exchange(sock, lib.LDFS_SHIM_HELLO, (lib.LDFS_SHIM_VERSION, 0), b"", ())
+        if code:
+            raise MachineError(
+                "the shim in QEMU speaks another version", errno=-code, hint="run `make` anew"
+            )
+
+    def _connect(self, first: socket.socket) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            ours.settimeout(_ANSWER_S)
+            self._all.append(ours)
+            code, _ = _exchange(first, lib.LDFS_SHIM_CONNECT, (0, 0), b"", (theirs.fileno(),))
+        if code:
+            raise MachineError("the shim in QEMU takes no connection", errno=-code)
+        return ours
+
+    def call(
+        self,
+        operation: int,
+        first: int = 0,
+        second: int = 0,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+    ) -> tuple[int, bytes]:
+        """One request: 0 or -errno, and what came with the answer. -ECONNRESET: QEMU has gone."""
+        try:
+            sock = self._free.get(timeout=_ANSWER_S)
+        except queue.Empty:
+            return -errno.ETIMEDOUT, b""
+        try:
+            return _exchange(sock, operation, (first, second), payload, fds)
+        except (OSError, MachineError) as error:
+            # What comes later would be taken for the answer to another request.
+            sock.close()
+            if isinstance(error, TimeoutError):
+                return -errno.ETIMEDOUT, b""
+            return -errno.ECONNRESET, b""
+        finally:
+            self._free.put(sock)
+
+    def adopt(self, address: int, size: int, memfd: int) -> None:
+        """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""
+        code, _ = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,))
+        if code:
+            raise MachineError(f"QEMU's memory at {address:#x} cannot be watched", errno=-code)
+
+    def close(self) -> None:
+        """Hang up: QEMU's memory is free after that, whatever was under way."""
+        if not self._closed:
+            self._closed = True
+            for sock in self._all:
+                sock.close()
+
+
+def pack(struct: CData) -> bytes:
+    """The bytes of a cffi struct."""
+    return bytes(ffi.buffer(struct))
+
+
+def _exchange(
+    sock: socket.socket,
+    operation: int,
+    arguments: tuple[int, int],
+    payload: bytes,
+    fds: Sequence[int],
+) -> tuple[int, bytes]:
+    request = ffi.new("ldfs_shim_request *")
+    request.op, request.size = operation, len(payload)
+    request.arg = arguments
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+    sock.sendmsg([pack(request[0]), payload], [rights] if fds else [])
+    data = sock.recv(_MESSAGE_MOST)
+    if len(data) < _REPLY_SIZE:
+        raise MachineError("QEMU has gone", errno=errno.ECONNRESET)
+    reply = ffi.from_buffer("ldfs_shim_reply *", data[:_REPLY_SIZE])
+    return int(reply.rc), data[_REPLY_SIZE : _REPLY_SIZE + int(reply.size)]
