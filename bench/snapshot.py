@@ -28,6 +28,7 @@ from pathlib import Path
 
 from livedumpfs.abi import Compression, Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.machines.ledger import MAGIC
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
 from livedumpfs.units import format_size, parse_size
 
@@ -57,12 +58,12 @@ def host(size: int, *options: str) -> Iterator[Client]:
         process.wait(DEADLINE)
 
 
-def timed(*command: str | Path) -> float:
-    """Seconds of a program that must do well."""
+def timed(*command: str | Path, says: str = "") -> float:
+    """Seconds of a program that must do well, and print that."""
     before = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     took = time.monotonic() - before
-    if done.returncode:
+    if done.returncode or says not in done.stdout:
         sys.exit(f"{' '.join(map(str, command))}: {done.stderr or done.stdout}")
     return took
 
@@ -81,7 +82,7 @@ def answers(size: int, repeats: int, folder: Path) -> str:
             client.start()
             times.append(
                 timed("gdb", "-nx", "-batch", "-ex", "print/x ledger[0].magic", BUILT_IN_GUEST,
-                      root(client) / "vmcore")
+                      root(client) / "vmcore", says=f"$1 = {MAGIC:#x}")
             )  # fmt: skip
             if client.status().state is not State.START:
                 sys.exit("the dump is not in START any more")
@@ -141,11 +142,13 @@ def kdump_rates(size: int, repeats: int, folder: Path) -> str:
             target.unlink()
             other.unlink()
     ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-    rates = [format_size(size / statistics.median(times)) for times in (ours, theirs)]
-    small, large = (format_size(statistics.median(pair[i] for pair in sizes)) for i in (0, 1))
+    results = [
+        f"{format_size(size / statistics.median(times))}/s, {format_size(statistics.median(made))}"
+        for times, made in zip((ours, theirs), zip(*sizes, strict=True), strict=True)
+    ]
     return (
-        f"{format_size(size)} of the built-in guest: kdump zstd-1, 2 threads {rates[0]}/s, {small}; "
-        f"makedumpfile -c {rates[1]}/s, {large}; {ratio:.2f} times as fast"
+        f"{format_size(size)}: zstd-1, 2 threads: {results[0]}; makedumpfile -c: {results[1]}; "
+        f"{ratio:.2f} times as fast"
     )
 
 

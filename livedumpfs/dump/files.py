@@ -14,6 +14,7 @@ from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
+    Kind,
     Target,
     apply,
     open_sidecar,
@@ -53,18 +54,17 @@ class DumpFiles:
         else:
             self.target = open_target(target, force=settings.force)
         self.path = self.target.path
-        prepared = False
         try:
             self.target.check_format(settings.format)
             self.plan = _plan(machine, settings, self.target)
             if self.plan.book == "sidecar":
                 self.sidecar = self._open_sidecar(settings)
             self.target.prepare(self.plan.total_size)
-            prepared = True
             if self.sidecar:
                 self.sidecar.prepare(self.plan.book_size)
+            self.book.reserve(*self.plan.description)
         except BaseException:
-            self.close() if prepared else self.abandon()
+            self.abandon()
             raise
 
     def _open_sidecar(self, settings: DumpSettings) -> Target:
@@ -109,7 +109,10 @@ class DumpFiles:
         meta: Mapping[str, object],
         total_size: int | None = None,
     ) -> None:
-        """FINISH: sync, seal, sync. `total_size`: of the target, where INIT could not know it."""
+        """FINISH: sync, seal, sync. `total_size`: of the target, where INIT could not know it; what
+        was to be appended to a full one is not there."""
+        if total_size is not None and self.target.kind is not Kind.STREAM:
+            total_size = min(total_size, self.target.size)
         steps = self.plan.seal(verdict, meta, registers, total_size=total_size)
         apply(steps, self.target, self.sidecar)
         self.target.complete()

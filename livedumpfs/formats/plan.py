@@ -158,6 +158,16 @@ class Plan(ABC):
         """Granules of the arena; the last may be shorter than the others."""
         return -(-self.arena_size // self.granule_size)
 
+    @property
+    def description(self) -> tuple[int, int]:
+        """(offset, bytes) of what the book says of the dump: what must have room whatever becomes
+        of the memory."""
+        start = min(self.superblock_offset, *self.meta_slots, self.table_offset)
+        if self.book == "target" and start == self.superblock_offset:
+            start = 0  # with the header
+        end = max(self.superblock_offset + superblock.ROOM, self.table_offset + self.table_size)
+        return start, end - start
+
     @abstractmethod
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
         """All bytes of the target before the superblock; empty for raw."""

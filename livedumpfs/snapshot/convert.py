@@ -114,7 +114,7 @@ def _finished(dump: DumpFile, plan: Plan, total_size: int | None = None) -> list
     registers = registers_of(dump)
     meta = {
         **dump.meta,
-        "registers": registers,
+        "registers": registers or dump.meta.get("registers", []),
         "converted": {"format": dump.format, "dump_id": dump.dump_id.hex()},
     }
     try:

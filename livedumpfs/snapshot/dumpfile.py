@@ -66,6 +66,8 @@ class DumpFile(Closing):
             layout.check_tail(block, target, self.memory_map)
         self.arrays: tuple[DumpArray, ...] = layout.parse_arrays(self.meta, block.arena_size)
         self.entries, self.bad_blocks = layout.read_table(book, block)
+        if block.format == "kdump":
+            layout.check_stored(self.entries, block.total_size if block.sealed else target.size)
         self._starts = [e.arena_offset for e in self.extents]
 
     def _find_pages(self, target: Source, block: Superblock) -> PackedPages:

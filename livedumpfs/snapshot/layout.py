@@ -304,3 +304,14 @@ def read_table(book: Source, block: Superblock) -> tuple[table.Entries, list[int
                 first = index * table.BLOCK_ENTRIES
                 entries[first : first + len(found)] = found
     return entries, bad
+
+
+def check_stored(entries: table.Entries, end: int) -> None:
+    """InvalidDump: granules of a kdump lie behind the end of its data."""
+    stored = entries[(entries["state"] == table.SAVED) & (entries["stored"] > 0)]
+    if len(stored) == 0:
+        return
+    # No sum of two numbers that somebody made up.
+    where, size = stored["where"], stored["stored"]
+    if ((where > end) | (end - where < size)).any():
+        raise InvalidDump(f"it is cut off: pages should lie behind its {end} bytes")

@@ -123,6 +123,19 @@ class Target(Closing):
             raise target_error("make room in", self.path, error.errno or errno.EIO) from error
         self.reads_zero = True
 
+    def reserve(self, offset: int, length: int) -> None:
+        """Room for [offset, offset+length) of a file, after prepare(): a file system that gets full
+        later must not keep from it what says which pages are good. ENOSPC: the file is empty then.
+        """
+        if self.kind is not Kind.FILE or length <= 0:
+            return
+        try:
+            os.posix_fallocate(self.fd, offset, length)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system cannot
+                self.truncate(0)
+                raise target_error("make room in", self.path, error.errno or errno.EIO) from error
+
     def _retire_tail(self, capacity: int) -> None:
         """An older raw dump with its table at the device's tail would be taken for the new one."""
         if tails.read_superblock(self.fd, capacity) is not None:

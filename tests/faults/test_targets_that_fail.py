@@ -34,11 +34,11 @@ def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True, timeout=30)
 
 
-def break_on(target: Path | str, other: Path) -> None:
+def break_on(target: Path | str, other: Path, **how: str) -> None:
     with Arena(32 * MIB) as arena, LiveDump(arena) as live:
         a = arena.array("u1", 32 * MIB, name="a")
         a[:] = 5
-        live.init(target, DumpSettings(granule=16384, pool=MIB))
+        live.init(target, DumpSettings(granule=16384, pool=MIB, **how))  # type: ignore[arg-type]
         live.start()
         a[::PAGE_SIZE] = 6  # through a small pool onto a target that is too small: must not hang
         live.sweep()
@@ -51,6 +51,7 @@ def break_on(target: Path | str, other: Path) -> None:
         with open_dump(target) as dump:
             assert dump.verdict == "incomplete" and dump.pfn_ranges(LOST)
             good = dump.entries["state"] != LOST
+            assert good.sum() > 100, "what was saved before it was full"
             for granule in good.nonzero()[0].tolist():
                 assert dump.read_arena(granule * 16384, 16384).count(5) == 16384
         assert live.save(other) == "consistent"
@@ -58,8 +59,31 @@ def break_on(target: Path | str, other: Path) -> None:
             assert (dump.array("a") == 7).all()
 
 
-def test_a_file_on_a_full_file_system(small_tmpfs: Path, tmp_path: Path) -> None:
-    break_on(small_tmpfs / "dump", tmp_path / "next")
+@pytest.mark.parametrize("format", ["elf", "kdump"])
+def test_a_file_on_a_full_file_system(small_tmpfs: Path, tmp_path: Path, format: str) -> None:
+    how = {"compression": "none"} if format == "kdump" else {}
+    break_on(small_tmpfs / "dump", tmp_path / "next", format=format, **how)
+
+
+def test_a_kdump_on_a_device_that_is_too_small(tmp_path: Path, loop_device: object) -> None:
+    """Its size is not known before."""
+    device = loop_device(12 * MIB)  # type: ignore[operator]
+    break_on(device, tmp_path / "next", format="kdump", compression="none")
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump", "raw"])
+def test_no_room_even_for_the_table_is_told_at_init(
+    small_tmpfs: Path, tmp_path: Path, format: str
+) -> None:
+    """Not when the memory is lost."""
+    (small_tmpfs / "rest").write_bytes(bytes(16 * MIB - 100_000))
+    with Arena(32 * MIB) as arena, LiveDump(arena) as live:
+        with pytest.raises(TargetError, match="No space left on device") as caught:
+            live.init(small_tmpfs / "dump", DumpSettings(format=format))
+        assert caught.value.errno == errno.ENOSPC
+        left = {p.name for p in small_tmpfs.iterdir()} - {"rest"}
+        assert left == ({"dump"} if format == "raw" else set()), "no part of a description"
+        assert live.save(tmp_path / "next") == "consistent"
 
 
 def test_a_loop_device_on_a_full_file_system(

@@ -12,13 +12,14 @@ import mmap
 import os
 import random
 import shutil
+import struct
 import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from elftools.elf.elffile import ELFFile
 from livedumpfs.abi import Format, Policy, State, Verdict
 from livedumpfs.arena import Arena
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.control.snapshot import SnapshotTree
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
@@ -42,6 +44,9 @@ DEADLINE = 60.0
 MIB = 1 << 20
 SIZE = 16 * MIB
 PAGE = 4096
+LOW = 9 * MIB + PAGE
+HIGH_START, HIGH = 4 << 30, SIZE - LOW
+"""Of a machine with a gap."""
 RATE = MIB // 2
 """Bytes a second of a sweep that takes seconds."""
 NAMES = ("info.json", "mem.lime", "mem.raw", "vmcore")
@@ -150,30 +155,39 @@ def test_mem_raw_during_the_sweep_is_what_the_target_gets(host: Host, tmp_path: 
 def test_four_readers_under_full_load_get_the_bytes_of_the_target(
     host: Host, tmp_path: Path
 ) -> None:
-    """1,000 reads before, during and after the sweep, compared with the target when it is
-    finished and proved by its checksums."""
+    """1,000 reads of each file before, during and after the sweep, compared with the target when it
+    is finished and proved by its checksums."""
     target = tmp_path / "out"
 
-    def reads(seed: int) -> list[tuple[int, int, bytes]]:
+    def reads(seed: int) -> list[tuple[str, int, int, bytes]]:
         found = []
-        with opened(host.mountpoint / "snapshot" / "mem.raw") as fd:
+        with ExitStack() as stack:
+            root = host.mountpoint / "snapshot"
+            fds = {name: stack.enter_context(opened(root / name)) for name in heads}
             for at, length in random_places(seed, 250, SIZE):
-                data = os.pread(fd, length, at)
-                found.append((at, length, hashlib.sha256(data).digest()))
+                for name, fd in fds.items():
+                    data = os.pread(fd, length, at)
+                    found.append((name, at, length, hashlib.sha256(data).digest()))
         return found
 
     with Client(host.device) as client, ThreadPoolExecutor(4) as pool:
         client.init(str(target), InitOptions(format=Format.RAW, sweep_rate=2 * RATE))
         client.start()
+        heads = {"mem.raw": b""}
+        for name in ("vmcore", "mem.lime"):
+            with opened(host.mountpoint / "snapshot" / name) as fd:
+                heads[name] = os.pread(fd, os.fstat(fd).st_size - SIZE, 0)
         jobs = [pool.submit(reads, seed) for seed in range(4)]
         client.sweep()
         assert list(client.progress())[-1].verdict is Verdict.CONSISTENT
         found = [one for job in jobs for one in job.result(DEADLINE)]
         client.release()
     memory = target.read_bytes()
-    assert len(found) == 1000
-    for at, length, digest in found:
-        assert hashlib.sha256(memory[at : at + length]).digest() == digest, (at, length)
+    assert len(found) == 3000
+    files = {name: head + memory for name, head in heads.items()}
+    for name, at, length, digest in found:
+        right = hashlib.sha256(files[name][at : at + length]).digest()
+        assert right == digest, (name, at, length)
     with open_dump(str(target)) as dump:
         assert verify_dump(dump).ok
 
@@ -285,33 +299,82 @@ def test_lost_pages_are_io_errors_and_the_others_are_not(host: Host) -> None:
 # -------------------------------------------------------------------------- from Python
 
 
+def expected_file(name: str, head: bytes, memory: mmap.mmap, at: int, length: int) -> bytes:
+    """What a file must have: made of the reference only, and of the ELF headers `head`."""
+    parts: list[tuple[int, bytes | tuple[int, int]]] = {
+        "vmcore": [(0, head), (len(head), (0, SIZE))],
+        "mem.raw": [(0, (0, LOW)), (HIGH_START, (LOW, SIZE))],
+        "mem.lime": [
+            (0, struct.pack("<IIQQ8x", 0x4C694D45, 1, 0, LOW - 1)),
+            (32, (0, LOW)),
+            (32 + LOW, struct.pack("<IIQQ8x", 0x4C694D45, 1, HIGH_START, HIGH_START + HIGH - 1)),
+            (64 + LOW, (LOW, SIZE)),
+        ],
+    }[name]  # type: ignore[assignment]
+    found = bytearray(length)
+    end = 0
+    for start, what in parts:
+        size = len(what) if isinstance(what, bytes) else what[1] - what[0]
+        end = start + size
+        low, high = max(at, start), min(at + length, end)
+        if low < high:
+            base = what if isinstance(what, bytes) else memory
+            shift = start - (0 if isinstance(what, bytes) else what[0])
+            found[low - at : high - at] = base[low - shift : high - shift]
+    return bytes(found[: max(0, end - at)])
+
+
 def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(tmp_path: Path) -> None:
+    """1,000 reads of the three files of a machine with a gap, while two vCPUs and the sweep go on.
+    The sweep is held back: it is under way still when the last read has ended."""
     reference = os.memfd_create("reference")
     os.ftruncate(reference, SIZE)
     try:
-        with UnicornMachine(SIZE, 2, dirty_share=0.5) as machine, LiveDump(machine) as live:
+        machine = UnicornMachine(SIZE, 2, dirty_share=0.5, low_ram=LOW)
+        with machine, LiveDump(machine) as live:
             machine.wait_ready()
-            live.init(tmp_path / "out", DumpSettings(sweep_rate=2 * RATE), reference=reference)
+            pages = machine.arena.live.reshape(-1, PAGE)
+            pages[~pages.any(axis=1)] = np.arange(PAGE, dtype=np.uint8)  # what the guest left out
+            settings = DumpSettings(sweep_rate=RATE // 8, granule=PAGE)
+            live.init(tmp_path / "out", settings, reference=reference)
             live.start()
             with mmap.mmap(reference, SIZE, prot=mmap.PROT_READ) as kept:
                 snapshot = live.snapshot
+                files = SnapshotTree(live).files()
+                assert files
+                head = files.pread("vmcore", 0, files.size("vmcore") - SIZE)
+                check_headers(head)
 
-                def wrong(seed: int) -> list[tuple[int, int]]:
-                    return [
-                        (at, length)
-                        for at, length in random_places(seed, 250, SIZE - (256 << 10) - PAGE)
-                        if snapshot.read(at, length) != kept[at : at + length]
-                    ]
+                def wrong(seed: int) -> list[tuple[str, int, int]]:
+                    chosen, bad = random.Random(seed), []
+                    for _ in range(250):
+                        name = chosen.choice(("vmcore", "mem.raw", "mem.lime"))
+                        base = chosen.choice((0, HIGH_START)) if name == "mem.raw" else 0
+                        at = base + max(0, chosen.randrange(-PAGE, SIZE + PAGE))
+                        length = chosen.choice((1, 100, PAGE, 70_000, 256 << 10))
+                        right = expected_file(name, head, kept, at, length)
+                        if files.pread(name, at, length) != right:
+                            bad.append((name, at, length))
+                    return bad
 
                 with ThreadPoolExecutor(4) as pool:
                     jobs = [pool.submit(wrong, seed) for seed in range(4)]
                     live.sweep()
                     assert [job.result(DEADLINE) for job in jobs] == [[]] * 4
                 assert snapshot.read(0, SIZE) == kept[:]
-                assert live.finish(DEADLINE) == "consistent"
-                assert snapshot.read(0, SIZE) == kept[:]
+                counters = live.counters()
+                assert live.state.value == "sweep" and counters.remaining > 0 < counters.by_fault
     finally:
         os.close(reference)
+
+
+def check_headers(head: bytes) -> None:
+    """Where a vmcore says that the memory lies."""
+    loads = []
+    for i in range(struct.unpack_from("<H", head, 56)[0]):
+        kind, _, offset, _, start, size, _, _ = struct.unpack_from("<IIQQQQQQ", head, 64 + 56 * i)
+        loads += [(offset - len(head), start, size)] if kind == 1 else []
+    assert loads == [(0, 0, LOW), (LOW, HIGH_START, HIGH)]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -141,6 +142,28 @@ def test_a_vmcore_is_read_back_by_its_program_headers(machine: MachineInfo) -> N
     assert loads == [
         (r.start, ARENA[r.arena_offset : r.arena_offset + r.size]) for r in machine.memory_map
     ]
+
+
+@given(machines(), st.data(), st.sampled_from([vmcore_image, raw_image, lime_image]))
+def test_any_range_of_each_file_is_that_part_of_it(
+    machine: MachineInfo, data: st.DataObject, build: Callable[[MachineInfo, int], Image]
+) -> None:
+    """Unaligned, across segments, in the gaps, at the ends and behind; whatever the buffer held."""
+    image = build(machine, arena_size(machine))
+    content = whole(image)
+    file = SnapshotFiles([image], read_into, dict).open(image.name)
+    bounds = [0, len(content)]
+    for one in image.segments:
+        bounds += [one.offset, one.offset + one.length]
+    near = st.builds(lambda a, b: max(0, a + b), st.sampled_from(bounds), st.integers(-5, 5))
+    place = near | st.integers(0, len(content) + PAGE)
+    for _ in range(5):
+        first, second = data.draw(place), data.draw(place)
+        at, length = min(first, second), abs(first - second)
+        buffer = bytearray(b"\xa5" * length)
+        count = file.read_into(at, memoryview(buffer))
+        assert buffer[:count] == content[at : at + length]
+        assert buffer[count:] == b"\xa5" * (length - count)
 
 
 @given(machines(), st.data())
