@@ -17,7 +17,8 @@ from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats import superblock, table
+from livedumpfs.formats import note, superblock, table
+from livedumpfs.formats.note import Note
 from livedumpfs.formats.plan import (
     Extent,
     MachineInfo,
@@ -34,7 +35,6 @@ from livedumpfs.formats.plan import (
 from livedumpfs.units import PAGE_SIZE
 
 MAGIC: Final = b"\x7fELF"
-NOTE_NAME: Final = b"LIVEDUMPFS\0"
 NOTE_TYPE: Final = 0x4C444653
 HEAD_SIZE: Final = 4096
 """ELF header and program headers lie within the first HEAD_SIZE bytes."""
@@ -54,7 +54,6 @@ MAX_VCPUS: Final = 4096
 
 _EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
-_NHDR = struct.Struct("<III")
 _PRSTATUS = struct.Struct("<3ih2xQQ4i8Q27Qi4x")
 
 _ET_CORE, _EV_CURRENT = 4, 1
@@ -67,20 +66,6 @@ MAX_SEGMENTS: Final = (HEAD_SIZE - _EHDR.size) // _PHDR.size - 1
 
 
 @dataclass(frozen=True)
-class Note:
-    """One ELF note; `name` ends in NUL."""
-
-    name: bytes
-    type: int
-    content: bytes
-
-    def pack(self) -> bytes:
-        """Header, name and content, both padded to 4 bytes."""
-        head = _NHDR.pack(len(self.name), len(self.content), self.type)
-        return head + _pad(self.name) + _pad(self.content)
-
-
-@dataclass(frozen=True)
 class Segment:
     """A program header that says where memory or notes lie. Bytes."""
 
@@ -88,10 +73,6 @@ class Segment:
     offset: int
     physical: int
     size: int
-
-
-def _pad(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
 
 
 def prstatus(registers: Registers, pid: int) -> bytes:
@@ -109,7 +90,7 @@ def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> byte
         return b""
     given = [*registers, *[{}] * (machine.vcpus - len(registers))]
     notes = (Note(b"CORE\0", _NT_PRSTATUS, prstatus(r, i + 1)) for i, r in enumerate(given))
-    return b"".join(note.pack() for note in notes)
+    return b"".join(one.pack() for one in notes)
 
 
 @dataclass(frozen=True)
@@ -118,7 +99,7 @@ class ElfPlan(Plan):
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
         """Everything before the superblock. UsageError: more registers than vCPUs."""
-        notes = register_notes(self.machine, registers) + own_note_head()
+        notes = all_notes(self.machine, registers)
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
         head = core_headers(self.machine, (note_offset, note_size), self.data_offset)
@@ -129,9 +110,16 @@ class ElfPlan(Plan):
         return [Zero("target", 0, HEAD_SIZE), Sync("target")]
 
 
-def own_note_head() -> bytes:
-    """What stands before the superblock in our note."""
-    return _NHDR.pack(len(NOTE_NAME), superblock.SIZE, NOTE_TYPE) + _pad(NOTE_NAME)
+def all_notes(machine: MachineInfo, registers: Sequence[Registers] = ()) -> bytes:
+    """NT_PRSTATUS of each vCPU, the machine's own notes, and of ours what stands before the
+    superblock. As long for every machine that has the same vCPUs and room."""
+    more = note.pack_notes(machine.notes, machine.note_room)
+    return register_notes(machine, registers) + more + _own_note_head()
+
+
+def _own_note_head() -> bytes:
+    head = note.HEADER.pack(len(note.OWN_NAME), superblock.SIZE, NOTE_TYPE)
+    return head + note.padded(note.OWN_NAME)
 
 
 def headers_size(machine: MachineInfo, *, noted: bool = True) -> int:
@@ -147,9 +135,10 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
     """
     programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, notes[1], 0, 4)] if notes[1] else []
     programs += [
-        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, r.start, r.start, r.size, r.size, PAGE_SIZE)
+        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, virtual, r.start, r.size, r.size, PAGE_SIZE)
         for r in machine.memory_map
         for offset in [data_offset + r.arena_offset]
+        for virtual in [r.start if machine.identity_mapped else 0]
     ]
     return _elf_header(machine.elf_machine, len(programs)) + b"".join(programs)
 
@@ -183,7 +172,7 @@ def plan_elf(
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     heads = headers_size(machine)
-    notes = len(register_notes(machine, ())) + len(own_note_head())
+    notes = len(all_notes(machine))
     block = align_up(heads + notes, PAGE_SIZE)
     slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)
     table_offset = slots[1] + meta_room
@@ -241,11 +230,11 @@ def load_segments(segments: Sequence[Segment]) -> list[Segment]:
 def own_note_position(notes: bytes) -> int:
     """Where the content of our own note starts in the bytes of PT_NOTE. InvalidDump: nowhere."""
     position = 0
-    while position + _NHDR.size <= len(notes):
-        name_size, size, kind = _NHDR.unpack_from(notes, position)
-        name = position + _NHDR.size
+    while position + note.HEADER.size <= len(notes):
+        name_size, size, kind = note.HEADER.unpack_from(notes, position)
+        name = position + note.HEADER.size
         content = name + align_up(name_size, 4)
-        if kind == NOTE_TYPE and notes[name : name + name_size] == NOTE_NAME:
+        if kind == NOTE_TYPE and notes[name : name + name_size] == note.OWN_NAME:
             if size == superblock.SIZE and content + size <= len(notes):
                 return content
             break
@@ -261,9 +250,9 @@ def parse_registers(header: bytes) -> list[dict[str, int]]:
 def parse_register_notes(notes: bytes) -> list[dict[str, int]]:
     """Registers in the NT_PRSTATUS notes that `notes` starts with."""
     position, found = 0, []
-    while position + _NHDR.size <= len(notes):
-        name_size, size, kind = _NHDR.unpack_from(notes, position)
-        content = position + _NHDR.size + align_up(name_size, 4)
+    while position + note.HEADER.size <= len(notes):
+        name_size, size, kind = note.HEADER.unpack_from(notes, position)
+        content = position + note.HEADER.size + align_up(name_size, 4)
         if kind != _NT_PRSTATUS or size != PRSTATUS_SIZE or content + size > len(notes):
             break
         values = _PRSTATUS.unpack_from(notes, content)

@@ -122,18 +122,17 @@ def vmcore_image(
     machine: MachineInfo,
     arena_size: int,
     registers: Sequence[Registers] = (),
-    notes: Sequence[elf.Note] = (),
     *,
     name: str = "vmcore",
 ) -> Image:
-    """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then `notes`.
+    """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then the machine's notes.
 
     The memory lies behind the headers in arena order, as in an `elf` dump, from a page boundary
     on. UsageError: a memory map that does not cover the arena, more ranges, vCPUs or registers
     than fit.
     """
     elf.check_machine(machine, arena_size)
-    noted = elf.register_notes(machine, registers) + b"".join(note.pack() for note in notes)
+    noted = elf.register_notes(machine, registers) + b"".join(one.pack() for one in machine.notes)
     start = elf.headers_size(machine, noted=bool(noted))
     data = align_up(start + len(noted), PAGE_SIZE)
     head = elf.core_headers(machine, (start, len(noted)), data)

@@ -197,7 +197,7 @@ class KdumpPlan(Plan):
     def _heading(
         self, registers: Sequence[Registers], meta: Mapping[str, object], *, complete: bool
     ) -> bytes:
-        notes = elf.register_notes(self.machine, registers) + elf.own_note_head()
+        notes = elf.all_notes(self.machine, registers)
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
         status = self.codec | (0 if complete else INCOMPLETE)
@@ -290,7 +290,7 @@ def plan_kdump(
             f"a kdump has no room for memory behind {MAX_PHYSICAL:#x}", hint="format elf has"
         )
     codec = check_compression(compression, level)
-    notes = len(elf.register_notes(machine, ())) + len(elf.own_note_head())
+    notes = len(elf.all_notes(machine))
     layout = Layout(align_up(HEAD_SIZE + notes, BLOCK), machine.memory_map)
     slots = (layout.end, layout.end + meta_room)
     table_offset = slots[1] + meta_room

@@ -20,6 +20,7 @@ import xxhash
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats import superblock, table
+from livedumpfs.formats.note import Note, pack_notes
 from livedumpfs.formats.superblock import Superblock, Verdict
 from livedumpfs.units import PAGE_SIZE
 
@@ -92,6 +93,12 @@ class MachineInfo:
     vcpus: int = 0
     """vCPUs whose registers the dump has room for."""
     memory_map: tuple[MemoryRange, ...] = ()
+    identity_mapped: bool = True
+    """Virtual addresses are physical ones; else nobody knows them: 0."""
+    note_room: int = 0
+    """Bytes for `notes`, a multiple of 4, and as they stand in the dump."""
+    notes: tuple[Note, ...] = ()
+    """What it says of itself besides the registers."""
 
     @classmethod
     def of(
@@ -102,10 +109,14 @@ class MachineInfo:
         architecture: str = "x86_64",
         elf_machine: int = 62,
         vcpus: int = 0,
+        identity_mapped: bool = True,
+        note_room: int = 0,
     ) -> MachineInfo:
         """Take over a machine's own ranges, in any order."""
         ranges = sorted(MemoryRange(r.start, r.size, r.arena_offset) for r in memory_map)
-        return cls(name, architecture, elf_machine, vcpus, tuple(ranges))
+        return cls(
+            name, architecture, elf_machine, vcpus, tuple(ranges), identity_mapped, note_room
+        )
 
     @classmethod
     def flat(cls, name: str, arena_size: int) -> MachineInfo:
@@ -281,6 +292,8 @@ class Plan(ABC):
             "architecture": machine.architecture,
             "elf_machine": machine.elf_machine,
             "vcpus": machine.vcpus,
+            "identity_mapped": machine.identity_mapped,
+            "notes": [one.describe() for one in machine.notes],
             "memory_map": [
                 {"start": r.start, "size": r.size, "arena_offset": r.arena_offset}
                 for r in machine.memory_map
@@ -317,6 +330,12 @@ class Plan(ABC):
             target_device=self.identity[0],
             target_inode=self.identity[1],
         )
+
+    def with_notes(self, notes: Sequence[Note]) -> Plan:
+        """The same plan with what the machine says of its instant. UsageError: there is not room
+        for all."""
+        pack_notes(notes, self.machine.note_room)
+        return replace(self, machine=replace(self.machine, notes=tuple(notes)))
 
     def with_identity(self, identity: tuple[int, int]) -> Plan:
         """The same plan for the target with that Target.identity."""

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import Image, MachineInfo, Registers, elf, table
+from livedumpfs.formats.note import parse_notes
 from livedumpfs.snapshot.describe import describe_dump
 from livedumpfs.snapshot.dumpfile import DumpFile
 from livedumpfs.snapshot.files import SnapshotFiles, standard_images
@@ -28,12 +29,16 @@ def machine_of(dump: DumpFile) -> MachineInfo:
     number = dump.meta.get("elf_machine")
     if not isinstance(number, int) or not 0 <= number <= _MAX_ELF_MACHINE:
         raise InvalidDump(f"{dump.path} is not a valid dump: its meta data has no ELF machine")
+    notes = parse_notes(dump.meta.get("notes", []))
     return MachineInfo(
         dump.machine_name,
         str(dump.meta.get("architecture", "")),
         number,
         len(dump.registers),
         dump.memory_map,
+        dump.meta.get("identity_mapped", True) is True,
+        sum(len(note.pack()) for note in notes),
+        notes,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,8 @@ def test_raw_ends_where_memory_does() -> None:
 
 
 def test_vmcore_has_registers_and_more_notes() -> None:
-    image = vmcore_image(
-        MACHINE, 2 * PAGE, [{"rip": 0x1234}, {"rsp": 2**64 - 8}], [Note(b"MORE\0", 9, b"text")]
-    )
+    machine = replace(MACHINE, notes=(Note(b"MORE\0", 9, b"text"),))
+    image = vmcore_image(machine, 2 * PAGE, [{"rip": 0x1234}, {"rsp": 2**64 - 8}])
     header = head(image)
     segments = parse_segments(header)
     assert [(s.type, s.physical, s.size) for s in segments[1:]] == [
