@@ -83,7 +83,8 @@ class Host:
             try:
                 self._until_ready(on_ready)
                 while not (self._stop.wait(_WAKE) or self._unmounted.is_set()):
-                    pass
+                    if self.machine.ended():
+                        break
             finally:
                 problems = self._end()
         if problems:

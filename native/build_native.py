@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""cffi build script: the C core as livedumpfs._native. Run it to build in place."""
+"""cffi build script: the C core as livedumpfs._native, and as the shim for other processes.
+
+Run it to build both in place."""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import os
 from pathlib import Path
 
 from cffi import FFI
+from setuptools import Distribution, Extension
 
 TOP = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native").glob("*.c"))
@@ -23,11 +26,34 @@ def interface(header: str) -> str:
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
+# The core without what runs a machine, for LD_PRELOAD; it needs neither Python nor Unicorn.
+MACHINE_SOURCES = {"native/console.c", "native/vcpu_unicorn.c"}
+SHIM = "livedumpfs._shim"
+SHIM_SOURCES = [
+    *(s for s in SOURCES if s not in MACHINE_SOURCES),
+    *sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native" / "shim").glob("*.c")),
+]
+CODECS = ["z", "zstd", "lzo2", "snappy"]
+
 # A machine whose quiesce and resume are Python: livedumpfs/_capi.py has the other side.
 CALLBACKS = """
 extern "Python" int livedumpfs_quiesce(void *, uint64_t);
 extern "Python" void livedumpfs_resume(void *);
 """
+
+COMPILE_ARGS = [
+    "-std=gnu11",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    # The code that cffi and Python's headers generate is not ours to keep warning-free.
+    "-Wno-unused-parameter",
+    "-Wno-missing-field-initializers",
+    *os.environ.get("LDFS_CFLAGS", "").split(),
+]
+LINK_ARGS = ["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()]
 
 ffibuilder = FFI()
 ffibuilder.cdef(interface("ldfs.h") + interface("shim/shim.h") + CALLBACKS)
@@ -36,22 +62,34 @@ ffibuilder.set_source(
     '#include "ldfs.h"\n#include "shim/shim.h"',
     sources=SOURCES,
     include_dirs=["native"],
-    extra_compile_args=[
-        "-std=gnu11",
-        "-O2",
-        "-g",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        # The code that cffi and Python's headers generate is not ours to keep warning-free.
-        "-Wno-unused-parameter",
-        "-Wno-missing-field-initializers",
-        *os.environ.get("LDFS_CFLAGS", "").split(),
-    ],
-    extra_link_args=["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()],
-    libraries=["dl", "z", "zstd", "lzo2", "snappy"],
+    extra_compile_args=COMPILE_ARGS,
+    extra_link_args=LINK_ARGS,
+    libraries=["dl", *CODECS],
 )
+
+
+def shim() -> Extension:
+    """The shim, as setuptools builds it: a shared object, but no Python module."""
+    return Extension(
+        SHIM,
+        SHIM_SOURCES,
+        include_dirs=["native", "native/shim"],
+        extra_compile_args=[*COMPILE_ARGS, "-fvisibility=hidden"],
+        extra_link_args=LINK_ARGS,
+        libraries=["dl", *CODECS],
+    )
+
+
+def build_shim() -> None:
+    """In place."""
+    distribution = Distribution({"ext_modules": [shim()]})
+    command = distribution.get_command_obj("build_ext")
+    command.inplace = True
+    command.ensure_finalized()
+    command.run()
+
 
 if __name__ == "__main__":
     os.chdir(TOP)
     ffibuilder.compile(verbose=False)
+    build_shim()

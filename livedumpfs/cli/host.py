@@ -7,8 +7,9 @@ import argparse
 import contextlib
 import grp
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from livedumpfs import registry
 from livedumpfs.cli.options import Commands, add_command, share, size
@@ -16,6 +17,9 @@ from livedumpfs.cli.outcome import Exit, complain, sentence
 from livedumpfs.cli.text import count
 from livedumpfs.errors import HostError
 from livedumpfs.units import format_size
+
+if TYPE_CHECKING:
+    from livedumpfs.machines import Machine
 
 DEFAULT_RAM = 256 << 20
 DEFAULT_DIRTY = 0.25
@@ -58,6 +62,11 @@ def add_commands(commands: Commands) -> None:
         "--idle", action="store_true", help="the built-in guest writes only now and then"
     )
     parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
+    add_mount_options(parser)
+
+
+def add_mount_options(parser: argparse.ArgumentParser) -> None:
+    """Where the mount is, and who may use it."""
     parser.add_argument(
         "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
     )
@@ -82,7 +91,6 @@ def group_id(text: str) -> int:
 
 def run_host(args: argparse.Namespace) -> int:
     """Build the machine, serve it, take both down again."""
-    from livedumpfs.host import Host
     from livedumpfs.machines import UnicornMachine
 
     machine = UnicornMachine(
@@ -93,21 +101,30 @@ def run_host(args: argparse.Namespace) -> int:
         rate=IDLE_RATE if args.idle else 0,
     )
     with mount_directory(args.mount) as directory:
-        host = Host(machine, directory, allow_other=args.allow_other, group=args.group)
 
-        def announce() -> None:
+        def announce(device: str) -> None:
             machine.wait_ready()
             what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
-            print(f"{what}: running\ndevice {host.device}", flush=True)
+            print(f"{what}: running\ndevice {device}", flush=True)
 
-        try:
-            host.run(announce)
-        except HostError as error:
-            # Something may hang in a thread that an orderly exit would wait for.
-            complain(sentence(error))
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
-            os._exit(Exit.FAILED)
+        return serve(machine, directory, args, announce)
+
+
+def serve(
+    machine: Machine, directory: str, args: argparse.Namespace, announce: Callable[[str], None]
+) -> int:
+    """Run a host of that machine; `announce` gets the device file once it runs."""
+    from livedumpfs.host import Host
+
+    host = Host(machine, directory, allow_other=args.allow_other, group=args.group)
+    try:
+        host.run(lambda: announce(host.device))
+    except HostError as error:
+        # Something may hang in a thread that an orderly exit would wait for.
+        complain(sentence(error))
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+        os._exit(Exit.FAILED)
     return Exit.DONE
 
 

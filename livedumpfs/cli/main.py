@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from livedumpfs import __version__
-from livedumpfs.cli import compare, convert, dump, host, mount, status, steps, target
+from livedumpfs.cli import compare, convert, dump, host, mount, qemu, status, steps, target
 from livedumpfs.cli.outcome import Exit, complain, exit_code, sentence
 from livedumpfs.errors import LivedumpError
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"livedump {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (host, dump, steps, status, target, mount, convert, compare):
+    for group in (host, qemu, dump, steps, status, target, mount, convert, compare):
         group.add_commands(commands)
     return parser
 

@@ -12,6 +12,7 @@ from livedumpfs.dump.core import CoreFiles
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
+from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
     Kind,
@@ -98,8 +99,11 @@ class DumpFiles:
         if self.target.capacity is not None:
             retire_sidecar(sidecar_path(self.path, os.fstat(self.target.fd)))
 
-    def started(self, registers: Sequence[Registers], meta: Mapping[str, object]) -> None:
+    def started(
+        self, registers: Sequence[Registers], notes: Sequence[Note], meta: Mapping[str, object]
+    ) -> None:
         """After START: what a broken-off dump can say of its instant."""
+        self.plan = self.plan.with_notes(notes)
         apply(self.plan.started(registers, meta), self.target, self.sidecar)
 
     def seal(

@@ -8,7 +8,7 @@ import errno
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
@@ -24,6 +24,7 @@ from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Registers, Verdict
+from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine, ThreadMachine
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
@@ -63,6 +64,7 @@ class _Run:
         self.files = files
         self.core: Core | None = None
         self.registers: list[Registers] = []
+        self.notes: Sequence[Note] = ()
         self.snapshot: Snapshot | None = None
         """From START on."""
         self.verdict: Verdict | None = None
@@ -73,6 +75,13 @@ class _Run:
         self.ended: str | None = None
         """Why the host itself released it."""
         self.keeper: threading.Thread | None = None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the snapshot. OSError."""
+        assert self.core is not None
+        found = bytearray(length)
+        self.core.read_into(offset, memoryview(found))
+        return bytes(found)
 
     def describe(self) -> dict[str, object]:
         """The meta data of now; JSON types."""
@@ -123,7 +132,7 @@ class _Run:
 
     def _write_started(self) -> None:
         if self.files:
-            self.files.started(self.registers, self.describe())
+            self.files.started(self.registers, self.notes, self.describe())
 
     def _wait_for(self, event: threading.Event) -> bool:
         """False: released."""
@@ -282,7 +291,7 @@ class LiveDump(Closing):
             return {**run.describe(), "verdict": verdict, "state": self._state.value}
 
         self._generation += 1
-        return Snapshot(self.machine, core, run.registers, self._generation, describe)
+        return Snapshot(self.machine, core, run.registers, self._generation, describe, run.notes)
 
     # --------------------------------------------------------------------- steps
 
@@ -375,6 +384,7 @@ class LiveDump(Closing):
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
             run.registers = self.machine.snapshot_registers()
+            run.notes = self.machine.snapshot_notes(run.read)
             run.snapshot = self._make_snapshot(run, run.core)
             run.started.set()
             self._set(State.START)

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from livedumpfs._capi import ffi, lib
+from livedumpfs.arena import Arena
 from livedumpfs.dump.core import (
     Core,
     CoreDump,
@@ -59,7 +60,7 @@ class RemoteCore:
         self._lock = threading.Lock()
         self._freed = False
         config, extents = core_config(settings, plan, files, reference)
-        payload = pack(config[0]) + bytes(ffi.buffer(extents))
+        payload = pack(config) + bytes(ffi.buffer(extents))
         given = [files.target_fd, files.table_fd, -1, reference]
         flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
         fds = [fd for fd in given if fd >= 0]
@@ -180,4 +181,5 @@ def make_core(
     """INIT, where the machine's memory is: in this process, or in that of its shim."""
     if machine.shim is not None:
         return RemoteCore(machine.shim, settings, plan, files, reference=reference)
+    assert isinstance(machine.arena, Arena)
     return CoreDump(machine.arena, settings, plan, files, reference=reference)

@@ -8,6 +8,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from livedumpfs.dump.core import Core
 from livedumpfs.errors import LivedumpError, UsageError
 from livedumpfs.formats import MachineInfo, Registers
+from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 
 READ_PIECE: Final = 128 << 10
@@ -30,6 +32,8 @@ def machine_info(machine: Machine, vcpus: int) -> MachineInfo:
         architecture=machine.architecture,
         elf_machine=machine.elf_machine,
         vcpus=vcpus,
+        identity_mapped=machine.identity_mapped,
+        note_room=machine.note_room,
     )
 
 
@@ -44,6 +48,7 @@ class Snapshot:
         registers: Sequence[Registers],
         generation: int,
         describe: Callable[[], dict[str, object]],
+        notes: Sequence[Note] = (),
     ) -> None:
         self.generation = generation
         """Number of the dump, from 1 on, among those of its LiveDump."""
@@ -51,7 +56,7 @@ class Snapshot:
         """Bytes."""
         self.registers = tuple(registers)
         """Of the instant, one for each vCPU."""
-        self.machine = machine_info(machine, len(self.registers))
+        self.machine = replace(machine_info(machine, len(self.registers)), notes=tuple(notes))
         self._named = {one.name: one for one in machine.arena.named}
         self._core = core
         self._describe = describe

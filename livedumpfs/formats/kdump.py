@@ -16,6 +16,7 @@ Names and sizes of the fields are those of crash (diskdump.h) and makedumpfile (
 from __future__ import annotations
 
 import bisect
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,9 @@ DESCRIPTOR: Final = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")]
 )
 """page_desc_t, 24 bytes."""
+
+VMCOREINFO: Final = b"VMCOREINFO\0"
+"""Name of the note in which a Linux kernel describes itself."""
 
 MAX_PHYSICAL: Final = 1 << 44
 """First physical address that no page can have: the header counts pages in 32 bits."""
@@ -232,6 +236,24 @@ def _utsname(machine: MachineInfo) -> bytes:
     )
 
 
+def _vmcoreinfo(machine: MachineInfo, note_offset: int) -> tuple[int, int]:
+    """Where the text of the VMCOREINFO note is; (0, 0): there is none."""
+    at = note_offset + len(elf.register_notes(machine, ()))
+    for one in machine.notes:
+        packed = one.pack()
+        if one.name == VMCOREINFO:
+            return at + packed.index(one.content, len(one.name)), len(one.content)
+        at += len(packed)
+    return 0, 0
+
+
+def _phys_base(machine: MachineInfo) -> int:
+    """What the kernel's own VMCOREINFO says of where it was loaded; 0: nothing."""
+    texts = [one.content for one in machine.notes if one.name == VMCOREINFO]
+    match = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", texts[0], re.MULTILINE) if texts else None
+    return int(match[1]) % (1 << 64) if match else 0
+
+
 def _wall_ns(meta: Mapping[str, object]) -> int:
     instant = meta.get("instant")
     wall = instant.get("wall_ns") if isinstance(instant, Mapping) else None
@@ -254,7 +276,10 @@ def build_head(
         layout.superblock_offset // BLOCK, 2 * layout.bitmap_size // BLOCK,
         min(layout.max_mapnr, _UINT_MAX), pages, 0, pages, 0, max(1, machine.vcpus),
     )  # fmt: skip
-    sub_header = _SUB_HEADER.pack(0, 0, 0, 0, 0, 0, 0, *notes, 0, 0, 0, 0, layout.max_mapnr)
+    information = _vmcoreinfo(machine, notes[0])
+    sub_header = _SUB_HEADER.pack(
+        _phys_base(machine), 0, 0, 0, 0, *information, *notes, 0, 0, 0, 0, layout.max_mapnr
+    )
     return header.ljust(BLOCK, b"\0") + sub_header
 
 

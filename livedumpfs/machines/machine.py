@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from livedumpfs._capi import CData
-from livedumpfs.arena import Arena
+from livedumpfs.arena import ArrayInfo
+from livedumpfs.formats.note import Note
 from livedumpfs.machines.shim import Shim
 
-IN_PROCESS: Final = ("sigsegv", "uffd")
-"""Machine.backends of memory in this process."""
+ReadSnapshot = Callable[[int, int], bytes]
+"""Bytes [offset, offset+length) of the arena at the snapshot instant."""
 
 Registers = Mapping[str, int]
 """Registers of one vCPU by the names of Linux's user_regs_struct for the machine's architecture."""
@@ -32,6 +33,39 @@ class PhysicalRange:
         return self.start + self.size
 
 
+class Memory(Protocol):
+    """What is wanted of a machine's memory, wherever it is."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, whole pages."""
+
+    @property
+    def named(self) -> Sequence[ArrayInfo]:
+        """Its named arrays."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Live bytes [offset, offset+length)."""
+
+
+class InProcess:
+    """What machines have in common whose memory is in this process, and whose programs are flat."""
+
+    backends: Sequence[str] = ("sigsegv", "uffd")
+    shim: Shim | None = None
+    identity_mapped = True
+    note_room = 0
+
+    def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
+        """None."""
+        del read
+        return ()
+
+    def ended(self) -> bool:
+        """Never by itself."""
+        return False
+
+
 class Machine(Protocol):
     """An arena whose writers can be held."""
 
@@ -40,8 +74,8 @@ class Machine(Protocol):
         """Kind of machine, e.g. "ledger"."""
 
     @property
-    def arena(self) -> Arena:
-        """The machine's memory."""
+    def arena(self) -> Memory:
+        """The machine's memory; an Arena where it is in this process."""
 
     @property
     def architecture(self) -> str:
@@ -67,6 +101,14 @@ class Machine(Protocol):
     def shim(self) -> Shim | None:
         """The core in the machine's own process; None: its memory is in this one."""
 
+    @property
+    def identity_mapped(self) -> bool:
+        """Virtual addresses are physical ones."""
+
+    @property
+    def note_room(self) -> int:
+        """Bytes that a dump keeps for snapshot_notes, a multiple of 4."""
+
     def quiesce_ops(self) -> CData | None:
         """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""
 
@@ -82,6 +124,9 @@ class Machine(Protocol):
     def snapshot_registers(self) -> list[Registers]:
         """Registers of the last START. MachineError: there was none."""
 
+    def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
+        """What a dump of the last START says of the machine besides its registers."""
+
     def console(self) -> bytes:
         """All console output that is still kept."""
 
@@ -90,6 +135,9 @@ class Machine(Protocol):
 
     def start(self) -> None:
         """Let it run."""
+
+    def ended(self) -> bool:
+        """It has gone by itself, and will not come back."""
 
     def close(self) -> None:
         """End the machine and free its memory; may be called twice."""

@@ -89,6 +89,14 @@ class Shim(Closing):
         if code:
             raise MachineError(f"QEMU's memory at {address:#x} cannot be watched", errno=-code)
 
+    def last_words(self, text: bytes, fd: int) -> None:
+        """What the shim is to write to `fd` should we die without another word; b"": nothing.
+        MachineError."""
+        fds = (fd,) if text else ()
+        code, _ = self.call(lib.LDFS_SHIM_LAST_WORDS, payload=text, fds=fds)
+        if code:
+            raise MachineError("the shim in QEMU does not answer", errno=-code)
+
     def close(self) -> None:
         """Hang up: QEMU's memory is free after that, whatever was under way."""
         if not self._closed:
@@ -97,9 +105,9 @@ class Shim(Closing):
                 sock.close()
 
 
-def pack(struct: CData) -> bytes:
-    """The bytes of a cffi struct."""
-    return bytes(ffi.buffer(struct))
+def pack(pointer: CData) -> bytes:
+    """The bytes of the struct that a cffi pointer points to."""
+    return bytes(ffi.buffer(pointer))
 
 
 def _exchange(
@@ -113,7 +121,7 @@ def _exchange(
     request.op, request.size = operation, len(payload)
     request.arg = arguments
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    sock.sendmsg([pack(request[0]), payload], [rights] if fds else [])
+    sock.sendmsg([pack(request), payload], [rights] if fds else [])
     data = sock.recv(_MESSAGE_MOST)
     if len(data) < _REPLY_SIZE:
         raise MachineError("QEMU has gone", errno=errno.ECONNRESET)

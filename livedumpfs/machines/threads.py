@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from livedumpfs._capi import CData
 from livedumpfs.arena import Arena
-from livedumpfs.machines.machine import IN_PROCESS, PhysicalRange, Registers
-from livedumpfs.machines.shim import Shim
+from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 
 # e_machine of the host: what an ELF dump of its memory says. 0 (EM_NONE) for any other.
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "ppc64le": 21, "s390x": 22}
@@ -19,7 +18,7 @@ def _nothing() -> None:
     pass
 
 
-class ThreadMachine:
+class ThreadMachine(InProcess):
     """The threads of this program.
 
     `quiesce` must return only when nothing writes the arena any more: no thread of the program, no
@@ -40,8 +39,6 @@ class ThreadMachine:
     ) -> None:
         self.arena = arena
         self.vcpus = 0
-        self.backends = IN_PROCESS
-        self.shim: Shim | None = None
         self.architecture = platform.machine()
         self.elf_machine = _ELF_MACHINES.get(self.architecture, 0)
         self.memory_map: Sequence[PhysicalRange] = (PhysicalRange(0, arena.size, 0),)

@@ -25,8 +25,7 @@ from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import boot
 from livedumpfs.machines.image import EM_X86_64, GuestImage
 from livedumpfs.machines.ledger import ledger_phases
-from livedumpfs.machines.machine import IN_PROCESS, PhysicalRange, Registers
-from livedumpfs.machines.shim import Shim
+from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
 BUILT_IN_GUEST = Path(__file__).resolve().parent.parent / "guest" / "ledger.elf"
@@ -105,7 +104,7 @@ def memory_map_of(ram_size: int, low_ram: int = LOW_RAM) -> tuple[PhysicalRange,
     )
 
 
-class UnicornMachine(Closing):
+class UnicornMachine(InProcess, Closing):
     """x86-64 vCPUs on an arena of their own. A context manager that starts it and closes it.
 
     ram_size: bytes or "512MiB", at least 4 MiB. vcpus: 1 to 4. guest: an ELF64 program
@@ -137,8 +136,6 @@ class UnicornMachine(Closing):
         self.name = "guest" if guest else "ledger"
         self.guest_path = Path(guest) if guest else BUILT_IN_GUEST
         self.vcpus = vcpus
-        self.backends = IN_PROCESS
-        self.shim: Shim | None = None
         self.memory_map: Sequence[PhysicalRange] = memory_map_of(size, low_ram)
         self.dirty_share, self.rate, self.seed = dirty_share, rate, seed
         params = self._boot_params(size)

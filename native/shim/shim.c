@@ -209,6 +209,39 @@ static int with_dump(const ldfs_shim_request *r, struct answer *out)
 	return rc;
 }
 
+/* What the host would have said: a guest that it holds must go on without it. */
+static struct {
+	uint8_t text[LDFS_SHIM_WORDS];
+	size_t length;
+	int fd;
+} last_words = { .fd = -1 };
+
+/* Takes the fd over. */
+static int keep_last_words(struct message *m)
+{
+	if (m->head.size > sizeof(last_words.text) || (m->head.size && m->fds[0] < 0))
+		return -EINVAL;
+	if (last_words.fd >= 0)
+		close(last_words.fd);
+	memcpy(last_words.text, m->payload, m->head.size);
+	last_words.length = m->head.size;
+	last_words.fd = m->head.size ? m->fds[0] : -1;
+	if (m->head.size)
+		m->fds[0] = -1;
+	return 0;
+}
+
+static void say_last_words(void)
+{
+	pthread_rwlock_wrlock(&lock);
+	if (last_words.fd >= 0) {
+		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL);
+		close(last_words.fd);
+		last_words.fd = -1;
+	}
+	pthread_rwlock_unlock(&lock);
+}
+
 static int alone(struct message *m)
 {
 	int rc;
@@ -216,6 +249,8 @@ static int alone(struct message *m)
 	pthread_rwlock_wrlock(&lock);
 	if (m->head.op == LDFS_SHIM_ADOPT)
 		rc = do_adopt(m);
+	else if (m->head.op == LDFS_SHIM_LAST_WORDS)
+		rc = keep_last_words(m);
 	else
 		rc = m->head.op == LDFS_SHIM_INIT ? do_init(m) : do_free();
 	pthread_rwlock_unlock(&lock);
@@ -239,6 +274,7 @@ static int serve(struct message *m, struct answer *out)
 	case LDFS_SHIM_ADOPT:
 	case LDFS_SHIM_INIT:
 	case LDFS_SHIM_FREE:
+	case LDFS_SHIM_LAST_WORDS:
 		return alone(m);
 	}
 	return with_dump(&m->head, out);
@@ -251,6 +287,7 @@ static void give_up(void)
 {
 	int rc = -EBUSY;
 
+	say_last_words();
 	while (rc) {
 		pthread_rwlock_rdlock(&lock);
 		rc = dump ? ldfs_dump_release(dump) : 0;

@@ -16,6 +16,7 @@
 #define LDFS_SHIM_VERSION 1
 #define LDFS_SHIM_PAYLOAD 135168 /* bytes behind a header at the most: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
+#define LDFS_SHIM_WORDS 256 /* bytes of last words at the most */
 
 enum ldfs_shim_op {
 	LDFS_SHIM_HELLO = 1,    /* arg: version. Answers -EPROTO when it is another. */
@@ -30,7 +31,8 @@ enum ldfs_shim_op {
 	LDFS_SHIM_FREE = 9,
 	LDFS_SHIM_COUNTERS = 10, /* answers ldfs_counters */
 	LDFS_SHIM_STATES = 11,  /* arg: first, count. Answers a byte each. */
-	LDFS_SHIM_READ = 12     /* arg: offset, length. Answers bytes of the snapshot. */
+	LDFS_SHIM_READ = 12,    /* arg: offset, length. Answers bytes of the snapshot. */
+	LDFS_SHIM_LAST_WORDS = 13 /* payload: what to write to fds [fd] when the host has gone; empty: nothing */
 };
 
 typedef struct ldfs_shim_request {

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "_native": set(),
     "_capi": LEAVES | {"_native"},
     "arena": LEAVES | CORE,
-    "machines": LEAVES | CORE | {"arena"},
+    "machines": LEAVES | CORE | {"arena", "formats"},
     "targets": LEAVES | CORE | {"formats"},
     "formats": LEAVES | CORE,
     "snapshot": LEAVES | CORE | PARTS,

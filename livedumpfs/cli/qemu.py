@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`qemu`: run the user's own QEMU, and serve the mount of its machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from livedumpfs.cli.host import add_mount_options, mount_directory, serve
+from livedumpfs.cli.options import Commands, add_command
+from livedumpfs.errors import UsageError
+from livedumpfs.units import format_size
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands,
+        "qemu",
+        "Run a QEMU command line, and serve the mount of its machine until QEMU ends.",
+        run_qemu,
+    )
+    add_mount_options(parser)
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="-- QEMU [OPTION ...]",
+        help="qemu-system-x86_64 and its options",
+    )
+
+
+def run_qemu(args: argparse.Namespace) -> int:
+    """Start QEMU with the shim, serve it, and end it with the host."""
+    from livedumpfs.machines.qemu import QemuMachine
+
+    argv = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not argv:
+        raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
+    with mount_directory(args.mount) as directory, QemuMachine(argv) as machine:
+
+        def announce(device: str) -> None:
+            # Standard output may be the guest's console.
+            what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
+            print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
+
+        return serve(machine, directory, args, announce)

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU of the user's own as a machine."""
+
+from __future__ import annotations
+
+from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.machine import QemuMachine
+
+__all__ = ["QemuCommand", "QemuMachine"]

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QemuMachine: the user's own QEMU, with the C core in its process (native/shim/)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from livedumpfs._capi import CData
+from livedumpfs.closing import Closing
+from livedumpfs.errors import MachineError
+from livedumpfs.formats.note import Note
+from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
+from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapped
+from livedumpfs.machines.qemu.memory_map import read_memory_map
+from livedumpfs.machines.qemu.monitor import Monitor
+from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
+from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
+from livedumpfs.machines.qemu.vmcoreinfo import find_vmcoreinfo, is_current, locate_vmcoreinfo
+from livedumpfs.machines.shim import Shim
+
+_START_S: Final = 30.0
+_END_S: Final = 10.0
+_CONTINUE: Final = b'{"execute": "cont"}\n'
+
+
+def shim_path() -> Path:
+    """The shared object that is injected. MachineError: it was not built."""
+    folder = Path(__file__).resolve().parents[2]
+    found = sorted(folder.glob("_shim*.so"))
+    if not found:
+        raise MachineError(
+            f"there is no shim in {folder}", errno=errno.ENOENT, hint="build it with `make`"
+        )
+    return found[0]
+
+
+class QemuMachine(Closing):
+    """A QEMU process of the user's own command line. It is our child, and no worse off for it: when
+    this process goes, its memory is free, and it runs on."""
+
+    name = "qemu"
+    architecture = "x86_64"
+    elf_machine = 62
+    identity_mapped = False
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Start `argv`, QEMU's own program first, stopped before its first instruction.
+        UsageError: a command line that cannot be dumped; MachineError: QEMU does not start."""
+        self.command = QemuCommand.parse(list(argv))
+        self.backends: Sequence[str] = ("uffd",) if self.command.kvm else ("uffd", "sigsegv")
+        self._closed = False
+        self._captured: list[VcpuState] = []
+        self._information: tuple[int, int] | None = None
+        with contextlib.ExitStack() as undo:
+            self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
+            self._process, ours = self._spawn()
+            undo.callback(self._end_process)
+            undo.callback(ours.close)
+            alive = self._process.poll
+            self.monitor = undo.enter_context(
+                Monitor(self._socket, _START_S, alive=lambda: alive() is None)
+            )
+            self.shim: Shim | None = undo.enter_context(Shim(ours))
+            self.arena = undo.enter_context(self._adopt())
+            self.memory_map: Sequence[PhysicalRange] = read_memory_map(
+                self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
+            )
+            self.vcpus = len(self._look())
+            self._undo = undo.pop_all()
+
+    @property
+    def _socket(self) -> str:
+        return os.path.join(self._folder, "qmp")
+
+    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        preload = [str(shim_path()), os.environ.get("LD_PRELOAD", "")]
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": ":".join(filter(None, preload)),
+            "LIVEDUMP_SHIM_FD": str(theirs.fileno()),
+        }
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    self.command.prepared(self._socket),
+                    env=environment,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # Ctrl-C is for us
+                )
+            except OSError as error:
+                ours.close()
+                raise MachineError(
+                    f"cannot start {self.command.program}: {error.strerror}", errno=error.errno or 0
+                ) from error
+        return process, ours
+
+    def _adopt(self) -> GuestMemory:
+        size = self.command.ram_size
+        mapping = find_mapping(Path(f"/proc/{self._process.pid}/maps").read_text(), size)
+        memory = GuestMemory(open_mapped(self._process.pid, mapping), size)
+        try:
+            assert self.shim is not None
+            self.shim.adopt(mapping.address, size, memory.fd)
+        except BaseException:
+            memory.close()
+            raise
+        return memory
+
+    def _end_process(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    # ------------------------------------------------------------------- running
+
+    def start(self) -> None:
+        """The first instruction, unless the command line had -S."""
+        if not self.command.stopped:
+            self.monitor.execute("cont")
+
+    def quiesce_ops(self) -> CData | None:
+        """None: QEMU is stopped over its monitor."""
+        return None
+
+    def quiesce(self) -> None:
+        """Stop all vCPUs, with their registers. MachineError: it runs on."""
+        assert self.shim is not None
+        self.shim.last_words(_CONTINUE, self.monitor.fileno())
+        try:
+            self.monitor.stop()
+            self._captured = self._look()
+        except BaseException:
+            self.resume()
+            raise
+
+    def resume(self) -> None:
+        """Undo one quiesce: a machine that was stopped before stays so."""
+        assert self.shim is not None
+        self.monitor.cont()
+        self.shim.last_words(b"", -1)
+
+    def ended(self) -> bool:
+        """QEMU has ended by itself."""
+        return self._process.poll() is not None
+
+    # ------------------------------------------------------------------- looking
+
+    def _look(self) -> list[VcpuState]:
+        return parse_registers(self.monitor.hmp("info registers -a"))
+
+    def registers(self) -> list[Registers]:
+        """Live, of vCPUs that run meanwhile. MachineError."""
+        return [one.registers for one in self._look()]
+
+    def snapshot_registers(self) -> list[Registers]:
+        """Registers of the last START. MachineError: there was none."""
+        if not self._captured:
+            raise MachineError("there was no START", errno=errno.ENODATA)
+        return [one.registers for one in self._captured]
+
+    @property
+    def note_room(self) -> int:
+        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO."""
+        return NOTE_OF_VCPU * self.vcpus + INFORMATION_ROOM
+
+    def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
+        """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
+        return vcpu_notes(self._captured, self._find_information(read))
+
+    def _find_information(self, read: ReadSnapshot) -> bytes | None:
+        """From the snapshot, at the place where it was the last time, or where the live memory
+        has it: it stays where the kernel put it when it started."""
+        controls = [one.controls[3] for one in self._captured]
+
+        def proof(text: bytes) -> bool:
+            return is_current(text, read, self.memory_map, controls)
+
+        for known in (self._information, None):
+            place = known or locate_vmcoreinfo(self.arena.read, self.arena.size, proof)
+            if place is None:
+                return None
+            start, length = place
+
+            def there(offset: int, size: int, start: int = start) -> bytes:
+                return read(start + offset, size)
+
+            text = find_vmcoreinfo(there, length, proof)
+            if text is not None and (known is None or proof(text)):
+                self._information = place
+                return text
+        return None
+
+    def console(self) -> bytes:
+        """Empty: the console is where the command line put it."""
+        return b""
+
+    def metadata(self) -> dict[str, object]:
+        """Kind, QEMU's version, and how it was started."""
+        return {
+            "name": self.name,
+            "vcpus": self.vcpus,
+            "accelerator": "kvm" if self.command.kvm else "tcg",
+            "command": list(self.command.argv),
+        }
+
+    def close(self) -> None:
+        """Hang up, and end QEMU; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._undo.close()

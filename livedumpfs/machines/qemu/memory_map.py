@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory map: where a guest sees its RAM, as QEMU itself shows it (`info mtree -f`)."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.machine import PhysicalRange
+
+_VIEW: Final = re.compile(r"^FlatView #\d+\s*$", re.MULTILINE)
+# The memory of the machine as its CPUs see it; devices may see it elsewhere.
+_SPACE: Final = re.compile(r'^ AS "(?:memory|cpu-[^"]*)", root: ', re.MULTILINE)
+_MOST_GUESSED: Final = 16 << 20
+"""Bytes of a hole with RAM on one side only: as much as the largest window of system management
+memory (TSEG)."""
+
+
+def read_memory_map(text: str, backend: str, size: int) -> list[PhysicalRange]:
+    """Physical ranges of the memory backend with id `backend`, sorted; they cover its `size` bytes
+    exactly.
+
+    What ROM, VGA or system management memory hides of the RAM lies where its neighbours say.
+    MachineError: the text does not show the backend, or not in a way that can be understood.
+    """
+    views = (_pieces(view, backend) for view in _VIEW.split(text)[1:] if _SPACE.search(view))
+    shown = max(views, key=_shown, default=[])
+    if not shown:
+        raise MachineError(
+            f"QEMU shows no memory of the backend {backend!r}",
+            errno=errno.ENODATA,
+            hint="see `info mtree -f` in its monitor",
+        )
+    _check(shown, backend, size)
+    return sorted(_merge(_filled(shown, backend, size)), key=lambda one: one.start)
+
+
+def _pieces(view: str, backend: str) -> list[PhysicalRange]:
+    """What a view shows of the backend, in the order of the arena."""
+    # A region that is write-protected by the chipset is shown as rom.
+    line = re.compile(
+        r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(?:ram|rom|romd)\): "
+        rf"(?:/objects/)?{re.escape(backend)}(?: @([0-9a-f]+))?(?: .*)?$",
+        re.MULTILINE,
+    )
+    found = (
+        PhysicalRange(start, int(match[2], 16) + 1 - start, int(match[3] or "0", 16))
+        for match in line.finditer(view)
+        for start in [int(match[1], 16)]
+    )
+    return sorted(found, key=lambda one: one.arena_offset)
+
+
+def _shown(pieces: Sequence[PhysicalRange]) -> int:
+    return sum(one.size for one in pieces)
+
+
+def _check(pieces: Sequence[PhysicalRange], backend: str, size: int) -> None:
+    end = 0
+    for one in pieces:
+        if one.size <= 0 or one.arena_offset < end:
+            raise _strange(backend, one, "is shown twice")
+        end = one.arena_offset + one.size
+        if end > size:
+            raise _strange(backend, one, f"is behind its end, {size:#x}")
+
+
+def _strange(backend: str, one: PhysicalRange, how: str) -> MachineError:
+    return MachineError(
+        f"QEMU's memory map: [{one.arena_offset:#x}, +{one.size:#x}) of {backend} {how}",
+        errno=errno.EINVAL,
+    )
+
+
+def _filled(pieces: Sequence[PhysicalRange], backend: str, size: int) -> Iterator[PhysicalRange]:
+    """The pieces and what is between them."""
+    at, before = 0, None
+    for after in (*pieces, None):
+        until = after.arena_offset if after else size
+        if at < until:
+            yield _hidden(pieces, before, after, (at, until), backend)
+        if after:
+            yield after
+            at, before = after.arena_offset + after.size, after
+
+
+def _hidden(
+    pieces: Sequence[PhysicalRange],
+    before: PhysicalRange | None,
+    after: PhysicalRange | None,
+    hole: tuple[int, int],
+    backend: str,
+) -> PhysicalRange:
+    """Where arena [hole) is, though something else is seen there."""
+    shifts = [one.start - one.arena_offset for one in (before, after) if one]
+    size = hole[1] - hole[0]
+    agreed = before and after and shifts[0] == shifts[1]
+    if agreed or size <= _MOST_GUESSED:
+        for shift in shifts:
+            guess = PhysicalRange(hole[0] + shift, size, hole[0])
+            if guess.start >= 0 and not any(_overlap(guess, one) for one in pieces):
+                return guess
+    raise _strange(backend, PhysicalRange(0, size, hole[0]), "is nowhere in the guest")
+
+
+def _overlap(one: PhysicalRange, other: PhysicalRange) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _merge(pieces: Iterator[PhysicalRange]) -> list[PhysicalRange]:
+    """Neighbours in both the arena and the guest become one."""
+    merged: list[PhysicalRange] = []
+    for one in pieces:
+        last = merged[-1] if merged else None
+        if last and last.end == one.start and last.arena_offset + last.size == one.arena_offset:
+            merged[-1] = PhysicalRange(last.start, last.size + one.size, last.arena_offset)
+        else:
+            merged.append(one)
+    return merged

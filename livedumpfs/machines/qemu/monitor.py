@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Monitor: QEMU's machine protocol (QMP), for threads that cannot wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
+
+from livedumpfs.closing import Closing
+from livedumpfs.errors import MachineError
+
+ANSWER_S: Final = 10.0
+"""Longest wait for an answer when the caller gives no other."""
+STOP_S: Final = 1.0
+_CONNECT_S: Final = 10.0
+_POLL_S: Final = 0.02
+_MARGIN_S: Final = 1.0
+_LIVE: Final = frozenset({"running", "suspended"})
+"""Run states in which something may write the guest's memory; `cont` brings each back."""
+
+# What fails is told by exceptions; without a handler the library's own words go to stderr.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+
+_T = TypeVar("_T")
+
+
+class Monitor(Closing):
+    """One connection. Any thread may call; QEMU answers in the order of the calls. Each call ends
+    within its timeout, in seconds, with a MachineError that names the command."""
+
+    def __init__(
+        self,
+        path: str,
+        timeout: float = _CONNECT_S,
+        *,
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Connect to the server at `path`, which may have to start first; `alive`: it still may.
+        MachineError: it does not listen in time, or does not greet."""
+        until = time.monotonic() + timeout
+        self._sock = _dial(path, until, alive)
+        self._holding = threading.Lock()
+        self._held = False
+        self._late: set[asyncio.Task[object]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="livedump-qmp", daemon=True)
+        self._thread.start()
+        try:
+            left = max(until - time.monotonic(), _POLL_S)
+            self._client = self._submit(_greet(self._sock, left), left)
+        except BaseException:
+            self._end_thread()
+            self._sock.close()
+            raise
+
+    def fileno(self) -> int:
+        """Of the connection: who holds a copy of it can still let the guest go after our end."""
+        return self._sock.fileno()
+
+    def execute(
+        self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ANSWER_S
+    ) -> object:
+        """What QEMU returns. MachineError: ETIMEDOUT, ECONNRESET, or EINVAL with QEMU's own
+        words. After ETIMEDOUT the command may still be carried out."""
+        return self._submit(self._ask(command, arguments, timeout), timeout)
+
+    def hmp(self, line: str, *, timeout: float = ANSWER_S) -> str:
+        """What the human monitor prints for a line. MachineError as of `execute`; what the human
+        monitor itself refuses is in the text."""
+        arguments: dict[str, object] = {"command-line": line}
+        text = self.execute("human-monitor-command", arguments, timeout=timeout)
+        return str(text).replace("\r\n", "\n")
+
+    def status(self, *, timeout: float = ANSWER_S) -> str:
+        """The run state, e.g. "running" or "paused". MachineError as of `execute`."""
+        return self._submit(self._status(timeout), timeout)
+
+    def stop(self, *, timeout: float = STOP_S) -> None:
+        """Return once no vCPU runs and no request of a disk is under way.
+
+        A guest that stood still already is left to whoever stopped it. MachineError as of
+        `execute`; the guest then runs on, if only once QEMU answers again.
+        """
+        with self._holding:
+            self._submit(self._stop(timeout), timeout)
+
+    def cont(self, *, timeout: float = ANSWER_S) -> None:
+        """Undo `stop`; nothing if it left the guest as it was. MachineError as of `execute`."""
+        with self._holding:
+            self._submit(self._cont(timeout), timeout)
+
+    def close(self) -> None:
+        """Let the guest run if we hold it, and hang up; harmless when done twice."""
+        with self._holding:
+            if not self._thread.is_alive():
+                return
+            with contextlib.suppress(MachineError):
+                self._submit(self._cont(STOP_S), STOP_S)
+            with contextlib.suppress(MachineError):
+                self._submit(self._disconnect(), _MARGIN_S)
+            self._end_thread()
+            self._sock.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        # Lets the cancelled tasks end, so that none is destroyed while it waits.
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+    def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_MARGIN_S)
+
+    def _submit(self, work: Coroutine[Any, Any, _T], timeout: float) -> _T:
+        """Run `work`, which keeps its own deadline, on the thread of the connection."""
+        if not self._thread.is_alive() or self._loop.is_closed():
+            work.close()
+            raise MachineError("the connection to QEMU is closed", errno=errno.ENOTCONN)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout + _MARGIN_S)
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError) as error:
+            raise MachineError("no time for QEMU's monitor", errno=errno.ETIMEDOUT) from error
+
+    async def _ask(
+        self, command: str, arguments: dict[str, object] | None, timeout: float
+    ) -> object:
+        task = self._send(command, arguments)
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        if not done:
+            raise MachineError(
+                f"QEMU does not answer {command!r} within {timeout:g} s", errno=errno.ETIMEDOUT
+            )
+        try:
+            return task.result()
+        except ExecuteError as error:
+            raise MachineError(f"QEMU refuses {command!r}: {error}", errno=errno.EINVAL) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise MachineError(
+                f"QEMU has gone before it answered {command!r}", errno=errno.ECONNRESET
+            ) from error
+
+    def _send(self, command: str, arguments: dict[str, object] | None) -> asyncio.Task[object]:
+        """A request, not to be cancelled: the answer of one that was would be a stranger's."""
+        task = asyncio.ensure_future(self._client.execute(command, arguments))
+        self._late.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            # Seen, whoever else looks: asyncio complains of errors that nobody saw.
+            task.exception()
+
+    async def _status(self, timeout: float) -> str:
+        answer = await self._ask("query-status", None, timeout)
+        state = answer.get("status") if isinstance(answer, dict) else None
+        if not isinstance(state, str):
+            raise MachineError("QEMU answers 'query-status' with no state", errno=errno.EPROTO)
+        return state
+
+    async def _stop(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        if await self._status(timeout) not in _LIVE:
+            return
+        self._held = True
+        try:
+            await self._ask("stop", None, max(until - time.monotonic(), 0))
+        except MachineError:
+            # QEMU takes commands in order: whenever it stops, it goes on right after.
+            self._held = False
+            self._send("cont", None)
+            # Gives the request to the socket before anybody hangs up.
+            await asyncio.sleep(0)
+            raise
+
+    async def _cont(self, timeout: float) -> None:
+        if not self._held:
+            return
+        try:
+            await self._ask("cont", None, timeout)
+        except MachineError as error:
+            # Refused, it may be asked again; sent, it will be done.
+            self._held = error.errno == errno.EINVAL
+            raise
+        self._held = False
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(_MARGIN_S):
+                await self._client.disconnect()
+
+
+def _no_event(event: Message) -> bool:
+    """Nobody reads events; kept, they would pile up."""
+    del event
+    return False
+
+
+def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
+    """Connected to the server that listens at `path` before `until`. MachineError."""
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            return sock
+        except OSError as error:
+            sock.close()
+            if not alive():
+                raise MachineError("QEMU ended at once", errno=errno.ECHILD) from error
+            if time.monotonic() >= until:
+                raise MachineError(
+                    f"QEMU does not listen at {path}: {error.strerror or error}",
+                    errno=error.errno or errno.ETIMEDOUT,
+                ) from error
+        time.sleep(_POLL_S)
+
+
+async def _greet(sock: socket.socket, timeout: float) -> QMPClient:
+    client = QMPClient("livedump")
+    client.events.event_filter = _no_event
+    try:
+        async with asyncio.timeout(timeout):
+            await client.connect(sock)
+    except TimeoutError as error:
+        raise MachineError(
+            f"QEMU's monitor does not greet within {timeout:g} s",
+            errno=errno.ETIMEDOUT,
+            hint="another client may be connected to it",
+        ) from error
+    except QMPError as error:
+        raise MachineError(f"QEMU's monitor: {error}", errno=errno.EPROTO) from error
+    return client

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Notes that make a dump of a QEMU guest a vmcore for crash, drgn and makedumpfile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from livedumpfs.formats.note import HEADER, OWN_NAME, Note, padded
+from livedumpfs.machines.qemu.registers import STATE_SIZE, VcpuState
+from livedumpfs.machines.qemu.vmcoreinfo import MAX_SIZE
+
+_QEMU: Final = b"QEMU\0"
+_INFORMATION: Final = b"VMCOREINFO\0"
+_TYPE: Final = 0
+
+NOTE_OF_VCPU: Final = HEADER.size + len(padded(_QEMU)) + STATE_SIZE
+"""Bytes of QEMU's note of one vCPU."""
+INFORMATION_ROOM: Final = (
+    HEADER.size + len(padded(_INFORMATION)) + MAX_SIZE + HEADER.size + len(padded(OWN_NAME))
+)
+"""Bytes that the note of a VMCOREINFO fits into, with one that fills up behind it."""
+
+
+def vcpu_notes(vcpus: Sequence[VcpuState], vmcoreinfo: bytes | None = None) -> list[Note]:
+    """What stands behind the NT_PRSTATUS notes of all vCPUs, as in QEMU's own dumps: QEMU's note of
+    each, then VMCOREINFO. drgn takes the first only together with the second."""
+    notes = [Note(_QEMU, _TYPE, vcpu.qemu_state()) for vcpu in vcpus]
+    if vmcoreinfo is not None:
+        notes.append(Note(_INFORMATION, _TYPE, vmcoreinfo))
+    return notes

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Refusals: what on a QEMU command line keeps a live dump from being whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from livedumpfs.errors import UsageError
+from livedumpfs.machines.qemu.options import Option, is_on
+
+_PROCESS: Final = "another process writes the guest's memory"
+_KERNEL: Final = "the host's kernel writes the guest's memory behind QEMU's back (vhost)"
+_DEVICE: Final = "a device of the host writes the guest's memory"
+_EMULATE: Final = "use a device that QEMU itself emulates, e.g. virtio-blk-pci or virtio-net-pci"
+
+_OPTIONS: Final = {
+    "daemonize": ("QEMU would run on without us", "leave it out; a service manager can detach us"),
+    "incoming": (
+        "its memory is filled by a migration",
+        "start the guest here, or with -loadvm",
+    ),
+    "mem-path": (
+        "its memory is not shared",
+        "write -object memory-backend-file,id=ram,size=SIZE,mem-path=PATH,share=on "
+        "-machine memory-backend=ram",
+    ),
+    "preconfig": ("the guest has no memory yet", "leave it out"),
+    "readconfig": ("what the file says is not known here", "write its options on the command line"),
+}
+"""Options by name: why, and what to do."""
+
+_DEVICES: Final = (
+    ("vhost-user-", _PROCESS),
+    ("vhost-", _KERNEL),
+    ("vfio-", _DEVICE),
+    ("pvrdma", _DEVICE),
+    ("x-pci-proxy-dev", _PROCESS),
+)
+_OBJECTS: Final = (
+    ("vhost-user-backend", _PROCESS),
+    ("cryptodev-vhost-user", _PROCESS),
+    ("x-remote-object", _PROCESS),
+    ("x-vfio-user-server", _PROCESS),
+)
+_NETWORKS: Final = (("vhost-user", _PROCESS), ("vhost-vdpa", _DEVICE))
+_BLOCK_DRIVERS: Final = (
+    ("nvme", _DEVICE),
+    ("virtio-blk-vfio-pci", _DEVICE),
+    ("virtio-blk-vhost-user", _PROCESS),
+    ("virtio-blk-vhost-vdpa", _DEVICE),
+)
+_USER_SPACE_NVME: Final = "nvme://"
+_NETWORK_OPTIONS: Final = frozenset({"net", "netdev", "nic"})
+_BLOCK_OPTIONS: Final = frozenset({"blockdev", "drive"})
+
+
+def refuse(what: str, why: str, hint: str) -> UsageError:
+    """The error for `what`, a part of the command line."""
+    return UsageError(f"cannot take live dumps of QEMU with {what}: {why}", hint=hint)
+
+
+def check_options(options: Sequence[Option]) -> None:
+    """UsageError: the first option with which a dump could be torn, or could not be taken."""
+    for option in options:
+        _check_plain(option)
+        if option.name == "device":
+            _check_kind(option, "driver", _DEVICES)
+        elif option.name == "object":
+            _check_kind(option, "qom-type", _OBJECTS)
+        elif option.name in _NETWORK_OPTIONS:
+            _check_network(option)
+        elif option.name in _BLOCK_OPTIONS:
+            _check_block(option)
+
+
+def _check_plain(option: Option) -> None:
+    if option.name in _OPTIONS:
+        why, hint = _OPTIONS[option.name]
+        raise refuse(f"-{option.name}", why, hint)
+
+
+def _check_kind(option: Option, key: str, prefixes: Sequence[tuple[str, str]]) -> None:
+    kind = option.values.get(key, "")
+    for prefix, why in prefixes:
+        if kind.startswith(prefix):
+            raise refuse(f"-{option.name} {kind}", why, _EMULATE)
+
+
+def _check_network(option: Option) -> None:
+    values = option.values
+    for kind, why in _NETWORKS:
+        if values.get("type") == kind:
+            raise refuse(f"-{option.name} {kind}", why, "use a tap or user network")
+    # QEMU takes a descriptor of vhost-net, or vhostforce, for vhost=on.
+    implied = "vhostfd" in values or "vhostfds" in values or is_on(values.get("vhostforce"))
+    if is_on(values.get("vhost"), default=implied):
+        raise refuse(f"-{option.name} {values.get('type', '')},vhost=on", _KERNEL, "use vhost=off")
+
+
+def _check_block(option: Option) -> None:
+    values = option.values
+    drivers = {value for key, value in values.items() if key.split(".")[-1] == "driver"}
+    for driver, why in _BLOCK_DRIVERS:
+        if driver in drivers:
+            raise refuse(f"-{option.name} with driver {driver}", why, "let the kernel drive it")
+    if any(value.startswith(_USER_SPACE_NVME) for value in values.values()):
+        raise refuse(f"-{option.name} of {_USER_SPACE_NVME}", _DEVICE, "let the kernel drive it")

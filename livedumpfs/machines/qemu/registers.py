@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VcpuState: registers of an x86-64 vCPU as QEMU prints them (`info registers -a`)."""
+
+from __future__ import annotations
+
+import errno
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.machine import Registers
+
+STATE_SIZE: Final = 440
+_STATE_VERSION: Final = 1
+_NO_SYSTEM_CALL: Final = (1 << 64) - 1
+"""orig_rax of a task that is in none."""
+
+# fmt: off
+_GENERAL: Final = (
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp",
+    "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "eflags",
+)
+_SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr", "gdt", "idt")
+# fmt: on
+"""Both in the order of QEMUCPUState (target/i386/arch_dump.c of QEMU)."""
+_CONTROLS: Final = 5
+_STATE: Final = struct.Struct(f"<II{len(_GENERAL)}Q{'IIIIQ' * len(_SEGMENTS)}{_CONTROLS}QQ")
+
+_VCPU: Final = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
+_VALUE: Final = re.compile(r"\b([RE][A-Z0-9]{1,2}) *=([0-9a-f]{8,16})\b")
+_CONTROL: Final = re.compile(r"\bCR([0-4])=([0-9a-f]{8,16})\b")
+_SEGMENT: Final = re.compile(
+    r"^(CS|DS|ES|FS|GS|SS|LDT|TR) *=([0-9a-f]{4}) ([0-9a-f]{8,16}) ([0-9a-f]{8}) ([0-9a-f]{8})",
+    re.MULTILINE,
+)
+_TABLE: Final = re.compile(r"^(GDT|IDT)= +([0-9a-f]{8,16}) ([0-9a-f]{8})", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class SegmentState:
+    """A segment or table register; `flags` without the bits of base and limit in them."""
+
+    selector: int = 0
+    limit: int = 0
+    flags: int = 0
+    base: int = 0
+
+
+@dataclass(frozen=True)
+class VcpuState:
+    """Registers of one vCPU."""
+
+    general: Mapping[str, int]
+    """rax .. r15, rip and eflags. r8 .. r15 are 0 for code that is not 64-bit: QEMU shows them to
+    none other."""
+    segments: Mapping[str, SegmentState]
+    controls: tuple[int, ...]
+    """cr0 .. cr4; cr1 is 0."""
+    kernel_gs_base: int = 0
+    """0: QEMU's monitor does not show it."""
+
+    @property
+    def registers(self) -> Registers:
+        """By the names of user_regs_struct."""
+        selectors = {name: self.segments[name].selector for name in ("cs", "ds", "es", "fs", "gs")}
+        return {
+            **self.general,
+            **selectors,
+            "ss": self.segments["ss"].selector,
+            "fs_base": self.segments["fs"].base,
+            "gs_base": self.segments["gs"].base,
+            "orig_rax": _NO_SYSTEM_CALL,
+        }
+
+    def qemu_state(self) -> bytes:
+        """QEMUCPUState, version 1: the content of QEMU's own note."""
+        segments = (self.segments[name] for name in _SEGMENTS)
+        return _STATE.pack(
+            _STATE_VERSION,
+            STATE_SIZE,
+            *(self.general[name] for name in _GENERAL),
+            *(word for s in segments for word in (s.selector, s.limit, s.flags, 0, s.base)),
+            *self.controls,
+            self.kernel_gs_base,
+        )
+
+
+def parse_registers(text: str) -> list[VcpuState]:
+    """Each vCPU in the output of `info registers -a`, in order. MachineError: it is another
+    architecture's, or lacks a register."""
+    parts = _VCPU.split(text)
+    if len(parts) < 3:
+        raise MachineError("QEMU shows no vCPU", errno=errno.ENODATA)
+    return [_parse(number, body) for number, body in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def _parse(number: str, text: str) -> VcpuState:
+    general = _general(text)
+    segments = {
+        match[1].lower(): SegmentState(*(int(match[i], 16) for i in (2, 4, 5, 3)))
+        for match in _SEGMENT.finditer(text)
+    }
+    for match in _TABLE.finditer(text):
+        segments[match[1].lower()] = SegmentState(limit=int(match[3], 16), base=int(match[2], 16))
+    controls = {match[1]: int(match[2], 16) for match in _CONTROL.finditer(text)}
+    missing = {*_GENERAL} - general.keys() | {*_SEGMENTS} - segments.keys()
+    missing |= {f"cr{name}" for name in "0234" if name not in controls}
+    if missing:
+        raise MachineError(
+            f"QEMU shows no {', '.join(sorted(missing))} of vCPU {number}",
+            errno=errno.EPROTO,
+            hint="the guest must be one of qemu-system-x86_64",
+        )
+    values = tuple(controls.get(str(index), 0) for index in range(_CONTROLS))
+    return VcpuState(general, segments, values)
+
+
+def _general(text: str) -> dict[str, int]:
+    # Of code of 16 or 32 bits QEMU shows the lower halves of eight registers.
+    found = {f"r{number}": 0 for number in range(8, 16)} if "EAX=" in text else {}
+    for name, value in _VALUE.findall(text):
+        name = name.lower()
+        found[name if name[1:].isdigit() else f"r{name[1:]}"] = int(value, 16)
+    # The flags: RFL and EFL.
+    found = {"eflags" if name == "rfl" else name: value for name, value in found.items()}
+    return {name: found[name] for name in _GENERAL if name in found}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VMCOREINFO: what a Linux kernel keeps in its memory for those who read its dumps."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from livedumpfs.errors import LivedumpError
+from livedumpfs.machines.machine import PhysicalRange
+from livedumpfs.units import PAGE_SIZE
+
+MAX_SIZE: Final = PAGE_SIZE
+"""Bytes; the kernel has a page for it."""
+_FIRST: Final = b"OSRELEASE="
+_NEEDED: Final = (b"\nKERNELOFFSET=", b"\nNUMBER(phys_base)=", b"\nSYMBOL(swapper_pg_dir)=")
+_PIECE: Final = 4 << 20
+_MOST_CHECKED: Final = 1 << 16
+"""Places looked at more closely: a guest may fill its memory with the first word."""
+
+_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000
+"""Where the kernel's text is mapped, less phys_base."""
+_TOP_ENTRY: Final = 511 * 8
+"""Of a top-level page table: that part of the address space that all of a kernel's tables share."""
+_ADDRESS_BITS: Final = 0x000F_FFFF_FFFF_F000
+_USER_TABLE: Final = 1 << 12
+"""Set in CR3 while user space runs under page table isolation."""
+
+Read = Callable[[int, int], bytes]
+"""Bytes [offset, offset+length) of the arena."""
+Proof = Callable[[bytes], bool]
+
+
+def locate_vmcoreinfo(
+    read: Read,
+    size: int,
+    proof: Proof = lambda text: True,
+    *,
+    data: Iterable[tuple[int, int]] | None = None,
+) -> tuple[int, int] | None:
+    """Offset and length in the arena of `size` bytes of a text that is whole and for which `proof`
+    holds; of one that is whole if it holds for none. None: there is none at all.
+
+    Reads all of the memory at worst, or the ranges (offset, length) of `data`, which may leave out
+    holes. So do it before the instant, and read the place again from the snapshot: the kernel wrote
+    it once, when it started.
+    """
+    second = None
+    for offset in _hits(read, size, ((0, size),) if data is None else data):
+        text = _text_at(read, offset, size)
+        if text is None:
+            continue
+        if proof(text):
+            return offset, len(text)
+        second = second or (offset, len(text))
+    return second
+
+
+def find_vmcoreinfo(read: Read, size: int, proof: Proof = lambda text: True) -> bytes | None:
+    """The text itself; see locate_vmcoreinfo."""
+    place = locate_vmcoreinfo(read, size, proof)
+    return None if place is None else _text_at(read, place[0], size)
+
+
+def is_current(
+    text: bytes, read: Read, memory_map: Sequence[PhysicalRange], cr3s: Iterable[int]
+) -> bool:
+    """The kernel that `text` is of is the one that a vCPU runs: after a guest's reboot the text of
+    the kernel before may lie about, and names other addresses. `cr3s`: of the vCPUs."""
+    symbol, base = (_number(text, name) for name in ("SYMBOL(swapper_pg_dir)", "NUMBER(phys_base)"))
+    if symbol is None or base is None:
+        return False
+    own = _top_entry(read, memory_map, symbol - _KERNEL_MAP + base)
+    tables = {cr3 & _ADDRESS_BITS & mask for cr3 in cr3s for mask in (~0, ~_USER_TABLE)}
+    return own is not None and any(_top_entry(read, memory_map, one) == own for one in tables)
+
+
+def _hits(read: Read, size: int, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Offsets of the first word, no more than _MOST_CHECKED."""
+    pieces = (
+        (start, min(start + _PIECE, offset + length))
+        for offset, length in ranges
+        for start in range(offset, offset + length, _PIECE)
+    )
+    return itertools.islice(
+        (at for start, end in pieces for at in _hits_within(read, start, end, size)), _MOST_CHECKED
+    )
+
+
+def _hits_within(read: Read, start: int, end: int, size: int) -> Iterator[int]:
+    """Offsets of words that start in [start, end); they may end behind it."""
+    piece = read(start, min(end + len(_FIRST) - 1, size) - start)
+    at = piece.find(_FIRST)
+    while at >= 0:
+        yield start + at
+        at = piece.find(_FIRST, at + 1)
+
+
+def _text_at(read: Read, offset: int, size: int) -> bytes | None:
+    """The text that starts at `offset`, up to a NUL or the end of the memory."""
+    text, _, _ = read(offset, min(MAX_SIZE, size - offset)).partition(b"\0")
+    if not text.startswith(_FIRST) or not text.endswith(b"\n"):
+        return None
+    return text if text.isascii() and all(word in text for word in _NEEDED) else None
+
+
+def _number(text: bytes, name: str) -> int | None:
+    """A line's number: SYMBOLs are hexadecimal, NUMBERs decimal."""
+    match = re.search(rb"^%s=(-?[0-9a-f]+)$" % re.escape(name.encode()), text, re.MULTILINE)
+    try:
+        return int(match[1], 16 if name.startswith("SYMBOL") else 10) if match else None
+    except ValueError:
+        return None
+
+
+def _top_entry(read: Read, memory_map: Sequence[PhysicalRange], table: int) -> bytes | None:
+    """What maps the kernel in the top-level page table at a physical address, flags apart."""
+    place = table + _TOP_ENTRY
+    for one in memory_map:
+        if one.start <= place <= one.end - 8:
+            try:
+                entry = read(place - one.start + one.arena_offset, 8)
+            except LivedumpError:
+                return None
+            address = int.from_bytes(entry, "little") & _ADDRESS_BITS
+            return address.to_bytes(8, "little") if address else None
+    return None

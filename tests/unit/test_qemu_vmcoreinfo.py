@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VMCOREINFO in a guest's memory: found wherever it lies, and never something that only looks so."""
+
+from __future__ import annotations
+
+import pytest
+
+from livedumpfs.machines.machine import PhysicalRange
+from livedumpfs.machines.qemu import vmcoreinfo
+from livedumpfs.machines.qemu.vmcoreinfo import (
+    MAX_SIZE,
+    Read,
+    find_vmcoreinfo,
+    is_current,
+    locate_vmcoreinfo,
+)
+
+PIECE = 4 << 20
+SIZE = 2 * PIECE + 4096
+SYMBOL = 0xFFFFFFFF82A10000
+
+
+def text(release: str = "6.1.0", base: int = 0, offset: int = 0) -> bytes:
+    return (
+        f"OSRELEASE={release}\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)={SYMBOL + offset:x}\n"
+        f"NUMBER(phys_base)={base}\nKERNELOFFSET={offset:x}\nCRASHTIME=0\n"
+    ).encode()
+
+
+def memory(*placed: tuple[int, bytes], size: int = SIZE) -> bytearray:
+    data = bytearray(size)
+    for offset, content in placed:
+        data[offset : offset + len(content)] = content
+    return data
+
+
+def reader(data: bytearray) -> Read:
+    def read(offset: int, length: int) -> bytes:
+        assert 0 <= offset <= offset + length <= len(data), "reads outside the memory"
+        return bytes(data[offset : offset + length])
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "offset",
+    [0, 24, 8192, PIECE - 1, PIECE - 9, PIECE - 10, PIECE, 2 * PIECE - 5, SIZE - len(text())],
+)
+def test_it_is_found_wherever_it_is(offset: int) -> None:
+    data = memory((offset, text()))
+    assert locate_vmcoreinfo(reader(data), len(data)) == (offset, len(text()))
+    assert find_vmcoreinfo(reader(data), len(data)) == text()
+
+
+def test_a_place_is_read_again_by_itself() -> None:
+    data = memory((100, text()), size=4096)
+    place = locate_vmcoreinfo(reader(data), len(data))
+    assert place is not None
+    again = bytearray(data[place[0] : sum(place)])
+    assert find_vmcoreinfo(reader(again), len(again)) == text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"OSRELEASE=%s\n",
+        b"OSRELEASE=",
+        text()[:-1],
+        text().replace(b"KERNELOFFSET", b"KERNELOFFSEX"),
+        text().replace(b"NUMBER(phys_base)", b"NUMBER(phys_bass)"),
+        text().replace(b"SYMBOL(swapper_pg_dir)", b"SYMBOL(swapper_pg_dis)"),
+        text().replace(b"PAGESIZE", b"PAGE\0IZE"),
+        text().replace(b"PAGESIZE", b"PAGE\xffIZE"),
+        text() + b"x" * MAX_SIZE,
+    ],
+)
+def test_what_only_looks_like_it_is_passed_over(content: bytes) -> None:
+    assert find_vmcoreinfo(reader(memory((4096, content))), SIZE) is None
+    data = memory((4096, content), (PIECE + 8192, text()))
+    assert find_vmcoreinfo(reader(data), len(data)) == text()
+
+
+def test_only_the_given_ranges_are_read() -> None:
+    data = memory((4096, text("1")), (PIECE, text("2")))
+    ranges = [(PIECE - 4096, 8192)]
+    place = locate_vmcoreinfo(reader(data), len(data), data=ranges)
+    assert place == (PIECE, len(text("2")))
+
+
+def test_of_several_the_proven_one_is_taken_and_else_the_first() -> None:
+    data = memory((0, text("1")), (8192, text("2")), (PIECE, text("3")))
+    read = reader(data)
+    for release in "123":
+        wanted = text(release)
+        assert find_vmcoreinfo(read, SIZE, lambda found, wanted=wanted: found == wanted) == wanted
+    assert find_vmcoreinfo(read, SIZE, lambda found: False) == text("1")
+
+
+def test_a_hostile_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmcoreinfo, "_MOST_CHECKED", 50)
+    looked = 0
+
+    def count(found: bytes) -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    copies = [(index * 1024, text()) for index in range(200)]
+    assert find_vmcoreinfo(reader(memory(*copies)), SIZE, count) == text()
+    assert looked == 50
+    words = memory((0, b"OSRELEASE=" * 100), (PIECE, text()))
+    assert find_vmcoreinfo(reader(words), SIZE) is None
+
+
+HIGH = 1 << 32
+MAP = [PhysicalRange(0, PIECE, 0), PhysicalRange(HIGH, SIZE - PIECE, PIECE)]
+NO_ISOLATION, USER_HALF = 0x1000, 0x5000
+
+
+def entry(table: int, physical: int) -> tuple[int, bytes]:
+    """The last entry of a top-level table at arena offset `table`: present, with flags."""
+    return table + 511 * 8, (physical | 0x067).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("table", [0x200000, PIECE + 0x3000])
+@pytest.mark.parametrize("cr3", [NO_ISOLATION, USER_HALF, USER_HALF | 7])
+def test_the_kernel_that_runs_is_known_by_its_page_tables(table: int, cr3: int) -> None:
+    """The kernel's own table may lie in either range; a process has another, with an equal end."""
+    base = (table if table < PIECE else table - PIECE + HIGH) - (SYMBOL - 0xFFFFFFFF80000000)
+    running, stale = text("2", base), text("1", base + 0x100000)
+    own, others = entry(table, 0x2A0C000), entry(cr3 & ~0xFFF & ~USER_HALF | 0x4000, 0x2A0C000)
+    if cr3 == NO_ISOLATION:
+        others = entry(cr3, 0x2A0C000)
+    read = reader(memory(own, others))
+    assert is_current(running, read, MAP, [0x9000, cr3])
+    assert not is_current(stale, read, MAP, [0x9000, cr3])
+    assert not is_current(running, read, MAP, [0x9000])
+    assert not is_current(running, read, MAP, [])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        text().replace(b"phys_base)=0", b"phys_base)=ab"),
+        text().replace(b"phys_base)=0", b"phys_base)=-99999999999999999999"),
+        text().replace(b"swapper_pg_dir)=f", b"swapper_pg_dir)=x"),
+    ],
+)
+def test_numbers_that_are_none_prove_nothing(broken: bytes) -> None:
+    assert not is_current(broken, reader(memory()), MAP, [0, 0x1000])
