@@ -12,6 +12,8 @@ from livedumpfs.machines.qemu.options import parse_qemu_size, read_options, read
 QEMU = "qemu-system-x86_64"
 MEMFD = "memory-backend-memfd,id=ram0,size=1G,share=on"
 FILE = "memory-backend-file,id=ram0,size=1G,mem-path=/dev/shm/x"
+RAM1 = MEMFD.replace("ram0", "ram1")
+NODE1 = ("-numa", "node,memdev=ram1")
 RAM0 = ("-machine", "q35,memory-backend=ram0")
 MIB = 1 << 20
 
@@ -102,12 +104,11 @@ def test_kvm_is_noticed(words: tuple[str, ...], kvm: bool) -> None:
         (("-object", f"{FILE},share=on,offset=4096", *RAM0), "does not begin"),
         (("-object", MEMFD), "it is not the guest's RAM"),
         (
-            ("-object", MEMFD, "-object", MEMFD.replace("ram0", "ram1"), *RAM0),
+            ("-object", MEMFD, "-object", RAM1, *RAM0),
             "backend ram1: it is not the guest's RAM",
         ),
         (
-            ("-object", MEMFD, "-object", MEMFD.replace("ram0", "ram1"))
-            + ("-numa", "node,memdev=ram0", "-numa", "node,memdev=ram1"),
+            ("-object", MEMFD, "-object", RAM1, "-numa", "node,memdev=ram0", *NODE1),
             "ram0, ram1: the guest's RAM is in pieces",
         ),
         (("-object", MEMFD, "-device", "pc-dimm,memdev=ram0"), "-device pc-dimm"),

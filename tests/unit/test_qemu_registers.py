@@ -140,7 +140,7 @@ def test_notes_of_all_vcpus_and_then_vmcoreinfo() -> None:
         b"OSRELEASE=6.1\n",
     ]
     assert len(notes[0].pack()) == NOTE_OF_VCPU
-    assert [note.name for note in vcpu_notes(vcpus)] == [b"QEMU\0"] * 2
+    assert not vcpu_notes(vcpus)
 
 
 @pytest.mark.parametrize("size", [None, 1, 3277, MAX_SIZE - 1, MAX_SIZE])

@@ -190,7 +190,9 @@ class QemuMachine(Closing):
             return is_current(text, read, self.memory_map, controls)
 
         for known in (self._information, None):
-            place = known or locate_vmcoreinfo(self.arena.read, self.arena.size, proof)
+            place = known or locate_vmcoreinfo(
+                self.arena.read, self.arena.size, proof, data=self.arena.data()
+            )
             if place is None:
                 return None
             start, length = place

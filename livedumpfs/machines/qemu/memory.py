@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,6 +99,17 @@ class GuestMemory(Closing):
             parts.append(part)
             offset, length = offset + len(part), length - len(part)
         return b"".join(parts)
+
+    def data(self) -> Iterator[tuple[int, int]]:
+        """(offset, bytes) of what exists; all else reads as zeros."""
+        end = 0
+        while end < self.size:
+            try:
+                start = os.lseek(self.fd, end, os.SEEK_DATA)
+                end = os.lseek(self.fd, start, os.SEEK_HOLE)
+            except OSError:  # ENXIO: nothing behind `end`
+                return
+            yield start, end - start
 
     def close(self) -> None:
         """Close; harmless when done twice."""

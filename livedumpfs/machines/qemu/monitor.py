@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from qemu.qmp import ExecuteError, Message, QMPClient, QMPError
+from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
@@ -216,12 +216,14 @@ def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Not to wait where others wait already: QEMU serves one client at a time.
+            sock.setblocking(False)
             sock.connect(path)
             return sock
         except OSError as error:
             sock.close()
             if not alive():
-                raise MachineError("QEMU ended at once", errno=errno.ECHILD) from error
+                raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
             if time.monotonic() >= until:
                 raise MachineError(
                     f"QEMU does not listen at {path}: {error.strerror or error}",
@@ -242,6 +244,8 @@ async def _greet(sock: socket.socket, timeout: float) -> QMPClient:
             errno=errno.ETIMEDOUT,
             hint="another client may be connected to it",
         ) from error
-    except QMPError as error:
+    except ConnectError as error:
+        if isinstance(error.exc, OSError | EOFError):
+            raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
         raise MachineError(f"QEMU's monitor: {error}", errno=errno.EPROTO) from error
     return client

@@ -24,8 +24,8 @@ INFORMATION_ROOM: Final = (
 
 def vcpu_notes(vcpus: Sequence[VcpuState], vmcoreinfo: bytes | None = None) -> list[Note]:
     """What stands behind the NT_PRSTATUS notes of all vCPUs, as in QEMU's own dumps: QEMU's note of
-    each, then VMCOREINFO. drgn takes the first only together with the second."""
+    each, then VMCOREINFO; without that none, because drgn refuses a core with QEMU's alone."""
+    if vmcoreinfo is None:
+        return []
     notes = [Note(_QEMU, _TYPE, vcpu.qemu_state()) for vcpu in vcpus]
-    if vmcoreinfo is not None:
-        notes.append(Note(_INFORMATION, _TYPE, vmcoreinfo))
-    return notes
+    return [*notes, Note(_INFORMATION, _TYPE, vmcoreinfo)]
