@@ -214,6 +214,7 @@ def test_gdb_prints_a_global_before_the_sweep(host: Host) -> None:
         with opened(root / "mem.raw") as fd:
             words = np.frombuffer(os.pread(fd, 32, place), dtype="<u8")
         registers = json.loads(host.read("machine/registers.json"))["snapshot"]
+        assert f" {registers[0]['rip']:#018x}\n" in host.read("machine/registers")
         assert client.status().state is State.START
         client.release()
     assert f"$1 = {int(words[0]):#x}" in done.stdout, done.stdout + done.stderr
