@@ -5,8 +5,11 @@
 #   make lint         style and types
 #   make model        the protocol's model alone
 #   make exact        200 dumps in a row under full load, each compared byte for byte
+#   make kill-points  100 hosts killed at random moments, what they left compared
+#   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-sweep  the sweep's rate beside plain pwrite
+#   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
 #   make clean        remove what make made
 #
@@ -24,7 +27,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -37,7 +40,7 @@ $(pins): requirements.txt requirements-test.txt scripts/setup | packages
 	scripts/setup venv $(VENV)
 	@touch $@
 
-$(native): $(wildcard native/*.c native/*.h) native/build_native.py $(pins)
+$(native): $(wildcard native/*.c native/*.h native/shim/*) native/build_native.py $(pins)
 	$(python) native/build_native.py
 	@mkdir -p $(@D) && touch $@
 
@@ -63,6 +66,17 @@ exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \
 		tests/integration/test_exactness.py $(ARGS)
 
+kill-points: setup
+	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
+
+FUZZ_SECONDS ?= 300
+
+fuzz: setup
+	LIVEDUMP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(python) -m pytest -s tests/property $(ARGS)
+
+bench-inspect: setup
+	$(python) bench/snapshot.py $(ARGS)
+
 bench-pause: setup
 	$(python) bench/pause.py $(ARGS)
 
@@ -74,7 +88,7 @@ bench-sweep: setup
 
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/*.o native/*.o
+	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/_shim*.so livedumpfs/*.o native/*.o
 	find livedumpfs native tests bench -name __pycache__ -prune -exec rm -rf {} +
 	test ! -f guest/Makefile || $(MAKE) --no-print-directory -C guest clean
 	test "$(VENV)" != .venv || rm -rf .venv

@@ -4,6 +4,7 @@ hosts that run in a process of their own."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -55,8 +56,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     share = pyfuncitem.stash.get(_fuzz_share, None)
     if share is None:
         return None
-    names = pyfuncitem._fixtureinfo.argnames
-    given = {name: pyfuncitem.funcargs[name] for name in names}
+    names = inspect.signature(pyfuncitem.obj).parameters
+    given = {name: value for name, value in pyfuncitem.funcargs.items() if name in names}
     end, rounds = time.monotonic() + share, 0
     while rounds == 0 or time.monotonic() < end:
         pyfuncitem.obj(**given)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final, Protocol, runtime_checkable
 
@@ -95,21 +95,35 @@ def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine
     return json.dumps(found, indent=1, default=str) + "\n"
 
 
+def _registers_at_start(machine: Machine) -> list[Registers] | None:
+    """Of the last START; None: there was none."""
+    try:
+        return [dict(one) for one in machine.snapshot_registers()]
+    except LivedumpError:
+        return None
+
+
 def registers_text(machine: Machine) -> str:
-    """machine/registers: a block for each vCPU, one register a line in hexadecimal."""
+    """machine/registers: a block for each vCPU, one register a line in hexadecimal: live, and
+    beside it at the last START if there was one."""
+    live = machine.registers()
+    snapshot = _registers_at_start(machine) or [{}] * len(live)
     return "\n".join(
-        f"vcpu {index}\n" + "".join(f"{name:<8} {value:#018x}\n" for name, value in one.items())
-        for index, one in enumerate(machine.registers())
+        f"vcpu {index}\n" + _registers_block(one, snapshot[index]) for index, one in enumerate(live)
     )
+
+
+def _registers_block(live: Registers, snapshot: Registers) -> str:
+    lines = (
+        f"{name:<8} {value:#018x}" + (f" {snapshot[name]:#018x}" if name in snapshot else "")
+        for name, value in live.items()
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def registers_json(machine: Machine) -> str:
     """machine/registers.json: live, and those of the last START (null: there was none)."""
-    snapshot: list[Mapping[str, int]] | None
-    try:
-        snapshot = [dict(one) for one in machine.snapshot_registers()]
-    except LivedumpError:
-        snapshot = None
+    snapshot = _registers_at_start(machine)
     live: list[Registers] = [dict(one) for one in machine.registers()]
     return json.dumps({"live": live, "snapshot": snapshot}, indent=1) + "\n"
 

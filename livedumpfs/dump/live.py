@@ -22,7 +22,7 @@ from livedumpfs.dump.remote import make_core
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
-from livedumpfs.errors import LivedumpError, StateError, UsageError
+from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine, ThreadMachine
@@ -372,9 +372,21 @@ class LiveDump(Closing):
         self._run = run
         self._set(State.INIT)
         if settings.max_age:
-            threading.Thread(
-                target=self._watch_age, args=(run,), name="livedump-age", daemon=True
-            ).start()
+            self._start_watching(run)
+
+    def _start_watching(self, run: _Run) -> None:
+        """MachineError: no thread; the dump is released then."""
+        watch = threading.Thread(
+            target=self._watch_age, args=(run,), name="livedump-age", daemon=True
+        )
+        try:
+            watch.start()
+        except RuntimeError as error:
+            self._free(run)
+            self._retire(run)
+            raise MachineError(
+                f"cannot watch the age of the dump: {error}", errno=errno.EAGAIN
+            ) from error
 
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in

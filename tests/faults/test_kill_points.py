@@ -31,7 +31,7 @@ from livedumpfs.snapshot import HOLE, SAVED, DumpFile, files_of, open_dump
 
 MIB = 1 << 20
 SIZE = 24 * MIB
-RATE = 48 * MIB
+RATE = 24 * MIB
 """Bytes a second of the sweep: there is time to be killed in."""
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "10"))
 DEADLINE = 60.0
@@ -80,7 +80,8 @@ def moments(chosen: random.Random, count: int) -> list[Moment]:
     early = [Moment(None, chosen.uniform(0, 0.06)) for _ in range(count // 5)]
     late = count - len(early)
     shares = [(i + chosen.random()) / late * 1.1 for i in range(late)]
-    found = early + [Moment(share, chosen.uniform(0, 0.01)) for share in shares]
+    # Marks come in batches: at once, and when some of them have been written.
+    found = early + [Moment(s, chosen.uniform(0, chosen.choice((0.01, 0.4)))) for s in shares]
     chosen.shuffle(found)
     return found
 

@@ -32,6 +32,7 @@ from livedumpfs.arena import Arena
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.control.snapshot import SnapshotTree
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
+from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
@@ -116,7 +117,8 @@ def test_sizes_modes_and_contents(host: Host) -> None:
         assert os.stat(root / "mem.lime").st_size == SIZE + 32
         for name in NAMES:
             assert os.stat(root / name).st_mode & 0o777 == 0o400
-            assert len((root / name).read_bytes()) == os.stat(root / name).st_size
+            if name != "info.json":  # its counters go on
+                assert len((root / name).read_bytes()) == os.stat(root / name).st_size
             refused(errno.EACCES, lambda name=name: os.open(root / name, os.O_RDWR))  # type: ignore[misc]
         raw = (root / "mem.raw").read_bytes()
         assert (root / "mem.lime").read_bytes()[32:] == raw
@@ -212,11 +214,30 @@ def test_gdb_prints_a_global_before_the_sweep(host: Host) -> None:
         with opened(root / "mem.raw") as fd:
             words = np.frombuffer(os.pread(fd, 32, place), dtype="<u8")
         registers = json.loads(host.read("machine/registers.json"))["snapshot"]
+        assert f" {registers[0]['rip']:#018x}\n" in host.read("machine/registers")
         assert client.status().state is State.START
         client.release()
     assert f"$1 = {int(words[0]):#x}" in done.stdout, done.stdout + done.stderr
     assert f"$2 = {registers[0]['rip']:#x}" in done.stdout
     assert all(f"{int(word):#018x}" in done.stdout for word in words)
+
+
+def test_mem_and_registers_go_on_beside_the_snapshot(host: Host) -> None:
+    root, deadline = host.mountpoint, time.monotonic() + DEADLINE
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        raw = (root / "snapshot" / "mem.raw").read_bytes()
+        kept = json.loads(host.read("snapshot/info.json"))["registers"]
+        seen: set[str] = set()
+        while (live := (root / "mem").read_bytes()) == raw or len(seen) < 3:
+            assert time.monotonic() < deadline, "the memory does not change"
+            shown = json.loads(host.read("machine/registers.json"))
+            assert shown["snapshot"] == kept
+            seen.add(json.dumps(shown["live"]))
+        assert len(live) == SIZE
+        assert (root / "snapshot" / "mem.raw").read_bytes() == raw
+        client.release()
 
 
 # ------------------------------------------------------------------------------- the end
@@ -401,6 +422,10 @@ def test_a_snapshot_is_a_file_and_has_the_named_arrays(arena: Arena) -> None:
         everything = file.read()
         assert everything == snapshot.read(0, arena.size)
         assert file.read(1) == b""
+        for place in ((-1, 1), (0, arena.size + 1), (arena.size, 1), (0, -1)):
+            with pytest.raises(LivedumpError, match="cannot read") as caught:
+                snapshot.read(*place)
+            assert caught.value.errno == errno.EINVAL
         assert file.seek(-5, os.SEEK_END) == arena.size - 5 and len(file.read(100)) == 5
         assert file.seek(arena.size + 9) == file.tell() and file.read(1) == b""
         refused(errno.EINVAL, lambda: file.seek(-1))
