@@ -5,6 +5,7 @@
 #   make lint         style and types
 #   make model        the protocol's model alone
 #   make exact        200 dumps in a row under full load, each compared byte for byte
+#   make test-qemu    20 live dumps of a Debian guest under QEMU, and what goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
@@ -27,7 +28,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -66,6 +67,9 @@ exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \
 		tests/integration/test_exactness.py $(ARGS)
 
+test-qemu: setup
+	LIVEDUMP_QEMU_DUMPS=20 $(python) -m pytest -s tests/qemu $(ARGS)
+
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
 
@@ -91,4 +95,5 @@ clean:
 	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/_shim*.so livedumpfs/*.o native/*.o
 	find livedumpfs native tests bench -name __pycache__ -prune -exec rm -rf {} +
 	test ! -f guest/Makefile || $(MAKE) --no-print-directory -C guest clean
+	$(MAKE) --no-print-directory -C guest/linux clean
 	test "$(VENV)" != .venv || rm -rf .venv

@@ -235,8 +235,8 @@ static void say_last_words(void)
 {
 	pthread_rwlock_wrlock(&lock);
 	if (last_words.fd >= 0) {
+		/* It stays open: QEMU drops what it has not read when it sees a hang-up. */
 		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL);
-		close(last_words.fd);
 		last_words.fd = -1;
 	}
 	pthread_rwlock_unlock(&lock);
