@@ -29,6 +29,9 @@ void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn)
 {
 	uint32_t none = 0;
 
+	/* Whatever failed first: such a dump is not on the target. */
+	if (operation == LDFS_OP_SYNC || operation == LDFS_OP_WRITE_TABLE)
+		store_seq(&d->not_durable, 1);
 	if (!cas_seq(&d->failure_taken, &none, 1))
 		return;
 	d->failure = (ldfs_failure){ .operation = operation, .error = error, .pfn = pfn };
@@ -598,6 +601,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.drained_ns = load_relaxed(&d->drained_ns),
 		.gave_up = load_seq(&d->gave_up),
 		.abandoned = load_seq(&d->abandoned),
+		.not_durable = load_seq(&d->not_durable),
 		.chained = load_relaxed(&ldfs_fault_chained),
 	};
 	for (int i = 0; i < LDFS_HISTOGRAM_BINS; i++)

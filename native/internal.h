@@ -312,6 +312,7 @@ struct ldfs_dump {
 	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
 	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
 	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
+	_Atomic uint32_t not_durable; /* a sync or the table failed */
 	_Atomic uint32_t eio_count;
 	_Atomic uint64_t remaining; /* granules not in a final state */
 	_Atomic uint32_t readers;

@@ -213,6 +213,7 @@ typedef struct ldfs_counters {
 	uint64_t drained_ns;        /* 0: not yet */
 	uint64_t gave_up;           /* 1: policy is `fail` since an error or a passed deadline */
 	uint64_t abandoned;         /* 1: the target was given up, what was not saved is lost */
+	uint64_t not_durable;       /* 1: a sync or a write of the table failed, maybe after `failure` */
 	uint64_t chained;           /* SIGSEGVs passed on to the handler before us (whole process) */
 	ldfs_failure failure;
 } ldfs_counters;

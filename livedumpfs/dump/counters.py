@@ -54,6 +54,7 @@ class Counters:
     drained_ns: int = 0
     gave_up: int = 0
     abandoned: int = 0
+    not_durable: int = 0
     chained: int = 0
     handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
     """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""

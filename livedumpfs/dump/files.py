@@ -11,6 +11,7 @@ from livedumpfs._capi import lib
 from livedumpfs.dump.core import CoreFiles
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
+from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
@@ -43,6 +44,14 @@ def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
     )
 
 
+def _is_at(path: str, target: Target) -> bool:
+    """Whether that path is the open target, for us."""
+    try:
+        return os.path.isabs(path) and os.path.samestat(os.stat(path), os.fstat(target.fd))
+    except OSError:
+        return False
+
+
 class DumpFiles:
     """Owns target and sidecar from the first moment; closes both."""
 
@@ -61,6 +70,7 @@ class DumpFiles:
             if self.plan.book == "sidecar":
                 self.sidecar = self._open_sidecar(settings)
             self.target.prepare(self.plan.total_size)
+            self._retire_old_sidecar()
             if self.sidecar:
                 self.sidecar.prepare(self.plan.book_size)
             self.book.reserve(*self.plan.description)
@@ -91,13 +101,23 @@ class DumpFiles:
     def open(self, meta: Mapping[str, object]) -> None:
         """INIT: any older dump there is invalid from here on."""
         apply(self.plan.opening(meta), self.target, self.sidecar)
-        if self.sidecar is None:
-            self._retire_old_sidecar()
 
     def _retire_old_sidecar(self) -> None:
-        """An older raw dump on this device would be taken for what lies there now."""
-        if self.target.capacity is not None:
-            retire_sidecar(sidecar_path(self.path, os.fstat(self.target.fd)))
+        """An older raw dump here would be taken for what lies there now, also if we are killed
+        before that is a dump. A path that means something else to us than to the caller is left
+        alone. TargetError: it cannot be removed."""
+        if self.target.kind is Kind.STREAM or not _is_at(self.path, self.target):
+            return
+        usual = sidecar_path(self.path, os.fstat(self.target.fd))
+        if self.sidecar and _is_at(usual, self.sidecar):
+            return  # it is overwritten
+        try:
+            retire_sidecar(usual)
+        except OSError as error:
+            raise TargetError(
+                f"cannot remove {usual} of an older dump: {os_cause(error.errno or 0)}",
+                errno=error.errno or 0,
+            ) from error
 
     def started(
         self, registers: Sequence[Registers], notes: Sequence[Note], meta: Mapping[str, object]

@@ -24,7 +24,11 @@ _NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
 def judge(counters: Counters) -> Verdict:
     """The verdict of a dump whose granules are all final (or that lives in memory only)."""
     failure = counters.failure
-    if counters.abandoned or (failure.error and failure.operation in _NOT_DURABLE):
+    if (
+        counters.abandoned
+        or counters.not_durable
+        or (failure.error and failure.operation in _NOT_DURABLE)
+    ):
         return "incomplete"
     return "torn" if counters.lost else "consistent"
 

@@ -324,3 +324,19 @@ def test_what_an_arena_refuses() -> None:
         ):
             with pytest.raises(ValueError):
                 bad()
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump", "raw"])
+def test_an_older_sidecar_never_describes_what_comes_after_it(tmp_path: Path, format: str) -> None:
+    """From INIT on, also when that is as far as the next dump comes."""
+    target, usual = tmp_path / "dump", tmp_path / "dump.ldfs"
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 1
+        assert live.save(target, DumpSettings(format="raw")) == "consistent"
+        assert usual.exists()
+        other = str(tmp_path / "other") if format == "raw" else None
+        live.init(target, DumpSettings(format=format, sidecar=other))
+        assert not usual.exists()
+        live.release()
+        with open_dump(target, other) as dump:
+            assert dump.verdict == "incomplete"
