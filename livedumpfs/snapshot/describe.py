@@ -177,7 +177,7 @@ def _instant_text(instant: object) -> str:
 
 
 def _duration_text(value: object) -> str:
-    return format_duration(value) if isinstance(value, int) and value > 0 else ""
+    return format_duration(value) if isinstance(value, int) and 0 < value < 1 << 63 else ""
 
 
 def _granules_text(described: dict[str, Any]) -> str:

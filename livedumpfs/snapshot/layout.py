@@ -196,12 +196,16 @@ def _parse_array(item: object, arena_size: int) -> DumpArray:
     return array
 
 
-def _dtype_description(value: object) -> Any:
+def _dtype_description(value: object, depth: int = 0) -> Any:
     """What np.dtype takes: a string, or the list that dtype.descr gives, through JSON."""
+    if depth > MAX_DIMENSIONS:
+        raise ValueError("nested too deeply")
     if isinstance(value, str) and len(value) <= 256:
         return value
     if isinstance(value, list) and all(isinstance(f, list) and len(f) in (2, 3) for f in value):
-        return [(str(f[0]), _dtype_description(f[1]), *map(_sub_shape, f[2:])) for f in value]
+        return [
+            (str(f[0]), _dtype_description(f[1], depth + 1), *map(_sub_shape, f[2:])) for f in value
+        ]
     raise ValueError("not a dtype")
 
 
