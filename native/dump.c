@@ -547,7 +547,9 @@ int ldfs_dump_release(ldfs_dump *d)
 
 int ldfs_dump_free(ldfs_dump *d)
 {
-	if (ldfs_dump_phase(d) != LDFS_PHASE_RELEASED || !load_seq(&d->release_done) || !all_gone(d))
+	/* Handlers and discards are never long inside; give_back waits for them. */
+	if (ldfs_dump_phase(d) != LDFS_PHASE_RELEASED || !load_seq(&d->release_done) ||
+	    load_seq(&d->threads_running) || load_seq(&d->readers))
 		return -EBUSY;
 	join_threads(d);
 	return give_back(d);

@@ -136,7 +136,7 @@ typedef struct ldfs_dump_config {
 	uint32_t policy;            /* enum ldfs_policy */
 	uint32_t arming;            /* enum ldfs_arming */
 	uint32_t backend;           /* enum ldfs_backend */
-	int uffd_fd;                /* UFFD: a fresh userfaultfd of this process to use, duplicated; -1: made here */
+	int uffd_fd;                /* UFFD: /dev/userfaultfd, opened by somebody who may; -1: opened here */
 	int target_fd;              /* -1: no target. Duplicated; the caller keeps its own. */
 	int target_reads_zero;      /* nonzero: what was never written there reads as zeros */
 	const ldfs_extent *extents; /* sorted by arena_offset, cover the arena without gap or overlap */

@@ -131,10 +131,14 @@ static void *monitor(void *arena)
 
 /* -------------------------------------------------------------- open, close */
 
-/* From the device when we may open it: then also faults of the kernel are told to any user. */
-static int make_fd(void)
+/*
+ * From the device, given or when we may open it: then also faults of the kernel are told to any user. The
+ * userfaultfd itself cannot be given: it belongs to the memory of the process that makes it.
+ */
+static int make_fd(int given)
 {
-	int device = open(DEVICE, O_RDWR | O_CLOEXEC), fd, error;
+	int device = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3) : open(DEVICE, O_RDWR | O_CLOEXEC);
+	int fd, error;
 
 	if (device < 0)
 		return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
@@ -159,7 +163,7 @@ static int make(ldfs_arena *a, int given)
 	struct ldfs_uffd *u = &a->uffd;
 	int rc;
 
-	u->fd = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3) : make_fd();
+	u->fd = make_fd(given);
 	if (u->fd < 0)
 		return errno == EPERM ? -EACCES : -errno;
 	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd);

@@ -5,9 +5,13 @@
  *   workload churn MIB      write memory for ever, and check what was written before
  *   workload direct DEVICE  read the device of `image` with O_DIRECT at random places, and check it
  *   workload beat           say once a second how long the longest gap between two looks at the clock was
+ *   workload fill MIB       every second use so much memory and give it back: what is free has data in it
+ *   workload tasks          say every two seconds which tasks there are, as PID:NAME
  *   workload image BLOCKS   print a device: blocks of 4 KiB, each full of its own number (8 bytes each)
  */
 #define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -112,6 +116,63 @@ static void beat(void)
 	}
 }
 
+static int fill(uint64_t bytes)
+{
+	for (;;) {
+		char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (memory == MAP_FAILED)
+			return 1;
+		for (uint64_t i = 0; i < bytes; i += BLOCK)
+			memory[i] = 'f';
+		munmap(memory, bytes);
+		sleep(1);
+	}
+}
+
+/* As in task_struct: of a kernel worker /proc shows its work queue too. */
+static void name_of(const char *pid, char name[32])
+{
+	char path[300];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%s/comm", pid);
+	f = fopen(path, "re");
+	if (!f || !fgets(name, 32, f))
+		name[0] = 0;
+	if (f)
+		fclose(f);
+	name[strncmp(name, "kworker/", 8) ? strcspn(name, "\n") : strcspn(name, "-+\n")] = 0;
+}
+
+/* One write a line: the console keeps up to 2 KiB together. */
+static void tasks(void)
+{
+	static char names[8192], name[32];
+
+	for (;;) {
+		DIR *dir = opendir("/proc");
+		size_t used = 0, count = 0;
+		struct dirent *entry;
+
+		while (dir && (entry = readdir(dir)) && used < sizeof(names) - 64) {
+			if (!isdigit((unsigned char)entry->d_name[0]))
+				continue;
+			name_of(entry->d_name, name);
+			if (!name[0])
+				continue;
+			used += (size_t)sprintf(names + used, " %.10s:%s", entry->d_name, name);
+			count++;
+		}
+		if (dir)
+			closedir(dir);
+		printf("guest: tasks %zu%s\n", count, names);
+		fflush(stdout);
+		sleep(2);
+	}
+}
+
 static int image(uint64_t blocks)
 {
 	uint64_t block[BLOCK / 8];
@@ -127,12 +188,18 @@ static int image(uint64_t blocks)
 
 int main(int argc, char **argv)
 {
+	/* A pipe's or terminal's own size would cut a line in two. */
+	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	if (argc == 3 && !strcmp(argv[1], "churn"))
 		return churn(strtoull(argv[2], NULL, 0) << 17);
 	if (argc == 3 && !strcmp(argv[1], "direct"))
 		return direct(argv[2]);
 	if (argc == 2 && !strcmp(argv[1], "beat"))
 		beat();
+	if (argc == 3 && !strcmp(argv[1], "fill"))
+		return fill(strtoull(argv[2], NULL, 0) << 20);
+	if (argc == 2 && !strcmp(argv[1], "tasks"))
+		tasks();
 	if (argc == 3 && !strcmp(argv[1], "image"))
 		return image(strtoull(argv[2], NULL, 0));
 	return 2;

@@ -146,11 +146,10 @@ class _Run:
             while not self.released:
                 if self.core.wait(_POLL_S):
                     return True
-        except StateError:  # released meanwhile
-            pass
-        except LivedumpError as error:  # the machine has gone
-            self.error = str(error)
-            self.verdict = "incomplete"
+        except LivedumpError as error:
+            if not self.released:  # the machine has gone
+                self.error = str(error)
+                self.verdict = "incomplete"
         return False
 
     def _seal(self) -> None:

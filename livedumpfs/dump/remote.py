@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -32,7 +34,10 @@ from livedumpfs.machines.shim import READ_MOST, Shim, pack
 
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
+_USERFAULTFD: Final = "/dev/userfaultfd"
 _GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
+
+_GIVEN_UP: Final = (-errno.ECANCELED, -errno.ENODATA)
 
 
 class RemoteCore:
@@ -59,12 +64,14 @@ class RemoteCore:
         self._last = Counters()
         self._lock = threading.Lock()
         self._freed = False
+        self._released = False
         config, extents = core_config(settings, plan, files, reference)
         payload = pack(config) + bytes(ffi.buffer(extents))
-        given = [files.target_fd, files.table_fd, -1, reference]
-        flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
-        fds = [fd for fd in given if fd >= 0]
-        code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
+        with _userfaultfd() as device:
+            given = [files.target_fd, files.table_fd, device, reference]
+            flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
+            fds = [fd for fd in given if fd >= 0]
+            code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
         if code == -errno.EBUSY:
             raise StateError("the machine has a dump already", errno=errno.EBUSY)
         if code:
@@ -98,6 +105,8 @@ class RemoteCore:
             code, _ = self._shim.call(lib.LDFS_SHIM_WAIT, min(left, _TICK_NS))
             if code in _GONE and not self._alive():
                 raise MachineError("the machine has ended during the dump", errno=-code)
+            if code in _GIVEN_UP and not self._released:
+                raise MachineError("QEMU's side has given the dump up", errno=-code)
             if code != -errno.ETIMEDOUT:
                 self._check(code, "wait for the dump")
                 return True
@@ -110,6 +119,7 @@ class RemoteCore:
 
     def release(self) -> bool:
         """RELEASE. True: nothing is under way any more; also when the machine has gone."""
+        self._released = True
         code, _ = self._shim.call(lib.LDFS_SHIM_RELEASE)
         return code in (0, -errno.ENODATA, -errno.ECONNRESET)
 
@@ -168,6 +178,20 @@ class RemoteCore:
     def _check(self, code: int, doing: str) -> None:
         if code:
             raise StateError(f"cannot {doing}: {os_cause(-code)}", errno=-code)
+
+
+@contextlib.contextmanager
+def _userfaultfd() -> Iterator[int]:
+    """The device if we may open it: QEMU may have fewer rights than we. -1: it is on its own."""
+    try:
+        fd = os.open(_USERFAULTFD, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield -1
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def make_core(

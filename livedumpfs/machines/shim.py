@@ -7,6 +7,7 @@ import array
 import errno
 import queue
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,20 +25,24 @@ _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
 
 
 class Shim(Closing):
-    """The host's side. Any thread may call; requests go over as many connections as are free, so
-    that a RELEASE never waits behind a read."""
+    """The host's side. Any thread may call; requests go over as many connections as are free, and
+    RELEASE has one of its own: it never waits behind reads of a target that hangs."""
 
     def __init__(self, first: socket.socket) -> None:
         """`first`: our end of the pair whose other end QEMU inherited; ours from the call on.
         MachineError: the other side does not answer, or was built from another tree."""
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._urgent: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._first = first
+        self._connecting = threading.Lock()
         self._all = [first]
         self._closed = False
         try:
             first.settimeout(_ANSWER_S)
             self._hello(first)
             for _ in range(_CONNECTIONS):
-                self._free.put(self._connect(first))
+                self._free.put(self._connect())
+            self._urgent.put(self._connect())
         except BaseException:
             self.close()
             raise
@@ -49,12 +54,16 @@ class Shim(Closing):
                 "the shim in QEMU speaks another version", errno=-code, hint="run `make` anew"
             )
 
-    def _connect(self, first: socket.socket) -> socket.socket:
+    def _connect(self) -> socket.socket:
+        """One more connection. MachineError, OSError: QEMU has gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.settimeout(_ANSWER_S)
             self._all.append(ours)
-            code, _ = _exchange(first, lib.LDFS_SHIM_CONNECT, (0, 0), b"", (theirs.fileno(),))
+            with self._connecting:
+                code, _ = _exchange(
+                    self._first, lib.LDFS_SHIM_CONNECT, (0, 0), b"", (theirs.fileno(),)
+                )
         if code:
             raise MachineError("the shim in QEMU takes no connection", errno=-code)
         return ours
@@ -67,21 +76,34 @@ class Shim(Closing):
         payload: bytes = b"",
         fds: Sequence[int] = (),
     ) -> tuple[int, bytes]:
-        """One request: 0 or -errno, and what came with the answer. -ECONNRESET: QEMU has gone."""
+        """One request: 0 or -errno, and what came with the answer. -ECONNRESET: QEMU has gone;
+        -ETIMEDOUT: no answer in time, as when the target's I/O hangs."""
+        free = self._urgent if operation == lib.LDFS_SHIM_RELEASE else self._free
         try:
-            sock = self._free.get(timeout=_ANSWER_S)
+            sock = free.get(timeout=_ANSWER_S)
         except queue.Empty:
             return -errno.ETIMEDOUT, b""
         try:
             return _exchange(sock, operation, (first, second), payload, fds)
         except (OSError, MachineError) as error:
-            # What comes later would be taken for the answer to another request.
-            sock.close()
-            if isinstance(error, TimeoutError):
-                return -errno.ETIMEDOUT, b""
-            return -errno.ECONNRESET, b""
+            if not isinstance(error, TimeoutError):
+                return -errno.ECONNRESET, b""
+            sock = self._replace(sock)
+            return -errno.ETIMEDOUT, b""
         finally:
-            self._free.put(sock)
+            free.put(sock)
+
+    def _replace(self, sock: socket.socket) -> socket.socket:
+        """Another connection for one that never answered: what comes over it later would be taken
+        for the answer to another request. When there is none all are closed: from then on calls
+        say that QEMU has gone, and its memory is indeed free."""
+        self._all.remove(sock)
+        sock.close()
+        try:
+            return self._connect()
+        except (OSError, MachineError):
+            self.close()
+            return sock
 
     def adopt(self, address: int, size: int, memfd: int) -> None:
         """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""

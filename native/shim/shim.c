@@ -7,6 +7,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -231,15 +233,33 @@ static int keep_last_words(struct message *m)
 	return 0;
 }
 
-static void say_last_words(void)
+/* The fd that they went to, which is then the caller's; -1: there were none. */
+static int say_last_words(void)
 {
+	int fd;
+
 	pthread_rwlock_wrlock(&lock);
-	if (last_words.fd >= 0) {
-		/* It stays open: QEMU drops what it has not read when it sees a hang-up. */
-		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL);
-		last_words.fd = -1;
-	}
+	fd = last_words.fd;
+	last_words.fd = -1;
+	if (fd >= 0)
+		send(fd, last_words.text, last_words.length, MSG_NOSIGNAL);
 	pthread_rwlock_unlock(&lock);
+	return fd;
+}
+
+/* It stays open, for QEMU drops what it has not read when it sees a hang-up; and QEMU keeps what it says
+ * until somebody reads it. */
+static void listen_for_ever(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char text[512];
+	ssize_t n = 1;
+
+	while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) {
+		poll(&p, 1, -1);
+		n = recv(fd, text, sizeof(text), MSG_DONTWAIT);
+	}
+	close(fd);
 }
 
 static int alone(struct message *m)
@@ -285,9 +305,8 @@ static int serve(struct message *m, struct answer *out)
 /* The host has gone: nothing stays protected, whatever it takes. */
 static void give_up(void)
 {
-	int rc = -EBUSY;
+	int rc = -EBUSY, fd = say_last_words();
 
-	say_last_words();
 	while (rc) {
 		pthread_rwlock_rdlock(&lock);
 		rc = dump ? ldfs_dump_release(dump) : 0;
@@ -298,6 +317,8 @@ static void give_up(void)
 		rc = do_free();
 		pthread_rwlock_unlock(&lock);
 	}
+	if (fd >= 0)
+		listen_for_ever(fd);
 }
 
 static void *connection_main(void *arg)
@@ -367,6 +388,9 @@ __attribute__((constructor)) static void begin(void)
 		return;
 	unsetenv(SOCKET_VARIABLE);
 	unsetenv("LD_PRELOAD");
-	if (*value && !*end && fd >= 0)
-		serve_connection((int)fd, true);
+	if (!*value || *end || fd < 0)
+		return;
+	/* A child that kept it would keep us from seeing that QEMU, or the host that QEMU, has gone. */
+	fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	serve_connection((int)fd, true);
 }

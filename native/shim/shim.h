@@ -23,7 +23,7 @@ enum ldfs_shim_op {
 	LDFS_SHIM_CONNECT = 2,  /* fds: [socket] */
 	LDFS_SHIM_ADOPT = 3,    /* arg: address, size. fds: [memfd]. Once. */
 	LDFS_SHIM_INIT = 4,     /* payload: ldfs_dump_config, then its extents. fds by arg[0], a bit each: target 1,
-				   table 2, userfaultfd 4, reference 8; in this order */
+				   table 2, /dev/userfaultfd 4, reference 8; in this order */
 	LDFS_SHIM_START = 5,    /* the machine stands */
 	LDFS_SHIM_SWEEP = 6,
 	LDFS_SHIM_WAIT = 7,     /* arg: nanoseconds, 100 ms at the most */

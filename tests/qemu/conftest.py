@@ -3,21 +3,44 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.machines.qemu.memory import find_mapping
+from livedumpfs.units import PAGE_SIZE
 
 TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
+PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", "make", "gcc")
 BOOT_S = 90.0
 STEP_S = 30.0
+PROTECTED = 57
+"""Bit of /proc/PID/pagemap: write-protected by userfaultfd."""
+
+
+class Protection:
+    """Of the guest's RAM, as QEMU sees it; to be made before its first dump."""
+
+    def __init__(self, pid: int, size: int = 1 << 30) -> None:
+        self.pid, self.pages = pid, size // PAGE_SIZE
+        found = find_mapping(Path(f"/proc/{pid}/maps").read_text(), size)
+        self._first = found.address // PAGE_SIZE
+
+    def count(self) -> int:
+        """Pages to which a store has to wait for us."""
+        with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as pagemap:
+            entries = os.pread(pagemap.fileno(), self.pages * 8, self._first * 8)
+        return int((np.frombuffer(entries, "<u8") >> PROTECTED & 1).sum())
 
 
 @dataclass
@@ -26,15 +49,22 @@ class Guest:
 
     machine: QemuMachine | None
     console: Path
+    protected: Protection | None = None
 
     def lines(self) -> list[str]:
+        """Whole lines of its workload."""
         text = self.console.read_text(errors="replace") if self.console.exists() else ""
-        return [line for line in text.splitlines() if line.startswith("guest:")]
+        whole = text[: text.rfind("\n") + 1]
+        return [line for line in whole.splitlines() if line.startswith("guest:")]
+
+    def word(self, pattern: str) -> str:
+        """What the newest such line has; empty: none yet."""
+        found = [m for line in self.lines() if (m := re.search(pattern, line))]
+        return found[-1][1] if found else ""
 
     def number(self, pattern: str) -> int:
         """The newest number that the guest printed in such a line; -1: none yet."""
-        found = [m for line in self.lines() if (m := re.search(pattern, line))]
-        return int(found[-1][1]) if found else -1
+        return int(self.word(pattern) or -1)
 
     def wait_for(self, what: Callable[[], bool], seconds: float = STEP_S) -> None:
         end = time.monotonic() + seconds
@@ -42,27 +72,42 @@ class Guest:
             assert time.monotonic() < end, self.lines()[-8:]
             time.sleep(0.1)
 
+    def boot(self) -> None:
+        """Wait until all of its workload has begun."""
+        self.wait_for(lambda: self.reads() > 0, BOOT_S)
+        self.wait_for(lambda: self.beats() > 0 and bool(self.tasks()))
+
     def beats(self) -> int:
         return self.number(r"beat (\d+)")
 
+    def reads(self) -> int:
+        """Of the disk, directly, without an error."""
+        assert self.number(r"direct reads \d+ errors (\d+)") <= 0
+        return self.number(r"direct reads (\d+)")
+
+    def tasks(self) -> dict[int, str]:
+        """By process id, as the guest printed them last."""
+        words = self.word(r"tasks \d+ (.*)").split()
+        return {int(pid): name for pid, _, name in (word.partition(":") for word in words)}
+
     def goes_on(self) -> None:
         """Its heart beats, its disk is read without an error, its memory is as it was written."""
-        beat, reads = self.beats(), self.number(r"direct reads (\d+)")
+        beat, reads = self.beats(), self.reads()
         self.wait_for(lambda: self.beats() > beat + 1)
-        self.wait_for(lambda: self.number(r"direct reads (\d+)") > reads)
-        assert self.number(r"direct reads \d+ errors (\d+)") == 0
+        self.wait_for(lambda: self.reads() > reads)
         assert not [line for line in self.lines() if "WRONG" in line]
 
 
 def guest_command(console: Path) -> list[str]:
-    """1 GiB, 2 vCPUs, TCG; three processes write memory, one reads a disk directly."""
+    """1 GiB, 2 vCPUs, TCG; three processes write memory, one takes it and gives it back, one reads
+    a disk directly."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
         "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", "1G", "-smp", "2",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
-        "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3",
+        "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",
         "-device", "virtio-balloon-pci", "-drive", drive,
     ]  # fmt: skip
 
@@ -70,10 +115,13 @@ def guest_command(console: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def guest_files() -> None:
     """Kernel, initramfs and disk: fetched and built once."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    assert not missing, f"{', '.join(missing)}: as root, `scripts/setup packages` installs it"
+    assert os.geteuid() == 0, "userfaultfd, and a small file system to fill up, need root"
     done = subprocess.run(
         ["make", "-s", "-C", str(GUEST)], capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nscripts/setup packages installs it"
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\n(apt-get must be able to download)"
 
 
 @pytest.fixture
@@ -83,6 +131,12 @@ def guest_parts(guest_files: None) -> tuple[Callable[[Path], list[str]], type[Gu
     return guest_command, Guest
 
 
+@pytest.fixture
+def protection() -> type[Protection]:
+    """Protection(pid of QEMU)."""
+    return Protection
+
+
 @pytest.fixture(scope="module")
 def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     del guest_files
@@ -90,6 +144,6 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with QemuMachine(guest_command(console)) as machine:
         found = Guest(machine, console)
         machine.start()
-        found.wait_for(lambda: found.number(r"direct reads (\d+)") > 0, BOOT_S)
-        found.wait_for(lambda: found.beats() > 0)
+        found.protected = Protection(machine._process.pid)
+        found.boot()
         yield found

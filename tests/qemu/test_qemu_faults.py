@@ -23,23 +23,51 @@ from livedumpfs.snapshot import open_dump
 DEADLINE_S = 60.0
 MIB = 1 << 20
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
-HOLD = """
-import sys, time
+HOST = """
+import os, sys, threading, time
+from livedumpfs.dump import LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 machine = QemuMachine(sys.argv[1:])
 machine.start()
 print("started", flush=True)
 sys.stdin.readline()
+"""
+HOLD = (
+    HOST
+    + """
 machine.quiesce()
 print(machine.monitor.status(), flush=True)
 time.sleep(600)
 """
+)
+"""Stops the guest, and has no more to say."""
+START = (
+    HOST
+    + """
+live, copy = LiveDump(machine), os.memfd_create("reference")
+os.ftruncate(copy, machine.arena.size)
+live.init(None, reference=copy)
+def watch():
+    while not os.fstat(copy).st_blocks:
+        pass
+    print(machine.monitor.status(), flush=True)
+threading.Thread(target=watch).start()
+live.start()
+time.sleep(600)
+"""
+)
+"""Is in the middle of START for as long as the copy of the memory takes."""
 
 pytestmark = pytest.mark.timeout(300)
 
 
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def qemus(host: subprocess.Popen[str]) -> list[int]:
+    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children(host.pid)}
+    return [pid for pid, name in names.items() if name.startswith("qemu")]
 
 
 def gone(pid: int) -> bool:
@@ -89,8 +117,7 @@ def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
     with outliving(host):
         assert host.stderr and "running" in host.stderr.readline()
         device = host.stderr.readline().split()[1]
-        guest.wait_for(lambda: guest.number(r"direct reads (\d+)") > 0, 90)
-        guest.wait_for(lambda: guest.beats() > 0)
+        guest.boot()
         yield host, device, guest
     subprocess.run(["fusermount", "-uz", str(mount)], check=False, capture_output=True, timeout=30)
 
@@ -103,16 +130,18 @@ def test_from_the_command_line(hosted: Any, tmp_path: Path) -> None:
     state = (Path(device).parent / "machine" / "state").read_text()
     assert state.startswith("qemu x86_64")
     guest.goes_on()
-    (qemu,) = children(host.pid)
+    (qemu,) = qemus(host)
     host.terminate()
     assert host.wait(DEADLINE_S) == 0
     guest.wait_for(lambda: gone(qemu))
 
 
 @pytest.mark.parametrize("sweep", [False, True], ids=["started", "sweeping"])
-def test_a_killed_host_leaves_the_guest_running(hosted: Any, tmp_path: Path, sweep: bool) -> None:
+def test_a_killed_host_leaves_the_guest_running(
+    hosted: Any, tmp_path: Path, sweep: bool, protection: Any
+) -> None:
     host, device, guest = hosted
-    target = tmp_path / "dump"
+    target, protected = tmp_path / "dump", protection(*qemus(host))
     words = ["--device", device, "--sweep-rate", "4M", str(target)]
     assert livedump("init", *words).returncode == 0
     assert livedump("start", "--device", device).returncode == 0
@@ -120,35 +149,90 @@ def test_a_killed_host_leaves_the_guest_running(hosted: Any, tmp_path: Path, swe
         (Path(device).parent / "control" / "state").write_text("3")
         time.sleep(0.5)
     with outliving(host) as orphans:
-        orphans += children(host.pid)
+        orphans += qemus(host)
+        (qemu,) = orphans
+        assert protected.count() > 0
         host.kill()
         host.wait()
         guest.goes_on()
-        assert not any(gone(pid) for pid in orphans)
+        guest.wait_for(lambda: protected.count() == 0)
+        guest.goes_on()
+        assert not gone(qemu)
     with open_dump(target) as dump:
         assert dump.verdict == "incomplete"
 
 
+@pytest.mark.parametrize("program", [HOLD, START], ids=["held", "starting"])
 def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
-    guest_parts: Any, tmp_path: Path
+    guest_parts: Any, tmp_path: Path, program: str, protection: Any
 ) -> None:
     command, make_guest = guest_parts
     console = tmp_path / "console"
     host = subprocess.Popen(
-        [sys.executable, "-c", HOLD, *command(console)],
+        [sys.executable, "-c", program, *command(console)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     guest = make_guest(None, console)
     with outliving(host) as orphans:
         assert host.stdin and host.stdout and host.stdout.readline() == "started\n"
-        orphans += children(host.pid)
-        guest.wait_for(lambda: guest.number(r"direct reads (\d+)") > 0, 90)
+        orphans += qemus(host)
+        protected = protection(*orphans)
+        guest.boot()
         host.stdin.write("\n")
         host.stdin.flush()
         assert host.stdout.readline() == "paused\n"
         host.kill()
         host.wait()
         guest.goes_on()
+        guest.wait_for(lambda: protected.count() == 0)
+
+
+def test_a_qemu_that_is_killed_takes_its_host_along(hosted: Any, tmp_path: Path) -> None:
+    host, device, _ = hosted
+    target = tmp_path / "dump"
+    dump = subprocess.Popen(
+        [*CLI, "dump", "--device", device, "--sweep-rate", "4M", str(target)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with outliving(dump):
+        state = Path(device).parent / "control" / "state"
+        end = time.monotonic() + DEADLINE_S
+        while not state.read_text().startswith("3"):
+            assert time.monotonic() < end, state.read_text()
+            time.sleep(0.1)
+        (qemu,) = qemus(host)
+        os.kill(qemu, signal.SIGKILL)
+        assert dump.wait(DEADLINE_S) in (1, 3)
+        assert dump.stderr and "livedump:" in dump.stderr.read()
+        assert host.wait(DEADLINE_S) == 0
+    with open_dump(target) as found:
+        assert found.verdict == "incomplete"
+
+
+def test_a_socket_that_is_closed_during_the_dump(
+    guest_parts: Any, tmp_path: Path, protection: Any
+) -> None:
+    command, make_guest = guest_parts
+    console, target = tmp_path / "console", tmp_path / "dump"
+    with QemuMachine(command(console)) as machine:
+        guest = make_guest(machine, console)
+        protected = protection(machine._process.pid)
+        machine.start()
+        guest.boot()
+        live = LiveDump(machine)
+        live.init(target, DumpSettings(sweep_rate=4 * MIB))
+        live.start()
+        live.sweep()
+        assert protected.count() > 0
+        assert machine.shim is not None
+        machine.shim._first.close()
+        assert live.wait(DEADLINE_S)
+        assert live.verdict == "incomplete" and "given the dump up" in str(live.failure)
+        guest.wait_for(lambda: protected.count() == 0)
+        live.release()
+        guest.goes_on()
+    with open_dump(target) as dump:
+        assert dump.verdict == "incomplete"
 
 
 def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> None:
@@ -180,7 +264,7 @@ def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> N
     with QemuMachine(command(console)) as machine:
         guest = make_guest(machine, console)
         machine.start()
-        guest.wait_for(lambda: guest.number(r"direct reads (\d+)") > 0, 90)
+        guest.boot()
         live = LiveDump(machine)
         place = tmp_path / "small"
         place.mkdir()
@@ -188,14 +272,21 @@ def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> N
             ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(place)], check=True, timeout=30
         )
         try:
-            live.init(place / "dump", DumpSettings(format="kdump", compression="none"))
-            live.start()
-            with pytest.raises(LivedumpError):
+            for settings in (
+                DumpSettings(format="kdump", compression="none"),
+                DumpSettings(format="elf", force=True),
+            ):
+                live.init(place / "dump", settings)
                 live.start()
-            live.sweep()
-            assert live.finish(DEADLINE_S) == "incomplete"
-            assert "No space left" in str(live.failure)
-            live.release()
+                with pytest.raises(LivedumpError, match="START is not possible"):
+                    live.start()
+                with pytest.raises(LivedumpError, match="there is a dump already"):
+                    live.init(tmp_path / "other")
+                live.sweep()
+                assert live.finish(DEADLINE_S) == "incomplete"
+                assert "No space left" in str(live.failure)
+                live.release()
+                guest.goes_on()
         finally:
             live.release()
             subprocess.run(["umount", str(place)], check=True, timeout=30)

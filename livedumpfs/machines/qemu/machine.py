@@ -90,11 +90,12 @@ class QemuMachine(Closing):
             "LIVEDUMP_SHIM_FD": str(theirs.fileno()),
         }
         with theirs:
+            theirs.set_inheritable(True)
             try:
                 process = subprocess.Popen(
                     self.command.prepared(self._socket),
                     env=environment,
-                    pass_fds=(theirs.fileno(),),
+                    close_fds=False,  # those that we inherited are for QEMU (libvirt's, fd=N)
                     start_new_session=True,  # Ctrl-C is for us
                 )
             except OSError as error:
@@ -139,7 +140,8 @@ class QemuMachine(Closing):
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
         assert self.shim is not None
-        self.shim.last_words(_CONTINUE, self.monitor.fileno())
+        if self.monitor.live():  # else somebody else holds it, and we shall not let it go
+            self.shim.last_words(_CONTINUE, self.monitor.fileno())
         try:
             self.monitor.stop()
             self._captured = self._look()

@@ -85,6 +85,11 @@ class Monitor(Closing):
         """The run state, e.g. "running" or "paused". MachineError as of `execute`."""
         return self._submit(self._status(timeout), timeout)
 
+    def live(self, *, timeout: float = ANSWER_S) -> bool:
+        """The guest runs, or a `stop` of ours is all that holds it. MachineError as of
+        `execute`."""
+        return self._held or self.status(timeout=timeout) in _LIVE
+
     def stop(self, *, timeout: float = STOP_S) -> None:
         """Return once no vCPU runs and no request of a disk is under way.
 

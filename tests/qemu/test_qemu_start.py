@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a QEMU may be started, with a real one that runs no kernel: with few rights, in a sandbox,
+with files of its caller's, paused by somebody else."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from livedumpfs.dump import LiveDump, remote
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.snapshot import open_dump, verify_dump
+
+BASE = (
+    "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
+)  # fmt: skip
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+"""As libvirt has it."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("-sandbox", SANDBOX),
+        ("-runas", "nobody"),
+        ("-runas", "nobody", "-sandbox", "on"),
+        ("-S",),
+    ],
+    ids=lambda words: " ".join(words)[:24],
+)
+def test_a_dump_of_a_qemu_with_few_rights(tmp_path: Path, words: Sequence[str]) -> None:
+    """What it may not do itself it gets from the host: /dev/userfaultfd, the open target."""
+    with QemuMachine([*BASE, *words]) as machine:
+        machine.start()
+        assert LiveDump(machine).save(tmp_path / "dump") == "consistent"
+        assert machine.monitor.status() == ("prelaunch" if "-S" in words else "running")
+    with open_dump(tmp_path / "dump") as dump:
+        assert verify_dump(dump).ok
+
+
+def test_without_the_right_it_is_told_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_USERFAULTFD", str(tmp_path / "none"))
+    with QemuMachine([*BASE, "-runas", "nobody"]) as machine:
+        machine.start()
+        if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() != "0":
+            pytest.skip("everybody may use userfaultfd here")
+        with pytest.raises(MachineError, match=r"vm\.unprivileged_userfaultfd=1") as caught:
+            LiveDump(machine).init(tmp_path / "dump")
+        assert caught.value.errno == errno.EACCES
+        assert machine.monitor.status() == "running"
+
+
+def test_files_of_the_caller_are_qemus_too() -> None:
+    """As those that libvirt opens for it."""
+    reader, writer = os.pipe()
+    words = ["-add-fd", f"fd={writer},set=7,opaque=theirs"]
+    try:
+        with pytest.raises(MachineError, match="ended at once"):
+            QemuMachine([*BASE, *words])
+        os.set_inheritable(writer, True)
+        with QemuMachine([*BASE, *words]) as machine:
+            sets = machine.monitor.execute("query-fdsets")
+            assert isinstance(sets, list) and [one["fdset-id"] for one in sets] == [7]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_children_of_qemu_get_nothing_of_ours() -> None:
+    own = Path("/proc/self/fd")
+    # Of whoever started the tests.
+    given = {os.readlink(one) for one in own.iterdir() if one.exists() and inheritable(one)}
+    with QemuMachine(BASE) as machine:
+        folder = Path(f"/proc/{machine._process.pid}")
+        kept = [
+            int(path.name)
+            for path in (folder / "fd").iterdir()
+            if "socket:" in os.readlink(path)
+            and os.readlink(path) not in given
+            and inheritable(path)
+        ]
+        assert kept == []
+
+
+def inheritable(path: Path) -> bool:
+    text = (path.parents[1] / "fdinfo" / path.name).read_text()
+    flags = next(line.split()[1] for line in text.splitlines() if line.startswith("flags:"))
+    return not int(flags, 8) & os.O_CLOEXEC
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_last_words_are_for_a_guest_that_we_hold(
+    paused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's pause is not ended by our death."""
+    said: list[bytes] = []
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        if paused:
+            machine.monitor.execute("stop")
+        assert machine.shim is not None
+        monkeypatch.setattr(machine.shim, "last_words", lambda text, fd: said.append(text))
+        machine.quiesce()
+        machine.resume()
+        assert machine.monitor.status() == ("paused" if paused else "running")
+    assert any(said) is not paused

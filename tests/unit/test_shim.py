@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host's side of the sockets to QEMU, with a shim that does not always answer."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from livedumpfs._capi import ffi, lib
+from livedumpfs.errors import MachineError
+from livedumpfs.machines import shim as module
+from livedumpfs.machines.shim import Shim, pack
+
+DEADLINE_S = 30.0
+
+
+class Other:
+    """QEMU's end: a thread for each connection, as there."""
+
+    def __init__(self) -> None:
+        self.ours, self.first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.hung = threading.Event()
+        self.connects = True
+        self.version = lib.LDFS_SHIM_VERSION
+        self._threads: list[threading.Thread] = []
+        self._serve(self.first)
+
+    def _serve(self, sock: socket.socket) -> None:
+        self._threads.append(threading.Thread(target=self._main, args=(sock,)))
+        self._threads[-1].start()
+
+    def _main(self, sock: socket.socket) -> None:
+        with sock:
+            while True:
+                data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+                if not data:
+                    return
+                request = ffi.from_buffer("ldfs_shim_request *", data)
+                reply = ffi.new("ldfs_shim_reply *")
+                if request.op == lib.LDFS_SHIM_HELLO:
+                    reply.rc = 0 if request.arg[0] == self.version else -errno.EPROTO
+                elif request.op == lib.LDFS_SHIM_CONNECT:
+                    if self.connects:
+                        self._serve(socket.socket(fileno=fds[0]))
+                    else:
+                        reply.rc = -errno.ENOMEM
+                elif request.op == lib.LDFS_SHIM_READ:
+                    self.hung.wait(DEADLINE_S)
+                elif request.op == lib.LDFS_SHIM_COUNTERS:
+                    reply.rc = -errno.ENODATA
+                try:
+                    sock.sendall(pack(reply))
+                except OSError:
+                    return
+
+    def end(self) -> None:
+        self.hung.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def other() -> Iterator[Other]:
+    made = Other()
+    yield made
+    made.end()
+
+
+def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Shim(other.ours) as shim:
+        for sock in shim._all[1:-1]:  # the last one is for RELEASE
+            sock.settimeout(0.2)
+        readers = [
+            threading.Thread(target=shim.call, args=(lib.LDFS_SHIM_READ, 0, 4096))
+            for _ in range(module._CONNECTIONS)
+        ]
+        for reader in readers:
+            reader.start()
+        assert shim.call(lib.LDFS_SHIM_RELEASE)[0] == 0
+        for reader in readers:
+            reader.join(DEADLINE_S)
+            assert not reader.is_alive()
+        # Answers to the reads come when nobody waits for them any more.
+        other.hung.set()
+        found = {shim.call(lib.LDFS_SHIM_COUNTERS)[0] for _ in range(3 * module._CONNECTIONS)}
+        assert found == {-errno.ENODATA}
+
+
+def test_what_cannot_be_reached_any_more_is_hung_up(other: Other) -> None:
+    """The other side then frees everything: as gone as we say it is."""
+    with Shim(other.ours) as shim:
+        for sock in shim._all[1:]:
+            sock.settimeout(0.2)
+        other.connects = False
+        assert shim.call(lib.LDFS_SHIM_READ, 0, 4096)[0] == -errno.ETIMEDOUT
+        assert shim.call(lib.LDFS_SHIM_RELEASE)[0] == -errno.ECONNRESET
+        assert shim.call(lib.LDFS_SHIM_COUNTERS)[0] == -errno.ECONNRESET
+        assert other.ours.fileno() == -1
+
+
+def test_a_shim_of_another_tree_is_refused(other: Other) -> None:
+    other.version += 1
+    with pytest.raises(MachineError, match="another version"):
+        Shim(other.ours)
+    assert other.ours.fileno() == -1
