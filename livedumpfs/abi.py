@@ -77,6 +77,13 @@ class Arming(enum.IntEnum):
     MPROTECT = 2
 
 
+class Backend(enum.IntEnum):
+    """Who notices a store. 0 in a struct: as set in control/."""
+
+    SIGSEGV = 1
+    UFFD = 2
+
+
 class Verdict(enum.IntEnum):
     """What the dump says of itself."""
 
@@ -121,7 +128,7 @@ class Init(ctypes.Structure):
     policy: int
     format: int
     arming: int
-    reserved0: int
+    backend: int
     granule_size: int
     pool_size: int
     spill_limit: int
@@ -141,7 +148,7 @@ class Init(ctypes.Structure):
         ("policy", ctypes.c_uint32),
         ("format", ctypes.c_uint32),
         ("arming", ctypes.c_uint32),
-        ("reserved0", ctypes.c_uint32),
+        ("backend", ctypes.c_uint32),
         ("granule_size", ctypes.c_uint64),
         ("pool_size", ctypes.c_uint64),
         ("spill_limit", ctypes.c_uint64),
@@ -204,7 +211,7 @@ class Status(ctypes.Structure):
     spill_limit: int
     target_end: int
     ended: int
-    reserved0: int
+    backend: int
     reserved: ctypes.Array[ctypes.c_uint64]
     target: bytes
     _fields_ = (
@@ -226,7 +233,7 @@ class Status(ctypes.Structure):
         ("spill_limit", ctypes.c_uint64),
         ("target_end", ctypes.c_uint64),
         ("ended", ctypes.c_uint32),
-        ("reserved0", ctypes.c_uint32),
+        ("backend", ctypes.c_uint32),
         ("reserved", ctypes.c_uint64 * 2),
         ("target", ctypes.c_char * PATH_MAX),
     )

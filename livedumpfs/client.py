@@ -20,6 +20,7 @@ from typing import Any
 from livedumpfs import abi, registry
 from livedumpfs.abi import (
     Arming,
+    Backend,
     Compression,
     Ended,
     Format,
@@ -66,6 +67,8 @@ class Status:
     policy: Policy
     format: Format
     arming: Arming
+    backend: Backend | None
+    """None: from a host that does not say."""
     bytes_total: int
     bytes_done: int
     failure: Failure | None
@@ -99,6 +102,7 @@ class InitOptions:
     format: Format | None = None
     policy: Policy | None = None
     arming: Arming | None = None
+    backend: Backend | None = None
     granule: int = 0
     pool: int = 0
     spill_limit: int = 0
@@ -188,6 +192,7 @@ class Client(Closing):
         request.format = options.format or 0
         request.policy = options.policy or 0
         request.arming = options.arming or 0
+        request.backend = options.backend or 0
         request.granule_size = options.granule
         request.pool_size = options.pool
         request.spill_limit = options.spill_limit
@@ -231,6 +236,7 @@ class Client(Closing):
             policy=Policy(raw.policy),
             format=Format(raw.format),
             arming=Arming(raw.arming),
+            backend=Backend(raw.backend) if raw.backend else None,
             bytes_total=raw.bytes_total,
             bytes_done=raw.bytes_done,
             failure=failure,

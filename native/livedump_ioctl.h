@@ -62,6 +62,10 @@
 #define LIVEDUMP_ARMING_SWAP 1
 #define LIVEDUMP_ARMING_MPROTECT 2
 
+/* Who notices a store; 0 in INIT after `control/backend` says auto: as the machine has it. */
+#define LIVEDUMP_BACKEND_SIGSEGV 1
+#define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel's too */
+
 #define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
 #define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system or a file that is no dump */
 #define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
@@ -72,7 +76,7 @@ struct livedump_init {
 	__u32 policy;
 	__u32 format;
 	__u32 arming;
-	__u32 reserved0;         /* must be 0 */
+	__u32 backend;           /* 0 in programs that were written before it was */
 	__u64 granule_size;      /* bytes, power of two */
 	__u64 pool_size;         /* bytes */
 	__u64 spill_limit;       /* bytes */
@@ -148,7 +152,7 @@ struct livedump_status {
 	__u64 spill_limit; /* bytes of slots at the most, if the policy is `spill` */
 	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
 	__u32 ended;       /* LIVEDUMP_ENDED_* */
-	__u32 reserved0;
+	__u32 backend;     /* LIVEDUMP_BACKEND_* of this dump; 0: from a host that does not know it */
 	__u64 reserved[2];
 	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
 };

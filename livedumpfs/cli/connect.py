@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from livedumpfs.abi import Arming, Compression, Format, Policy, Table
+from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, Table
 from livedumpfs.cli.progress import Display
 from livedumpfs.client import Client, InitOptions, Status
 from livedumpfs.errors import UsageError
@@ -20,6 +20,7 @@ def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOpt
         format=Format[args.format.upper()] if args.format else None,
         policy=Policy[args.policy.upper()] if args.policy else None,
         arming=Arming[args.arming.upper()] if args.arming else None,
+        backend=Backend[args.backend.upper()] if args.backend else None,
         granule=args.granule,
         pool=args.pool,
         spill_limit=args.spill_limit,

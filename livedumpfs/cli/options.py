@@ -15,6 +15,7 @@ Run: TypeAlias = Callable[[argparse.Namespace], int]
 FORMATS = ("elf", "raw", "kdump")
 POLICIES = ("block", "fail", "spill")
 ARMINGS = ("swap", "mprotect")
+BACKENDS = ("sigsegv", "uffd")
 COMPRESSIONS = ("zstd", "zlib", "lzo", "snappy", "none")
 TABLES = ("sidecar", "tail")
 
@@ -149,6 +150,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--policy", choices=POLICIES, help="what to do when no slot is free; default: block"
     )
     group.add_argument("--arming", choices=ARMINGS, help="how to write-protect; default: swap")
+    group.add_argument(
+        "--backend", choices=BACKENDS, help="who notices a store; default: as the machine has it"
+    )
     group.add_argument(
         "--granule", type=size, default=0, metavar="SIZE", help="unit of protection and saving"
     )

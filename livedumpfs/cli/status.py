@@ -76,6 +76,7 @@ def _as_json(status: Status, device: str, stats: dict[str, Any]) -> dict[str, ob
         "spill_limit": status.spill_limit,
         "max_age": status.max_age,
         "arming": status.arming.name.lower(),
+        "backend": status.backend.name.lower() if status.backend else None,
         "bytes_total": status.bytes_total,
         "bytes_done": status.bytes_done,
         "counters": status.counters,

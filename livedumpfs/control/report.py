@@ -55,6 +55,7 @@ def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Sta
     status.policy = abi.Policy[settings.dump.policy.upper()]
     status.format = abi.Format[settings.dump.format.upper()]
     status.arming = abi.Arming[settings.dump.arming.upper()]
+    status.backend = abi.Backend[(settings.dump.backend or dump.machine.backends[0]).upper()]
     status.compression = abi.Compression[settings.dump.compression.upper()]
     status.table = abi.Table[settings.dump.table.upper()]
     status.level, status.threads = settings.dump.level, settings.dump.threads

@@ -20,7 +20,8 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import UsageError
 from livedumpfs.units import PAGE_SIZE, parse_duration, parse_size
 
-TYPES = ("auto", "memdump", "filedump", "none")
+_AUTO = "auto"
+TYPES = (_AUTO, "memdump", "filedump", "none")
 """What a target may be: whatever output names; a block device; a regular file; memory only."""
 
 
@@ -31,7 +32,7 @@ class Settings:
     dump: DumpSettings
     output: str = ""
     """Path of the target; "": not set."""
-    type: str = "auto"
+    type: str = _AUTO
     use_interrupt: bool = False
     """SUSE: START stops the CPUs by an interrupt. Kept and shown, and changes nothing: a machine
     here has one way to stand still at an exact instruction, its own quiesce."""
@@ -150,6 +151,11 @@ def _set_consistent(settings: Settings, text: str) -> Settings:
     return _with(settings, "policy", "block") if settings.dump.policy == "fail" else settings
 
 
+def _set_backend(settings: Settings, text: str) -> Settings:
+    chosen = _one_of(text, (_AUTO, *_members(abi.Backend)))
+    return _with(settings, "backend", "" if chosen == _AUTO else chosen)
+
+
 _SETTINGS: dict[str, Setting] = {
     "output": Setting(lambda s: s.output, lambda s, text: replace(s, output=_path(text))),
     "type": Setting(
@@ -164,6 +170,7 @@ _SETTINGS: dict[str, Setting] = {
     "format": _choice("format", _members(abi.Format)),
     "policy": _choice("policy", _members(abi.Policy)),
     "arming": _choice("arming", _members(abi.Arming)),
+    "backend": Setting(lambda s: s.dump.backend or _AUTO, _set_backend),
     "compression": _choice("compression", _members(abi.Compression)),
     "level": _number("level", _whole),
     "threads": _number("threads", _whole),
@@ -189,7 +196,7 @@ _SETTINGS: dict[str, Setting] = {
 def from_init(settings: Settings, request: abi.Init) -> Settings:
     """The settings with what a typed INIT says over them. UsageError EINVAL: out of range."""
     known = int(abi.InitFlag.RELEASE_ON_CLOSE | abi.InitFlag.FORCE | abi.InitFlag.NO_TARGET)
-    if request.flags & ~known or request.reserved0 or request.reserved:
+    if request.flags & ~known or request.reserved:
         raise UsageError("INIT: a flag or a reserved member is not 0", errno=errno.EINVAL)
     values: dict[str, Any] = {}
     for name, enum in _CHOICES.items():
@@ -226,6 +233,7 @@ _CHOICES: dict[str, type[IntEnum]] = {
     "policy": abi.Policy,
     "format": abi.Format,
     "arming": abi.Arming,
+    "backend": abi.Backend,
     "compression": abi.Compression,
     "table": abi.Table,
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ class DumpSettings:
         if self.backend and self.backend not in backends:
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
+                errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
         return replace(self, backend=self.backend or backends[0])

@@ -271,17 +271,15 @@ def test_dump_to_a_block_device(shell: Shell, device: str, loop_device: Callable
 def test_dump_options_reach_the_dump(shell: Shell, device: str, tmp_path: Path) -> None:
     target = str(tmp_path / "dump")
     shell.run(
-        "dump", target, "--policy", "spill", "--arming", "mprotect", "--granule", "64K",
-        "--pool", "1M", "--spill-limit", "8M", "--deadline", "5",
+        "dump", target, "--policy", "spill", "--arming", "mprotect", "--backend", "uffd",
+        "--granule", "64K", "--pool", "1M", "--spill-limit", "8M", "--deadline", "5",
     )  # fmt: skip
     told = json.loads(shell.run("info", target, "--json")[0])
     assert (told["policy"], told["arming"], told["granule_size"]) == ("spill", "mprotect", 65536)
+    assert told["backend"] == "userfaultfd"
     status = shell.status()
-    assert (status["policy"], status["arming"], status["verdict"]) == (
-        "spill",
-        "mprotect",
-        "consistent",
-    )
+    shown = tuple(status[name] for name in ("policy", "arming", "backend", "verdict"))
+    assert shown == ("spill", "mprotect", "uffd", "consistent")
 
 
 def test_a_torn_dump_is_no_success(shell: Shell, device: str, tmp_path: Path) -> None:

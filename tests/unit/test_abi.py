@@ -38,6 +38,7 @@ ENUMS = {
     "TABLE": abi.Table,
     "ENDED": abi.Ended,
     "ARMING": abi.Arming,
+    "BACKEND": abi.Backend,
     "VERDICT": abi.Verdict,
     "INIT": abi.InitFlag,
     "SWEEP": abi.SweepFlag,

@@ -65,10 +65,40 @@ class Progress:
     phase: str = "ready"
 
 
+class FakeArena:
+    """Page n is full of the byte n."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes((at // PAGE_SIZE) % 256 for at in range(offset, offset + length))
+
+
+class FakeMachine:
+    name, architecture, elf_machine = "fake", "x86_64", 62
+    backends = ("sigsegv", "uffd")
+    arena = FakeArena()
+    memory_map = (
+        PhysicalRange(PAGE_SIZE, 2 * PAGE_SIZE, 0),
+        PhysicalRange(5 * PAGE_SIZE, PAGE_SIZE, 2 * PAGE_SIZE),
+    )
+
+    def console(self) -> bytes:
+        return b"hello\n"
+
+    def registers(self) -> list[dict[str, int]]:
+        return [{"rip": 0x1000, "rsp": 2**64 - 8}]
+
+    def snapshot_registers(self) -> list[dict[str, int]]:
+        raise StateError("no snapshot yet", errno=errno.ENODATA)
+
+    def metadata(self) -> dict[str, object]:
+        return {"name": "fake"}
+
+
 class FakeDump:
     """The order of the steps and nothing else; `finish` ends a sweep, as a drained core would."""
 
     def __init__(self) -> None:
+        self.machine = FakeMachine()
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.failure: str | None = None
@@ -132,40 +162,12 @@ class FakeDump:
         return Progress()
 
 
-class FakeArena:
-    """Page n is full of the byte n."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        return bytes((at // PAGE_SIZE) % 256 for at in range(offset, offset + length))
-
-
-class FakeMachine:
-    name, architecture, elf_machine = "fake", "x86_64", 62
-    arena = FakeArena()
-    memory_map = (
-        PhysicalRange(PAGE_SIZE, 2 * PAGE_SIZE, 0),
-        PhysicalRange(5 * PAGE_SIZE, PAGE_SIZE, 2 * PAGE_SIZE),
-    )
-
-    def console(self) -> bytes:
-        return b"hello\n"
-
-    def registers(self) -> list[dict[str, int]]:
-        return [{"rip": 0x1000, "rsp": 2**64 - 8}]
-
-    def snapshot_registers(self) -> list[dict[str, int]]:
-        raise StateError("no snapshot yet", errno=errno.ENODATA)
-
-    def metadata(self) -> dict[str, object]:
-        return {"name": "fake"}
-
-
 class Bench:
     """A control on fakes, and this thread as its caller."""
 
     def __init__(self) -> None:
         self.dump = FakeDump()
-        self.control = Control(FakeMachine(), self.dump)  # type: ignore[arg-type]
+        self.control = Control(self.dump.machine, self.dump)  # type: ignore[arg-type]
         self.caller = Caller(os.geteuid(), os.getegid(), threading.get_native_id())
 
     def read(self, name: str) -> str:
@@ -398,7 +400,14 @@ def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"policy": 9}, {"format": 4}, {"arming": 77}, {"granule_size": 5000}, {"reserved0": 1}],
+    [
+        {"policy": 9},
+        {"format": 4},
+        {"arming": 77},
+        {"granule_size": 5000},
+        {"backend": 3},
+        {"reserved": 1},
+    ],
 )
 def test_typed_init_refuses_values_out_of_range(bench: Bench, members: dict[str, int]) -> None:
     refused(errno.EINVAL, lambda: bench.init(**members))
@@ -413,6 +422,7 @@ def test_typed_init_says_how_a_kdump_is_packed(bench: Bench) -> None:
     assert (taken.format, taken.compression, taken.level) == ("kdump", "zstd", 5)
     assert (taken.threads, taken.max_age) == (3, 1.5)
     status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
+    assert status.backend == abi.Backend.SIGSEGV
     assert (status.format, status.compression) == (abi.Format.KDUMP, abi.Compression.ZSTD)
     assert (status.level, status.threads, status.max_age_ns) == (5, 3, 1_500_000_000)
     bench.ioctl(abi.RELEASE)
@@ -625,6 +635,8 @@ def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> N
         ("format", "raw", "raw"),
         ("policy", "spill", "spill"),
         ("arming", "mprotect", "mprotect"),
+        ("backend", "uffd", "uffd"),
+        ("backend", "auto", "auto"),
         ("granule", "16K", "16384"),
         ("granule", "0", "0"),
         ("sweep_rate", "100MiB", "104857600"),
@@ -658,6 +670,7 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("format", "tar"),
         ("policy", ""),
         ("arming", "SWAP"),
+        ("backend", "userfaultfd"),
         ("granule", "5000"),
         ("granule", "2048"),
         ("sweep_rate", "fast"),

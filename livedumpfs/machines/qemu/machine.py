@@ -51,12 +51,14 @@ class QemuMachine(Closing):
     architecture = "x86_64"
     elf_machine = 62
     identity_mapped = False
+    backends = ("uffd",)
+    """Disks and network cards have the kernel store for them: mprotect would give those an error,
+    and KVM_RUN too."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         """Start `argv`, QEMU's own program first, stopped before its first instruction.
         UsageError: a command line that cannot be dumped; MachineError: QEMU does not start."""
         self.command = QemuCommand.parse(list(argv))
-        self.backends: Sequence[str] = ("uffd",) if self.command.kvm else ("uffd", "sigsegv")
         self._closed = False
         self._captured: list[VcpuState] = []
         self._information: tuple[int, int] | None = None
@@ -202,7 +204,10 @@ class QemuMachine(Closing):
             def there(offset: int, size: int, start: int = start) -> bytes:
                 return read(start + offset, size)
 
-            text = find_vmcoreinfo(there, length, proof)
+            try:
+                text = find_vmcoreinfo(there, length, proof)
+            except OSError:  # lost: the target is full, say
+                return None
             if text is not None and (known is None or proof(text)):
                 self._information = place
                 return text

@@ -122,7 +122,7 @@ def _top_entry(read: Read, memory_map: Sequence[PhysicalRange], table: int) -> b
         if one.start <= place <= one.end - 8:
             try:
                 entry = read(place - one.start + one.arena_offset, 8)
-            except LivedumpError:
+            except (LivedumpError, OSError):  # lost, or was never there
                 return None
             address = int.from_bytes(entry, "little") & _ADDRESS_BITS
             return address.to_bytes(8, "little") if address else None
