@@ -379,6 +379,12 @@ int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
 	return rc;
 }
 
+void ldfs_arena_forget(ldfs_arena *a, uint32_t backend)
+{
+	if (backend == LDFS_BACKEND_UFFD)
+		ldfs_uffd_forget(a, a->live, a->size);
+}
+
 /* ------------------------------------------------- reading, writing, discards */
 
 static bool in_range(const ldfs_arena *a, uint64_t offset, uint64_t length)

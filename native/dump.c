@@ -367,6 +367,7 @@ static void disarm(ldfs_dump *d)
 {
 	while (ldfs_arena_unprotect_all(d->arena, d->backend))
 		usleep(1000);
+	ldfs_arena_forget(d->arena, d->backend);
 	store_seq(&d->arena->dump, NULL);
 }
 

@@ -69,6 +69,8 @@ void ldfs_uffd_close(ldfs_arena *a);
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /* [signal] The opposite, for memory that was protected at any time; wakes whoever waits there. */
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
+/* The program may use userfaultfd there for itself; of what is not protected any more. */
+void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
 
 /* ---------------------------------------------------------------- arena.c */
 struct ldfs_arena {
@@ -94,6 +96,8 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_swap(ldfs_arena *a);
 int ldfs_arena_protect(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend);
+/* After that, when no dump is armed any more: the live view is as before the first dump. */
+void ldfs_arena_forget(ldfs_arena *a, uint32_t backend);
 /*
  * The next piece [*start, *end) of data at or after `from`, clipped to `limit`; false: none.
  * -errno through *error.

@@ -83,6 +83,26 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
 	return rc == -ENOENT ? 0 : rc; /* never registered: nothing is protected */
 }
 
+/*
+ * Piece by piece the mapping is cut, and whole again when the last has gone. Where it cannot be cut it is
+ * made whole again as it was: the next swap moves one mapping.
+ */
+void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	struct uffdio_register all = { .range = { (uintptr_t)start, length },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
+
+	for (uint64_t at = 0; at < length; at += PIECE) {
+		struct uffdio_range range = { (uintptr_t)start + at,
+					      length - at < PIECE ? length - at : PIECE };
+
+		if (ioctl(a->uffd.fd, UFFDIO_UNREGISTER, &range)) {
+			ioctl(a->uffd.fd, UFFDIO_REGISTER, &all);
+			return;
+		}
+	}
+}
+
 /* ------------------------------------------------------------------ monitor */
 
 /* As the handler on a store, but for whoever stored: see fault_inside.c, fault_in_arena. */

@@ -5,6 +5,8 @@
  *   workload churn MIB      write memory for ever, and check what was written before
  *   workload direct DEVICE  read the device of `image` with O_DIRECT at random places, and check it
  *   workload beat           say once a second how long the longest gap between two looks at the clock was
+ *   workload pulse DEVICE   write a byte to it every millisecond: a host with a clock sees the guest stand still, whose own
+ *                           clock stands still too
  *   workload fill MIB       every second use so much memory and give it back: what is free has data in it
  *   workload tasks          say every two seconds which tasks there are, as PID:NAME
  *   workload image BLOCKS   print a device: blocks of 4 KiB, each full of its own number (8 bytes each)
@@ -13,6 +15,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,6 +119,18 @@ static void beat(void)
 	}
 }
 
+static int pulse(const char *path)
+{
+	struct sched_param first = { .sched_priority = 1 };
+	int fd = open(path, O_WRONLY | O_NOCTTY);
+
+	if (fd < 0 || sched_setscheduler(0, SCHED_FIFO, &first))
+		return 1;
+	while (write(fd, ".", 1) == 1)
+		usleep(1000);
+	return 1;
+}
+
 static int fill(uint64_t bytes)
 {
 	for (;;) {
@@ -196,6 +211,8 @@ int main(int argc, char **argv)
 		return direct(argv[2]);
 	if (argc == 2 && !strcmp(argv[1], "beat"))
 		beat();
+	if (argc == 3 && !strcmp(argv[1], "pulse"))
+		return pulse(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "fill"))
 		return fill(strtoull(argv[2], NULL, 0) << 20);
 	if (argc == 2 && !strcmp(argv[1], "tasks"))
