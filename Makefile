@@ -9,6 +9,7 @@
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
+#   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-sweep  the sweep's rate beside plain pwrite
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
@@ -28,7 +29,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-guest bench-inspect bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -80,6 +81,10 @@ fuzz: setup
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)
+
+bench-guest: setup
+	$(MAKE) --no-print-directory -C guest/linux
+	$(python) bench/guest.py $(ARGS)
 
 bench-pause: setup
 	$(python) bench/pause.py $(ARGS)

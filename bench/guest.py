@@ -91,6 +91,7 @@ class Guest:
 
     def stops(self) -> list[float]:
         """Seconds of each stop since the last call, by the clock in QEMU's events."""
+        self.monitor.cmd("query-status")  # what came before its answer is here then
         found, since = [], None
         for event in self.monitor.get_events(wait=False):
             stamp = event["timestamp"]

@@ -26,6 +26,10 @@ from livedumpfs.units import PAGE_SIZE
 _HINTS = {
     errno.EACCES: "userfaultfd needs a privileged host, or vm.unprivileged_userfaultfd=1",
     errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
+    errno.EAGAIN: "the machine's process gets no more threads or mappings: see vm.max_map_count, "
+    "ulimit -u, pids.max",
+    errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller --pool; see "
+    "vm.max_map_count, ulimit -v",
     errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
     errno.EDEADLK: "a thread of this process blocks SIGSEGV",
     errno.ETIMEDOUT: "the machine did not stop in time",

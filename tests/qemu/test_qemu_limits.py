@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A QEMU that gets no more mappings, or no more memory, at each step of a dump: it runs on, and the
+next dump is good."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from livedumpfs.dump import LiveDump
+from livedumpfs.errors import LivedumpError
+from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.snapshot import open_dump, verify_dump
+
+LIMIT = Path("/proc/sys/vm/max_map_count")
+THREADS = 300
+"""Of QEMU, each with two mappings: it has more than we, and meets the limit first."""
+WORDS = [
+    "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
+]  # fmt: skip
+DEADLINE_S = 30.0
+
+
+def mappings(pid: int | str) -> int:
+    return len(Path(f"/proc/{pid}/maps").read_text().splitlines())
+
+
+@contextlib.contextmanager
+def no_more_mappings(pid: int) -> Iterator[None]:
+    """System-wide, so for as short as it goes."""
+    before, now = LIMIT.read_text(), mappings(pid)
+    assert now > mappings("self") + 100
+    try:
+        LIMIT.write_text(str(now))
+        yield
+    finally:
+        LIMIT.write_text(before)
+
+
+@contextlib.contextmanager
+def no_more_memory(pid: int) -> Iterator[None]:
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.prlimit(pid, resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, before)
+
+
+def good_dump(machine: QemuMachine, target: Path) -> None:
+    assert LiveDump(machine).save(target) == "consistent"
+    with open_dump(target) as dump:
+        assert verify_dump(dump).ok
+
+
+@pytest.mark.parametrize("limit", [no_more_mappings, no_more_memory])
+@pytest.mark.parametrize("step", ["init", "start", "sweep"])
+def test_a_qemu_at_its_limit(tmp_path: Path, step: str, limit: object) -> None:
+    """What cannot be done says so; what needs nothing more is done."""
+    assert callable(limit)
+    threads = [word for i in range(THREADS) for word in ("-object", f"iothread,id=io{i}")]
+    with QemuMachine([*WORDS, *threads]) as machine:
+        machine.start()
+        pid = machine._process.pid
+        live = LiveDump(machine)
+        said = ""
+        for each in ("init", "start", "sweep"):
+            with limit(pid) if each == step else contextlib.nullcontext():
+                try:
+                    if each == "init":
+                        live.init(tmp_path / "dump")
+                    else:
+                        getattr(live, each)()
+                except LivedumpError as error:
+                    said = f"{error} {error.hint}"
+                    break
+        if step == "init":
+            assert "vm.max_map_count" in said
+        if said:
+            live.release()
+        else:
+            assert live.finish(DEADLINE_S) == "consistent"
+            live.release()
+        assert machine.monitor.status() == "running"
+        good_dump(machine, tmp_path / "next")
