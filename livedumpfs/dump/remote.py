@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,6 +38,15 @@ _USERFAULTFD: Final = "/dev/userfaultfd"
 _GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
 
 _GIVEN_UP: Final = (-errno.ECANCELED, -errno.ENODATA)
+
+
+@runtime_checkable
+class StopsLater(Protocol):
+    """A machine whose quiesce begins with questions while it runs."""
+
+    @property
+    def stop_asked_ns(self) -> int:
+        """CLOCK_MONOTONIC, until which it ran for certain."""
 
 
 class RemoteCore:
@@ -88,6 +97,8 @@ class RemoteCore:
         finally:
             machine.resume()
         now = time.monotonic_ns()
+        if isinstance(machine, StopsLater):
+            asked = max(asked, machine.stop_asked_ns)
         self._times = (stopped - asked, now - armed, now - asked)
         if code:
             raise step_error("start", -code)

@@ -139,9 +139,20 @@ class QemuMachine(Closing):
         """None: QEMU is stopped over its monitor."""
         return None
 
+    @property
+    def stop_asked_ns(self) -> int:
+        """See Monitor."""
+        return self.monitor.stop_asked_ns
+
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
         assert self.shim is not None
+        if self.monitor.copies_memory():
+            raise MachineError(
+                "QEMU is making a background snapshot of the guest",
+                errno=errno.EBUSY,
+                hint="wait for it, or `migrate_cancel`",
+            )
         if self.monitor.live():  # else somebody else holds it, and we shall not let it go
             self.shim.last_words(_CONTINUE, self.monitor.fileno())
         try:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Dumps beside QEMU's own use of userfaultfd: its background snapshot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from livedumpfs.dump import LiveDump
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.snapshot import open_dump, verify_dump
+
+WORDS = [
+    "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
+]  # fmt: skip
+DEADLINE_S = 30.0
+
+
+def background(machine: QemuMachine, uri: str) -> None:
+    one = {"capability": "background-snapshot", "state": True}
+    machine.monitor.execute("migrate-set-capabilities", {"capabilities": [one]})
+    machine.monitor.execute("migrate", {"uri": uri})
+
+
+def wait_for_snapshot(machine: QemuMachine) -> None:
+    end, status = time.monotonic() + DEADLINE_S, ""
+    while status != "completed":
+        found = machine.monitor.execute("query-migrate")
+        assert isinstance(found, dict)
+        status = found["status"]
+        assert time.monotonic() < end and status != "failed", found
+        time.sleep(0.05)
+
+
+def drain(reader: int) -> None:
+    """Without it QEMU's monitor waits too, once a vCPU waits for the snapshot."""
+    os.set_blocking(reader, True)
+    while os.read(reader, 1 << 20):
+        pass
+
+
+def test_a_background_snapshot_after_a_dump_and_a_dump_after_it(tmp_path: Path) -> None:
+    """Each leaves the guest's memory to the other."""
+    with QemuMachine(WORDS) as machine:
+        machine.start()
+        for number in range(2):
+            LiveDump(machine).save(tmp_path / f"dump{number}")
+            background(machine, f"exec:cat > {tmp_path}/stream")
+            wait_for_snapshot(machine)
+            assert (tmp_path / "stream").stat().st_size > 0
+            with open_dump(tmp_path / f"dump{number}") as dump:
+                assert verify_dump(dump).ok
+
+
+def test_no_dump_during_a_background_snapshot(tmp_path: Path) -> None:
+    """It goes into a pipe that nobody reads until later."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with QemuMachine(WORDS) as machine:
+            os.pwrite(machine.arena.fd, os.urandom(32 << 20), 1 << 20)
+            machine.start()
+            background(machine, f"exec:cat > {pipe}")
+            live = LiveDump(machine)
+            live.init(tmp_path / "dump")
+            with pytest.raises(MachineError, match="background snapshot") as caught:
+                live.start()
+            assert caught.value.errno == errno.EBUSY
+            assert machine.monitor.status() == "running"
+            draining = threading.Thread(target=drain, args=(reader,))
+            draining.start()
+            wait_for_snapshot(machine)
+            draining.join(DEADLINE_S)
+            live.start()
+            live.sweep()
+            assert live.finish(DEADLINE_S) == "consistent"
+            live.release()
+    finally:
+        os.close(reader)
