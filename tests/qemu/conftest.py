@@ -98,13 +98,13 @@ class Guest:
         assert not [line for line in self.lines() if "WRONG" in line]
 
 
-def guest_command(console: Path) -> list[str]:
-    """1 GiB, 2 vCPUs, TCG; three processes write memory, one takes it and gives it back, one reads
+def guest_command(console: Path, memory: str = "1G") -> list[str]:
+    """2 vCPUs, TCG; three processes write memory, one takes it and gives it back, one reads
     a disk directly."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
-        "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", "1G", "-smp", "2",
+        "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", memory, "-smp", "2",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
         "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",

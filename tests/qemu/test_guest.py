@@ -246,6 +246,42 @@ def test_the_snapshot_is_a_linux_core_before_anything_is_saved(
     guest.goes_on()
 
 
+@pytest.mark.parametrize("format", ("elf", "kdump")[: 1 if DUMPS < 10 else 2])
+def test_memory_above_4_gib(guest_parts: Any, tmp_path: Path, format: str) -> None:
+    """Of 3 GiB one lies there, and what it holds is where the guest has it."""
+    command, make_guest = guest_parts
+    console, target = tmp_path / "console", tmp_path / "dump"
+    with QemuMachine(command(console, "3G")) as machine:
+        size, reference = machine.arena.size, os.memfd_create("reference")
+        guest = make_guest(machine, console)
+        machine.start()
+        guest.boot()
+        live = LiveDump(machine)
+        try:
+            os.ftruncate(reference, size)
+            live.init(target, DumpSettings(format=format), reference=reference)
+            live.start()
+            live.sweep()
+            assert live.finish(DEADLINE_S) == "consistent"
+            assert different_pages(target, reference, size) == 0
+            assert release_of(target) == guest.word(r"release (\S+)")
+            with open_dump(target) as dump:
+                low, high = dump.memory_map
+            assert (low.start, low.size, high.start) == (0, 2 << 30, 4 << 30)
+            # A page with data above, as drgn finds it by its physical address.
+            found = nonzero_pages(reference, size)[low.size // PAGE_SIZE :]
+            page = int(found.argmax()) * PAGE_SIZE
+            program = drgn.Program()
+            program.set_core_dump(str(target))
+            got = program.read(high.start + page, PAGE_SIZE, physical=True)
+            assert got == os.pread(reference, PAGE_SIZE, low.size + page) != bytes(PAGE_SIZE)
+            live.release()
+            guest.goes_on()
+        finally:
+            live.release()
+            os.close(reference)
+
+
 def test_notes_survive_a_conversion(guest: Guest, tmp_path: Path) -> None:
     LiveDump(guest.machine).save(tmp_path / "elf")
     with open_dump(tmp_path / "elf") as dump, NewFile(str(tmp_path / "kdump")) as out:
