@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,6 +97,15 @@ class Guest:
         self.wait_for(lambda: self.beats() > beat + 1)
         self.wait_for(lambda: self.reads() > reads)
         assert not [line for line in self.lines() if "WRONG" in line]
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host that is killed leaves its directory behind. A short name: a socket is made there."""
+    with tempfile.TemporaryDirectory(prefix="lq-") as folder:
+        assert tempfile.gettempdir()  # ours stays
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
 
 
 def guest_command(console: Path, memory: str = "1G") -> list[str]:

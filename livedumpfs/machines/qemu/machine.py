@@ -23,6 +23,7 @@ from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapp
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
+from livedumpfs.machines.qemu.now import check_now
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.vmcoreinfo import find_vmcoreinfo, is_current, locate_vmcoreinfo
 from livedumpfs.machines.shim import Shim
@@ -147,12 +148,7 @@ class QemuMachine(Closing):
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
         assert self.shim is not None
-        if self.monitor.copies_memory():
-            raise MachineError(
-                "QEMU is making a background snapshot of the guest",
-                errno=errno.EBUSY,
-                hint="wait for it, or `migrate_cancel`",
-            )
+        check_now(self.monitor)
         if self.monitor.live():  # else somebody else holds it, and we shall not let it go
             self.shim.last_words(_CONTINUE, self.monitor.fileno())
         try:

@@ -27,8 +27,6 @@ _POLL_S: Final = 0.02
 _MARGIN_S: Final = 1.0
 _LIVE: Final = frozenset({"running", "suspended"})
 """Run states in which something may write the guest's memory; `cont` brings each back."""
-_MIGRATING: Final = frozenset({"setup", "active", "device", "cancelling"})
-_BACKGROUND: Final = "background-snapshot"
 
 # What fails is told by exceptions; without a handler the library's own words go to stderr.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
@@ -93,16 +91,6 @@ class Monitor(Closing):
         """The guest runs, or a `stop` of ours is all that holds it. MachineError as of
         `execute`."""
         return self._held or self.status(timeout=timeout) in _LIVE
-
-    def copies_memory(self, *, timeout: float = ANSWER_S) -> bool:
-        """A background snapshot is under way: QEMU write-protects the guest's memory for it, and
-        our swap would take that away. MachineError as of `execute`."""
-        found = self.execute("query-migrate", timeout=timeout)
-        if not isinstance(found, dict) or found.get("status") not in _MIGRATING:
-            return False
-        capabilities = self.execute("query-migrate-capabilities", timeout=timeout)
-        assert isinstance(capabilities, list)
-        return any(one["capability"] == _BACKGROUND and one["state"] for one in capabilities)
 
     def stop(self, *, timeout: float = STOP_S) -> None:
         """Return once no vCPU runs and no request of a disk is under way.

@@ -60,6 +60,11 @@ def refuse(what: str, why: str, hint: str) -> UsageError:
     return UsageError(f"cannot take live dumps of QEMU with {what}: {why}", hint=hint)
 
 
+def why_not(driver: str) -> str | None:
+    """Why no dump can be taken of a guest with such a device; None: it can."""
+    return next((why for prefix, why in _DEVICES if driver.startswith(prefix)), None)
+
+
 def check_options(options: Sequence[Option]) -> None:
     """UsageError: the first option with which a dump could be torn, or could not be taken."""
     for option in options:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What keeps a running QEMU from being dumped now, whatever its command line was."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.monitor import Monitor
+from livedumpfs.machines.qemu.refusals import why_not
+
+_DEVICES: Final = ("/machine/peripheral", "/machine/peripheral-anon")
+"""Where QEMU keeps what -device and device_add make."""
+_CHILD: Final = re.compile(r"child<(.*)>")
+_MIGRATING: Final = frozenset({"setup", "active", "device", "cancelling"})
+_BACKGROUND: Final = "background-snapshot"
+
+
+def check_now(monitor: Monitor) -> None:
+    """MachineError EBUSY: a background snapshot is under way; ENOTSUP: a device or memory was
+    plugged in with which a dump would not be whole."""
+    if _copies_memory(monitor):
+        raise MachineError(
+            "QEMU is making a background snapshot of the guest",
+            errno=errno.EBUSY,
+            hint="wait for it, or `migrate_cancel`",
+        )
+    for driver in _drivers(monitor):
+        why = why_not(driver)
+        if why:
+            raise MachineError(
+                f"the guest was given a device {driver}: {why}",
+                errno=errno.ENOTSUP,
+                hint="unplug it",
+            )
+    if _list(monitor, "query-memory-devices"):
+        raise MachineError(
+            "memory was plugged into the guest, which the dump would not have",
+            errno=errno.ENOTSUP,
+            hint="unplug it",
+        )
+
+
+def _list(monitor: Monitor, command: str, **arguments: object) -> list[Any]:
+    found = monitor.execute(command, arguments)
+    assert isinstance(found, list)
+    return found
+
+
+def _copies_memory(monitor: Monitor) -> bool:
+    """QEMU write-protects the memory for a background snapshot: our swap would take that away."""
+    found = monitor.execute("query-migrate")
+    if not isinstance(found, dict) or found.get("status") not in _MIGRATING:
+        return False
+    capabilities = _list(monitor, "query-migrate-capabilities")
+    return any(one["capability"] == _BACKGROUND and one["state"] for one in capabilities)
+
+
+def _drivers(monitor: Monitor) -> Iterator[str]:
+    for path in _DEVICES:
+        for one in _list(monitor, "qom-list", path=path):
+            match = _CHILD.fullmatch(one["type"])
+            if match:
+                yield match[1]

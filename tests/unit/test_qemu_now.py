@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a running QEMU is asked before a START, and what it may not answer."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.now import check_now
+
+QUIET: dict[str, Any] = {
+    "query-migrate": {},
+    "qom-list": [
+        {"name": "type", "type": "string"},
+        {"name": "device[0]", "type": "child<virtio-blk-pci>"},
+    ],
+    "query-memory-devices": [],
+}
+
+
+class FakeMonitor:
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+
+    def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        assert (command == "qom-list") == bool(arguments)
+        return self.answers[command]
+
+
+def check(**answers: Any) -> None:
+    named = {name.replace("_", "-"): answer for name, answer in answers.items()}
+    check_now(FakeMonitor(QUIET | named))  # type: ignore[arg-type]
+
+
+def test_nothing_stands_in_the_way() -> None:
+    check()
+    check(query_migrate={"status": "completed"})
+    off = {"capability": "background-snapshot", "state": False}
+    check(query_migrate={"status": "active"}, query_migrate_capabilities=[off])
+
+
+@pytest.mark.parametrize(
+    "driver", ["vhost-user-blk-pci", "vhost-vsock-pci", "vfio-pci", "vfio-pci-nohotplug"]
+)
+def test_a_device_whose_stores_nobody_sees(driver: str) -> None:
+    with pytest.raises(MachineError, match=driver) as caught:
+        check(qom_list=[{"name": "one", "type": f"child<{driver}>"}])
+    assert caught.value.errno == errno.ENOTSUP
+
+
+def test_memory_that_is_not_in_the_arena() -> None:
+    with pytest.raises(MachineError, match="memory was plugged"):
+        check(query_memory_devices=[{"type": "dimm", "data": {}}])
+
+
+@pytest.mark.parametrize("status", ["setup", "active", "cancelling"])
+def test_a_background_snapshot(status: str) -> None:
+    on = {"capability": "background-snapshot", "state": True}
+    with pytest.raises(MachineError, match="background snapshot") as caught:
+        check(query_migrate={"status": status}, query_migrate_capabilities=[on])
+    assert caught.value.errno == errno.EBUSY
