@@ -310,9 +310,10 @@ int ldfs_pages_read(int fd, const ldfs_page_desc *descs, uint32_t count, void *b
  * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile, records
  * of offset, length and bytes. `fd` stays the caller's: opened anew through /proc, or duplicated and then
  * nonblocking for all who share it. The
- * stream's header is written with the first record. -ENOMEM, -EMFILE.
+ * stream's header is written with the first record, unless it has `begun` already: nobody else may write
+ * to it from then on. -ENOMEM, -EMFILE.
  */
-int ldfs_stream_open(int fd, ldfs_stream **out);
+int ldfs_stream_open(int fd, int begun, ldfs_stream **out);
 /*
  * [any thread] One record: `length` bytes for offset `at` of the file. Waits for the reader. -EPIPE: it
  * has gone; -ECANCELED: by ldfs_stream_cancel. After any error the stream takes nothing more.

@@ -145,12 +145,13 @@ static int open_nonblocking(int fd)
 	return -1;
 }
 
-int ldfs_stream_open(int fd, ldfs_stream **out)
+int ldfs_stream_open(int fd, int begun, ldfs_stream **out)
 {
 	ldfs_stream *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return -ENOMEM;
+	s->begun = begun;
 	s->fd = open_nonblocking(fd);
 	if (s->fd < 0) {
 		int error = errno;

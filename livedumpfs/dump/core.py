@@ -21,6 +21,7 @@ from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import Machine
+from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
 _HINTS = {
@@ -75,21 +76,21 @@ def core_config(
         config.threads = _packers(settings)
         config.descriptors_offset = plan.descriptors_offset
         config.zero_page_offset = plan.data_offset
-        config.stream = files.stream or ffi.NULL
+        config.stream = files.pipe.stream if files.pipe else ffi.NULL
     return config, kept
 
 
 @dataclass(frozen=True)
 class CoreFiles:
-    """Where the core writes. It duplicates the fds; the stream must outlive the dump."""
+    """Where the core writes. It duplicates the fds; the pipe must outlive the dump."""
 
     target_fd: int = -1
     """-1: none."""
     table_fd: int = -1
     reads_zero: bool = False
     """What was never written to the target reads as zeros."""
-    stream: CData | None = None
-    """ldfs_stream * on a pipe: all is written there."""
+    pipe: PipeTarget | None = None
+    """All is written there."""
 
 
 def step_error(step: str, error: int) -> LivedumpError:

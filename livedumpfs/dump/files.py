@@ -24,6 +24,7 @@ from livedumpfs.targets import (
     retire_sidecar,
     sidecar_path,
 )
+from livedumpfs.targets.pipe import PipeTarget
 
 TargetLike = Target | str | os.PathLike[str]
 
@@ -92,7 +93,8 @@ class DumpFiles:
 
     def for_core(self) -> CoreFiles:
         """What the C core needs of both."""
-        return CoreFiles(self.target.fd, self.book.fd, self.target.reads_zero, self.target.stream)
+        pipe = self.target if isinstance(self.target, PipeTarget) else None
+        return CoreFiles(self.target.fd, self.book.fd, self.target.reads_zero, pipe)
 
     def patience(self, settings: DumpSettings) -> AbstractContextManager[None]:
         """Around INIT: the reader of a pipe that does not read ends it, and nothing else could."""

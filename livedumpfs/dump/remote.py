@@ -34,6 +34,7 @@ from livedumpfs.machines.shim import READ_MOST, Shim, pack
 
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
+_PIPE: Final = 16
 _USERFAULTFD: Final = "/dev/userfaultfd"
 _GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
 
@@ -64,10 +65,6 @@ class RemoteCore:
     ) -> None:
         """INIT. StateError EBUSY: there is a dump; MachineError."""
         files = files or CoreFiles()
-        if files.stream is not None:
-            raise MachineError(
-                "a dump of QEMU cannot go to a pipe", errno=errno.ESPIPE, hint="convert it later"
-            )
         self._shim = shim
         self._times = (0, 0, 0)
         self._last = Counters()
@@ -79,12 +76,19 @@ class RemoteCore:
         with _userfaultfd() as device:
             given = [files.target_fd, files.table_fd, device, reference]
             flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
+            flags |= _PIPE if files.pipe else 0
             fds = [fd for fd in given if fd >= 0]
             code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
         if code == -errno.EBUSY:
             raise StateError("the machine has a dump already", errno=errno.EBUSY)
         if code:
             raise step_error("prepare", -code)
+        if files.pipe:
+            files.pipe.hand_over(self._record)
+
+    def _record(self, offset: int, data: bytes | memoryview) -> int:
+        """See PipeTarget."""
+        return self._shim.call(lib.LDFS_SHIM_RECORD, offset, 0, bytes(data))[0]
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START: stop the machine, arm, let it go. MachineError; the machine runs then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from livedumpfs._capi import CData, ffi, lib
@@ -13,6 +13,10 @@ from livedumpfs.errors import UsageError
 from livedumpfs.targets.check import target_error
 from livedumpfs.targets.target import Kind, Target
 
+Record = Callable[[int, bytes | memoryview], int]
+"""Write these bytes for that offset of the file; none: all is there. 0 or -errno."""
+RECORD_MOST = 128 << 10
+"""Bytes that a Record takes at once."""
 FORMAT = "kdump"
 """The only format that is read in this form."""
 _HINTS = {errno.EPIPE: "nobody reads it any more", errno.ECANCELED: "nobody reads it"}
@@ -28,10 +32,16 @@ class PipeTarget(Target):
         self.kind = Kind.STREAM
         self.reads_zero = True
         out = ffi.new("ldfs_stream **")
-        code = lib.ldfs_stream_open(fd, out)
+        code = lib.ldfs_stream_open(fd, False, out)
         if code:
             raise target_error("write to", path, -code)
-        self.stream = out[0]
+        self.stream: CData | None = out[0]
+        self._elsewhere: Record | None = None
+
+    def hand_over(self, record: Record) -> None:
+        """From now on the machine's process writes to the pipe, and for us too: records of two
+        would get mixed up. What we hold open is closed with us all the same."""
+        self._elsewhere = record
 
     @property
     def size(self) -> int:
@@ -75,8 +85,11 @@ class PipeTarget(Target):
         """One record. EPIPE: the reader has gone; ECANCELED: it stood still for too long, or the
         dump was released."""
         view = memoryview(data).cast("B")
-        if view:
-            stream = self._open()
+        stream = self._open()
+        if self._elsewhere:
+            for at in range(0, len(view), RECORD_MOST):
+                self._check(self._elsewhere(offset + at, view[at : at + RECORD_MOST]))
+        elif view:
             self._check(lib.ldfs_stream_write(stream, ffi.from_buffer(view), len(view), offset))
 
     def _check(self, code: int) -> None:
@@ -99,7 +112,8 @@ class PipeTarget(Target):
 
     def complete(self) -> None:
         """The last record, which says that all is there."""
-        self._check(lib.ldfs_stream_end(self._open()))
+        stream = self._open()
+        self._check(self._elsewhere(0, b"") if self._elsewhere else lib.ldfs_stream_end(stream))
 
     def close(self) -> None:
         """Close: the reader sees the end, and without complete() before that some is missing."""

@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
@@ -30,9 +30,6 @@ from livedumpfs.targets.check import (
     target_error,
 )
 from livedumpfs.units import PAGE_SIZE, format_size
-
-if TYPE_CHECKING:
-    from livedumpfs._capi import CData
 
 OPEN_HINTS: Final = {
     errno.EBUSY: "it is mounted or in use",
@@ -72,8 +69,6 @@ class Target(Closing):
         """Device number and 0, or the file's device and inode."""
         self.reads_zero = False
         """True when what was never written reads as zeros: for ldfs_dump_config."""
-        self.stream: CData | None = None
-        """ldfs_stream * of a pipe: all is written there."""
         self._claim: int | None = None
         self._directory_synced = not created
 

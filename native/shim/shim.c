@@ -29,6 +29,7 @@
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static ldfs_arena *arena;
 static ldfs_dump *dump;
+static ldfs_stream *stream; /* of the dump: its target is a pipe */
 
 struct message {
 	ldfs_shim_request head;
@@ -122,10 +123,16 @@ static int next_fd(const struct message *m, uint64_t bit, int *used)
 	return m->head.arg[0] & bit && *used < LDFS_SHIM_FDS ? m->fds[(*used)++] : -1;
 }
 
+static void close_stream(void)
+{
+	ldfs_stream_close(stream);
+	stream = NULL;
+}
+
 static int do_init(struct message *m)
 {
 	ldfs_dump_config config;
-	int used = 0;
+	int used = 0, rc = 0;
 
 	if (!arena || m->head.size < sizeof(config))
 		return -EINVAL;
@@ -137,17 +144,35 @@ static int do_init(struct message *m)
 	config.table_fd = next_fd(m, 2, &used);
 	config.uffd_fd = next_fd(m, 4, &used);
 	config.reference_fd = next_fd(m, 8, &used);
-	config.stream = NULL;
-	return dump ? -EBUSY : ldfs_dump_init(arena, &config, &dump);
+	if (dump)
+		return -EBUSY;
+	if (m->head.arg[0] & 16)
+		rc = ldfs_stream_open(config.target_fd, 1, &stream);
+	config.stream = stream;
+	if (!rc)
+		rc = ldfs_dump_init(arena, &config, &dump);
+	if (rc)
+		close_stream();
+	return rc;
 }
 
 static int do_free(void)
 {
 	int rc = dump ? ldfs_dump_free(dump) : 0;
 
-	if (!rc)
+	if (!rc) {
 		dump = NULL;
+		close_stream();
+	}
 	return rc;
+}
+
+static int do_record(const struct message *m)
+{
+	if (!stream)
+		return -EINVAL;
+	return m->head.size ? ldfs_stream_write(stream, m->payload, m->head.size, m->head.arg[0])
+			    : ldfs_stream_end(stream);
 }
 
 static int do_read(const ldfs_shim_request *r, struct answer *out)
@@ -180,9 +205,13 @@ static int do_counters(struct answer *out)
 }
 
 /* What needs a dump; the read lock is held. */
-static int serve_dump(const ldfs_shim_request *r, struct answer *out)
+static int serve_dump(const struct message *m, struct answer *out)
 {
+	const ldfs_shim_request *r = &m->head;
+
 	switch (r->op) {
+	case LDFS_SHIM_RECORD:
+		return do_record(m);
 	case LDFS_SHIM_START:
 		return ldfs_dump_start(dump, NULL, 0);
 	case LDFS_SHIM_SWEEP:
@@ -201,12 +230,12 @@ static int serve_dump(const ldfs_shim_request *r, struct answer *out)
 	return -EINVAL;
 }
 
-static int with_dump(const ldfs_shim_request *r, struct answer *out)
+static int with_dump(const struct message *m, struct answer *out)
 {
 	int rc;
 
 	pthread_rwlock_rdlock(&lock);
-	rc = dump ? serve_dump(r, out) : -ENODATA;
+	rc = dump ? serve_dump(m, out) : -ENODATA;
 	pthread_rwlock_unlock(&lock);
 	return rc;
 }
@@ -297,7 +326,7 @@ static int serve(struct message *m, struct answer *out)
 	case LDFS_SHIM_LAST_WORDS:
 		return alone(m);
 	}
-	return with_dump(&m->head, out);
+	return with_dump(m, out);
 }
 
 /* ----------------------------------------------------------------- threads */

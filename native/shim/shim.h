@@ -13,7 +13,7 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 1
+#define LDFS_SHIM_VERSION 2
 #define LDFS_SHIM_PAYLOAD 135168 /* bytes behind a header at the most: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
 #define LDFS_SHIM_WORDS 256 /* bytes of last words at the most */
@@ -23,7 +23,8 @@ enum ldfs_shim_op {
 	LDFS_SHIM_CONNECT = 2,  /* fds: [socket] */
 	LDFS_SHIM_ADOPT = 3,    /* arg: address, size. fds: [memfd]. Once. */
 	LDFS_SHIM_INIT = 4,     /* payload: ldfs_dump_config, then its extents. fds by arg[0], a bit each: target 1,
-				   table 2, /dev/userfaultfd 4, reference 8; in this order */
+				   table 2, /dev/userfaultfd 4, reference 8; in this order. 16: the
+				   target is a pipe, and its flattened file has begun */
 	LDFS_SHIM_START = 5,    /* the machine stands */
 	LDFS_SHIM_SWEEP = 6,
 	LDFS_SHIM_WAIT = 7,     /* arg: nanoseconds, 100 ms at the most */
@@ -32,7 +33,8 @@ enum ldfs_shim_op {
 	LDFS_SHIM_COUNTERS = 10, /* answers ldfs_counters */
 	LDFS_SHIM_STATES = 11,  /* arg: first, count. Answers a byte each. */
 	LDFS_SHIM_READ = 12,    /* arg: offset, length. Answers bytes of the snapshot. */
-	LDFS_SHIM_LAST_WORDS = 13 /* payload: what to write to fds [fd] when the host has gone; empty: nothing */
+	LDFS_SHIM_LAST_WORDS = 13, /* payload: what to write to fds [fd] when the host has gone; empty: nothing */
+	LDFS_SHIM_RECORD = 14 /* arg: offset. payload: bytes of the file that a pipe takes; none: its end */
 };
 
 typedef struct ldfs_shim_request {

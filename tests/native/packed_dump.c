@@ -214,7 +214,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 	int rc;
 
 	if (piped) {
-		if (pipe(ends) || ldfs_stream_open(ends[1], &stream))
+		if (pipe(ends) || ldfs_stream_open(ends[1], 0, &stream))
 			return 1;
 		close(ends[1]);
 		other.from = ends[0];

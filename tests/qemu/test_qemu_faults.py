@@ -114,12 +114,15 @@ def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     guest = make_guest(None, console)
-    with outliving(host):
-        assert host.stderr and "running" in host.stderr.readline()
-        device = host.stderr.readline().split()[1]
-        guest.boot()
-        yield host, device, guest
-    subprocess.run(["fusermount", "-uz", str(mount)], check=False, capture_output=True, timeout=30)
+    unmount = ["fusermount", "-uz", str(mount)]
+    try:
+        with outliving(host):
+            assert host.stderr and "running" in host.stderr.readline()
+            device = host.stderr.readline().split()[1]
+            guest.boot()
+            yield host, device, guest
+    finally:
+        subprocess.run(unmount, check=False, capture_output=True, timeout=30)
 
 
 def test_from_the_command_line(hosted: Any, tmp_path: Path) -> None:

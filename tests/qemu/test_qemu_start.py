@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from livedumpfs.dump import LiveDump, remote
+from livedumpfs.dump import DumpSettings, LiveDump, remote
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.snapshot import open_dump, verify_dump
@@ -112,3 +113,42 @@ def test_last_words_are_for_a_guest_that_we_hold(
         machine.resume()
         assert machine.monitor.status() == ("paused" if paused else "running")
     assert any(said) is not paused
+
+
+def test_a_dump_into_a_pipe(tmp_path: Path) -> None:
+    """Two processes write to it; what comes out is one file."""
+    flat, plain = tmp_path / "flat", tmp_path / "plain"
+    reader, writer = os.pipe()
+    with QemuMachine(BASE) as machine:
+        os.pwrite(machine.arena.fd, os.urandom(24 << 20), 8 << 20)
+        machine.start()
+        with open(flat, "wb") as out, open(reader, "rb") as source, open(writer, "wb"):
+            cat = subprocess.Popen(["cat"], stdin=source, stdout=out)
+            target = f"/proc/self/fd/{writer}"
+            assert LiveDump(machine).save(target, DumpSettings(format="kdump")) == "consistent"
+        assert cat.wait(30) == 0
+    with open(flat, "rb") as stream:
+        done = ["makedumpfile", "-R", str(plain)]
+        subprocess.run(done, stdin=stream, check=True, capture_output=True, timeout=60)
+    with open_dump(plain) as dump:
+        assert dump.verdict == "consistent" and verify_dump(dump).ok
+        at = dump.memory_map[0].arena_offset
+        assert dump.read_arena(at + (9 << 20), 1 << 20).strip(b"\0")
+
+
+def test_a_pipe_whose_reader_goes_away(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with QemuMachine(BASE) as machine:
+        os.pwrite(machine.arena.fd, os.urandom(24 << 20), 8 << 20)
+        machine.start()
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        live = LiveDump(machine)
+        live.init(pipe, DumpSettings(format="kdump", compression="none"))
+        live.start()
+        os.close(reader)
+        live.sweep()
+        assert live.finish(30) == "incomplete"
+        live.release()
+        assert machine.monitor.status() == "running"
+        assert LiveDump(machine).save(tmp_path / "next") == "consistent"
