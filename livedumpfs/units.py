@@ -17,6 +17,11 @@ _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
+def align_up(value: int, alignment: int) -> int:
+    """The next multiple of `alignment`."""
+    return -(-value // alignment) * alignment
+
+
 def parse_size(text: str | int) -> int:
     """Bytes of "4096", "64K", "64KiB", "1GiB" (powers of 1024). ValueError: not a size."""
     if isinstance(text, int):

@@ -13,6 +13,7 @@ from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
+from livedumpfs.formats.meta import room_for
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
@@ -38,6 +39,7 @@ def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
         arena_size=size,
         granule_size=granule,
         identity=target.identity,
+        meta_room=room_for(machine.vcpus),
         compression=settings.compression,
         level=settings.level,
         table=settings.table,

@@ -27,12 +27,11 @@ from livedumpfs.formats.plan import (
     Step,
     Sync,
     Zero,
-    align_up,
     check_map,
     check_sizes,
     new_dump_id,
 )
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"\x7fELF"
 NOTE_TYPE: Final = 0x4C444653

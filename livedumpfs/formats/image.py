@@ -23,8 +23,8 @@ from typing import Final
 
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import elf
-from livedumpfs.formats.plan import MachineInfo, Registers, align_up, check_map
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.formats.plan import MachineInfo, Registers, check_map
+from livedumpfs.units import PAGE_SIZE, align_up
 
 LIME_MAGIC: Final = 0x4C694D45
 LIME_VERSION: Final = 1

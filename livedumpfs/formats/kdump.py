@@ -37,11 +37,10 @@ from livedumpfs.formats.plan import (
     Sync,
     Write,
     Zero,
-    align_up,
     check_sizes,
     new_dump_id,
 )
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"KDUMP   "
 FLAT_MAGIC: Final = b"makedumpfile\0"

@@ -15,13 +15,21 @@ from typing import Any, Final
 import xxhash
 
 from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"LDFSMETA"
 ROOM: Final = 256 << 10
 """Bytes of a slot unless the planner asks for more."""
+_ROOM_OF_VCPU: Final = 2 << 10
+"""Its registers, 1.6 KiB for QEMU's."""
 
 _HEADER = struct.Struct("<8s16sIIQ")
 HEADER_SIZE: Final = _HEADER.size
+
+
+def room_for(vcpus: int) -> int:
+    """Bytes of a slot for a machine with so many vCPUs, whole pages."""
+    return align_up(ROOM + vcpus * _ROOM_OF_VCPU, PAGE_SIZE)
 
 
 def build_slot(

@@ -342,11 +342,6 @@ class Plan(ABC):
         return replace(self, identity=identity)
 
 
-def align_up(value: int, alignment: int) -> int:
-    """The next multiple of `alignment`."""
-    return -(-value // alignment) * alignment
-
-
 def new_dump_id() -> bytes:
     """16 random bytes."""
     return uuid.uuid4().bytes

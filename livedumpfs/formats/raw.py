@@ -30,13 +30,12 @@ from livedumpfs.formats.plan import (
     Step,
     Sync,
     Zero,
-    align_up,
     check_map,
     check_sizes,
     new_dump_id,
 )
 from livedumpfs.formats.superblock import Superblock
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.units import PAGE_SIZE, align_up
 
 
 def raw_extents(ranges: Sequence[MemoryRange]) -> tuple[Extent, ...]:

@@ -18,7 +18,6 @@ from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import ArenaPiece, Image, KdumpPlan, Literal, Plan, plan_dump, table
 from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats.kdump import check_compression
-from livedumpfs.formats.plan import align_up
 from livedumpfs.snapshot.checksums import Progress
 from livedumpfs.snapshot.dumpfile import DumpFile, runs
 from livedumpfs.snapshot.output import PIECE, Flattened, NewFile, Output
@@ -30,7 +29,7 @@ from livedumpfs.snapshot.stored import (
     registers_of,
     state_runs,
 )
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.units import PAGE_SIZE, align_up
 
 FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
 IMAGES: Final = {"raw": "mem.raw", "lime": "mem.lime"}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from livedumpfs.snapshot.checksums import ChecksumReport
 
-_SAMPLES: Final = 8
+_SAMPLES: Final = 16
 _SAMPLE_GRANULE: Final = 4 << 20
 
 
@@ -231,18 +231,25 @@ class DumpFile(Closing):
         return verify_checksums(self, progress, threads=threads)
 
     def matches_target(self) -> bool:
-        """False when none of a few saved granules has its checksum: then a sidecar file belongs to
-        something else that was on the target before."""
+        """False when of a few saved granules that have data most have another checksum: then a
+        sidecar file belongs to something else that was on the target before. What is zeros or
+        cannot be read says nothing."""
         saved = np.flatnonzero(self.entries["state"] == table.SAVED)
         if len(saved) == 0 or self.granule_size > _SAMPLE_GRANULE:
             return True
         chosen = saved[np.linspace(0, len(saved) - 1, min(_SAMPLES, len(saved))).astype(int)]
-        for granule in chosen.tolist():
-            data = bytearray(self.granule_length(granule))
+        right = [one for one in map(self._is_as_saved, chosen.tolist()) if one is not None]
+        return 2 * sum(right) >= len(right)
+
+    def _is_as_saved(self, granule: int) -> bool | None:
+        data = bytearray(self.granule_length(granule))
+        try:
             self.read_stored(granule * self.granule_size, memoryview(data))
-            if xxhash.xxh3_64_intdigest(data) == int(self.entries["checksum"][granule]):
-                return True
-        return False
+        except OSError:
+            return None
+        if not data.strip(b"\0"):
+            return None
+        return bool(xxhash.xxh3_64_intdigest(data) == int(self.entries["checksum"][granule]))
 
 
 def _read_packed(packed: PackedPages, place: int, view: memoryview, page: int) -> None:

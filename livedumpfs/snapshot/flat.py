@@ -80,7 +80,7 @@ def rearrange(fd: int, path: str, output: NewFile) -> None:
             raise source.invalid("one of its records has an impossible place or length")
         for at in range(0, length, PIECE):
             output.write_at(source.take(min(PIECE, length - at)), offset + at)
-        end = max(end, offset + length)
+        end = max(end, offset + length) if length else end
     _expect_dump(source, output)
     output.finish(end)
 
