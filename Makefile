@@ -5,7 +5,8 @@
 #   make lint         style and types
 #   make model        the protocol's model alone
 #   make exact        200 dumps in a row under full load, each compared byte for byte
-#   make test-qemu    20 live dumps of a Debian guest under QEMU, and what goes wrong around one
+#   make test-qemu    20 live dumps of a Debian guest under QEMU, what crash and drgn see in one, and what
+#                     goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
@@ -69,7 +70,8 @@ exact: setup
 		tests/integration/test_exactness.py $(ARGS)
 
 test-qemu: setup
-	LIVEDUMP_QEMU_DUMPS=20 $(python) -m pytest -s tests/qemu $(ARGS)
+	@$(MAKE) --no-print-directory -C guest/linux crash symbols
+	LIVEDUMP_QEMU_DUMPS=20 $(python) -m pytest -s -m "debuggers or not debuggers" tests/qemu $(ARGS)
 
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)

@@ -53,6 +53,9 @@ MAX_VCPUS: Final = 4096
 
 _EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
+_NO_ALIGNMENT: Final = 0
+"""Of a PT_LOAD, as in /proc/vmcore and QEMU's dumps. A core whose first one has another, and begins
+at a page of the file, is one of netdump for crash: it does not look where the kernel lies then."""
 _PRSTATUS = struct.Struct("<3ih2xQQ4i8Q27Qi4x")
 
 _ET_CORE, _EV_CURRENT = 4, 1
@@ -134,7 +137,7 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
     """
     programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, notes[1], 0, 4)] if notes[1] else []
     programs += [
-        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, virtual, r.start, r.size, r.size, PAGE_SIZE)
+        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, virtual, r.start, r.size, r.size, _NO_ALIGNMENT)
         for r in machine.memory_map
         for offset in [data_offset + r.arena_offset]
         for virtual in [r.start if machine.identity_mapped else 0]

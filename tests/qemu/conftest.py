@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,3 +162,54 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         found.protected = Protection(machine._process.pid)
         found.boot()
         yield found
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextlib.contextmanager
+def _outliving(host: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Whatever happens, host and QEMU are gone afterwards."""
+    orphans: list[int] = []
+    try:
+        yield orphans
+    finally:
+        with contextlib.suppress(OSError):
+            orphans += _children(host.pid)
+        host.kill()
+        host.wait()
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for stream in (host.stdin, host.stdout, host.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def outliving() -> Callable[[subprocess.Popen[str]], AbstractContextManager[list[int]]]:
+    """outliving(host): the list of processes to end besides the host and its children."""
+    return _outliving
+
+
+@pytest.fixture
+def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
+    """`livedump qemu` in a process of its own, and its guest: (host, device, guest)."""
+    command, make_guest = guest_parts
+    mount, console = tmp_path / "mount", tmp_path / "console"
+    mount.mkdir()
+    words = ["-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--", *command(console)]
+    host = subprocess.Popen(
+        [sys.executable, *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    guest = make_guest(None, console)
+    try:
+        with _outliving(host):
+            assert host.stderr and "running" in host.stderr.readline()
+            device = host.stderr.readline().split()[1]
+            guest.boot()
+            yield host, device, guest
+    finally:
+        unmount = ["fusermount", "-uz", str(mount)]
+        subprocess.run(unmount, check=False, capture_output=True, timeout=STEP_S)

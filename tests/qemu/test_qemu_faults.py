@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,9 @@ time.sleep(600)
 pytestmark = pytest.mark.timeout(300)
 
 
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def qemus(host: subprocess.Popen[str]) -> list[int]:
-    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children(host.pid)}
+    children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
+    names = {int(pid): Path(f"/proc/{pid}/comm").read_text() for pid in children}
     return [pid for pid, name in names.items() if name.startswith("qemu")]
 
 
@@ -78,51 +74,10 @@ def gone(pid: int) -> bool:
         return True
 
 
-@contextlib.contextmanager
-def outliving(host: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """Whatever happens, host and QEMU are gone afterwards."""
-    orphans: list[int] = []
-    try:
-        yield orphans
-    finally:
-        with contextlib.suppress(OSError):
-            orphans += children(host.pid)
-        host.kill()
-        host.wait()
-        for pid in orphans:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for stream in (host.stdin, host.stdout, host.stderr):
-            if stream is not None:
-                stream.close()
-
-
 def livedump(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*CLI, *words], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
-
-
-@pytest.fixture
-def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
-    """`livedump qemu` in a process of its own, and its guest: (host, device, guest)."""
-    command, make_guest = guest_parts
-    mount, console = tmp_path / "mount", tmp_path / "console"
-    mount.mkdir()
-    host = subprocess.Popen(
-        [*CLI, "qemu", "--mount", str(mount), "--", *command(console)],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    guest = make_guest(None, console)
-    unmount = ["fusermount", "-uz", str(mount)]
-    try:
-        with outliving(host):
-            assert host.stderr and "running" in host.stderr.readline()
-            device = host.stderr.readline().split()[1]
-            guest.boot()
-            yield host, device, guest
-    finally:
-        subprocess.run(unmount, check=False, capture_output=True, timeout=30)
 
 
 def test_from_the_command_line(hosted: Any, tmp_path: Path) -> None:
@@ -141,7 +96,7 @@ def test_from_the_command_line(hosted: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sweep", [False, True], ids=["started", "sweeping"])
 def test_a_killed_host_leaves_the_guest_running(
-    hosted: Any, tmp_path: Path, sweep: bool, protection: Any
+    hosted: Any, tmp_path: Path, sweep: bool, protection: Any, outliving: Any
 ) -> None:
     host, device, guest = hosted
     target, protected = tmp_path / "dump", protection(*qemus(host))
@@ -167,7 +122,7 @@ def test_a_killed_host_leaves_the_guest_running(
 
 @pytest.mark.parametrize("program", [HOLD, START], ids=["held", "starting"])
 def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
-    guest_parts: Any, tmp_path: Path, program: str, protection: Any
+    guest_parts: Any, tmp_path: Path, program: str, protection: Any, outliving: Any
 ) -> None:
     command, make_guest = guest_parts
     console = tmp_path / "console"
@@ -190,7 +145,9 @@ def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
         guest.wait_for(lambda: protected.count() == 0)
 
 
-def test_a_qemu_that_is_killed_takes_its_host_along(hosted: Any, tmp_path: Path) -> None:
+def test_a_qemu_that_is_killed_takes_its_host_along(
+    hosted: Any, tmp_path: Path, outliving: Any
+) -> None:
     host, device, _ = hosted
     target = tmp_path / "dump"
     dump = subprocess.Popen(

@@ -84,6 +84,15 @@ def test_note_content_is_the_superblock() -> None:
     assert note.offset + elf.own_note_position(notes) == p.superblock_offset
 
 
+def test_no_segment_asks_for_an_alignment() -> None:
+    """crash takes a core for one of netdump otherwise, and misses where the kernel lies."""
+    head = plan().header()
+    assert struct.unpack_from("<H", head, 56) == (3,)
+    kinds = [struct.unpack_from("<I", head, 64 + 56 * i)[0] for i in range(3)]
+    alignments = [struct.unpack_from("<Q", head, 64 + 56 * i + 48)[0] for i in range(3)]
+    assert (kinds, alignments) == ([4, 1, 1], [4, 0, 0])
+
+
 def test_registers_come_back_from_the_notes() -> None:
     registers = [{name: i * 1000 + k for k, name in enumerate(elf.REGISTERS)} for i in (1, 2)]
     header = plan().header(registers) + bytes(superblock.SIZE)
