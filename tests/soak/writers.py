@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cffi import FFI
 
 from livedumpfs import Arena
@@ -43,7 +44,8 @@ class Writers(Closing):
     def __init__(self, library: Path, arena: Arena, patterns: Sequence[str], seed: int) -> None:
         self._ffi, self._lib = _load(library)
         self._source = os.memfd_create("soak-source")
-        os.write(self._source, os.urandom(_KERNEL_BYTES))
+        words = np.random.default_rng(seed).integers(0, 1 << 63, _KERNEL_BYTES // 64)
+        os.write(self._source, words.repeat(8).tobytes())  # compressible, as memory is
         numbers = [PATTERNS.index(name) for name in patterns]
         memory = self._ffi.cast("uint8_t *", arena.address)
         self._live = arena.live  # keeps it mapped
