@@ -6,9 +6,10 @@ from __future__ import annotations
 import random
 from dataclasses import asdict, dataclass
 
+from writers import PATTERNS
+
 from livedumpfs.dump import DumpSettings
 from livedumpfs.units import PAGE_SIZE
-from writers import PATTERNS
 
 MIB = 1 << 20
 DUMPS_OF_MACHINE = 8
