@@ -8,6 +8,7 @@
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, and what goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
+#   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-sweep  the sweep's rate beside plain pwrite
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
@@ -28,7 +29,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact test-qemu kill-points fuzz soak bench-inspect bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -77,6 +78,12 @@ FUZZ_SECONDS ?= 300
 
 fuzz: setup
 	LIVEDUMP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(python) -m pytest -s tests/property $(ARGS)
+
+# SOAK_SEED=N repeats a run, ARGS="--only I" one dump of it.
+SOAK_SECONDS ?= 600
+
+soak: setup
+	$(python) tests/soak/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

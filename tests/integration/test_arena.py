@@ -148,8 +148,8 @@ def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
 
 
 def test_discards_while_userfaultfd_is_prepared() -> None:
-    """INIT of an arena's first dump makes the userfaultfd, and the view that waits for START: whoever
-    punches meanwhile neither fails nor leaves a page unprotected."""
+    """INIT of an arena's first dump makes the userfaultfd, and the view that waits for START:
+    whoever punches meanwhile neither fails nor leaves a page unprotected."""
     end, punched, errors = threading.Event(), threading.Semaphore(0), []
 
     def punch(arena: Arena) -> None:

@@ -20,6 +20,9 @@ NEVER_S = 3600.0
 """Deadline of a stall, far behind the soak's own: under `block` nothing may be lost."""
 FULL_SPEED = 400 * MIB
 """Bytes a second, about; only for choosing moments."""
+_SIZES = ((1, 32), (64, 512), (512, 1024))
+"""MiB of machines, and how often."""
+_SHARES = (10, 78, 12)
 _GRANULES = (4096, 4096, 16384, 16384, 65536, 65536, 65536, 262144, 1 * MIB, 0)
 _COMPRESSIONS = ("zstd", "zstd", "zlib", "lzo", "snappy", "none")
 
@@ -72,14 +75,15 @@ class DumpChoice:
         return asdict(self)
 
 
-def _machine(seed: int, number: int) -> MachineChoice:
+def _machine(seed: int, number: int, largest: int) -> MachineChoice:
     r = random.Random(f"{seed}:machine:{number}")
     if r.random() < 0.1:
         return MachineChoice(
-            "ledger", r.randrange(8 * MIB, 96 * MIB, PAGE_SIZE), ("",) * r.randint(1, 2), 1.0,
+            "ledger", r.randrange(8 * MIB, min(96, largest) * MIB, PAGE_SIZE), ("",) * r.randint(1, 2), 1.0,
             r.getrandbits(63),
         )  # fmt: skip
-    low, high = r.choices(((1, 32), (64, 512), (512, 1024)), (10, 78, 12))[0]
+    sizes = [(low, high) for low, high in _SIZES if high <= largest] or [_SIZES[0]]
+    low, high = r.choices(sizes, _SHARES[: len(sizes)])[0]
     return MachineChoice(
         "threads",
         r.randrange(low * MIB, high * MIB + 1, PAGE_SIZE),
@@ -145,21 +149,33 @@ def _end(r: random.Random, size: int, settings: DumpSettings, target: str) -> di
     return {"end": end, "step": step, "after": r.uniform(0, 1.2) * long}
 
 
-def choose(seed: int, index: int) -> DumpChoice:
-    """The same for the same numbers."""
-    machine = _machine(seed, index // DUMPS_OF_MACHINE)
-    r = random.Random(f"{seed}:dump:{index}")
-    target = _target(r, machine.size)
-    settings = _settings(r, machine.size, target)
-    return DumpChoice(
-        index,
-        machine,
-        settings,
-        target,
-        fresh=r.random() < 0.5,
-        before_sweep=r.choice((0.0, 0.0, r.uniform(0, 0.03), r.uniform(0, 0.1))),
-        readers=r.choice((0, 0, 1, 2)),
-        discards=machine.kind == "threads" and r.random() < 0.3,
-        verify=r.random() < 0.25,
-        **_end(r, machine.size, settings, target),  # type: ignore[arg-type]
-    )
+@dataclass(frozen=True)
+class Chooser:
+    """What a run's dumps are: the same for the same numbers."""
+
+    seed: int
+    largest: int
+    """MiB that a machine has at the most; at least 32."""
+
+    def words(self) -> tuple[str, str]:
+        """For a command line."""
+        return str(self.seed), str(self.largest)
+
+    def choose(self, index: int) -> DumpChoice:
+        """Dump number `index`."""
+        machine = _machine(self.seed, index // DUMPS_OF_MACHINE, self.largest)
+        r = random.Random(f"{self.seed}:dump:{index}")
+        target = _target(r, machine.size)
+        settings = _settings(r, machine.size, target)
+        return DumpChoice(
+            index,
+            machine,
+            settings,
+            target,
+            fresh=r.random() < 0.5,
+            before_sweep=r.choice((0.0, 0.0, r.uniform(0, 0.03), r.uniform(0, 0.1))),
+            readers=r.choice((0, 0, 1, 2)),
+            discards=machine.kind == "threads" and r.random() < 0.3,
+            verify=r.random() < 0.25,
+            **_end(r, machine.size, settings, target),  # type: ignore[arg-type]
+        )

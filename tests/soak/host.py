@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The process that has the machine and dumps it as the soak tells it; it may be killed at any time.
 
-    host.py SEED REFERENCE_FD LIBRARY
+    host.py SEED LARGEST REFERENCE_FD LIBRARY
 
-On standard input `dump INDEX PATH`, `go` or `status`, one a line; on standard output a JSON object a
-line: {"step": ...} for each step, then {"done": ...}. After `done` the machine is held until `go`, so
-that the one who compares has the cores.
+On standard input `dump INDEX PATH`, `go` or `status`, one a line; on standard output a JSON object
+a line: {"step": ...} for each step, then {"done": ...}. After `done` the machine is held until
+`go`, so that the one who compares has the cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from choices import DUMPS_OF_MACHINE, DumpChoice, choose
+from choices import DUMPS_OF_MACHINE, Chooser, DumpChoice
 from machine import ArenaMachine, GuestMachine, Machine
 from oracle import Reference
 from reader import Reader
@@ -158,8 +158,8 @@ class Run:
 class Host:
     """Does dump after dump."""
 
-    def __init__(self, seed: int, reference: int, library: Path) -> None:
-        self.seed, self.reference, self.library = seed, reference, library
+    def __init__(self, chooser: Chooser, reference: int, library: Path) -> None:
+        self.chooser, self.reference, self.library = chooser, reference, library
         self.commands: queue.Queue[str] = queue.Queue()
         self.machine: Machine | None = None
         self.number = -1
@@ -186,7 +186,7 @@ class Host:
         """Until standard input ends."""
         while True:
             _, index, path = self.commands.get().rstrip("\n").split(" ", 2)
-            choice = choose(self.seed, int(index))
+            choice = self.chooser.choose(int(index))
             self._dump(choice, self._machine_of(choice), path)
 
     def _machine_of(self, choice: DumpChoice) -> Machine:
@@ -240,9 +240,9 @@ def explained() -> Iterator[None]:
 
 def main() -> None:
     """See the top."""
-    seed, reference, library = sys.argv[1:]
+    seed, largest, reference, library = sys.argv[1:]
     with explained():
-        Host(int(seed), int(reference), Path(library)).run()
+        Host(Chooser(int(seed), int(largest)), int(reference), Path(library)).run()
 
 
 if __name__ == "__main__":

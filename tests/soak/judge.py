@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Judge: what a dump must be, by what was done to it; it knows target and reference, and no machine."""
+"""What a dump must be, by what was done to it. Knows target and reference, and no machine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machines of a soak: an arena that C threads write and that is punched, or the built-in guest."""
+"""The machines of a soak: an arena that C threads write, or the built-in guest."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The oracle of tests that compare whole dumps: a copy of memory that the core makes in the pause."""
+"""Reference: the memory at the instant of a dump, for tests that compare whole dumps."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from choices import DumpChoice, choose
+from choices import Chooser, DumpChoice
 from judge import Verdict, dump_id_of, judge_reads, judge_target, unpack_stream
 from oracle import Reference
 from relay import Relay
@@ -29,6 +29,8 @@ from rich.console import Console
 from tally import Tally
 from victim import Failed, Hang, Victim
 from writers import build
+
+from livedumpfs.units import format_size
 
 MOST_FAILURES = 10
 """Then it is enough."""
@@ -39,18 +41,13 @@ class Soak:
     """One run: owns the host, the reference and the targets."""
 
     def __init__(
-        self, seed: int, folder: Path, tmpfs: Path, deadline_s: float, verbose: bool
+        self, chooser: Chooser, folder: Path, tmpfs: Path, deadline_s: float, verbose: bool
     ) -> None:
-        self.seed = seed
+        self.chooser = chooser
         self.console = Console(width=120, soft_wrap=True, highlight=False, markup=False)
-        self.tally = Tally(seed)
-        self._places = {
-            "file": folder,
-            "slow": folder,
-            "tmpfs": tmpfs,
-            "pipe": tmpfs,
-            "none": tmpfs,
-        }
+        self.tally = Tally(chooser.seed, chooser.largest)
+        self._places = {"file": folder, "slow": folder}
+        self._tmpfs = tmpfs
         self._deadline_s, self._verbose = deadline_s, verbose
         self._library = build(folder)
         self._reference = Reference(0)
@@ -61,7 +58,7 @@ class Soak:
         """Dump after dump until the time is over, or too much was wrong."""
         reported = self._began
         for index in indices:
-            self._one(choose(self.seed, index))
+            self._one(self.chooser.choose(index))
             now = time.monotonic()
             self.tally.seconds = now - self._began
             if now - reported >= REPORT_S:
@@ -100,14 +97,14 @@ class Soak:
 
     def _dump(self, choice: DumpChoice, verdict: Verdict) -> dict[str, object] | None:
         self._reference.clear(choice.machine.size)
-        place = self._places[choice.target]
+        place = self._places.get(choice.target, self._tmpfs)
         path = place / f"dump-{choice.target}"
         if choice.fresh or choice.target == "pipe":
             for old in place.glob("dump-*"):
                 old.unlink()
         before = dump_id_of(path) if path.exists() else None
         if self._victim is None or not self._victim.alive:
-            self._victim = Victim(self.seed, self._reference.fd, self._library, self._deadline_s)
+            self._victim = Victim(self.chooser, self._reference.fd, self._library, self._deadline_s)
         victim, stream = self._victim, place / "dump-stream"
         relay = Relay(path, stream, choice.index) if choice.target == "pipe" else None
         try:
@@ -132,19 +129,25 @@ class Soak:
     def _say(self, choice: DumpChoice, verdict: Verdict, seconds: float) -> None:
         settings, machine = choice.settings, choice.machine
         kind = settings.compression if settings.format == "kdump" else settings.format
-        self.console.print(
-            f"{choice.index}: {machine.kind} {machine.size >> 20} MiB {','.join(machine.patterns)}, "
-            f"{kind} {settings.policy} {settings.backend} {settings.arming} "
-            f"granule {settings.granule >> 10} KiB pool {settings.pool >> 10} KiB, "
-            f"{choice.target}, {choice.end} {choice.step}: {seconds:.1f} s, "
-            f"{verdict.pages} pages, {verdict.lost} lost, {len(verdict.problems)} problems"
+        words = (
+            f"{machine.kind} {format_size(machine.size)} {','.join(machine.patterns)}",
+            f"{kind} {settings.policy} {settings.backend} {settings.arming}",
+            f"granule {format_size(settings.granule)} pool {format_size(settings.pool)}",
+            f"{choice.target} {choice.end} {choice.step}",
+            f"{seconds:.1f} s, {verdict.pages} pages, {verdict.lost} lost",
+            "; ".join(verdict.problems)[:80] or "good",
         )
+        self.console.print(f"{choice.index}: {', '.join(words)}")
 
     def _say_problems(self, choice: DumpChoice, verdict: Verdict) -> None:
         self.console.print(f"dump {choice.index} is wrong: {json.dumps(choice.describe())}")
         for problem in verdict.problems:
             self.console.print(f"  {problem}")
-        self.console.print(f"  again: SOAK_SEED={self.seed} soak.py --only {choice.index}")
+        self.console.print(f"  again: soak.py {self._again(choice)}")
+
+    def _again(self, choice: DumpChoice) -> str:
+        seed, largest = self.chooser.words()
+        return f"--seed {seed} --largest {largest} --only {choice.index}"
 
     def _end_victim(self) -> None:
         if self._victim:
@@ -168,6 +171,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--seed", type=int, default=int(environment("SOAK_SEED") or 0),
         help="of all choices; default: SOAK_SEED, or a new one",
     )  # fmt: skip
+    parser.add_argument(
+        "--largest", type=int, default=1024, metavar="MIB", help="machine; 32, 512 or 1024"
+    )
     parser.add_argument(
         "--only", metavar="INDEX[-LAST]", help="that dump alone, or those, --times over"
     )
@@ -197,9 +203,10 @@ def indices_of(only: str | None, times: int) -> Iterator[int]:
 def main(arguments: list[str]) -> int:
     """The exit code."""
     args = parse(arguments)
+    chooser = Chooser(args.seed, args.largest)
     if args.show:
         for index in indices_of(args.only, 1):
-            print(json.dumps(choose(args.seed, index).describe(), indent=1))
+            print(json.dumps(chooser.choose(index).describe(), indent=1))
         return 0
     print(f"SOAK_SEED={args.seed}", flush=True)
     with ExitStack() as stack:
@@ -207,7 +214,7 @@ def main(arguments: list[str]) -> int:
         for parent in (None, args.tmpfs):
             folders.append(Path(tempfile.mkdtemp(prefix="livedump-soak-", dir=parent)))
             stack.callback(shutil.rmtree, folders[-1], ignore_errors=True)
-        soak = Soak(args.seed, *folders, args.deadline, args.verbose)
+        soak = Soak(chooser, *folders, args.deadline, args.verbose)
         stack.callback(soak.close)
         soak.run(indices_of(args.only, args.times), float("inf") if args.only else args.seconds)
     soak.console.print(soak.tally.table())

@@ -17,6 +17,8 @@ class Tally:
     """Counts over all dumps. Faults, steals and so on are not known of hosts that were killed."""
 
     seed: int
+    largest: int
+    """MiB of a machine at the most."""
     seconds: float = 0.0
     dumps: int = 0
     pages: int = 0

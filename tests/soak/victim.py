@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from choices import DumpChoice
+from choices import Chooser, DumpChoice
 
 HOST = Path(__file__).with_name("host.py")
 TOP = HOST.parents[2]
 PATIENCE_S = 10.0
 """For the answers of a host that hangs."""
+GONE_S = 60.0
+"""For the kernel to clear away a host that was killed."""
 
 
 class Hang(Exception):
@@ -32,14 +34,14 @@ class Failed(Exception):
 class Victim:
     """A host. One dump at a time."""
 
-    def __init__(self, seed: int, reference: int, library: Path, deadline_s: float) -> None:
+    def __init__(self, chooser: Chooser, reference: int, library: Path, deadline_s: float) -> None:
         self.reached = ""
         """Last step of the dump that was answered."""
         self._deadline_s = deadline_s
         self._rest = b""
         inherited = os.environ.get("PYTHONPATH")
         self._process = subprocess.Popen(
-            [sys.executable, str(HOST), str(seed), str(reference), str(library)],
+            [sys.executable, str(HOST), *chooser.words(), str(reference), str(library)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[reference], bufsize=0,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(TOP), inherited)))},
         )  # fmt: skip
@@ -114,7 +116,7 @@ class Victim:
         self._process.kill()
         try:
             while True:
-                self._hear(self._deadline_s)
+                self._hear(GONE_S)
         except (Failed, Hang):
             pass
         self.close()
@@ -123,7 +125,7 @@ class Victim:
         """It has gone afterwards. Harmless when done twice."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.communicate(timeout=self._deadline_s)
+        self._process.communicate(timeout=GONE_S)
 
     @property
     def alive(self) -> bool:
