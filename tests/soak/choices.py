@@ -78,10 +78,9 @@ class DumpChoice:
 def _machine(seed: int, number: int, largest: int) -> MachineChoice:
     r = random.Random(f"{seed}:machine:{number}")
     if r.random() < 0.1:
-        return MachineChoice(
-            "ledger", r.randrange(8 * MIB, min(96, largest) * MIB, PAGE_SIZE), ("",) * r.randint(1, 2), 1.0,
-            r.getrandbits(63),
-        )  # fmt: skip
+        size = r.randrange(8 * MIB, min(96, largest) * MIB, PAGE_SIZE)
+        vcpus = ("",) * r.randint(1, 2)
+        return MachineChoice("ledger", size, vcpus, 1.0, r.getrandbits(63))
     sizes = [(low, high) for low, high in _SIZES if high <= largest] or [_SIZES[0]]
     low, high = r.choices(sizes, _SHARES[: len(sizes)])[0]
     return MachineChoice(

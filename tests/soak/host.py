@@ -176,11 +176,13 @@ class Host:
     def _tell_status(self) -> None:
         """For the report of a hang."""
         faulthandler.dump_traceback(all_threads=True)
-        if self.machine:
-            live = self.machine.live
-            told = {"counters": asdict(live.counters()), "states": states_of(live)}
-            told |= {"state": live.state.value, "failure": live.failure}
-            tell(status={**told, "rounds": self.machine.rounds()})
+        if self.machine is None:
+            tell(status="there is no machine yet")
+            return
+        live = self.machine.live
+        told = {"counters": asdict(live.counters()), "states": states_of(live)}
+        told |= {"state": live.state.value, "failure": live.failure}
+        tell(status={**told, "rounds": self.machine.rounds()})
 
     def run(self) -> None:
         """Until standard input ends."""
