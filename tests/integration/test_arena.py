@@ -277,6 +277,29 @@ def test_without_a_target_the_snapshot_lives_in_memory() -> None:
         assert caught.value.errno == errno.ENODATA
 
 
+def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path) -> None:
+    """A reader has left the core, and has not come back to Python yet: for a busy program that can
+    take a while. RELEASE returns when arena and target can be had again."""
+    inside, leave = threading.Event(), threading.Event()
+    with Arena(MIB) as arena, LiveDump(arena) as live:
+        live.init(tmp_path / "dump")
+        live.start()
+        core = live._run.core  # type: ignore[union-attr]
+
+        def linger() -> None:
+            with core._using():  # type: ignore[union-attr]
+                inside.set()
+                leave.wait(30)
+
+        reader = threading.Thread(target=linger)
+        reader.start()
+        assert inside.wait(30)
+        threading.Timer(0.05, leave.set).start()
+        live.release()
+        reader.join(30)
+        assert live.save(tmp_path / "dump") == "consistent"
+
+
 def test_the_order_of_the_steps(tmp_path: Path) -> None:
     def refused(code: int, step: object) -> None:
         with pytest.raises(StateError) as caught:
