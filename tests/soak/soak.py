@@ -14,11 +14,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from choices import Chooser, DumpChoice
@@ -209,6 +210,7 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(chooser.choose(index).describe(), indent=1))
         return 0
     print(f"SOAK_SEED={args.seed}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         folders = []
         for parent in (None, args.tmpfs):
@@ -216,7 +218,8 @@ def main(arguments: list[str]) -> int:
             stack.callback(shutil.rmtree, folders[-1], ignore_errors=True)
         soak = Soak(chooser, *folders, args.deadline, args.verbose)
         stack.callback(soak.close)
-        soak.run(indices_of(args.only, args.times), float("inf") if args.only else args.seconds)
+        with suppress(KeyboardInterrupt):  # what was counted until then is told
+            soak.run(indices_of(args.only, args.times), float("inf") if args.only else args.seconds)
     soak.console.print(soak.tally.table())
     print(soak.tally.line())
     return 0 if soak.tally.good else 1
