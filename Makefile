@@ -9,6 +9,7 @@
 #                     goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
+#   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-sweep  the sweep's rate beside plain pwrite
@@ -30,7 +31,8 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-guest bench-inspect bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact test-qemu kill-points fuzz soak setup packages guest clean
+.PHONY: bench-guest bench-inspect bench-pause bench-sweep
 
 all: setup
 
@@ -80,6 +82,12 @@ FUZZ_SECONDS ?= 300
 
 fuzz: setup
 	LIVEDUMP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(python) -m pytest -s tests/property $(ARGS)
+
+# SOAK_SEED=N repeats a run, ARGS="--only I" one dump of it.
+SOAK_SECONDS ?= 600
+
+soak: setup
+	$(python) tests/soak/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

@@ -295,6 +295,8 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 
 	if (backend == LDFS_BACKEND_UFFD) {
 		rc = protect_in_pieces(view, a->size, RW);
+		/* Before the first page: who punches and does not see it has punched before that. */
+		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
 	}
 	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
@@ -328,6 +330,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 		/* Half done, but a mapping that the next INIT can begin with. */
 		uint8_t *view = a->shadow;
 
+		store_seq(&a->shadow_guarded, 0);
 		a->shadow = a->spare;
 		a->spare = view;
 		a->spare_mapped = true;
@@ -352,6 +355,7 @@ int ldfs_arena_swap(ldfs_arena *a)
 	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
 		return -errno;
 	a->spare_mapped = true;
+	store_seq(&a->shadow_guarded, 0);
 	if (mremap(a->shadow, a->size, a->size, flags, a->live) == MAP_FAILED)
 		return -errno;
 	a->shadow_ready = false;
@@ -458,12 +462,13 @@ static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 
 /*
  * A punch takes userfaultfd's protection of the shadow's pages with it. START waits for us: the view that
- * it puts in place is whole.
+ * it puts in place is whole. While INIT has no such view yet there is nothing to do: it protects all of it later.
  */
 static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
 {
 	if (owner->backend != LDFS_BACKEND_UFFD || load_seq(&a->dump) ||
-	    owner->arming != LDFS_ARM_SWAP || ldfs_dump_phase(owner) != LDFS_PHASE_READY)
+	    owner->arming != LDFS_ARM_SWAP || ldfs_dump_phase(owner) != LDFS_PHASE_READY ||
+	    !load_seq(&a->shadow_guarded))
 		return 0;
 	return ldfs_uffd_protect(a, a->shadow + offset, length);
 }

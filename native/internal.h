@@ -83,6 +83,7 @@ struct ldfs_arena {
 	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
 	bool shadow_ready; /* owner */
 	uint32_t shadow_backend; /* owner; enum ldfs_backend that a ready shadow is protected by */
+	_Atomic uint32_t shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
 	struct ldfs_uffd uffd;
 	bool spare_mapped; /* owner */
 	int fault_slot;    /* index into ldfs_fault_slots */

@@ -36,6 +36,8 @@ _HINTS = {
     errno.ETIMEDOUT: "the machine did not stop in time",
 }
 
+_USERS_PATIENCE_S = 2.0
+"""For readers on their way out of a dump that is to be freed."""
 _PACKERS_MOST = 4
 """Packer threads unless more are asked for: the machine runs beside them."""
 
@@ -180,22 +182,26 @@ class CoreDump:
         if rc:
             raise step_error("prepare", -rc)
         self._dump: CData = out[0]
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._users = 0
+        self._closed = False
+        """For those who come now: free() is under way, or done."""
         self._freed = False
         self._last = Counters()
 
     @contextmanager
     def _using(self) -> Iterator[CData | None]:
-        """The core's dump, which is not freed meanwhile; None when it has been."""
+        """The core's dump, which is not freed meanwhile; None when it has been, or is about to
+        be."""
         with self._lock:
-            dump = None if self._freed else self._dump
+            dump = None if self._closed else self._dump
             self._users += dump is not None
         try:
             yield dump
         finally:
             with self._lock:
                 self._users -= dump is not None
+                self._lock.notify_all()
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
@@ -231,9 +237,11 @@ class CoreDump:
         """Free a released dump; False: not possible yet. Its counters stay."""
         last = self.counters()
         with self._lock:
+            self._last, self._closed = last, True
+            # RELEASE has sent them all out of the core; here they only wait for the GIL.
+            self._lock.wait_for(lambda: not self._users, _USERS_PATIENCE_S)
             if not self._freed and not self._users and lib.ldfs_dump_free(self._dump) == 0:
                 self._freed = True
-                self._last = last
             return self._freed
 
     def counters(self) -> Counters:

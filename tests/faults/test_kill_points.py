@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from oracle import Reference
 
 from livedumpfs.abi import Format, State
 from livedumpfs.client import Client, InitOptions
@@ -221,16 +222,6 @@ def check_commands(dump: DumpFile, target: Path, place: Path, reference: mmap.mm
             os.close(fd)
 
 
-@contextlib.contextmanager
-def memory_file() -> Iterator[int]:
-    fd = os.memfd_create("reference")
-    try:
-        os.ftruncate(fd, SIZE)
-        yield fd
-    finally:
-        os.close(fd)
-
-
 @pytest.mark.timeout(120 + 20 * KILLS)
 def test_a_killed_host_leaves_all_that_it_had_saved(tmp_path: Path) -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
@@ -245,7 +236,8 @@ def test_a_killed_host_leaves_all_that_it_had_saved(tmp_path: Path) -> None:
             format=format, sweep_rate=RATE, granule=chosen.choice((4096, 65536)), force=True
         )
         target = tmp_path / format.name
-        with memory_file() as fd:
+        with Reference(SIZE) as reference:
+            fd = reference.fd
             reached = Victim(tmp_path, fd).dump_until(moment, target, options)
             one = look_at(target, fd, reached, tmp_path / "finished", format in by_commands)
         print(f"{format.name} killed at {moment}, reached {reached}: {one}")

@@ -147,6 +147,40 @@ def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
             arena.writable(MIB, 1)
 
 
+def test_discards_while_userfaultfd_is_prepared() -> None:
+    """INIT of an arena's first dump makes the userfaultfd, and the view that waits for START:
+    whoever punches meanwhile neither fails nor leaves a page unprotected."""
+    end, punched, errors = threading.Event(), threading.Semaphore(0), []
+
+    def punch(arena: Arena) -> None:
+        try:
+            while not end.is_set():
+                arena.discard(MIB, MIB)
+                punched.release()
+        except MachineError as error:
+            errors.append(error)
+            punched.release()
+
+    for _ in range(20):
+        end.clear()
+        with Arena(32 * MIB) as arena, LiveDump(arena) as live:
+            a = arena.array("u1", 32 * MIB)
+            a[:] = 3
+            thread = threading.Thread(target=punch, args=(arena,))
+            thread.start()
+            try:
+                assert punched.acquire(timeout=30)
+                live.init(None, DumpSettings(backend="uffd", pool=32 * MIB))
+            finally:
+                end.set()
+                thread.join(30)
+            assert not errors, errors
+            live.start()
+            a[:] = 4
+            assert live.read(MIB, MIB) == bytes(MIB)
+            assert live.read(2 * MIB, 30 * MIB).count(3) == 30 * MIB
+
+
 @pytest.mark.parametrize("format", ["elf", "raw"])
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
 @pytest.mark.parametrize("granule", [4096, 65536])
@@ -241,6 +275,29 @@ def test_without_a_target_the_snapshot_lives_in_memory() -> None:
         with pytest.raises(OSError) as caught:
             live.read(0, 1)
         assert caught.value.errno == errno.ENODATA
+
+
+def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path) -> None:
+    """A reader has left the core, and has not come back to Python yet: for a busy program that can
+    take a while. RELEASE returns when arena and target can be had again."""
+    inside, leave = threading.Event(), threading.Event()
+    with Arena(MIB) as arena, LiveDump(arena) as live:
+        live.init(tmp_path / "dump")
+        live.start()
+        core = live._run.core  # type: ignore[union-attr]
+
+        def linger() -> None:
+            with core._using():  # type: ignore[union-attr]
+                inside.set()
+                leave.wait(30)
+
+        reader = threading.Thread(target=linger)
+        reader.start()
+        assert inside.wait(30)
+        threading.Timer(0.05, leave.set).start()
+        live.release()
+        reader.join(30)
+        assert live.save(tmp_path / "dump") == "consistent"
 
 
 def test_the_order_of_the_steps(tmp_path: Path) -> None:

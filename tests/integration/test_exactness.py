@@ -6,54 +6,22 @@ LIVEDUMP_DUMPS=200 makes the long run of `make exact`; `make test` takes a small
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
+from oracle import Reference
 
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
 from livedumpfs.machines import UnicornMachine
-from livedumpfs.snapshot import LOST, DumpFile, open_dump, verify_dump
+from livedumpfs.snapshot import LOST, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
 DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "12"))
 DEADLINE_S = 60.0
-
-
-class Reference:
-    """Memory to which the core copies the arena inside the pause."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.fd = os.memfd_create("reference")
-
-    def clear(self) -> None:
-        os.ftruncate(self.fd, 0)
-        os.ftruncate(self.fd, self.size)
-
-    def different_pages(self, dump: DumpFile) -> npt.NDArray[np.intp]:
-        """Pages that the target has otherwise than the machine had at the instant; lost ones
-        too."""
-        pages = []
-        with mmap.mmap(self.fd, self.size, prot=mmap.PROT_READ) as kept:
-            expected = np.frombuffer(kept, dtype=np.uint8).reshape(-1, PAGE_SIZE)
-            for first in range(0, len(expected), 4096):
-                part = expected[first : first + 4096]
-                got = bytearray(part.nbytes)
-                dump.read_stored(first * PAGE_SIZE, memoryview(got))
-                found = np.frombuffer(got, dtype=np.uint8).reshape(-1, PAGE_SIZE)
-                pages.append(np.flatnonzero((found != part).any(axis=1)) + first)
-            del expected, part
-        return np.concatenate(pages)
-
-    def close(self) -> None:
-        os.close(self.fd)
 
 
 class Bench:
