@@ -73,8 +73,11 @@ static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint
 	*slot = ldfs_ring_take(&d->ring);
 	if (*slot != NO_SLOT)
 		return SLOT_TAKEN;
-	if (!may_wait(d))
-		return SLOT_NONE;
+	if (!may_wait(d)) {
+		/* Once more: slots are there before the pool counts as one that grows no further. */
+		*slot = ldfs_ring_take(&d->ring);
+		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
+	}
 	wait_for_slot(d, g, deadline_ns);
 	return SLOT_LOOK_AGAIN;
 }
