@@ -22,6 +22,8 @@
 #define add_relaxed(p, v)      atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define add_seq(p, v)          atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
 #define sub_seq(p, v)          atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
+/* A load that nothing before it comes after: a read-modify-write that changes nothing. */
+#define look_seq(p)            atomic_fetch_or_explicit((p), 0, memory_order_seq_cst)
 #define exchange_seq(p, v)     atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 #define cas_seq(p, old, new)                                                                     \
 	atomic_compare_exchange_strong_explicit((p), (old), (new), memory_order_seq_cst,         \

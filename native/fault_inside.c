@@ -73,8 +73,11 @@ static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint
 	*slot = ldfs_ring_take(&d->ring);
 	if (*slot != NO_SLOT)
 		return SLOT_TAKEN;
-	if (!may_wait(d))
-		return SLOT_NONE;
+	if (!may_wait(d)) {
+		/* Once more: slots are there before the pool counts as one that grows no further. */
+		*slot = ldfs_ring_take(&d->ring);
+		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
+	}
 	wait_for_slot(d, g, deadline_ns);
 	return SLOT_LOOK_AGAIN;
 }
@@ -190,12 +193,13 @@ static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
 static int widen(ldfs_dump *d, uint32_t g)
 {
 	uint32_t left = nearest_left(d, g), right = nearest_right(d, g);
-	bool left_first = left > 0 && (right + 1 == d->granules || g - left <= right - g);
-	int error;
+	bool on_left = left > 0, on_right = right + 1 < d->granules; /* a writable one */
+	int error = ENOMEM;
 
-	if (left_first)
+	/* Without a neighbour the range to the arena's end alone would still be a split. */
+	if (on_left && (!on_right || g - left <= right - g))
 		error = widen_to(d, g, left, g);
-	else
+	else if (on_right)
 		error = widen_to(d, g, g, right);
 	if (error == ENOMEM)
 		error = widen_to(d, g, left, right);

@@ -13,7 +13,7 @@
 
 static uint8_t state_again(ldfs_dump *d, uint32_t g)
 {
-	return atomic_fetch_or_explicit(&d->state[g], 0, memory_order_seq_cst);
+	return look_seq(&d->state[g]);
 }
 
 static bool in_memory(uint8_t s)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The C core and programs around it, built by hand: by any compiler, with any options, from any
+copy of the sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+NATIVE = TOP / "native"
+MACHINE_FILES = {"console.c", "vcpu_unicorn.c"}
+LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+WORKERS = 2
+BUILD_DEADLINE_S = 120
+RUN_DEADLINE_S = 120
+
+
+def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run it; what it prints, errors too, is in stdout."""
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@dataclass(frozen=True)
+class Build:
+    """One compiler with its options, and where its objects go."""
+
+    place: Path
+    compiler: str = "gcc"
+    flags: tuple[str, ...] = ("-O2",)
+
+    def _call(self, *arguments: str) -> None:
+        done = run([self.compiler, "-std=gnu11", *arguments], timeout=BUILD_DEADLINE_S)
+        assert done.returncode == 0, done.stdout
+
+    def object_of(self, source: Path, *extra: str) -> Path:
+        """Compile one file; headers of its own folder come first, then those of native/."""
+        made = self.place / f"{source.stem}.o"
+        include = [f"-I{source.parent}", f"-I{NATIVE}"]
+        self._call(*self.flags, *WARNINGS, *include, *extra, "-c", str(source), "-o", str(made))
+        return made
+
+    def objects_of(self, sources: Iterable[Path], *extra: str) -> list[Path]:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            return list(pool.map(lambda source: self.object_of(source, *extra), sources))
+
+    def link(self, name: str, objects: Iterable[Path]) -> Path:
+        made = self.place / name
+        self._call(*self.flags, *map(str, objects), "-o", str(made), *LIBRARIES)
+        return made
+
+    def core(self, native: Path = NATIVE, *extra: str) -> list[Path]:
+        """The core without what runs a machine."""
+        sources = [p for p in native.glob("*.c") if p.name not in MACHINE_FILES]
+        return self.objects_of(sorted(sources), *extra)
+
+    def programs(self) -> dict[str, Path]:
+        """The programs beside this file, each of one file, with the core."""
+        core = self.core()
+        own = self.objects_of(sorted(Path(__file__).parent.glob("*.c")))
+        return {o.stem: self.link(o.stem, [o, *core]) for o in own}
+
+
+@pytest.fixture(scope="session")
+def building(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Build]:
+    """Makes a Build in a new folder."""
+
+    def make(name: str, **options: Any) -> Build:
+        return Build(tmp_path_factory.mktemp(name), **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def programs(building: Callable[..., Build]) -> dict[str, Path]:
+    """The programs as they are meant to run."""
+    return building("core").programs()
+
+
+@pytest.fixture(scope="session")
+def run_program() -> Callable[..., tuple[int, str]]:
+    """Runs one: its exit code and all that it printed."""
+
+    def run_it(
+        program: Path, *arguments: str, deadline_s: float = RUN_DEADLINE_S, **environment: str
+    ) -> tuple[int, str]:
+        try:
+            done = run(
+                [str(program), *arguments], timeout=deadline_s, env={**os.environ, **environment}
+            )
+        except subprocess.TimeoutExpired as error:
+            pytest.fail(f"{program.name} {arguments} hangs; it printed {error.output!r}")
+        return done.returncode, done.stdout
+
+    return run_it
