@@ -32,8 +32,11 @@ class Reader:
         self._random = random.Random(seed)
 
     def step(self) -> bool:
-        """One piece; False: released."""
+        """One piece; False: released, or it has read as much as there is: the dump wants the cores,
+        too."""
         r, last = self._random, len(self._expected)
+        if self.pages > last:
+            return False
         count = min(r.choice(_COUNTS), last)
         try:
             self._read(r.randint(0, last - count), count)
