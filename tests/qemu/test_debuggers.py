@@ -32,8 +32,10 @@ VCPUS = 2
 TRIES = 50
 TEXT = 0xFFFF_FFFF_8000_0000
 """The kernel's code is above."""
-ENTRY_STACKS = 0xFFFF_FE00_0000_0000
-"""The small ones on which the kernel begins are above."""
+STACKS = range(0xFFFF_8000_0000_0000, 0xFFFF_FE00_0000_0000)
+"""Where the kernel's are, but for the small ones on which it begins."""
+SWITCHING = ("__switch_to_asm", "__switch_to")
+"""A vCPU has one task's stack there, and still the other one as its current."""
 NAME_SIZE = 15
 """Of task_struct.comm; /proc has a kernel thread's whole name."""
 
@@ -177,7 +179,7 @@ class Taken:
 
 
 def in_kernel(registers: Any) -> bool:
-    return registers["cs"] & 3 == 0 and registers["rsp"] < ENTRY_STACKS
+    return registers["cs"] & 3 == 0 and registers["rsp"] in STACKS
 
 
 def start(live: LiveDump, core: Path, settings: DumpSettings) -> None:
@@ -283,10 +285,10 @@ def test_who_runs_has_the_registers_of_the_instant(taken: Taken) -> None:
         frames = taken.program.stack_trace(task)
         assert frames[0].pc == registers["rip"]
         assert frames[0].register("rsp") == registers["rsp"]
-        if in_kernel(registers):
+        if in_kernel(registers) and frames[0].name not in SWITCHING:
             shown = f"RIP: {registers['rip']:016x}  RSP: {registers['rsp']:016x}  RFLAGS: "
             assert shown in texts[cpu]
-            print(f"\nvCPU {cpu}: process {pid}, {len(stacks_of_crash(taken.crash['bt -a']))}")
+            print(f"\nvCPU {cpu}: process {pid}, in {frames[0].name}")
 
 
 def first_of_drgn(core: Path) -> tuple[int, str, Tasks]:
