@@ -23,6 +23,7 @@ import pytest
 from drgn.helpers.linux import cpu_curr, for_each_task, get_dmesg
 
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.machines.qemu.registers import VcpuState
 
 Guest = Any  # conftest.Guest
 BUILD = Path(__file__).resolve().parents[2] / "guest" / "linux" / "build"
@@ -167,6 +168,7 @@ class Taken:
     core: Path
     registers: list[dict[str, int]]
     """By vCPU."""
+    states: list[VcpuState]
     before: Tasks
     after: Tasks
     program: drgn.Program
@@ -226,7 +228,8 @@ def taken(
         assert live.finish(DEADLINE_S) == "consistent", live.failure
     finally:
         live.release()
-    found = Taken(guest, core, registers, before, next_tasks(guest), debugger(core))
+    states = list(guest.machine._captured)
+    found = Taken(guest, core, registers, states, before, next_tasks(guest), debugger(core))
     commands = ("sys", "ps", "log", "bt -a", "foreach bt")
     guest.machine.monitor.execute("stop")  # crash needs a core, and the guest has said all
     try:
@@ -285,6 +288,11 @@ def test_who_runs_has_the_registers_of_the_instant(taken: Taken) -> None:
         frames = taken.program.stack_trace(task)
         assert frames[0].pc == registers["rip"]
         assert frames[0].register("rsp") == registers["rsp"]
+        base = taken.program["__per_cpu_offset"][cpu].value_()
+        state = taken.states[cpu]
+        assert base in (state.segments["gs"].base, state.kernel_gs_base)
+        if registers["cs"] & 3:
+            assert base == state.kernel_gs_base
         if in_kernel(registers) and frames[0].name not in SWITCHING:
             shown = f"RIP: {registers['rip']:016x}  RSP: {registers['rsp']:016x}  RFLAGS: "
             assert shown in texts[cpu]

@@ -24,6 +24,7 @@ from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.options import FLAGS
 from livedumpfs.machines.qemu.registers import STATE_SIZE, parse_registers
+from livedumpfs.machines.qemu.state_dump import StateDump
 
 PROGRAM = "qemu-system-x86_64"
 BASE = (PROGRAM, "-accel", "tcg", "-display", "none", "-nodefaults")
@@ -274,6 +275,34 @@ def test_the_note_is_the_one_that_qemu_writes(start: Start, tmp_path: Path) -> N
             some[144] &= ~0xD5 & 0xFF
             some[145] &= ~0x08 & 0xFF
         assert status == state
+
+
+def test_the_states_are_those_of_qemus_own_dump(start: Start, tmp_path: Path) -> None:
+    """Again and again, and the same as the human monitor shows; QEMU keeps none of the files."""
+    own = tmp_path / "own"
+    qemu = start("-m", "64M", "-smp", "2", "-M", "q35")
+    with qemu.monitor() as monitor, StateDump(monitor) as states:
+        with pytest.raises(MachineError) as caught:
+            states.take()
+        assert caught.value.errno == errno.EINVAL
+        monitor.execute("cont")
+        open_files = len(os.listdir(f"/proc/{qemu.process.pid}/fd"))
+        for _ in range(5):
+            states.prepare()
+            states.prepare()
+            monitor.stop(timeout=WAIT_S)
+            vcpus = states.take()
+            shown = parse_registers(monitor.hmp("info registers -a"))
+            target: dict[str, object] = {"paging": False, "protocol": f"file:{own}"}
+            monitor.execute("dump-guest-memory", {**target, "begin": 0, "length": 4096})
+            monitor.cont()
+            notes = [m.end() for m in re.finditer(rb"QEMU\0\0\0\0", own.read_bytes())]
+            written = [own.read_bytes()[at : at + STATE_SIZE] for at in notes]
+            assert [one.qemu_state() for one in vcpus] == written
+            assert [one.registers for one in vcpus] == [one.registers for one in shown]
+            assert [one.controls for one in vcpus] == [one.controls for one in shown]
+            own.unlink()
+        assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) == open_files
 
 
 def complaint(*words: str) -> str:

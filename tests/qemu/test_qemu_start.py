@@ -45,6 +45,19 @@ def test_a_dump_of_a_qemu_with_few_rights(tmp_path: Path, words: Sequence[str]) 
         assert verify_dump(dump).ok
 
 
+def test_where_qemu_makes_no_dump_its_monitor_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        monkeypatch.setattr(machine._states, "prepare", lambda: None)  # no file to write into
+        live = LiveDump(machine)
+        assert live.save(tmp_path / "dump") == "consistent"
+        assert machine.monitor.status() == "running"
+    with open_dump(tmp_path / "dump") as dump:
+        assert [set(one) >= {"rip", "gs_base"} for one in dump.registers] == [True]
+
+
 def test_without_the_right_it_is_told_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

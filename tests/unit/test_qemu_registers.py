@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +13,8 @@ from livedumpfs.errors import MachineError
 from livedumpfs.formats.elf import REGISTERS
 from livedumpfs.formats.note import pack_notes
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
-from livedumpfs.machines.qemu.registers import STATE_SIZE, parse_registers
+from livedumpfs.machines.qemu.registers import STATE_SIZE, VcpuState, parse_registers
+from livedumpfs.machines.qemu.state_dump import parse_states
 from livedumpfs.machines.qemu.vmcoreinfo import MAX_SIZE
 
 REST = """\
@@ -149,3 +152,41 @@ def test_the_room_is_enough_for_every_vmcoreinfo(size: int | None) -> None:
     room = NOTE_OF_VCPU * len(vcpus) + INFORMATION_ROOM
     text = None if size is None else b"x" * size
     assert len(pack_notes(vcpu_notes(vcpus, text), room)) == room
+
+
+def test_a_state_comes_back_from_its_note() -> None:
+    first, second = parse_registers(LINUX + RESET)
+    first = replace(first, kernel_gs_base=0xFFFF_8A5E_7EC0_0000)
+    assert VcpuState.parse(first.qemu_state()) == first
+    assert VcpuState.parse(second.qemu_state()) == second
+
+
+def core_of(notes: bytes) -> bytes:
+    """As QEMU lays it out: a section header first."""
+    head = b"\x7fELF\x02\x01" + bytes(26) + struct.pack("<Q14xHH6x", 192, 56, 2) + bytes(128)
+    load = struct.pack("<I4xQ16xQ16x", 1, 304 + len(notes), 4096)
+    return head + struct.pack("<I4xQ16xQ16x", 4, 304, len(notes)) + load + notes + bytes(4096)
+
+
+def test_the_states_of_a_dump_are_in_its_notes() -> None:
+    vcpus = parse_registers(LINUX + RESET)
+    notes = b"".join(note.pack() for note in vcpu_notes(vcpus, b"OSRELEASE=6.1\n"))
+    assert parse_states(core_of(notes)) == vcpus
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        b"",
+        b"KDUMP   " + bytes(4096),
+        core_of(b""),
+        core_of(b"".join(n.pack() for n in vcpu_notes(parse_registers(LINUX), b"x")))[:700],
+        core_of(struct.pack("<III", 5, 440, 0) + b"QEMU\0\0\0\0" + bytes(440)),
+        core_of(struct.pack("<III", 5, 8, 0) + b"QEMU\0\0\0\0" + bytes(8)),
+    ],
+    ids=["empty", "other", "no-notes", "cut", "version", "size"],
+)
+def test_what_is_no_dump_of_a_known_vcpu_is_refused(core: bytes) -> None:
+    with pytest.raises(MachineError) as caught:
+        parse_states(core)
+    assert caught.value.errno == errno.EPROTO

@@ -25,6 +25,7 @@ from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
 from livedumpfs.machines.qemu.now import check_now
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
+from livedumpfs.machines.qemu.state_dump import StateDump
 from livedumpfs.machines.qemu.vmcoreinfo import find_vmcoreinfo, is_current, locate_vmcoreinfo
 from livedumpfs.machines.shim import Shim
 
@@ -72,6 +73,7 @@ class QemuMachine(Closing):
             self.monitor = undo.enter_context(
                 Monitor(self._socket, _START_S, alive=lambda: alive() is None)
             )
+            self._states = undo.enter_context(StateDump(self.monitor))
             self.shim: Shim | None = undo.enter_context(Shim(ours))
             self.arena = undo.enter_context(self._adopt())
             self.memory_map: Sequence[PhysicalRange] = read_memory_map(
@@ -152,8 +154,9 @@ class QemuMachine(Closing):
         if self.monitor.live():  # else somebody else holds it, and we shall not let it go
             self.shim.last_words(_CONTINUE, self.monitor.fileno())
         try:
+            self._states.prepare()
             self.monitor.stop()
-            self._captured = self._look()
+            self._captured = self._capture()
         except BaseException:
             self.resume()
             raise
@@ -169,6 +172,16 @@ class QemuMachine(Closing):
         return self._process.poll() is not None
 
     # ------------------------------------------------------------------- looking
+
+    def _capture(self) -> list[VcpuState]:
+        """The vCPUs of a guest that stands still."""
+        try:
+            return self._states.take()
+        except MachineError as error:
+            # Another dump or a migration is under way, or it is a QEMU that we do not know.
+            if error.errno not in (errno.EINVAL, errno.EPROTO):
+                raise
+            return self._look()
 
     def _look(self) -> list[VcpuState]:
         return parse_registers(self.monitor.hmp("info registers -a"))

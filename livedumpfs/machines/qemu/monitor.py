@@ -76,6 +76,11 @@ class Monitor(Closing):
         words. After ETIMEDOUT the command may still be carried out."""
         return self._submit(self._ask(command, arguments, timeout), timeout)
 
+    def send_file(self, name: str, fd: int, *, timeout: float = ANSWER_S) -> None:
+        """QEMU has a copy of `fd` by that name, until a command takes it. MachineError as of
+        `execute`."""
+        self._submit(self._send_file(name, fd, timeout), timeout)
+
     def hmp(self, line: str, *, timeout: float = ANSWER_S) -> str:
         """What the human monitor prints for a line. MachineError as of `execute`; what the human
         monitor itself refuses is in the text."""
@@ -172,6 +177,15 @@ class Monitor(Closing):
         if not task.cancelled():
             # Seen, whoever else looks: asyncio complains of errors that nobody saw.
             task.exception()
+
+    async def _send_file(self, name: str, fd: int, timeout: float) -> None:
+        try:
+            self._client.send_fd_scm(fd)
+        except (QMPError, OSError) as error:
+            raise MachineError(
+                "QEMU has gone before it answered 'getfd'", errno=errno.ECONNRESET
+            ) from error
+        await self._ask("getfd", {"fdname": name}, timeout)
 
     async def _status(self, timeout: float) -> str:
         answer = await self._ask("query-status", None, timeout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VcpuState: registers of an x86-64 vCPU as QEMU prints them (`info registers -a`)."""
+"""VcpuState: registers of an x86-64 vCPU, as in QEMU's notes and as it prints them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _TABLE: Final = re.compile(r"^(GDT|IDT)= +([0-9a-f]{8,16}) ([0-9a-f]{8})", re.MU
 
 @dataclass(frozen=True)
 class SegmentState:
-    """A segment or table register; `flags` without the bits of base and limit in them."""
+    """A segment or table register; the human monitor shows `flags` without the bits of base and
+    limit in them."""
 
     selector: int = 0
     limit: int = 0
@@ -54,13 +55,31 @@ class VcpuState:
     """Registers of one vCPU."""
 
     general: Mapping[str, int]
-    """rax .. r15, rip and eflags. r8 .. r15 are 0 for code that is not 64-bit: QEMU shows them to
-    none other."""
+    """rax .. r15, rip and eflags. The human monitor does not show r8 .. r15 of code that is not
+    64-bit: 0."""
     segments: Mapping[str, SegmentState]
     controls: tuple[int, ...]
     """cr0 .. cr4; cr1 is 0."""
     kernel_gs_base: int = 0
-    """0: QEMU's monitor does not show it."""
+    """0 where only QEMU's human monitor was asked, which does not show it."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> VcpuState:
+        """From QEMUCPUState, version 1. ValueError: it is none."""
+        if len(content) != STATE_SIZE:
+            raise ValueError(f"{len(content)} bytes are no QEMUCPUState")
+        version, size, *words = _STATE.unpack(content)
+        if (version, size) != (_STATE_VERSION, STATE_SIZE):
+            raise ValueError(f"a QEMUCPUState of version {version}, {size} bytes")
+        general, words = words[: len(_GENERAL)], words[len(_GENERAL) :]
+        fields = (words[5 * index : 5 * index + 5] for index in range(len(_SEGMENTS)))
+        segments = [SegmentState(at, limit, flags, base) for at, limit, flags, _, base in fields]
+        return cls(
+            dict(zip(_GENERAL, general, strict=True)),
+            dict(zip(_SEGMENTS, segments, strict=True)),
+            tuple(words[-_CONTROLS - 1 : -1]),
+            words[-1],
+        )
 
     @property
     def registers(self) -> Registers:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""StateDump: the vCPUs bit for bit, as QEMU's own dump has them; of the memory it has a page."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from livedumpfs.closing import Closing
+from livedumpfs.errors import MachineError
+from livedumpfs.formats.note import HEADER, padded
+from livedumpfs.machines.qemu.monitor import Monitor
+from livedumpfs.machines.qemu.registers import VcpuState
+from livedumpfs.units import PAGE_SIZE
+
+_NAME: Final = "livedump-state"
+_NOTE: Final = b"QEMU\0"
+_ELF64: Final = b"\x7fELF\x02\x01"
+_EHDR: Final = struct.Struct("<32xQ14xHH6x")
+"""e_phoff, e_phentsize, e_phnum. QEMU's program headers stand behind its section headers."""
+_PHDR: Final = struct.Struct("<I4xQ16xQ")
+_PT_NOTE: Final = 4
+_MOST: Final = 64 << 20
+"""Bytes of a file that we read."""
+
+
+class StateDump(Closing):
+    """A file of ours that QEMU writes into. What the human monitor prints of the registers lacks
+    some, and takes as long."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._fd = os.memfd_create("livedump-state")
+
+    def prepare(self) -> None:
+        """Give QEMU the file, for one `take`. MachineError."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._monitor.send_file(_NAME, self._fd)
+
+    def take(self) -> list[VcpuState]:
+        """Each vCPU of a guest that stands still. MachineError: EINVAL, QEMU refuses (another dump
+        or a migration is under way); EPROTO, it is no dump of an x86-64 guest."""
+        arguments: dict[str, object] = {
+            "paging": False,
+            "protocol": f"fd:{_NAME}",
+            "begin": 0,
+            "length": PAGE_SIZE,
+        }
+        self._monitor.execute("dump-guest-memory", arguments)
+        return parse_states(os.pread(self._fd, _MOST, 0))
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def parse_states(core: bytes) -> list[VcpuState]:
+    """QEMU's notes in a core of its own, in the order of the vCPUs. MachineError EPROTO."""
+    try:
+        states = [VcpuState.parse(note) for note in _notes(core)]
+    except (struct.error, ValueError) as error:
+        raise _strange() from error
+    if not states:
+        raise _strange()
+    return states
+
+
+def _strange() -> MachineError:
+    return MachineError("QEMU's dump has no vCPU that we know", errno=errno.EPROTO)
+
+
+def _notes(core: bytes) -> Iterator[bytes]:
+    """Contents of QEMU's notes."""
+    if not core.startswith(_ELF64):
+        raise _strange()
+    offset, size, count = _EHDR.unpack_from(core)
+    for index in range(count):
+        kind, start, length = _PHDR.unpack_from(core, offset + size * index)
+        if kind == _PT_NOTE:
+            yield from _qemu_notes(core[start : start + length])
+
+
+def _qemu_notes(notes: bytes) -> Iterator[bytes]:
+    position = 0
+    while position + HEADER.size <= len(notes):
+        name_size, content_size, _ = HEADER.unpack_from(notes, position)
+        name = notes[position + HEADER.size :][:name_size]
+        position += HEADER.size + len(padded(name))
+        content = notes[position : position + content_size]
+        if name == _NOTE:
+            yield content
+        position += len(padded(content))
