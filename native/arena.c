@@ -296,6 +296,7 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	if (backend == LDFS_BACKEND_UFFD) {
 		rc = protect_in_pieces(view, a->size, RW);
 		/* Before the first page: who punches and does not see it has punched before that. */
+		store_seq(&a->shadow_torn, 0);
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
 	}
@@ -352,6 +353,8 @@ int ldfs_arena_swap(ldfs_arena *a)
 
 	if (!a->shadow_ready)
 		return -EINVAL;
+	if (load_seq(&a->shadow_torn))
+		return -ESTALE;
 	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
 		return -errno;
 	a->spare_mapped = true;
@@ -461,16 +464,20 @@ static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 }
 
 /*
- * A punch takes userfaultfd's protection of the shadow's pages with it. START waits for us: the view that
- * it puts in place is whole. While INIT has no such view yet there is nothing to do: it protects all of it later.
+ * A punch takes userfaultfd's protection of the shadow's pages with it. A START that is at work waits for us
+ * before it swaps: the view that it puts in place is whole, or it says that it is not. While INIT has no such view yet there is nothing to do: it protects all of it later.
  */
 static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
 {
-	if (owner->backend != LDFS_BACKEND_UFFD || load_seq(&a->dump) ||
-	    owner->arming != LDFS_ARM_SWAP || ldfs_dump_phase(owner) != LDFS_PHASE_READY ||
-	    !load_seq(&a->shadow_guarded))
+	int rc;
+
+	if (owner->backend != LDFS_BACKEND_UFFD || owner->arming != LDFS_ARM_SWAP ||
+	    ldfs_dump_phase(owner) != LDFS_PHASE_READY || !load_seq(&a->shadow_guarded))
 		return 0;
-	return ldfs_uffd_protect(a, a->shadow + offset, length);
+	rc = ldfs_uffd_protect(a, a->shadow + offset, length);
+	if (rc)
+		store_seq(&a->shadow_torn, 1);
+	return rc;
 }
 
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)

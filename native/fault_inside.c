@@ -215,8 +215,8 @@ static void make_writable(ldfs_dump *d, uint32_t g)
 
 	if (error == ENOMEM)
 		error = widen(d, g);
-	/* The store faults again and tries again; a released dump is unprotected by RELEASE. */
-	if (error)
+	/* The store faults again and tries again; a released dump is unprotected by RELEASE. EAGAIN: see uffd.c. */
+	if (error && error != EAGAIN)
 		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 }
 

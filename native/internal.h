@@ -59,6 +59,7 @@ uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);
 struct ldfs_uffd {
 	int fd;   /* -1: not opened yet; from then on as long as the arena */
 	int stop; /* eventfd: the monitor ends */
+	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not begun */
 	pthread_t monitor;
 };
 
@@ -67,7 +68,8 @@ int ldfs_uffd_open(ldfs_arena *a, int given);
 void ldfs_uffd_close(ldfs_arena *a);
 /* Write-protect [start, start + length) of a view of the arena, holes too. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
-/* [signal] The opposite, for memory that was protected at any time; wakes whoever waits there. */
+/* [signal] The opposite, for memory that was protected at any time; wakes whoever waits there. -EAGAIN, on
+ * the monitor only: a mapping is being moved, and the event is its own to read first. */
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /* The program may use userfaultfd there for itself; of what is not protected any more. */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
@@ -83,6 +85,7 @@ struct ldfs_arena {
 	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
 	bool shadow_ready; /* owner */
 	uint32_t shadow_backend; /* owner; enum ldfs_backend that a ready shadow is protected by */
+	_Atomic uint32_t shadow_torn; /* 1: a part of it could not be protected again */
 	_Atomic uint32_t shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
 	struct ldfs_uffd uffd;
 	bool spare_mapped; /* owner */

@@ -43,25 +43,34 @@
 
 /* --------------------------------------------------------------- protection */
 
-/* EAGAIN: a mapping is just being moved, and its event not read yet. */
-static int write_protect(int fd, uint8_t *start, uint64_t length, uint64_t mode)
+static bool on_monitor(const struct ldfs_uffd *u)
+{
+	return load_seq(&u->self) == (uint64_t)pthread_self();
+}
+
+/* EAGAIN: a mapping is just being moved, and the monitor has not read its event yet. */
+static int write_protect(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
 {
 	struct uffdio_writeprotect w = { .range = { (uintptr_t)start, length }, .mode = mode };
 
-	while (ioctl(fd, UFFDIO_WRITEPROTECT, &w)) {
-		if (errno != EAGAIN && errno != EINTR)
+	while (ioctl(u->fd, UFFDIO_WRITEPROTECT, &w)) {
+		if ((errno != EAGAIN && errno != EINTR) || (errno == EAGAIN && on_monitor(u)))
 			return -errno;
 		sched_yield();
 	}
 	return 0;
 }
 
-static int in_pieces(int fd, uint8_t *start, uint64_t length, uint64_t mode)
+/* ENOENT: not registered, so not protected. */
+static int in_pieces(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
 {
 	int rc = 0;
 
-	for (uint64_t at = 0; !rc && at < length; at += PIECE)
-		rc = write_protect(fd, start + at, length - at < PIECE ? length - at : PIECE, mode);
+	for (uint64_t at = 0; !rc && at < length; at += PIECE) {
+		rc = write_protect(u, start + at, length - at < PIECE ? length - at : PIECE, mode);
+		if (rc == -ENOENT && !mode)
+			rc = 0;
+	}
 	return rc;
 }
 
@@ -73,14 +82,12 @@ int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
 	/* Registered already: no harm. */
 	if (ioctl(a->uffd.fd, UFFDIO_REGISTER, &r))
 		return -errno;
-	return in_pieces(a->uffd.fd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
+	return in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
-	int rc = in_pieces(a->uffd.fd, start, length, 0);
-
-	return rc == -ENOENT ? 0 : rc; /* never registered: nothing is protected */
+	return in_pieces(&a->uffd, start, length, 0);
 }
 
 /*
@@ -142,6 +149,7 @@ static void *monitor(void *arena)
 	struct pollfd fds[2] = { { .fd = a->uffd.fd, .events = POLLIN },
 				 { .fd = a->uffd.stop, .events = POLLIN } };
 
+	store_seq(&a->uffd.self, (uint64_t)pthread_self());
 	while (!(fds[1].revents & POLLIN)) {
 		if (poll(fds, 2, -1) > 0 && fds[0].revents)
 			read_messages(a);

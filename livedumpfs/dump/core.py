@@ -33,6 +33,7 @@ _HINTS = {
     "vm.max_map_count, ulimit -v",
     errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
     errno.EDEADLK: "a thread of this process blocks SIGSEGV",
+    errno.ESTALE: "a discard since INIT could not protect its pages again: release it, INIT anew",
     errno.ETIMEDOUT: "the machine did not stop in time",
 }
 

@@ -395,10 +395,17 @@ class LiveDump(Closing):
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
             run.registers = self.machine.snapshot_registers()
-            run.notes = self.machine.snapshot_notes(run.read)
+            run.notes = self._take_notes(run)
             run.snapshot = self._make_snapshot(run, run.core)
             run.started.set()
             self._set(State.START)
+
+    def _take_notes(self, run: _Run) -> Sequence[Note]:
+        """The instant is taken, and the dump is worth something without them too."""
+        try:
+            return self.machine.snapshot_notes(run.read)
+        except (LivedumpError, OSError):
+            return ()
 
     def sweep(self) -> None:
         """SWEEP: begin to make it durable; returns at once. See wait(). Without a target there is

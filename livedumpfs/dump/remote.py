@@ -81,6 +81,12 @@ class RemoteCore:
             code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
         if code == -errno.EBUSY:
             raise StateError("the machine has a dump already", errno=errno.EBUSY)
+        if code == -errno.ETIMEDOUT:  # the shim takes back what comes of it later
+            raise MachineError(
+                "QEMU's side did not prepare the dump in time",
+                errno=errno.ETIMEDOUT,
+                hint="its target may hang",
+            )
         if code:
             raise step_error("prepare", -code)
         if files.pipe:
@@ -99,13 +105,22 @@ class RemoteCore:
             code, _ = self._shim.call(lib.LDFS_SHIM_START)
             armed = time.monotonic_ns()
         finally:
-            machine.resume()
+            self._resume(machine)
         now = time.monotonic_ns()
         if isinstance(machine, StopsLater):
             asked = max(asked, machine.stop_asked_ns)
         self._times = (stopped - asked, now - armed, now - asked)
         if code:
             raise step_error("start", -code)
+
+    def _resume(self, machine: Machine) -> None:
+        """MachineError: it may stand still; then at least nothing is protected, as nobody would
+        sweep it."""
+        try:
+            machine.resume()
+        except BaseException:
+            self.release()
+            raise
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""

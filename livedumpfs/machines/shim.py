@@ -108,6 +108,13 @@ class Shim(Closing):
     def adopt(self, address: int, size: int, memfd: int) -> None:
         """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""
         code, _ = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,))
+        if code == -errno.EMEDIUMTYPE:
+            raise MachineError(
+                "the guest's memory has huge pages, or is a file on a disk: it cannot be "
+                "write-protected page by page",
+                errno=errno.EMEDIUMTYPE,
+                hint="use -object memory-backend-memfd, or a file on a tmpfs",
+            )
         if code:
             raise MachineError(f"QEMU's memory at {address:#x} cannot be watched", errno=-code)
 

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,8 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "atomic.h"
 #include "ldfs.h"
 #include "memory.h"
 #include "shim.h"
@@ -25,11 +28,12 @@
 #define WAIT_MOST_NS 100000000u
 #define RETRY_US 10000
 
-/* dump is freed under the write lock, and used under the read lock. */
+/* dump is freed under the write lock, and used under the read lock: for long, where a target hangs. */
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static ldfs_arena *arena;
 static ldfs_dump *dump;
 static ldfs_stream *stream; /* of the dump: its target is a pipe */
+static _Atomic uint32_t gone; /* 1: the host has; no INIT any more */
 
 struct message {
 	ldfs_shim_request head;
@@ -106,12 +110,18 @@ static bool answer(int fd, struct answer *a)
 
 /* --------------------------------------------------------------- requests */
 
+/* Huge pages and files on a disk cannot be write-protected page by page. */
 static int do_adopt(const struct message *m)
 {
+	struct statfs s;
 	int rc;
 
 	if (arena)
 		return -EEXIST;
+	if (fstatfs(m->fds[0], &s))
+		return -errno;
+	if (s.f_type != TMPFS_MAGIC)
+		return -EMEDIUMTYPE;
 	rc = ldfs_arena_adopt((void *)(uintptr_t)m->head.arg[0], m->head.arg[1], m->fds[0], &arena);
 	if (!rc)
 		shim_memory_watch(arena);
@@ -144,8 +154,8 @@ static int do_init(struct message *m)
 	config.table_fd = next_fd(m, 2, &used);
 	config.uffd_fd = next_fd(m, 4, &used);
 	config.reference_fd = next_fd(m, 8, &used);
-	if (dump)
-		return -EBUSY;
+	if (dump || load_seq(&gone))
+		return dump ? -EBUSY : -ECANCELED;
 	if (m->head.arg[0] & 16)
 		rc = ldfs_stream_open(config.target_fd, 1, &stream);
 	config.stream = stream;
@@ -240,7 +250,11 @@ static int with_dump(const struct message *m, struct answer *out)
 	return rc;
 }
 
-/* What the host would have said: a guest that it holds must go on without it. */
+/*
+ * What the host would have said: a guest that it holds must go on without it. Under a lock of their own: they
+ * never wait for a target.
+ */
+static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
 	uint8_t text[LDFS_SHIM_WORDS];
 	size_t length;
@@ -252,6 +266,7 @@ static int keep_last_words(struct message *m)
 {
 	if (m->head.size > sizeof(last_words.text) || (m->head.size && m->fds[0] < 0))
 		return -EINVAL;
+	pthread_mutex_lock(&words_lock);
 	if (last_words.fd >= 0)
 		close(last_words.fd);
 	memcpy(last_words.text, m->payload, m->head.size);
@@ -259,6 +274,7 @@ static int keep_last_words(struct message *m)
 	last_words.fd = m->head.size ? m->fds[0] : -1;
 	if (m->head.size)
 		m->fds[0] = -1;
+	pthread_mutex_unlock(&words_lock);
 	return 0;
 }
 
@@ -267,12 +283,12 @@ static int say_last_words(void)
 {
 	int fd;
 
-	pthread_rwlock_wrlock(&lock);
+	pthread_mutex_lock(&words_lock);
 	fd = last_words.fd;
 	last_words.fd = -1;
 	if (fd >= 0)
 		send(fd, last_words.text, last_words.length, MSG_NOSIGNAL);
-	pthread_rwlock_unlock(&lock);
+	pthread_mutex_unlock(&words_lock);
 	return fd;
 }
 
@@ -298,8 +314,6 @@ static int alone(struct message *m)
 	pthread_rwlock_wrlock(&lock);
 	if (m->head.op == LDFS_SHIM_ADOPT)
 		rc = do_adopt(m);
-	else if (m->head.op == LDFS_SHIM_LAST_WORDS)
-		rc = keep_last_words(m);
 	else
 		rc = m->head.op == LDFS_SHIM_INIT ? do_init(m) : do_free();
 	pthread_rwlock_unlock(&lock);
@@ -323,18 +337,19 @@ static int serve(struct message *m, struct answer *out)
 	case LDFS_SHIM_ADOPT:
 	case LDFS_SHIM_INIT:
 	case LDFS_SHIM_FREE:
-	case LDFS_SHIM_LAST_WORDS:
 		return alone(m);
+	case LDFS_SHIM_LAST_WORDS:
+		return keep_last_words(m);
 	}
 	return with_dump(m, out);
 }
 
 /* ----------------------------------------------------------------- threads */
 
-/* The host has gone: nothing stays protected, whatever it takes. */
-static void give_up(void)
+/* Nothing stays protected, whatever it takes. */
+static void end_dump(void)
 {
-	int rc = -EBUSY, fd = say_last_words();
+	int rc = -EBUSY;
 
 	while (rc) {
 		pthread_rwlock_rdlock(&lock);
@@ -346,6 +361,15 @@ static void give_up(void)
 		rc = do_free();
 		pthread_rwlock_unlock(&lock);
 	}
+}
+
+/* The host has gone. */
+static void give_up(void)
+{
+	int fd = say_last_words();
+
+	store_seq(&gone, 1); /* an INIT that does not see it has the lock, and is seen by end_dump */
+	end_dump();
 	if (fd >= 0)
 		listen_for_ever(fd);
 }
@@ -358,8 +382,12 @@ static void *connection_main(void *arg)
 		c->out.head = (ldfs_shim_reply){ 0 };
 		c->out.head.rc = serve(&c->in, &c->out);
 		close_fds(&c->in);
-		if (!answer(c->fd, &c->out))
-			break;
+		if (answer(c->fd, &c->out))
+			continue;
+		/* The host has waited for too long, and believes that there is no such dump. */
+		if (!c->out.head.rc && (c->in.head.op == LDFS_SHIM_INIT || c->in.head.op == LDFS_SHIM_START))
+			end_dump();
+		break;
 	}
 	close(c->fd);
 	if (c->first)

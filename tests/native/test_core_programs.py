@@ -50,3 +50,11 @@ def test_stores_of_the_kernel(
 ) -> None:
     """Only userfaultfd catches them; with mprotect the system call fails, and memory stays."""
     assert run_program(programs["kernel_writes"], backend, arming) == (0, f"{answer}\nsame\n")
+
+
+@pytest.mark.parametrize("microseconds", ["0", "300", "1000", "3000"])
+def test_a_discard_under_way_at_start(
+    programs: Programs, run_program: Run, microseconds: str
+) -> None:
+    """What START found unprotected by it is protected again before the swap."""
+    assert run_program(programs["discard_at_start"], microseconds) == (0, "same\n")

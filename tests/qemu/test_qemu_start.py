@@ -6,20 +6,25 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from livedumpfs.dump import DumpSettings, LiveDump, remote
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.snapshot import open_dump, verify_dump
 
 BASE = (
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 )  # fmt: skip
+DEADLINE_S = 30.0
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 """As libvirt has it."""
 
@@ -165,3 +170,91 @@ def test_a_pipe_whose_reader_goes_away(tmp_path: Path) -> None:
         live.release()
         assert machine.monitor.status() == "running"
         assert LiveDump(machine).save(tmp_path / "next") == "consistent"
+
+
+def test_an_init_that_took_too_long_is_taken_back(tmp_path: Path) -> None:
+    """The host has given it up: QEMU's side must not keep what came of it."""
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        assert machine.shim is not None
+        for sock in machine.shim._all[1:]:
+            sock.settimeout(0.0005)
+        live = LiveDump(machine)
+        with pytest.raises(MachineError, match="in time") as caught:
+            live.init(tmp_path / "dump")
+        assert caught.value.errno == errno.ETIMEDOUT
+        for sock in machine.shim._all[1:]:
+            sock.settimeout(DEADLINE_S)
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                assert LiveDump(machine).save(tmp_path / "next") == "consistent"
+                break
+            except StateError as error:  # it is still at the first
+                assert "has a dump already" in str(error) and time.monotonic() < end
+                time.sleep(0.05)
+
+
+HOST = """
+import os, sys
+from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.machines.qemu import QemuMachine
+machine = QemuMachine(sys.argv[2:])
+os.pwrite(machine.arena.fd, os.urandom(24 << 20), 8 << 20)
+machine.start()
+print(machine._process.pid, flush=True)
+sys.stdin.readline()
+live = LiveDump(machine)
+live.init(sys.argv[1], DumpSettings(format="kdump", compression="none"))
+live.start()
+live.sweep()
+print("sweeping", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_killed_host_whose_pipe_nobody_reads(
+    tmp_path: Path, protection: Callable[..., Any]
+) -> None:
+    """QEMU's side waits for the reader while it sees the host go."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, str(pipe), *BASE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    qemu = 0
+    try:
+        assert host.stdin and host.stdout
+        qemu = int(host.stdout.readline())
+        protected = protection(qemu, 64 << 20)
+        host.stdin.write("\n")
+        host.stdin.flush()
+        assert host.stdout.readline() == "sweeping\n"
+        assert protected.count() > 0
+        host.kill()
+        host.wait()
+        end = time.monotonic() + DEADLINE_S
+        while protected.count():
+            assert time.monotonic() < end, protected.count()
+            time.sleep(0.1)
+    finally:
+        host.kill()
+        host.wait()
+        os.close(reader)
+        if qemu:
+            os.kill(qemu, signal.SIGKILL)
+
+
+def test_memory_in_a_file_on_a_disk_is_refused(tmp_path: Path) -> None:
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    backend = f"memory-backend-file,id=ram,size=64M,mem-path={tmp_path}/ram,share=on"
+    words = [*BASE, "-object", backend, "-machine", "memory-backend=ram"]
+    if kind == "tmpfs":
+        QemuMachine(words).close()
+        return
+    with pytest.raises(MachineError, match="file on a disk"):
+        QemuMachine(words)

@@ -18,6 +18,7 @@ QUIET: dict[str, Any] = {
         {"name": "device[0]", "type": "child<virtio-blk-pci>"},
     ],
     "query-memory-devices": [],
+    "query-named-block-nodes": [{"node-name": "disk", "drv": "raw"}],
 }
 
 
@@ -25,8 +26,11 @@ class FakeMonitor:
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
 
+    def status(self) -> str:
+        return str(self.answers.get("query-status", "running"))
+
     def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
-        assert (command == "qom-list") == bool(arguments)
+        assert (command in ("qom-list", "query-named-block-nodes")) == bool(arguments)
         return self.answers[command]
 
 
@@ -49,6 +53,16 @@ def test_a_device_whose_stores_nobody_sees(driver: str) -> None:
     with pytest.raises(MachineError, match=driver) as caught:
         check(qom_list=[{"name": "one", "type": f"child<{driver}>"}])
     assert caught.value.errno == errno.ENOTSUP
+
+
+def test_an_nvme_whose_stores_nobody_sees() -> None:
+    with pytest.raises(MachineError, match="the disk fast"):
+        check(query_named_block_nodes=[{"node-name": "fast", "drv": "nvme"}])
+
+
+def test_a_suspended_guest() -> None:
+    with pytest.raises(MachineError, match="suspended"):
+        check(query_status="suspended")
 
 
 def test_memory_that_is_not_in_the_arena() -> None:

@@ -26,7 +26,12 @@ from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_
 from livedumpfs.machines.qemu.now import check_now
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
-from livedumpfs.machines.qemu.vmcoreinfo import find_vmcoreinfo, is_current, locate_vmcoreinfo
+from livedumpfs.machines.qemu.vmcoreinfo import (
+    check_vmcoreinfo,
+    find_vmcoreinfo,
+    is_current,
+    locate_vmcoreinfo,
+)
 from livedumpfs.machines.shim import Shim
 
 _START_S: Final = 30.0
@@ -63,6 +68,7 @@ class QemuMachine(Closing):
         self.command = QemuCommand.parse(list(argv))
         self._closed = False
         self._captured: list[VcpuState] = []
+        self._told: bytes | None = None
         self._information: tuple[int, int] | None = None
         with contextlib.ExitStack() as undo:
             self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
@@ -79,7 +85,7 @@ class QemuMachine(Closing):
             self.memory_map: Sequence[PhysicalRange] = read_memory_map(
                 self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
             )
-            self.vcpus = len(self._look())
+            self._vcpus = len(self._look())
             self._undo = undo.pop_all()
 
     @property
@@ -138,6 +144,14 @@ class QemuMachine(Closing):
         if not self.command.stopped:
             self.monitor.execute("cont")
 
+    @property
+    def vcpus(self) -> int:
+        """As many as QEMU has now; some may be plugged in. Those it had last, when it has gone."""
+        with contextlib.suppress(MachineError):
+            found = self.monitor.execute("query-cpus-fast")
+            self._vcpus = len(found) if isinstance(found, list) else self._vcpus
+        return self._vcpus
+
     def quiesce_ops(self) -> CData | None:
         """None: QEMU is stopped over its monitor."""
         return None
@@ -150,13 +164,20 @@ class QemuMachine(Closing):
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
         assert self.shim is not None
+        known = self._vcpus
         check_now(self.monitor)
+        if self.vcpus > known:
+            raise MachineError(
+                f"the guest has {self._vcpus} vCPUs now, INIT saw {known}",
+                errno=errno.EBUSY,
+                hint="release the dump, INIT anew",
+            )
         if self.monitor.live():  # else somebody else holds it, and we shall not let it go
             self.shim.last_words(_CONTINUE, self.monitor.fileno())
         try:
             self._states.prepare()
             self.monitor.stop()
-            self._captured = self._capture()
+            self._captured, self._told = self._capture()
         except BaseException:
             self.resume()
             raise
@@ -173,15 +194,15 @@ class QemuMachine(Closing):
 
     # ------------------------------------------------------------------- looking
 
-    def _capture(self) -> list[VcpuState]:
-        """The vCPUs of a guest that stands still."""
+    def _capture(self) -> tuple[list[VcpuState], bytes | None]:
+        """The vCPUs of a guest that stands still, and what its kernel has told QEMU."""
         try:
             return self._states.take()
         except MachineError as error:
             # Another dump or a migration is under way, or it is a QEMU that we do not know.
             if error.errno not in (errno.EINVAL, errno.EPROTO):
                 raise
-            return self._look()
+            return self._look(), None
 
     def _look(self) -> list[VcpuState]:
         return parse_registers(self.monitor.hmp("info registers -a"))
@@ -206,8 +227,11 @@ class QemuMachine(Closing):
         return vcpu_notes(self._captured, self._find_information(read))
 
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """From the snapshot, at the place where it was the last time, or where the live memory
-        has it: it stays where the kernel put it when it started."""
+        """What the guest has told QEMU; or from the snapshot, at the place where it was the last
+        time, or where the live memory has it: it stays where the kernel put it when it started."""
+        told = self._told and check_vmcoreinfo(self._told)
+        if told:
+            return told
         controls = [one.controls[3] for one in self._captured]
 
         def proof(text: bytes) -> bool:

@@ -28,6 +28,19 @@ def check_now(monitor: Monitor) -> None:
             errno=errno.EBUSY,
             hint="wait for it, or `migrate_cancel`",
         )
+    if monitor.status() == "suspended":
+        raise MachineError(
+            "the guest is suspended, and QEMU cannot hold it so",
+            errno=errno.EBUSY,
+            hint="wake it up",
+        )
+    for one in _list(monitor, "query-named-block-nodes", flat=True):
+        if one["drv"] == "nvme":
+            raise MachineError(
+                f"the disk {one['node-name']} is an NVMe of the host that writes the memory itself",
+                errno=errno.ENOTSUP,
+                hint="let the kernel drive it",
+            )
     for driver in _drivers(monitor):
         why = why_not(driver)
         if why:

@@ -18,6 +18,7 @@ from livedumpfs.units import PAGE_SIZE
 
 _NAME: Final = "livedump-state"
 _NOTE: Final = b"QEMU\0"
+_INFORMATION: Final = b"VMCOREINFO\0"
 _ELF64: Final = b"\x7fELF\x02\x01"
 _EHDR: Final = struct.Struct("<32xQ14xHH6x")
 """e_phoff, e_phentsize, e_phnum. QEMU's program headers stand behind its section headers."""
@@ -29,7 +30,8 @@ _MOST: Final = 64 << 20
 
 class StateDump(Closing):
     """A file of ours that QEMU writes into. What the human monitor prints of the registers lacks
-    some, and takes as long."""
+    some, and takes as long. With QEMU's device `vmcoreinfo` the guest's kernel has told QEMU where
+    its VMCOREINFO is, and the dump has that too."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -41,9 +43,10 @@ class StateDump(Closing):
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._monitor.send_file(_NAME, self._fd)
 
-    def take(self) -> list[VcpuState]:
-        """Each vCPU of a guest that stands still. MachineError: EINVAL, QEMU refuses (another dump
-        or a migration is under way); EPROTO, it is no dump of an x86-64 guest."""
+    def take(self) -> tuple[list[VcpuState], bytes | None]:
+        """Each vCPU of a guest that stands still, and its VMCOREINFO. MachineError: EINVAL, QEMU
+        refuses (another dump or a migration is under way); EPROTO, it is no dump of an x86-64
+        guest."""
         arguments: dict[str, object] = {
             "paging": False,
             "protocol": f"fd:{_NAME}",
@@ -60,39 +63,41 @@ class StateDump(Closing):
             self._fd = -1
 
 
-def parse_states(core: bytes) -> list[VcpuState]:
-    """QEMU's notes in a core of its own, in the order of the vCPUs. MachineError EPROTO."""
+def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
+    """QEMU's notes in a core of its own, in the order of the vCPUs, and VMCOREINFO if there is one.
+    MachineError EPROTO."""
     try:
-        states = [VcpuState.parse(note) for note in _notes(core)]
+        notes = list(_notes(core))
+        states = [VcpuState.parse(content) for name, content in notes if name == _NOTE]
     except (struct.error, ValueError) as error:
         raise _strange() from error
     if not states:
         raise _strange()
-    return states
+    told = next((content for name, content in notes if name == _INFORMATION), None)
+    return states, told
 
 
 def _strange() -> MachineError:
     return MachineError("QEMU's dump has no vCPU that we know", errno=errno.EPROTO)
 
 
-def _notes(core: bytes) -> Iterator[bytes]:
-    """Contents of QEMU's notes."""
+def _notes(core: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names, a NUL at the end, and contents."""
     if not core.startswith(_ELF64):
         raise _strange()
     offset, size, count = _EHDR.unpack_from(core)
     for index in range(count):
         kind, start, length = _PHDR.unpack_from(core, offset + size * index)
         if kind == _PT_NOTE:
-            yield from _qemu_notes(core[start : start + length])
+            yield from _split(core[start : start + length])
 
 
-def _qemu_notes(notes: bytes) -> Iterator[bytes]:
+def _split(notes: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 0
     while position + HEADER.size <= len(notes):
         name_size, content_size, _ = HEADER.unpack_from(notes, position)
         name = notes[position + HEADER.size :][:name_size]
         position += HEADER.size + len(padded(name))
         content = notes[position : position + content_size]
-        if name == _NOTE:
-            yield content
+        yield name, content
         position += len(padded(content))

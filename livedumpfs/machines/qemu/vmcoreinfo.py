@@ -100,7 +100,12 @@ def _hits_within(read: Read, start: int, end: int, size: int) -> Iterator[int]:
 
 def _text_at(read: Read, offset: int, size: int) -> bytes | None:
     """The text that starts at `offset`, up to a NUL or the end of the memory."""
-    text, _, _ = read(offset, min(MAX_SIZE, size - offset)).partition(b"\0")
+    return check_vmcoreinfo(read(offset, min(MAX_SIZE, size - offset)))
+
+
+def check_vmcoreinfo(found: bytes) -> bytes | None:
+    """The text at the start of `found`, up to a NUL or its end; None: it is not whole, or none."""
+    text, _, _ = found[:MAX_SIZE].partition(b"\0")
     if not text.startswith(_FIRST) or not text.endswith(b"\n"):
         return None
     return text if text.isascii() and all(word in text for word in _NEEDED) else None
