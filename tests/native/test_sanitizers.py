@@ -29,6 +29,7 @@ OPTIONS = "handle_segv=0:allow_user_segv_handler=1"
 ENVIRONMENT = {"TSAN_OPTIONS": OPTIONS, "ASAN_OPTIONS": OPTIONS}
 
 EVERYWHERE = (
+    ("core_parts", "right\n"),
     ("kernel_writes 1 0", "read\nsame\n"),
     ("packed_dump 32 2 4096 256 0 uffd", "same\n"),
     *(
