@@ -71,14 +71,14 @@ sanitize: $(pins)
 coverage: setup
 	rm -rf build/coverage && mkdir -p build/coverage
 	git ls-files -z | xargs -0 cp --parents -t build/coverage
-	cp livedumpfs/guest/*.elf build/coverage/livedumpfs/guest/
+	mkdir -p build/coverage/livedumpfs/guest && cp livedumpfs/guest/*.elf build/coverage/livedumpfs/guest/
 	cd build/coverage && export PYTHONPATH="$$PWD" LDFS_CFLAGS="--coverage -O1" LDFS_LDFLAGS=--coverage && \
 		$(abspath $(python)) native/build_native.py && \
 		LDFS_PROGRAM_FLAGS="-O1 --coverage" $(abspath $(python)) -m pytest -q $(COVERED) $(ARGS); \
 		$(abspath $(python)) -m gcovr --root . --filter 'native/' --exclude 'native/shim/' \
 		--merge-mode-functions=separate --gcov-ignore-parse-errors=all .
 
-COVERED ?= tests/native/test_core_programs.py tests/unit tests/integration/test_exactness.py
+COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.py tests/integration/test_arena.py
 
 lint: $(native)
 	$(python) -m ruff check
