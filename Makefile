@@ -4,6 +4,9 @@
 #   make test         all tests
 #   make lint         style and types
 #   make model        the protocol's model alone
+#   make interleave   the core's C code in many more orders of its threads
+#   make sanitize     the core under ThreadSanitizer and AddressSanitizer, long
+#   make coverage     lines of native/ that the native and unit tests run, by file
 #   make exact        200 dumps in a row under full load, each compared byte for byte
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, what crash and drgn see in one, and what
 #                     goes wrong around one
@@ -31,8 +34,8 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact test-qemu kill-points fuzz soak setup packages guest clean
-.PHONY: bench-guest bench-inspect bench-pause bench-sweep
+.PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
+.PHONY: exact test-qemu kill-points fuzz soak bench-guest bench-inspect bench-pause bench-sweep
 
 all: setup
 
@@ -61,6 +64,25 @@ test: setup
 
 model: $(pins)
 	$(python) -m pytest tests/model $(ARGS)
+
+interleave: $(pins)
+	LIVEDUMP_INTERLEAVE=1 $(python) -m pytest -s tests/native/test_interleavings.py $(ARGS)
+
+sanitize: $(pins)
+	LIVEDUMP_SANITIZE=1 $(python) -m pytest -s tests/native/test_sanitizers.py $(ARGS)
+
+# A copy of the tree: the build in place stays as it is.
+coverage: setup
+	rm -rf build/coverage && mkdir -p build/coverage
+	git ls-files -z | xargs -0 cp --parents -t build/coverage
+	mkdir -p build/coverage/livedumpfs/guest && cp livedumpfs/guest/*.elf build/coverage/livedumpfs/guest/
+	cd build/coverage && export PYTHONPATH="$$PWD" LDFS_CFLAGS="--coverage -O1" LDFS_LDFLAGS=--coverage && \
+		$(abspath $(python)) native/build_native.py && \
+		LDFS_PROGRAM_FLAGS="-O1 --coverage" $(abspath $(python)) -m pytest -q $(COVERED) $(ARGS); \
+		$(abspath $(python)) -m gcovr --root . --filter 'native/' --exclude 'native/shim/' \
+		--merge-mode-functions=separate --gcov-ignore-parse-errors=all .
+
+COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.py tests/integration/test_arena.py
 
 lint: $(native)
 	$(python) -m ruff check

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* checksum_avx2.c - XXH3-64 compiled for processors with AVX2; checksum.c asks before it calls this. */
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
 #pragma GCC target("avx2")
+#endif
 #define XXH_VECTOR XXH_AVX2
 #define XXH_INLINE_ALL
-#include <immintrin.h>
 #include <xxhash.h>
 
 #include "internal.h"
@@ -12,3 +17,7 @@ uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length)
 {
 	return XXH3_64bits(bytes, length);
 }
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif

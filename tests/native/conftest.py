@@ -88,8 +88,9 @@ def building(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Build]:
 
 @pytest.fixture(scope="session")
 def programs(building: Callable[..., Build]) -> dict[str, Path]:
-    """The programs as they are meant to run."""
-    return building("core").programs()
+    """The programs as they are meant to run, or with the options that `make coverage` gives."""
+    flags = os.environ.get("LDFS_PROGRAM_FLAGS", "-O2").split()
+    return building("core", flags=tuple(flags)).programs()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,10 @@ Programs = dict[str, Path]
 Run = Callable[..., tuple[int, str]]
 
 
+def test_states_pool_and_swap(programs: Programs, run_program: Run) -> None:
+    assert run_program(programs["core_parts"]) == (0, "right\n")
+
+
 def test_a_signal_while_a_range_is_made_writable(programs: Programs, run_program: Run) -> None:
     assert run_program(programs["signal_in_writable"]) == (0, "hit\n")
 

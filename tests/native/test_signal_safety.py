@@ -1,68 +1,111 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the SIGSEGV handler may call, read from the objects that run in it."""
+"""What the SIGSEGV handler may call: everything that can be reached from it, function by function
+through all files of the core, read from the relocations of the compiled objects."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[2]
-HANDLER = ("fault_inside", "protect", "granule", "ring", "event", "io")
-"""Files with functions that run in the handler."""
-OWNER_ONLY = {
-    "ring": {"calloc", "free", "mmap", "munmap", "madvise"},
-}
-"""What a file needs for its functions that do not run in the handler (they are not [signal])."""
+ENTRY = "ldfs_fault_handler"
 ALLOWED = {
     # async-signal-safe by POSIX.1-2017, 2.4.3
-    "getpid", "memcpy", "pread", "pread64", "pwrite", "pwrite64", "sigaction",
+    "getpid", "memcpy", "memset", "sigaction",
     # plain system calls or vDSO, without state of libc's
-    "clock_gettime", "mprotect", "sched_yield", "syscall", "__errno_location",
+    "clock_gettime", "mprotect", "sched_yield", "syscall", "ioctl", "__errno_location",
 }  # fmt: skip
 
+Calls = dict[str, set[str]]
 
-def undefined_symbols(name: str, directory: Path) -> set[str]:
-    output = directory / f"{name}.o"
-    command = ["gcc", "-std=gnu11", "-O2", "-fno-stack-protector", "-c", f"native/{name}.c"]
-    subprocess.run([*command, "-o", str(output)], cwd=TOP, check=True, timeout=60)
+
+def calls_of(objects: list[Path]) -> Calls:
+    """What each function refers to: other functions, and data. Each function lies in a section of
+    its own; what has no name of its own (strings, jump tables) is left out."""
+    calls: Calls = {}
+    for path in objects:
+        listing = subprocess.run(
+            ["objdump", "-r", "-w", str(path)],
+            capture_output=True, text=True, check=True, timeout=60,
+        ).stdout  # fmt: skip
+        names = subprocess.run(
+            ["nm", str(path)], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+        # Also those that refer to nothing.
+        for name in re.findall(r"^\S+ [tT] (\S+)$", names, re.MULTILINE):
+            calls.setdefault(f"{path.stem}:{name}", set())
+        function = ""
+        for line in listing.splitlines():
+            header = re.match(r"RELOCATION RECORDS FOR \[(\S+)\]", line)
+            if header:
+                text = re.match(r"\.text(?:\.unlikely|\.cold)?\.(\S+)", header[1])
+                # Parts of one function that the compiler split off: f.part.0, f.cold.
+                function = f"{path.stem}:{text[1]}" if text else ""
+                calls.setdefault(function, set())
+                continue
+            target = re.search(r"R_X86_64_(?:PLT32|PC32|GOTPCREL\w*|32S?|64)\s+(\S+)", line)
+            if function and target:
+                calls[function].add(re.sub(r"[-+]0x[0-9a-f]+$", "", target[1]))
+    return calls
+
+
+def reached(calls: Calls) -> set[str]:
+    """All names that can be reached from the handler and that no file of the core defines."""
+    defined = {name.split(":")[1]: name for name in calls if name}
+    outside: set[str] = set()
+    seen: set[str] = set()
+    left = [defined[ENTRY]]
+    while left:
+        function = left.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        file = function.split(":")[0]
+        for target in calls[function]:
+            name = re.sub(r"^\.text(?:\.unlikely|\.cold)?\.", "", target)
+            if f"{file}:{name}" in calls:  # static functions first
+                left.append(f"{file}:{name}")
+            elif name in defined:
+                left.append(defined[name])
+            elif not name.startswith("."):
+                outside.add(name)
+    return outside
+
+
+def data_of(objects: list[Path]) -> set[str]:
+    """Names of the core's variables."""
     listing = subprocess.run(
-        ["nm", "-u", str(output)], capture_output=True, text=True, check=True, timeout=60
+        ["nm", *map(str, objects)], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    return set(re.findall(r"\bU (\S+)", listing))
+    return set(re.findall(r"^\S+ [bBdDrRC] (\S+)$", listing, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", HANDLER)
-def test_only_async_signal_safe_calls(name: str, tmp_path: Path) -> None:
-    found = {s for s in undefined_symbols(name, tmp_path) if not s.startswith("ldfs_")}
-    assert found <= ALLOWED | OWNER_ONLY.get(name, set())
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+def test_the_handler_reaches_only_what_is_async_signal_safe(
+    compiler: str, level: str, building: Callable[..., Any]
+) -> None:
+    flags = (level, "-ffunction-sections", "-fno-stack-protector", "-fno-pic")
+    objects = building("signal", compiler=compiler, flags=flags).core()
+    found = reached(calls_of(objects)) - data_of(objects)
+    print(sorted(found))
+    assert {"mprotect", "syscall"} <= found, "the walk does not get through the files"
+    assert found <= ALLOWED
 
 
-def test_the_handler_calls_nothing_of_ours_outside_these_files(tmp_path: Path) -> None:
-    """Each ldfs_ function that the handler's files call is defined in one of them, or is one of the
-    few in dump.c, table.c and uffd.c that are marked [signal]."""
-    ours: set[str] = set()
-    for name in HANDLER:
-        ours |= {s for s in undefined_symbols(name, tmp_path) if s.startswith("ldfs_")}
-    text = "".join((TOP / "native" / f"{name}.c").read_text() for name in HANDLER)
-    elsewhere = {s for s in ours if not re.search(rf"^[^\s#/].*\b{s}\(.*\)?$", text, re.MULTILINE)}
-    marked = {"ldfs_fail", "ldfs_give_up", "ldfs_table_mark", "ldfs_uffd_unprotect"}
-    data = {
-        "ldfs_fault_slots",
-        "ldfs_fault_slots_used",
-        "ldfs_fault_previous",
-        "ldfs_fault_chained",
-    }
-    keeper = {"ldfs_thread_ended"}  # called by the keeper thread, which lives in ring.c
-    assert elsewhere <= marked | data | keeper
-
-
-def test_the_list_would_catch_a_call_of_malloc(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.c"
-    bad.write_text("#include <stdlib.h>\nvoid *f(void);\nvoid *f(void) { return malloc(1); }\n")
-    output = tmp_path / "bad.o"
-    subprocess.run(["gcc", "-c", str(bad), "-o", str(output)], check=True, timeout=60)
-    listing = subprocess.run(["nm", "-u", str(output)], capture_output=True, text=True, check=True)
-    assert not set(re.findall(r"\bU (\S+)", listing.stdout)) <= ALLOWED
+def test_a_call_of_malloc_far_down_would_be_found(
+    building: Callable[..., Any], tmp_path: Path
+) -> None:
+    source = tmp_path / "bad.c"
+    source.write_text(
+        "#include <stdlib.h>\nvoid *ldfs_fault_handler(void);\n"
+        "static __attribute__((noinline)) void *deeper(void) { return malloc(1); }\n"
+        "static __attribute__((noinline)) void *deep(void) { return (char *)deeper() + 1; }\n"
+        "void *ldfs_fault_handler(void) { return (char *)deep() + 1; }\n"
+    )
+    build = building("bad", flags=("-O2", "-ffunction-sections", "-fno-pic"))
+    assert "malloc" in reached(calls_of([build.object_of(source)]))

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * core_parts.c - parts of the core by themselves: every step from every state, the pool's two stacks, the swap.
+ * Prints what is wrong, then "right" when nothing was.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+#define STATES 9
+#define SLOTS 5u
+#define CHECK(what)                                                                              \
+	do {                                                                                     \
+		if (!(what)) {                                                                   \
+			printf("line %d: not so: %s\n", __LINE__, #what);                        \
+			wrong++;                                                                 \
+		}                                                                                \
+	} while (0)
+
+static int wrong;
+
+/* ------------------------------------------------------------------ granules */
+
+/* A dump of one granule in `state`. */
+static ldfs_dump *dump_in(uint8_t state)
+{
+	static _Atomic uint8_t states[1], dirty[1];
+	static _Atomic uint32_t slots[1];
+	static uint64_t sums[1];
+	static uint8_t how[1];
+	static ldfs_dump d;
+
+	memset(&d, 0, sizeof(d));
+	states[0] = state;
+	how[0] = LDFS_BY_FAULT;
+	sums[0] = 0;
+	d.granules = 1;
+	d.remaining = 1;
+	d.state = states;
+	d.slot_of = slots;
+	d.checksum = sums;
+	d.how = how;
+	d.table.dirty = dirty;
+	return &d;
+}
+
+/* `to[state]`: where the step leads from there; the same state: it refuses. */
+static void check_step(const char *name, bool (*step)(ldfs_dump *, uint32_t), const uint8_t *to)
+{
+	for (uint8_t s = 0; s < STATES; s++) {
+		ldfs_dump *d = dump_in(s);
+		bool taken = step(d, 0);
+		bool ended = to[s] != s && to[s] >= LDFS_G_SAVED;
+
+		if (ldfs_state(d, 0) != to[s] || taken != (to[s] != s) || d->remaining != !ended) {
+			printf("%s from %u: state %u, said %d, %lu remain\n", name, s,
+			       ldfs_state(d, 0), taken, (unsigned long)d->remaining);
+			wrong++;
+		}
+	}
+}
+
+static bool saved(ldfs_dump *d, uint32_t g)
+{
+	return ldfs_step_saved(d, g, 42);
+}
+
+static void check_steps(void)
+{
+	/* from: ARMED CLAIMED IN_SLOT SWEEPING STEALING STOLEN SAVED HOLE LOST */
+	check_step("claim", ldfs_step_claim, (uint8_t[]){ 1, 1, 2, 3, 4, 5, 6, 7, 8 });
+	check_step("steal", ldfs_step_steal, (uint8_t[]){ 0, 1, 2, 4, 4, 5, 6, 7, 8 });
+	check_step("sweep", ldfs_step_sweep, (uint8_t[]){ 3, 1, 2, 3, 4, 5, 6, 7, 8 });
+	check_step("lose", ldfs_step_lose, (uint8_t[]){ 8, 1, 2, 8, 4, 5, 6, 7, 8 });
+	check_step("saved", saved, (uint8_t[]){ 0, 1, 6, 3, 4, 5, 6, 7, 8 });
+	check_step("slot_lost", ldfs_step_slot_lost, (uint8_t[]){ 0, 1, 8, 3, 4, 5, 6, 7, 8 });
+}
+
+static void check_sweep_over(uint8_t from, uint8_t result, uint8_t to)
+{
+	ldfs_dump *d = dump_in(from);
+
+	CHECK(ldfs_step_sweep_over(d, 0, result, 7) == to);
+	CHECK(ldfs_state(d, 0) == to);
+}
+
+static void check_publish(uint8_t from, bool stolen, uint8_t to)
+{
+	ldfs_dump *d = dump_in(from);
+
+	ldfs_step_publish(d, 0, 3, stolen);
+	CHECK(ldfs_state(d, 0) == to);
+	CHECK(d->slot_of[0] == 3);
+}
+
+static void check_granules(void)
+{
+	check_steps();
+	check_sweep_over(LDFS_G_SWEEPING, LDFS_G_SAVED, LDFS_G_SAVED);
+	check_sweep_over(LDFS_G_SWEEPING, LDFS_G_HOLE, LDFS_G_HOLE);
+	check_sweep_over(LDFS_G_SWEEPING, LDFS_G_LOST, LDFS_G_LOST);
+	check_sweep_over(LDFS_G_STEALING, LDFS_G_SAVED, LDFS_G_CLAIMED);
+	check_sweep_over(LDFS_G_STOLEN, LDFS_G_LOST, LDFS_G_IN_SLOT);
+	check_sweep_over(LDFS_G_LOST, LDFS_G_SAVED, LDFS_G_LOST);
+	check_publish(LDFS_G_CLAIMED, false, LDFS_G_IN_SLOT);
+	check_publish(LDFS_G_STEALING, true, LDFS_G_STOLEN);
+	check_publish(LDFS_G_CLAIMED, true, LDFS_G_IN_SLOT); /* the sweep's I/O ended meanwhile */
+}
+
+/* ---------------------------------------------------------------------- ring */
+
+static void check_ring(void)
+{
+	struct ldfs_ring r = { 0 };
+	uint32_t seen = 0, slot, link;
+
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 0, 1, false) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 2, 1, false) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, SLOTS, SLOTS, false) == 0);
+	CHECK(!ldfs_ring_can_grow(&r));
+	while ((slot = ldfs_ring_take(&r)) != NO_SLOT) {
+		CHECK(slot < SLOTS && !(seen & 1u << slot));
+		seen |= 1u << slot;
+		ldfs_slot_bytes(&r, slot)[LDFS_PAGE_SIZE - 1] = 1;
+	}
+	CHECK(seen == (1u << SLOTS) - 1 && r.in_use == SLOTS && r.peak == SLOTS);
+	ldfs_ring_give(&r, 3);
+	CHECK(ldfs_ring_take(&r) == 3);
+	CHECK(ldfs_ring_take_filled(&r) == 0);
+	ldfs_ring_put(&r, 1);
+	ldfs_ring_put(&r, 4);
+	link = ldfs_ring_take_filled(&r); /* the last one first */
+	CHECK(link == 4 + 1);
+	CHECK(r.slots[4].next == 1 + 1 && r.slots[1].next == 0);
+	CHECK(ldfs_ring_take_filled(&r) == 0);
+	ldfs_ring_destroy(&r);
+}
+
+/* ---------------------------------------------------------------------- swap */
+
+static bool is_writable(const uint8_t *at)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+	char rights[5] = "", line[512];
+	bool found = false;
+
+	while (!found && fgets(line, sizeof(line), maps))
+		found = sscanf(line, "%lx-%lx %4s", &start, &end, rights) == 3 &&
+			start <= (uintptr_t)at && (uintptr_t)at < end;
+	fclose(maps);
+	return found && rights[1] == 'w';
+}
+
+static void check_swap(void)
+{
+	uint64_t size = 16 * LDFS_PAGE_SIZE;
+	uint8_t *live, *observer;
+	ldfs_arena *a;
+
+	CHECK(ldfs_arena_create(size + 1, &a) == -EINVAL);
+	CHECK(ldfs_arena_create(size, &a) == 0);
+	live = ldfs_arena_live(a);
+	observer = a->observer;
+	CHECK(ldfs_arena_swap(a) == -EINVAL); /* no shadow yet */
+	for (int i = 0; i < 3; i++) {
+		live[5] = (uint8_t)(i + 1);
+		CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_SIGSEGV) == 0);
+		CHECK(is_writable(live)); /* INIT changes nothing for the machine */
+		CHECK(ldfs_arena_swap(a) == 0);
+		CHECK(ldfs_arena_live(a) == live && a->observer == observer);
+		CHECK(!is_writable(live) && !is_writable(live + size - 1));
+		CHECK(live[5] == i + 1 && observer[5] == i + 1);
+		CHECK(ldfs_arena_unprotect_all(a, LDFS_BACKEND_SIGSEGV) == 0);
+		CHECK(is_writable(live));
+		live[6] = (uint8_t)(i + 7);
+		CHECK(observer[6] == i + 7); /* still the same memory */
+	}
+	CHECK(ldfs_arena_destroy(a) == 0);
+}
+
+int main(void)
+{
+	check_granules();
+	check_ring();
+	check_swap();
+	if (!wrong)
+		puts("right");
+	return wrong != 0;
+}

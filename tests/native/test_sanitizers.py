@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The programs of this folder under ThreadSanitizer, AddressSanitizer and
+UndefinedBehaviorSanitizer, by gcc and by clang: no report at all, and no suppression.
+
+What ThreadSanitizer cannot run is the backend SIGSEGV. Its own background thread blocks SIGSEGV, so
+START refuses with EDEADLK, as it must; and it puts signals off and runs their handlers with all
+signals blocked, so that a store in one (`signal_in_writable`) kills the process now and then. The
+protocol is the same code with userfaultfd, whose monitor needs no signal, and interleave/ runs the
+handler itself.
+
+LIVEDUMP_SANITIZE=1 (make sanitize) is the long mode: more programs, ten times each."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LONG = bool(os.environ.get("LIVEDUMP_SANITIZE"))
+ROUNDS = 10 if LONG else 1
+THREAD = ("-O1", "-g", "-fsanitize=thread")
+ADDRESS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# The core's handler must be the one that gets SIGSEGV.
+OPTIONS = "handle_segv=0:allow_user_segv_handler=1"
+ENVIRONMENT = {"TSAN_OPTIONS": OPTIONS, "ASAN_OPTIONS": OPTIONS}
+
+EVERYWHERE = (
+    ("core_parts", "right\n"),
+    ("kernel_writes 1 0", "read\nsame\n"),
+    ("packed_dump 32 2 4096 256 0 uffd", "same\n"),
+    *(
+        (
+            ("kernel_writes 1 1", "read\nsame\n"),
+            ("packed_dump 4 2 16384 64 1 uffd", "same\n"),
+            ("packed_dump 2 3 4096 64 2 uffd", "same\n"),
+            ("packed_dump 0 2 65536 1024 0 uffd", "same\n"),
+        )
+        if LONG
+        else ()
+    ),
+)
+WITH_SIGNALS = (
+    ("signal_in_writable", "hit\n"),
+    ("kernel_writes 0 0", "EFAULT\nsame\n"),
+    ("packed_dump 32 3 4096 256 0", "same\n"),
+    *(
+        (
+            ("kernel_writes 0 1", "EFAULT\nsame\n"),
+            ("packed_dump 4 3 16384 64 1", "same\n"),
+            ("packed_dump 32 2 65536 4096 0 pipe", "same\n"),
+        )
+        if LONG
+        else ()
+    ),
+)
+
+
+@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize(
+    ("flags", "programs_run"),
+    [
+        pytest.param(THREAD, EVERYWHERE, id="thread"),
+        pytest.param(ADDRESS, EVERYWHERE + WITH_SIGNALS, id="address"),
+    ],
+)
+def test_no_report(
+    compiler: str,
+    flags: tuple[str, ...],
+    programs_run: tuple[tuple[str, str], ...],
+    building: Callable[..., Any],
+    run_program: Callable[..., tuple[int, str]],
+) -> None:
+    built = building("sanitized", compiler=compiler, flags=flags).programs()
+    for command, expected in programs_run * ROUNDS:
+        name, *arguments = command.split()
+        assert run_program(built[name], *arguments, **ENVIRONMENT) == (0, expected), command
+    print(f"{len(programs_run) * ROUNDS} runs on {platform.release()}")
+
+
+def test_a_race_and_a_bad_store_would_be_reported(
+    building: Callable[..., Any], run_program: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    source = tmp_path / "bad.c"
+    source.write_text(
+        "#include <pthread.h>\n#include <stdlib.h>\n"
+        "static int n;\n"
+        "static void *add(void *p) { for (int i = 0; i < 1000; i++) n++; return p; }\n"
+        "int main(void)\n{\n\tpthread_t t;\n\tvolatile char *p = malloc(3);\n\n"
+        "\tpthread_create(&t, NULL, add, NULL);\n\tadd(NULL);\n\tpthread_join(t, NULL);\n"
+        "\tp[n ? 3 : 0] = 1;\n\treturn 0;\n}\n"
+    )
+    for flags, said in ((THREAD, "data race"), (ADDRESS, "insufficient space")):
+        build = building("bad", flags=flags)
+        program = build.link("bad", [build.object_of(source)])
+        code, printed = run_program(program, **ENVIRONMENT)
+        assert code != 0 and said in printed, printed
