@@ -24,7 +24,9 @@ from livedumpfs.machines import Machine
 from livedumpfs.units import PAGE_SIZE
 
 _HINTS = {
+    errno.ECHILD: "it belongs to the process that made it, not to a child of that",
     errno.EACCES: "userfaultfd needs a privileged host, or vm.unprivileged_userfaultfd=1",
+    errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
     errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
     errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
     errno.EDEADLK: "a thread of this process blocks SIGSEGV",
