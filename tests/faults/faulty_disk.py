@@ -22,7 +22,8 @@ from typing import Any
 DEADLINE_S = 30.0
 FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "sync", "short")
 """What writes do, from the offset given with it: as they should; EIO; EIO for one write only;
-ENOSPC; take 20 ms; never end, until the next command; succeed, but no fsync does; EIO after a part."""
+ENOSPC; take 20 ms; end with the next command only; succeed, but no fsync does; EIO after a
+part."""
 
 
 class FaultyDisk:
