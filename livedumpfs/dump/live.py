@@ -282,7 +282,8 @@ class LiveDump(Closing):
     @property
     def snapshot(self) -> Snapshot:
         """The memory at the instant of START, until RELEASE. StateError (OSError ENODATA): there
-        is none."""
+        is none; ECHILD: in a child, whose copy of the states is not that of the memory."""
+        self._expect_own("reading the snapshot")
         run = self._run
         found = run.snapshot if run and not run.released else None
         if found is None:
@@ -453,6 +454,7 @@ class LiveDump(Closing):
     def finish(self, timeout: float | None = None) -> Verdict:
         """FINISH: wait for the seal. The verdict. StateError: no sweep is under way, or released;
         TimeoutError: after `timeout` seconds."""
+        self._expect_own("FINISH")
         run = self._current("FINISH", State.SWEEP, State.FINISH)
         if not self.wait(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
