@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 30.0
-FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "sync", "short")
+FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "mute", "sync", "short")
 """What writes do, from the offset given with it: as they should; EIO; EIO for one write only;
-ENOSPC; take 20 ms; end with the next command only; succeed, but no fsync does; EIO after a
-part."""
+ENOSPC; take 20 ms; end with the next command only; succeed, but reads end with the next command
+only; succeed, but no fsync does; EIO after a part."""
 
 
 class FaultyDisk:
@@ -91,6 +91,8 @@ def serve(mountpoint: str, size: int) -> None:
             return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": length}
 
         def read(self, path: str, length: int, offset: int, fh: int) -> bytes:
+            if path == "/disk" and offset >= self.offset:
+                self._wait_while("mute")
             source = self.memory if path == "/disk" else str(self.hits).encode()
             return bytes(source[offset : offset + length])
 
@@ -117,15 +119,19 @@ def serve(mountpoint: str, size: int) -> None:
                 self.kind, self.offset, self.hits = kind, int(offset), 0
                 self.changed.notify_all()
 
+        def _wait_while(self, kind: str) -> None:
+            with self.changed:
+                self.hits += self.kind == kind
+                self.changed.wait_for(lambda: self.kind != kind)
+
         def _meet(self, data: bytes) -> bytes:
             with self.changed:
                 kind = self.kind
-                if kind not in ("none", "sync"):
+                if kind not in ("none", "sync", "mute", "hang"):
                     self.hits += 1
                 if kind == "once":
                     self.kind = "none"
-                if kind == "hang":
-                    self.changed.wait_for(lambda: self.kind != "hang")
+            self._wait_while("hang")
             if kind == "slow":
                 time.sleep(0.02)
             if kind in ("eio", "once"):
