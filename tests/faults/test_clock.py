@@ -60,6 +60,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
 # The longest wait for a slot, of a target that hangs.
 disks = faulty_disk(place / "disk", 16 * MIB)
 with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live:
+    arena.live[:] = 1
     live.init(disk.file, DumpSettings(pool=MIB, stall_deadline=0.3, force=True)); live.start()
     disk.fault("hang")
     live.sweep()
