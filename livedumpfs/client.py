@@ -8,8 +8,8 @@ mount stays there until the host answers.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
-import fcntl
 import json
 import os
 import time
@@ -43,6 +43,7 @@ from livedumpfs.errors import (
 DEVICE_VARIABLE = "LIVEDUMP_DEVICE"
 POLL_INTERVAL = 0.1
 """Seconds between two looks at a dump that is under way."""
+_libc = ctypes.CDLL(None, use_errno=True)
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 
 
@@ -297,7 +298,7 @@ class Client(Closing):
 
     def _ioctl(self, command: int, payload: bytearray | None, kind: type[LivedumpError]) -> None:
         try:
-            fcntl.ioctl(self._fd, command, 0 if payload is None else payload)
+            _ioctl(self._fd, command, payload)
         except OSError as error:
             code = error.errno or errno.EIO
             if code in (*_DEAD, errno.ENOTTY):
@@ -312,6 +313,15 @@ class Client(Closing):
         else:
             wrong = kind is HostError and code in (errno.EINVAL, errno.EBUSY, errno.ECANCELED)
         return (StateError if wrong else kind)(sentence, errno=code)
+
+
+def _ioctl(fd: int, command: int, payload: bytearray | None) -> None:
+    """fcntl.ioctl holds the GIL around one with more than 1 KiB: a host that does not answer would
+    stop every thread of its client. OSError."""
+    argument = None if payload is None else (ctypes.c_char * len(payload)).from_buffer(payload)
+    if _libc.ioctl(fd, ctypes.c_ulong(command), argument) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os_cause(code))
 
 
 def _path(path: str) -> bytes:

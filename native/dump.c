@@ -19,7 +19,7 @@
 #define GRANULE_MOST (64ULL << 20)
 #define MAP_COUNT_MARGIN 1024u        /* mappings that the process may still make during a dump */
 #define RELEASE_PATIENCE_NS 2000000000u /* for threads in I/O, before RELEASE says EINPROGRESS */
-#define MASK_PATIENCE_NS 200000000u   /* for a task that blocks SIGSEGV for a moment */
+#define MASK_PATIENCE_NS 2000000000u  /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
 #define EIO_TOLERATED 16              /* failed writes before the target counts as gone */
 #define COPY_PIECE (1u << 20)
 
