@@ -20,6 +20,7 @@ import pytest
 from aftermath import (
     DEADLINE_S,
     Host,
+    expect_equal,
     expect_host_dump,
     expect_host_free,
     host_unharmed,
@@ -209,7 +210,7 @@ def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
     """By whatever name: the second one is refused while the first one dumps, and writes nothing."""
     first, second = run_host(), run_host()
     target, link, name = tmp_path / "dump", tmp_path / "link", tmp_path / "name"
-    with host_unharmed(first), host_unharmed(second):
+    with host_unharmed(second):
         with Client(first.device) as one, Client(second.device) as other:
             begin(one, target, rate=16 * MIB)
             link.hardlink_to(target)
@@ -221,14 +222,12 @@ def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
                 assert other.status().state in (State.UNDEFINED, State.UNINIT)
             assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
             one.release()
-            with open_dump(target) as dump:
-                assert dump.verdict == "consistent"
-                assert dump.read_arena(0, MIB) == os.pread(first.reference, MIB, 0)
+            expect_equal(target, first.reference, first.size)
             begin(other, target, rate=0, force=True)
             assert other.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
             other.release()
-        with open_dump(target) as dump:
-            assert dump.read_arena(0, MIB) == os.pread(second.reference, MIB, 0)
+        expect_equal(target, second.reference, second.size)
+    expect_host_free(first)
 
 
 @as_root
@@ -237,19 +236,20 @@ def test_two_hosts_and_one_device(
 ) -> None:
     first, second = run_host(), run_host()
     device = loop_device(32 * MIB)
-    with host_unharmed(first), host_unharmed(second):
-        with Client(first.device) as one, Client(second.device) as other:
-            begin(one, Path(device), rate=16 * MIB)
-            with pytest.raises(TargetError) as caught:
-                other.init(device, InitOptions(force=True))
-            assert caught.value.errno == errno.EBUSY
-            assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
-            one.release()
-            begin(other, Path(device), rate=0)
-            assert other.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
-            other.release()
-        with open_dump(device) as dump:
-            assert dump.read_arena(0, MIB) == os.pread(second.reference, MIB, 0)
+    with Client(first.device) as one, Client(second.device) as other:
+        begin(one, Path(device), rate=16 * MIB)
+        with pytest.raises(TargetError) as caught:
+            other.init(device, InitOptions(force=True))
+        assert caught.value.errno == errno.EBUSY
+        assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        one.release()
+        expect_equal(device, first.reference, first.size)
+        begin(other, Path(device), rate=0)
+        assert other.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        other.release()
+    expect_equal(device, second.reference, second.size)
+    for host in (first, second):
+        expect_host_free(host)
 
 
 # ------------------------------------------------------------------------------- readers
@@ -295,31 +295,31 @@ def test_a_reader_that_opens_everything_and_reads_nothing(host: Host, tmp_path: 
 def test_a_reader_that_hangs_in_the_target_while_release_comes(host: Host, tmp_path: Path) -> None:
     """RELEASE frees the machine and returns; the reader is answered when the disk is, and until
     then there is no INIT."""
-    with faulty_disk(tmp_path / "faulty", 32 * MIB) as disk, host_unharmed(host):
-        with Client(host.device) as client:
-            begin(client, disk.file, rate=0, force=True)
-            assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
-            disk.fault("mute")
-            answers: list[int] = []
+    made = faulty_disk(tmp_path / "faulty", 32 * MIB)
+    with made as disk, host_unharmed(host), Client(host.device) as client:
+        begin(client, disk.file, rate=0, force=True)
+        assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        disk.fault("mute")
+        answers: list[int] = []
 
-            def read() -> None:
-                fd = os.open(host.mountpoint / "snapshot" / "mem.raw", os.O_RDONLY)
-                try:
-                    os.pread(fd, MIB, 4 * MIB)
-                except OSError as error:
-                    answers.append(error.errno or 0)
-                finally:
-                    os.close(fd)
+        def read() -> None:
+            fd = os.open(host.mountpoint / "snapshot" / "mem.raw", os.O_RDONLY)
+            try:
+                os.pread(fd, MIB, 4 * MIB)
+            except OSError as error:
+                answers.append(error.errno or 0)
+            finally:
+                os.close(fd)
 
-            reading = threading.Thread(target=read)
-            reading.start()
-            wait_for(disk.hits, client.status)
-            client.release()
-            host.runs_on()
-            assert reading.is_alive()
-            with pytest.raises(LivedumpError, match="still hangs") as caught:
-                client.init(None)
-            assert caught.value.errno == errno.EBUSY
-            disk.fault("none")
-            reading.join(DEADLINE_S)
-            assert not reading.is_alive() and answers == [errno.ENODATA], answers
+        reading = threading.Thread(target=read)
+        reading.start()
+        wait_for(disk.hits, client.status)
+        client.release()
+        host.runs_on()
+        assert reading.is_alive()
+        with pytest.raises(LivedumpError, match="still hangs") as caught:
+            client.init(None)
+        assert caught.value.errno == errno.EBUSY
+        disk.fault("none")
+        reading.join(DEADLINE_S)
+        assert not reading.is_alive() and answers == [errno.ENODATA], answers
