@@ -230,28 +230,6 @@ def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
     expect_host_free(first)
 
 
-@as_root
-def test_two_hosts_and_one_device(
-    run_host: HostMaker, tmp_path: Path, loop_device: Callable[..., str]
-) -> None:
-    first, second = run_host(), run_host()
-    device = loop_device(32 * MIB)
-    with Client(first.device) as one, Client(second.device) as other:
-        begin(one, Path(device), rate=16 * MIB)
-        with pytest.raises(TargetError) as caught:
-            other.init(device, InitOptions(force=True))
-        assert caught.value.errno == errno.EBUSY
-        assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
-        one.release()
-        expect_equal(device, first.reference, first.size)
-        begin(other, Path(device), rate=0)
-        assert other.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
-        other.release()
-    expect_equal(device, second.reference, second.size)
-    for host in (first, second):
-        expect_host_free(host)
-
-
 # ------------------------------------------------------------------------------- readers
 
 FILES = ("snapshot/vmcore", "snapshot/mem.raw", "snapshot/mem.lime", "snapshot/info.json")
