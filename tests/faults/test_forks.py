@@ -71,8 +71,10 @@ def expect_done(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done
 
 
-@pytest.mark.parametrize("arming", ["swap", "mprotect"])
-@pytest.mark.parametrize("phase", ["init", "start", "sweep"])
+@pytest.mark.parametrize(
+    ("phase", "arming"),
+    [("init", "swap"), ("start", "swap"), ("start", "mprotect"), ("sweep", "swap")],
+)
 def test_children_of_a_dump_under_way(tmp_path: Path, phase: str, arming: str) -> None:
     """Memory: not there, a store or load dies at once. Steps: refused. The dump: as if nothing."""
     done = run(

@@ -65,8 +65,7 @@ def expect_done(script: str, place: Path, failing_calls: Path) -> None:
 # --------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
-@pytest.mark.parametrize("policy", ["block", "spill"])
+@pytest.mark.parametrize(("policy", "limit"), [("block", "RLIMIT_DATA"), ("spill", "RLIMIT_AS")])
 def test_init_without_memory_for_the_pool(
     tmp_path: Path, failing_calls: Path, policy: str, limit: str
 ) -> None:
