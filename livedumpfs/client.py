@@ -327,7 +327,7 @@ def _ioctl(fd: int, command: int, payload: bytearray | None) -> None:
     argument = None if payload is None else (ctypes.c_char * len(payload)).from_buffer(payload)
     if _libc.ioctl(fd, ctypes.c_ulong(command), argument) < 0:
         code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise OSError(code, os_cause(code))
 
 
 def _path(path: str) -> bytes:

@@ -183,7 +183,10 @@ class Host:
         then they answer nothing, and end with the process."""
         if not self._ready.is_set():
             return
-        if not self._unmounted.is_set():
+        # A connection that was aborted has ended, and its mount is still there.
+        if not self._unmounted.is_set() or (
+            is_mounted(self.mountpoint) and is_stale(self.mountpoint)
+        ):
             unmount(self.mountpoint)
         self._unmounted.wait(_WAKE)
 

@@ -118,6 +118,7 @@ static ldfs_arena *new_arena(uint64_t size)
 		return NULL;
 	a->size = size;
 	a->memfd = a->uffd.fd = -1;
+	a->pid = getpid();
 	return a;
 }
 
@@ -170,6 +171,8 @@ int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out)
 
 int ldfs_arena_destroy(ldfs_arena *a)
 {
+	if (ldfs_arena_foreign(a))
+		return 0;
 	if (load_seq(&a->owner))
 		return -EBUSY;
 	ldfs_fault_unregister(a);
@@ -304,13 +307,27 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	return rc ? rc : protect_in_pieces(view, a->size, RO);
 }
 
+/*
+ * Whether a new view of the memory can be made writable at all: not when somebody has sealed it
+ * (F_SEAL_FUTURE_WRITE), or gave us a read-only descriptor. Found out here, not by the first store.
+ */
+static int check_writable(uint8_t *view)
+{
+	if (mprotect(view, LDFS_PAGE_SIZE, RW))
+		return errno == EACCES ? -EPERM : -errno;
+	return mprotect(view, LDFS_PAGE_SIZE, RO) ? -errno : 0;
+}
+
 /* What is to be the shadow: what was live before the last swap, or a new mapping. */
 static int map_shadow(ldfs_arena *a)
 {
 	uint8_t *was_live = a->spare;
+	int rc;
 
-	if (!a->spare_mapped)
-		return map_view(a, a->shadow, RO);
+	if (!a->spare_mapped) {
+		rc = map_view(a, a->shadow, RO);
+		return rc ? rc : check_writable(a->shadow);
+	}
 	a->spare = a->shadow;
 	a->shadow = was_live;
 	a->spare_mapped = false;
@@ -445,6 +462,8 @@ int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
 	sigset_t before;
 
+	if (ldfs_arena_foreign(a))
+		return -ECHILD;
 	if (!in_range(a, offset, length))
 		return -EINVAL;
 	if (length == 0)
@@ -486,6 +505,8 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	sigset_t before;
 	int rc;
 
+	if (ldfs_arena_foreign(a))
+		return -ECHILD;
 	if (!in_range(a, offset, length) || offset % LDFS_PAGE_SIZE || length % LDFS_PAGE_SIZE)
 		return -EINVAL;
 	if (length == 0)

@@ -19,7 +19,7 @@
 #define GRANULE_MOST (64ULL << 20)
 #define MAP_COUNT_MARGIN 1024u        /* mappings that the process may still make during a dump */
 #define RELEASE_PATIENCE_NS 2000000000u /* for threads in I/O, before RELEASE says EINPROGRESS */
-#define MASK_PATIENCE_NS 200000000u   /* for a task that blocks SIGSEGV for a moment */
+#define MASK_PATIENCE_NS 2000000000u  /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
 #define EIO_TOLERATED 16              /* failed writes before the target counts as gone */
 #define COPY_PIECE (1u << 20)
 
@@ -203,6 +203,10 @@ static int start_threads(ldfs_dump *d)
 		rc = start_thread(d, &d->ring.keeper, ldfs_ring_keeper, "ldfs-keeper");
 		d->ring.keeper_made = rc == 0;
 	}
+	if (!rc && d->backend == LDFS_BACKEND_SIGSEGV) {
+		rc = start_thread(d, &d->guard_thread, ldfs_guard_main, "ldfs-guard");
+		d->guard_made = rc == 0;
+	}
 	return rc;
 }
 
@@ -215,6 +219,8 @@ static void join_threads(ldfs_dump *d)
 	ldfs_packers_join(d);
 	if (d->ring.keeper_made)
 		pthread_join(d->ring.keeper, NULL);
+	if (d->guard_made)
+		pthread_join(d->guard_thread, NULL);
 }
 
 static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
@@ -304,7 +310,7 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 {
 	uint64_t granule = config->granule_size ? config->granule_size : ldfs_granule_default(a->size);
 	ldfs_dump *d, *none = NULL;
-	int rc = check_config(a, config, granule);
+	int rc = ldfs_arena_foreign(a) ? -ECHILD : check_config(a, config, granule);
 
 	if (rc)
 		return rc;
@@ -427,6 +433,7 @@ static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t q
 	d->quiesce_ns = stopped - asked;
 	d->resume_ns = ldfs_now_ns() - armed;
 	d->pause_ns = ldfs_now_ns() - asked;
+	ldfs_event_notify(&d->guard_wake);
 	return rc;
 }
 
@@ -447,6 +454,8 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 {
 	int rc;
 
+	if (ldfs_arena_foreign(d->arena))
+		return -ECHILD;
 	if (ldfs_dump_phase(d) != LDFS_PHASE_READY)
 		return -EINVAL;
 	rc = d->backend == LDFS_BACKEND_SIGSEGV ? check_handler() : 0;
@@ -461,6 +470,8 @@ int ldfs_dump_sweep(ldfs_dump *d)
 {
 	uint32_t phase = LDFS_PHASE_ARMED;
 
+	if (ldfs_arena_foreign(d->arena))
+		return -ECHILD;
 	if (d->target.fd < 0 || !cas_seq(&d->phase, &phase, LDFS_PHASE_SWEEPING))
 		return -EINVAL;
 	ldfs_event_notify(&d->progress);
@@ -483,6 +494,8 @@ int ldfs_dump_wait(ldfs_dump *d, uint64_t timeout_ns)
 	uint64_t deadline_ns = ldfs_deadline(timeout_ns);
 	int rc;
 
+	if (ldfs_arena_foreign(d->arena))
+		return -ECHILD;
 	add_seq(&d->readers, 1); /* so that RELEASE waits until we are out of it */
 	for (;;) {
 		uint32_t seen = ldfs_event_prepare(&d->progress);
@@ -504,6 +517,7 @@ static void wake_everybody(ldfs_dump *d)
 	ldfs_event_notify(&d->ring.freed);
 	ldfs_event_notify(&d->ring.arrived);
 	ldfs_event_notify(&d->ring.low);
+	ldfs_event_notify(&d->guard_wake);
 	ldfs_event_notify(&d->progress);
 }
 
@@ -529,6 +543,8 @@ static int wait_all_gone(ldfs_dump *d)
 
 int ldfs_dump_release(ldfs_dump *d)
 {
+	if (ldfs_arena_foreign(d->arena))
+		return 0;
 	if (!exchange_seq(&d->release_begun, 1)) {
 		uint32_t before = exchange_seq(&d->phase, LDFS_PHASE_RELEASED);
 
@@ -548,6 +564,8 @@ int ldfs_dump_release(ldfs_dump *d)
 
 int ldfs_dump_free(ldfs_dump *d)
 {
+	if (ldfs_arena_foreign(d->arena))
+		return 0;
 	/* Handlers and discards are never long inside; give_back waits for them. */
 	if (ldfs_dump_phase(d) != LDFS_PHASE_RELEASED || !load_seq(&d->release_done) ||
 	    load_seq(&d->threads_running) || load_seq(&d->readers))
@@ -606,6 +624,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.abandoned = load_seq(&d->abandoned),
 		.not_durable = load_seq(&d->not_durable),
 		.chained = load_relaxed(&ldfs_fault_chained),
+		.retaken = load_relaxed(&d->retaken),
 	};
 	for (int i = 0; i < LDFS_HISTOGRAM_BINS; i++)
 		out->handler_ns[i] = load_relaxed(&d->handler_ns[i]);

@@ -329,24 +329,46 @@ static void die_of(int signo, const siginfo_t *info)
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
 }
 
-static void chain(int signo, siginfo_t *info, void *context)
+static void pass_on(const struct sigaction *to, int signo, siginfo_t *info, void *context)
 {
-	add_relaxed(&ldfs_fault_chained, 1);
-	if (ldfs_fault_previous.sa_flags & SA_SIGINFO)
-		ldfs_fault_previous.sa_sigaction(signo, info, context);
-	else if (ldfs_fault_previous.sa_handler == SIG_DFL)
+	if (to->sa_flags & SA_SIGINFO)
+		to->sa_sigaction(signo, info, context);
+	else if (to->sa_handler == SIG_DFL)
 		die_of(signo, info);
-	else if (ldfs_fault_previous.sa_handler == SIG_IGN)
+	else if (to->sa_handler == SIG_IGN)
 		info->si_code > 0 ? die_of(signo, info) : (void)0;
 	else
-		ldfs_fault_previous.sa_handler(signo);
+		to->sa_handler(signo);
+}
+
+static bool raised_again(int signo)
+{
+	sigset_t pending;
+
+	return sigpending(&pending) == 0 && sigismember(&pending, signo) == 1;
+}
+
+/*
+ * To the thief that ours was put on top of again; `from_kernel` false: by somebody, who may be that very
+ * thief. One that raises the signal for the handler before it has done what it does, as faulthandler.
+ */
+static void chain(bool from_kernel, int signo, siginfo_t *info, void *context)
+{
+	uint32_t thief = from_kernel ? load_seq(&ldfs_fault_thief) : 0;
+
+	add_relaxed(&ldfs_fault_chained, 1);
+	pass_on(thief ? &ldfs_fault_thieves[thief - 1] : &ldfs_fault_previous, signo, info, context);
+	if (thief && raised_again(signo))
+		cas_seq(&ldfs_fault_thief, &thief, 0);
 }
 
 void ldfs_fault_handler(int signo, siginfo_t *info, void *context)
 {
+	/* x86-64: the kernel puts the context directly above the address to which the handler returns. */
+	bool from_kernel = context == __builtin_dwarf_cfa();
 	int saved = errno;
 
 	if (!is_ours(info, context))
-		chain(signo, info, context);
+		chain(from_kernel, signo, info, context);
 	errno = saved;
 }

@@ -3,7 +3,8 @@
  * fault_setup.c - install, verify, chain and remove the SIGSEGV handler; the arenas it serves.
  *
  * The handler is installed with the first arena and taken out with the last, if it is still the
- * installed one. While it is in, a handler that somebody put on top is not fought: START refuses.
+ * installed one. A handler that somebody put on top is not fought between dumps: START refuses. While
+ * memory is armed ours goes back on top of it (ldfs_fault_retake, called by guard.c).
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -23,37 +24,127 @@ _Atomic uint64_t ldfs_fault_chained;
 
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned arenas; /* under setup_lock */
-static bool stranded;   /* under setup_lock: ours could not be taken out, somebody sat on top */
+static bool stranded;   /* under setup_lock: somebody sits on top who may still call ours */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-static int install(void)
+struct sigaction ldfs_fault_thieves[LDFS_THIEVES_MOST];
+_Atomic uint32_t ldfs_fault_thief;
+static uint32_t thieves; /* under setup_lock; an entry never changes: a handler may be reading it */
+
+static int put_ours(void)
 {
 	struct sigaction act = { .sa_sigaction = ldfs_fault_handler,
 				 .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	struct sigaction now;
 
+	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
+	sigfillset(&act.sa_mask);
+	if (sigaction(SIGSEGV, &act, NULL))
+		return -errno;
+	return ldfs_fault_verify();
+}
+
+static int install(void)
+{
 	if (ldfs_fault_verify() == 0)
 		return 0; /* a previous removal found somebody on top, who has left since */
 	/*
 	 * Somebody who is on top of a handler of ours chains to us: to take him for the one before us
 	 * would make a ring. What was before us the first time is still right.
 	 */
-	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
-	sigfillset(&act.sa_mask);
 	/* Known before it is installed: the first fault may come at once. */
 	if (!stranded && sigaction(SIGSEGV, NULL, &ldfs_fault_previous))
 		return -errno;
-	if (sigaction(SIGSEGV, &act, NULL))
-		return -errno;
-	if (sigaction(SIGSEGV, NULL, &now))
-		return -errno;
-	return now.sa_sigaction == ldfs_fault_handler ? 0 : -ENOTCONN;
+	return put_ours();
 }
 
 static void uninstall(void)
 {
+	uint32_t thief = load_seq(&ldfs_fault_thief);
+
 	stranded = ldfs_fault_verify() != 0;
-	if (!stranded)
-		sigaction(SIGSEGV, &ldfs_fault_previous, NULL);
+	if (stranded)
+		return;
+	/* A thief gets back what it took. It may call ours, which passes everything on then. */
+	sigaction(SIGSEGV, thief ? &ldfs_fault_thieves[thief - 1] : &ldfs_fault_previous, NULL);
+	stranded = thief != 0;
+}
+
+/* Index + 1 of the entry; 0: no room. */
+static uint32_t remember(const struct sigaction *act)
+{
+	for (uint32_t i = 0; i < thieves; i++)
+		if (ldfs_fault_thieves[i].sa_sigaction == act->sa_sigaction &&
+		    ldfs_fault_thieves[i].sa_flags == act->sa_flags)
+			return i + 1;
+	if (thieves == LDFS_THIEVES_MOST)
+		return 0;
+	ldfs_fault_thieves[thieves] = *act;
+	return ++thieves;
+}
+
+/* Known before ours is back on top: a fault that is not ours may come at once. */
+static int take_back(void)
+{
+	struct sigaction now;
+	uint32_t thief;
+	int rc;
+
+	if (sigaction(SIGSEGV, NULL, &now))
+		return -errno;
+	thief = remember(&now);
+	if (!thief)
+		return -ENOSPC;
+	store_seq(&ldfs_fault_thief, thief);
+	rc = put_ours();
+	return rc ? rc : 1;
+}
+
+int ldfs_fault_retake(void)
+{
+	int rc = 0;
+
+	if (ldfs_fault_verify() == 0)
+		return 0;
+	pthread_mutex_lock(&setup_lock);
+	if (ldfs_fault_verify() != 0)
+		rc = take_back();
+	pthread_mutex_unlock(&setup_lock);
+	return rc;
+}
+
+/* ------------------------------------------------------------------- fork */
+
+static void lock_setup(void)
+{
+	pthread_mutex_lock(&setup_lock);
+}
+
+static void unlock_setup(void)
+{
+	pthread_mutex_unlock(&setup_lock);
+}
+
+/* The child has neither the arenas' memory nor the threads of their dumps: no fault of it is ours. */
+static void forget_arenas(void)
+{
+	for (int i = 0; i < LDFS_MAX_ARENAS; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+
+		store_seq(&slot->start, UINTPTR_MAX);
+		store_seq(&slot->end, 0);
+		store_seq(&slot->arena, NULL);
+		store_seq(&slot->handlers, 0);
+		store_seq(&slot->callers, 0);
+	}
+	if (arenas)
+		uninstall();
+	arenas = 0;
+	pthread_mutex_unlock(&setup_lock);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(lock_setup, unlock_setup, forget_arenas);
 }
 
 int ldfs_fault_verify(void)
@@ -86,6 +177,7 @@ int ldfs_fault_register(ldfs_arena *a)
 {
 	int rc;
 
+	pthread_once(&fork_once, watch_forks);
 	pthread_mutex_lock(&setup_lock);
 	rc = arenas ? 0 : install();
 	if (!rc) {

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "atomic.h"
 #include "ldfs.h"
@@ -90,9 +91,19 @@ struct ldfs_arena {
 	struct ldfs_uffd uffd;
 	bool spare_mapped; /* owner */
 	int fault_slot;    /* index into ldfs_fault_slots */
+	pid_t pid;         /* of the process that made it */
 	_Atomic(ldfs_dump *) dump;  /* [signal] what faults belong to; NULL: none armed */
 	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */
 };
+
+/*
+ * A forked child has a copy of the structs, but neither the memory nor the threads, and the memfd is its
+ * parent's: it may do nothing with an arena or a dump. [signal]
+ */
+static inline bool ldfs_arena_foreign(const ldfs_arena *a)
+{
+	return a->pid != getpid();
+}
 
 /* Fill the observer's page tables, so that neither handler nor sweep takes page faults there. */
 int ldfs_arena_prepare_observer(ldfs_arena *a);
@@ -121,6 +132,9 @@ struct ldfs_fault_slot {
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
 extern struct sigaction ldfs_fault_previous;
+#define LDFS_THIEVES_MOST 8 /* different ones, in the life of the process */
+extern struct sigaction ldfs_fault_thieves[LDFS_THIEVES_MOST]; /* handlers that were put over ours */
+extern _Atomic uint32_t ldfs_fault_thief; /* index + 1 of the newest, to which faults are passed on; 0: none */
 extern _Atomic uint64_t ldfs_fault_chained;
 
 void ldfs_fault_handler(int signo, siginfo_t *info, void *context);
@@ -128,6 +142,8 @@ void ldfs_fault_handler(int signo, siginfo_t *info, void *context);
 void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
 /* The same for a store that faulted: counted, with its time. */
 void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
+/* [any thread] Put our handler back on top. 1: it was not there; 0: it was; -ENOSPC: too many thieves. */
+int ldfs_fault_retake(void);
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
 /* Count the caller in and out, as a handler counts itself, so that START and RELEASE wait for it. */
@@ -334,8 +350,9 @@ struct ldfs_dump {
 	uint32_t packer_count;
 	uint32_t packers_made; /* owner; threads that were started */
 
-	pthread_t sweep_thread, writer_thread;
-	bool sweep_made, writer_made; /* owner */
+	pthread_t sweep_thread, writer_thread, guard_thread;
+	bool sweep_made, writer_made, guard_made; /* owner */
+	struct ldfs_event guard_wake; /* phase changes */
 	_Atomic uint32_t threads_running;
 	_Atomic uint32_t release_begun, release_done;
 
@@ -344,7 +361,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS];
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool;
+	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
@@ -414,6 +431,7 @@ static inline bool ldfs_state_final(uint8_t s)
 /* ---------------------------------------------------------------- threads */
 void *ldfs_sweep_main(void *dump);  /* sweep.c */
 void *ldfs_writer_main(void *dump); /* writer.c */
+void *ldfs_guard_main(void *dump);  /* guard.c */
 int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const char *name);
 void ldfs_thread_ended(ldfs_dump *d); /* last act of each of a dump's threads */
 

@@ -9,6 +9,8 @@
  *   - Functions return 0 or a negative errno. They never print and never exit.
  *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
  *     the end exclusive.
+ *   - An arena and its dumps are of the process that made them: in a forked child every function that
+ *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0.
  *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
  *   - The first word of each comment says where a function may run:
  *       [signal]      inside the SIGSEGV handler as well
@@ -214,7 +216,8 @@ typedef struct ldfs_counters {
 	uint64_t gave_up;           /* 1: policy is `fail` since an error or a passed deadline */
 	uint64_t abandoned;         /* 1: the target was given up, what was not saved is lost */
 	uint64_t not_durable;       /* 1: a sync or a write of the table failed, maybe after `failure` */
-	uint64_t chained;           /* SIGSEGVs passed on to the handler before us (whole process) */
+	uint64_t chained;           /* SIGSEGVs passed on to another handler (whole process) */
+	uint64_t retaken;           /* times that another SIGSEGV handler was found over ours, and ours put back */
 	ldfs_failure failure;
 } ldfs_counters;
 
@@ -236,7 +239,8 @@ uint64_t ldfs_granule_default(uint64_t arena_size);
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
  * build the shadow view, start the writer. The machine runs meanwhile. -EBUSY: the arena has a dump
- * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target. Backend UFFD:
+ * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target; -EPERM: the memfd is
+ * sealed against writing, or read-only. Backend UFFD:
  * -EACCES: no right to userfaultfd; -ENOSYS: the kernel's cannot write-protect shared memory (Linux 5.19).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);

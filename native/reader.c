@@ -89,6 +89,9 @@ int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length)
 {
 	int rc;
 
+	/* The states of a child are of the moment of its fork, the memory is of now. */
+	if (ldfs_arena_foreign(d->arena))
+		return -ECHILD;
 	if (offset > d->arena->size || length > d->arena->size - offset)
 		return -EINVAL;
 	add_seq(&d->readers, 1);

@@ -77,6 +77,7 @@ struct ldfs_machine {
 	uint32_t range_count;
 	uint32_t vcpu_count;
 	bool started; /* owner */
+	pid_t pid;    /* of the process that made it */
 	_Atomic uint32_t paused; /* quiesces that wait for their resume */
 	ldfs_quiesce_ops ops;
 	pthread_mutex_t snapshot_lock; /* vcpu.snapshot, has_snapshot */
@@ -411,6 +412,8 @@ int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns)
 {
 	int rc = 0;
 
+	if (m->pid != getpid())
+		return 0; /* a forked child: its threads are its parent's */
 	for (uint32_t i = 0; i < m->vcpu_count; i++) {
 		atomic_fetch_or(&m->vcpus[i].attention, STOP);
 		ldfs_event_notify(&m->vcpus[i].go);
@@ -691,6 +694,7 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 		return -ENOMEM;
 	memset(m, 0, sizeof(*m));
 	m->ram = ram;
+	m->pid = getpid();
 	m->vcpu_count = vcpus;
 	m->range_count = range_count;
 	m->ops = (ldfs_quiesce_ops){op_quiesce, op_capture, op_resume, m};
@@ -713,6 +717,8 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 
 int ldfs_machine_destroy(ldfs_machine *m)
 {
+	if (m->pid != getpid())
+		return 0;
 	for (uint32_t i = 0; i < m->vcpu_count; i++)
 		if (m->vcpus[i].has_thread)
 			return -EBUSY;

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import signal
 import struct
@@ -271,12 +272,15 @@ TOP = Path(__file__).resolve().parents[1]
 HOST_DEADLINE_S = 60.0
 _HOST = """
 import sys
+from functools import partial
 from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
-ram, mountpoint, group = sys.argv[1:]
+ram, mountpoint, group, reference = sys.argv[1:]
 machine = UnicornMachine(ram, 2, dirty_share=0.5)
 host = Host(machine, mountpoint, group=int(group) if group else None)
-host.run(lambda: (machine.wait_ready(), print("ready", flush=True)))
+host.dump.init = partial(host.dump.init, reference=int(reference))
+arena = machine.arena
+host.run(lambda: (machine.wait_ready(), print("ready", arena.address, arena.size, flush=True)))
 print("ended", flush=True)
 """
 
@@ -290,6 +294,8 @@ class RunningHost:
         self.device = str(self.mountpoint / "livedump")
         self.log = folder / f"host-{number}.log"
         self.ram, self.group = ram, group
+        self.reference = os.memfd_create("reference")
+        """The core copies the machine's memory there inside each pause."""
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(TOP),
@@ -303,17 +309,28 @@ class RunningHost:
         group = "" if self.group is None else str(self.group)
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _HOST, self.ram, str(self.mountpoint), group],
+                [
+                    sys.executable,
+                    "-c",
+                    _HOST,
+                    self.ram,
+                    str(self.mountpoint),
+                    group,
+                    str(self.reference),
+                ],
                 env=self.environment,
+                pass_fds=[self.reference],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + HOST_DEADLINE_S
-        while "ready" not in self.log.read_text():
+        while not (ready := re.search(r"^ready (\d+) (\d+)$", self.log.read_text(), re.MULTILINE)):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, f"the host is not ready: {self.log.read_text()}"
             time.sleep(0.02)
+        self.address, self.size = int(ready[1]), int(ready[2])
+        os.ftruncate(self.reference, self.size)
 
     def kill(self) -> None:
         """As the kernel's OOM killer would."""
@@ -354,6 +371,9 @@ class RunningHost:
 
     def clean(self) -> None:
         """Whatever happened: no process and no mount is left behind."""
+        if self.reference >= 0:
+            os.close(self.reference)
+            self.reference = -1
         if self.process.poll() is None:
             self.kill()
         if self.is_mounted():

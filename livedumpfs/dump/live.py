@@ -6,6 +6,7 @@ from __future__ import annotations
 import enum
 import errno
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -172,6 +173,9 @@ class LiveDump(Closing):
 
     Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a
     second init EBUSY. release() is allowed in every state.
+
+    A dump is the process's that made it: in a forked child every step is refused (ECHILD), and
+    release() and close() do nothing.
     """
 
     def __init__(
@@ -187,6 +191,7 @@ class LiveDump(Closing):
             raise UsageError("quiesce and resume go with an arena; a machine has its own")
         self.machine: Machine = machine
         self.settings = DumpSettings()
+        self._pid = os.getpid()
         self._state = State.UNINIT
         self._step = threading.Lock()
         self._change = threading.Condition()
@@ -277,7 +282,8 @@ class LiveDump(Closing):
     @property
     def snapshot(self) -> Snapshot:
         """The memory at the instant of START, until RELEASE. StateError (OSError ENODATA): there
-        is none."""
+        is none; ECHILD: in a child, whose copy of the states is not that of the memory."""
+        self._expect_own("reading the snapshot")
         run = self._run
         found = run.snapshot if run and not run.released else None
         if found is None:
@@ -293,6 +299,14 @@ class LiveDump(Closing):
         return Snapshot(self.machine, core, run.registers, self._generation, describe, run.notes)
 
     # --------------------------------------------------------------------- steps
+
+    def _expect_own(self, step: str) -> None:
+        """Before any lock: a child may have been forked while another thread held it."""
+        if os.getpid() != self._pid:
+            raise StateError(
+                f"{step} is not possible in a child of the process that made the dump",
+                errno=errno.ECHILD,
+            )
 
     def _current(self, step: str, *allowed: State) -> _Run:
         run = self._run
@@ -317,6 +331,7 @@ class LiveDump(Closing):
         pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError,
         MachineError; nothing is left behind then."""
         settings = settings or DumpSettings()
+        self._expect_own("INIT")
         with self._step:
             try:
                 settings.check()
@@ -366,12 +381,26 @@ class LiveDump(Closing):
             run.keeper = threading.Thread(
                 target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
             )
-            run.keeper.start()
+            self._start_keeper(run)
         self.settings = settings
         self._run = run
         self._set(State.INIT)
         if settings.max_age:
             self._start_watching(run)
+
+    @staticmethod
+    def _start_keeper(run: _Run) -> None:
+        """MachineError: no thread; nothing is left of the dump then."""
+        assert run.keeper and run.core and run.files
+        try:
+            run.keeper.start()
+        except RuntimeError as error:
+            run.core.release()
+            run.core.free()
+            run.files.close()
+            raise MachineError(
+                f"cannot keep the dump's files: {error}", errno=errno.EAGAIN
+            ) from error
 
     def _start_watching(self, run: _Run) -> None:
         """MachineError: no thread; the dump is released then."""
@@ -390,6 +419,7 @@ class LiveDump(Closing):
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in
         INIT."""
+        self._expect_own("START")
         with self._step:
             run = self._current("START", State.INIT)
             assert run.core is not None
@@ -410,6 +440,7 @@ class LiveDump(Closing):
     def sweep(self) -> None:
         """SWEEP: begin to make it durable; returns at once. See wait(). Without a target there is
         nothing to do: FINISH follows at once, and the snapshot stays in memory."""
+        self._expect_own("SWEEP")
         with self._step:
             run = self._current("SWEEP", State.START)
             assert run.core is not None
@@ -423,12 +454,14 @@ class LiveDump(Closing):
     def wait(self, timeout: float | None = None) -> bool:
         """True once the dump is finished (sealed, or broken: see verdict) or released; False after
         `timeout` seconds."""
+        self._expect_own("waiting")
         with self._change:
             return self._change.wait_for(lambda: self._state is not State.SWEEP, timeout)
 
     def finish(self, timeout: float | None = None) -> Verdict:
         """FINISH: wait for the seal. The verdict. StateError: no sweep is under way, or released;
         TimeoutError: after `timeout` seconds."""
+        self._expect_own("FINISH")
         run = self._current("FINISH", State.SWEEP, State.FINISH)
         if not self.wait(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
@@ -449,6 +482,8 @@ class LiveDump(Closing):
     def release(self) -> None:
         """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump
         that was not sealed stays on its target as "incomplete"."""
+        if os.getpid() != self._pid:
+            return
         run = self._run
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.

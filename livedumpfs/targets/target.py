@@ -71,6 +71,7 @@ class Target(Closing):
         """True when what was never written reads as zeros: for ldfs_dump_config."""
         self._claim: int | None = None
         self._directory_synced = not created
+        self._had_name = status.st_nlink > 0
 
     def __repr__(self) -> str:
         return f"<Target {self.path} ({self.kind.value})>"
@@ -203,6 +204,14 @@ class Target(Closing):
                 self._directory_synced = True
         except OSError as error:
             raise target_error("sync", self.path, error.errno or errno.EIO) from error
+
+    def expect_name(self) -> None:
+        """TargetError ENOENT: a file that had a name has none any more, and is gone once it is
+        closed."""
+        if self._had_name and os.fstat(self.fd).st_nlink == 0:
+            raise target_error(
+                "keep", self.path, errno.ENOENT, "somebody removed it during the dump"
+            )
 
     def close(self) -> None:
         """Close; harmless when done twice. An error of close() has been seen by sync() before."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import expect_host_dump, expect_host_free, host_unharmed
 
 from livedumpfs import abi, registry
 from livedumpfs.abi import State
@@ -344,29 +345,30 @@ def incomplete(target: Path) -> None:
 def test_a_client_that_is_killed_takes_its_dump_with_it_if_it_asked(
     host: Host, tmp_path: Path
 ) -> None:
-    for on_close, after in ((True, State.UNINIT), (False, State.START)):
-        code = (
-            "import sys, time; from livedumpfs.client import *; c = Client(sys.argv[1]); "
-            f"c.init(sys.argv[2], InitOptions(release_on_close={on_close})); c.start(); "
-            "print('started', flush=True); time.sleep(600)"
-        )
-        client = subprocess.Popen(
-            [sys.executable, "-c", code, host.device, str(tmp_path / "out")],
-            env=host.environment, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            assert client.stdout is not None and client.stdout.readline() == "started\n"
-        finally:
-            client.send_signal(signal.SIGKILL)
-            client.wait(DEADLINE)
-            client.stdout.close()  # type: ignore[union-attr]
-        with Client(host.device) as other:
-            deadline = time.monotonic() + DEADLINE
-            while other.status().state is not after:
-                assert time.monotonic() < deadline, other.status()
-                time.sleep(0.01)
-            host.runs_on()
-            other.release()
+    with host_unharmed(host):
+        for on_close, after in ((True, State.UNINIT), (False, State.START)):
+            code = (
+                "import sys, time; from livedumpfs.client import *; c = Client(sys.argv[1]); "
+                f"c.init(sys.argv[2], InitOptions(release_on_close={on_close})); c.start(); "
+                "print('started', flush=True); time.sleep(600)"
+            )
+            client = subprocess.Popen(
+                [sys.executable, "-c", code, host.device, str(tmp_path / "out")],
+                env=host.environment, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            try:
+                assert client.stdout is not None and client.stdout.readline() == "started\n"
+            finally:
+                client.send_signal(signal.SIGKILL)
+                client.wait(DEADLINE)
+                client.stdout.close()  # type: ignore[union-attr]
+            with Client(host.device) as other:
+                deadline = time.monotonic() + DEADLINE
+                while other.status().state is not after:
+                    assert time.monotonic() < deadline, other.status()
+                    time.sleep(0.01)
+                host.runs_on()
+                other.release()
     incomplete(tmp_path / "out")
 
 
@@ -399,9 +401,8 @@ def test_a_host_killed_in_the_middle_of_a_dump(host: Host, tmp_path: Path) -> No
     host.start()
     assert [one.pid for one in registry.running()] == [host.process.pid]
     assert [entry.pid for _, entry in registry.entries()] == [host.process.pid]
-    with Client(host.device) as again:
-        again.init(str(tmp_path / "out"))
-        again.release()
+    expect_host_dump(host, tmp_path)
+    expect_host_free(host)
 
 
 def test_a_dead_hosts_mount_can_be_unmounted_by_hand(host: Host) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import host_unharmed
 
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client
@@ -103,7 +104,7 @@ def test_release_frees_the_machine_while_the_target_hangs(
     """The next INIT is refused until the I/O has come back, and works then."""
     host = run_host()
     try:
-        with hang(host, freezer) as client:
+        with host_unharmed(host), hang(host, freezer) as client:
             assert client.status().state is State.SWEEP
             client.release()
             host.runs_on()
@@ -165,7 +166,7 @@ def test_a_target_that_fills_up(
     """A block device that is large enough by its own words, on a file system that is not."""
     host = run_host()
     device = loop_device(64 << 20, directory=small_folder)
-    with Client(host.device) as client:
+    with host_unharmed(host), Client(host.device) as client:
         client.init(device)
         client.start()
         client.sweep()

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * LD_PRELOAD: no memory. After fail_populate(n), the n-th MADV_POPULATE_WRITE from now on and all after
+ * it find none; after fail_threads(n) the same for new threads. 0: they work again.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+static _Atomic int populate_left, threads_left;
+
+void fail_populate(int n)
+{
+	populate_left = n;
+}
+
+void fail_threads(int n)
+{
+	threads_left = n;
+}
+
+static int due(_Atomic int *left)
+{
+	int n = *left;
+
+	if (n > 1)
+		atomic_fetch_sub(left, 1);
+	return n == 1;
+}
+
+int madvise(void *start, size_t length, int advice)
+{
+	if (advice == MADV_POPULATE_WRITE && due(&populate_left)) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)syscall(SYS_madvise, start, length, advice);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
+{
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+		dlsym(RTLD_NEXT, "pthread_create");
+
+	return due(&threads_left) ? EAGAIN : real(thread, attr, start, arg);
+}

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fork, exec and _exit in the middle of a dump. A child has neither the memory nor the dump: it
+never hangs, and changes nothing of its parent's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livedumpfs import open_dump
+
+FOLDER = Path(__file__).resolve().parent
+
+PRELUDE = """
+import ctypes, errno, gc, os, resource, signal, subprocess, sys, threading, time
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from aftermath import memory_file, expect_equal, unharmed, wait_for
+from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.dump import DumpSettings
+from livedumpfs.errors import LivedumpError
+from livedumpfs.machines import UnicornMachine
+MIB = 1 << 20
+place = Path(sys.argv[1])
+def child(body, *, deadline=20):
+    # How a child that runs `body` ends: its exit code, or minus the signal.
+    pid = os.fork()
+    if pid == 0:
+        try:
+            code = body()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            code = 99
+        os._exit(code or 0)
+    return wait(pid, deadline)
+def wait(pid, deadline=20):
+    end = time.monotonic() + deadline
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise AssertionError("the child hangs")
+        time.sleep(0.005)
+    return os.waitstatus_to_exitcode(found[1])
+def refused(step):
+    try:
+        step()
+    except LivedumpError as error:
+        return error.errno == errno.ECHILD
+    return False
+"""
+
+
+def run(script: str, place: Path) -> subprocess.CompletedProcess[str]:
+    top = str(FOLDER.parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", PRELUDE + script, str(place)],
+        capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, "PYTHONPATH": f"{top}:{FOLDER}"},
+    )  # fmt: skip
+
+
+def expect_done(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done
+
+
+@pytest.mark.parametrize(
+    ("phase", "arming"),
+    [("init", "swap"), ("start", "swap"), ("start", "mprotect"), ("sweep", "swap")],
+)
+def test_children_of_a_dump_under_way(tmp_path: Path, phase: str, arming: str) -> None:
+    """Memory: not there, a store or load dies at once. Steps: refused. The dump: as if nothing."""
+    done = run(
+        f"""
+SIZE = 8 * MIB
+with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live), memory_file(SIZE) as kept:
+    arena.live[:] = 1
+    settings = DumpSettings(granule=4096, arming={arming!r}, sweep_rate=2 * MIB, force=True)
+    live.init(place / "dump", settings, reference=kept)
+    if {phase!r} != "init": live.start()
+    if {phase!r} == "sweep": live.sweep()
+    def store(): arena.live[0] = 9
+    def load(): return int(arena.live[5 * 4096])
+    def steps():
+        answers = [refused(step) for step in (
+            live.start, live.sweep, lambda: live.init(place / "other"), live.finish,
+            lambda: live.read(0, 1), lambda: arena.discard(0, 4096), lambda: arena.writable(0, 1),
+        )]
+        live.release()
+        live.close()
+        return 0 if all(answers) and not (place / "other").exists() else 1
+    assert child(store) == -signal.SIGSEGV
+    assert child(load) == -signal.SIGSEGV
+    assert child(steps) == 0
+    if {phase!r} == "init": live.start()
+    if {phase!r} != "sweep": live.sweep()
+    arena.live[::4096] = 2
+    assert live.finish(60) == "consistent", live.failure
+    live.release()
+    expect_equal(place / "dump", kept, SIZE)
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
+def test_a_child_that_leaves_by_the_door(tmp_path: Path) -> None:
+    """sys.exit in a child runs the ends of `with`, destructors and atexit: of its parent's dump and
+    of a running machine. It must end, and neither may notice."""
+    done = run(
+        """
+with UnicornMachine(8 * MIB, 2) as machine, LiveDump(machine) as live, memory_file(8 * MIB) as kept:
+    machine.wait_ready()
+    live.init(place / "dump", DumpSettings(sweep_rate=4 * MIB), reference=kept)
+    live.start(); live.sweep()
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(7)
+    assert wait(pid) == 7
+    assert live.finish(60) == "consistent", live.failure
+    live.release()
+    expect_equal(place / "dump", kept, 8 * MIB)
+    assert live.save(place / "next") == "consistent"
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
+def test_children_while_the_locks_are_busy(tmp_path: Path) -> None:
+    """Forked at any moment of other threads' dumps, arenas that come and go, and stores."""
+    done = run(
+        """
+stop = threading.Event()
+with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    def dumps():
+        while not stop.is_set():
+            live.init(None); live.start()
+            arena.live[::4096] += 1
+            live.release()
+    def arenas():
+        while not stop.is_set():
+            with Arena(MIB) as other: other.live[0] = 1
+            del other
+    threads = [threading.Thread(target=one) for one in (dumps, arenas)]
+    for one in threads: one.start()
+    def own_dump():
+        # An arena of the child's own is dumped as any.
+        with Arena(MIB) as own, LiveDump(own) as mine:
+            own.live[:] = 3
+            mine.init(None); mine.start()
+            own.live[:] = 4
+            good = mine.read(0, MIB).count(3) == MIB
+        live.release()
+        return 0 if good else 1
+    try:
+        codes = [child(own_dump) for _ in range(25)]
+    finally:
+        stop.set()
+        for one in threads: one.join()
+    assert codes == [0] * 25, codes
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
+def test_programs_started_during_a_dump(tmp_path: Path) -> None:
+    """exec: by fork and by vfork. They inherit no descriptor of ours."""
+    done = run(
+        """
+with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    arena.live[:] = 1
+    live.init(place / "dump", DumpSettings(sweep_rate=4 * MIB)); live.start(); live.sweep()
+    look = "ls -l /proc/self/fd; grep -c livedumpfs-arena /proc/self/maps"
+    for how in ({}, {"preexec_fn": lambda: None}):
+        said = subprocess.run(
+            ["sh", "-c", look], capture_output=True, text=True, timeout=30, close_fds=False, **how
+        ).stdout
+        assert said.endswith("\\n0\\n") and "memfd" not in said and "dump" not in said, said
+    arena.live[::4096] = 2
+    assert live.finish(60) == "consistent"
+    live.release()
+    with open_dump(place / "dump") as dump:
+        assert dump.read_arena(0, 4 * MIB).count(1) == 4 * MIB
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
+@pytest.mark.parametrize("step", ["init", "start", "sweep"])
+def test_a_process_that_leaves_at_once(tmp_path: Path, step: str) -> None:
+    """os._exit in the middle: no destructor runs. The target is incomplete, and the next process's
+    dump goes over it."""
+    done = run(
+        f"""
+arena = Arena(8 * MIB); live = LiveDump(arena)
+arena.live[:] = 1
+live.init(place / "dump", DumpSettings(sweep_rate=4 * MIB))
+if {step!r} != "init": live.start()
+if {step!r} == "sweep": live.sweep()
+os._exit(5)
+""",
+        tmp_path,
+    )
+    assert done.returncode == 5, done
+    with open_dump(tmp_path / "dump") as dump:
+        assert dump.verdict == "incomplete"
+    done = run(
+        """
+with Arena(8 * MIB) as arena, LiveDump(arena) as live:
+    arena.live[:] = 3
+    assert live.save(place / "dump", DumpSettings(force=True)) == "consistent"
+    with open_dump(place / "dump") as dump:
+        assert dump.read_arena(0, 8 * MIB).count(3) == 8 * MIB
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
+def test_exec_of_the_process_itself(tmp_path: Path) -> None:
+    """Memory and threads go; the program that comes after it finds no signal blocked or ignored."""
+    done = run(
+        """
+arena = Arena(8 * MIB); live = LiveDump(arena)
+arena.live[:] = 1
+live.init(place / "dump"); live.start()
+os.execv("/bin/sh", ["sh", "-c", "grep -E '^Sig(Blk|Cgt)' /proc/self/status; kill -SEGV $$"])
+""",
+        tmp_path,
+    )
+    assert done.returncode == -signal.SIGSEGV, done
+    assert "SigBlk:\t0000000000000000" in done.stdout, done
+    with open_dump(tmp_path / "dump") as dump:
+        assert dump.verdict == "incomplete"

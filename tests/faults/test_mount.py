@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The mount, its clients and its host are interfered with in the middle of a dump: taken away,
+aborted, killed inside a call, stopped and let go on, or there twice."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aftermath import (
+    DEADLINE_S,
+    Host,
+    expect_equal,
+    expect_host_dump,
+    expect_host_free,
+    host_unharmed,
+    wait_for,
+)
+from faulty_disk import faulty_disk
+
+from livedumpfs.abi import State, Verdict
+from livedumpfs.client import Client, InitOptions
+from livedumpfs.errors import HostError, LivedumpError, TargetError
+from livedumpfs.snapshot import open_dump
+
+HostMaker = Callable[..., Host]
+MIB = 1 << 20
+SLOW = 256 << 10
+"""Bytes a second of a sweep that lasts as long as any test."""
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+
+
+@pytest.fixture
+def host(run_host: HostMaker) -> Host:
+    return run_host()
+
+
+def begin(client: Client, target: Path, rate: int = SLOW, **how: Any) -> None:
+    client.init(str(target), InitOptions(sweep_rate=rate, **how))
+    client.start()
+    client.sweep()
+
+
+def expect_incomplete(target: Path) -> None:
+    with open_dump(target) as dump:
+        assert dump.verdict == "incomplete"
+
+
+def is_mounted(host: Host) -> bool:
+    return bool(host.is_mounted())
+
+
+def again(host: Host, folder: Path) -> None:
+    """The same host, started anew on the same place."""
+    host.start()
+    expect_host_dump(host, folder)
+    expect_host_free(host)
+
+
+# ------------------------------------------------------------------------ it goes away
+
+
+def test_a_lazy_unmount_lets_open_clients_finish(host: Host, tmp_path: Path) -> None:
+    """The name is gone, the connection is not: whoever has the device open ends his dump."""
+    with Client(host.device) as client:
+        begin(client, tmp_path / "dump", rate=16 * MIB)
+        subprocess.run(["fusermount", "-uz", str(host.mountpoint)], check=True, timeout=DEADLINE_S)
+        assert not is_mounted(host)
+        with contextlib.suppress(HostError):  # the host may end at once: then it says so
+            client.finish(DEADLINE_S)
+    assert host.process.wait(DEADLINE_S) == 0, host.log.read_text()
+    with open_dump(tmp_path / "dump") as dump:
+        assert dump.verdict in ("consistent", "incomplete")
+    again(host, tmp_path)
+
+
+@contextlib.contextmanager
+def fuse_connections(place: Path) -> Iterator[Path]:
+    """fusectl, where it is mounted or here."""
+    usual = Path("/sys/fs/fuse/connections")
+    if any(usual.iterdir()):
+        yield usual
+        return
+    place.mkdir()
+    subprocess.run(["mount", "-t", "fusectl", "none", str(place)], check=True, timeout=30)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True, timeout=30)
+
+
+@as_root
+def test_a_connection_that_is_aborted(host: Host, tmp_path: Path) -> None:
+    """Every call under way gets its error at once, the host ends in good order, and the target says
+    what it is."""
+    with fuse_connections(tmp_path / "connections") as connections, Client(host.device) as client:
+        begin(client, tmp_path / "dump")
+        answers: list[BaseException] = []
+
+        def finish() -> None:
+            try:
+                client.finish(DEADLINE_S)
+            except HostError as error:
+                answers.append(error)
+
+        waiting = threading.Thread(target=finish)
+        waiting.start()
+        number = os.minor(os.stat(host.mountpoint).st_dev)
+        (connections / str(number) / "abort").write_text("1")
+        waiting.join(DEADLINE_S)
+        assert answers and not waiting.is_alive()
+    assert host.process.wait(DEADLINE_S) == 0, host.log.read_text()
+    wait_for(lambda: not is_mounted(host))
+    expect_incomplete(tmp_path / "dump")
+    again(host, tmp_path)
+
+
+# ----------------------------------------------------------------- clients that are killed
+
+BLOCKED = """
+import fcntl, sys
+from livedumpfs import abi
+with open(sys.argv[1]) as device:
+    print("asking", flush=True)
+    fcntl.ioctl(device, abi.SWEEP)  # the old meaning: it returns when the sweep has ended
+"""
+
+
+def test_a_client_killed_inside_an_ioctl(host: Host, tmp_path: Path) -> None:
+    """It stays in the kernel until the host answers; nobody else notices, and RELEASE by another
+    client answers it."""
+    with host_unharmed(host), Client(host.device) as client:
+        client.init(str(tmp_path / "dump"), InitOptions(sweep_rate=SLOW))
+        client.start()
+        blocked = subprocess.Popen(
+            [sys.executable, "-c", BLOCKED, host.device],
+            env=host.environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with blocked:
+            assert blocked.stdout and blocked.stdout.readline() == "asking\n"
+            wait_for(lambda: client.status().state is State.SWEEP, client.status)
+            blocked.kill()
+            host.runs_on()
+            assert client.status().state is State.SWEEP
+            client.release()
+            blocked.wait(DEADLINE_S)
+        expect_incomplete(tmp_path / "dump")
+
+
+def test_a_client_killed_while_init_hangs(host: Host, tmp_path: Path) -> None:
+    """INIT on a disk that does not answer: the client's death leaves a host that others use."""
+    with faulty_disk(tmp_path / "faulty", 32 * MIB) as disk, host_unharmed(host):
+        disk.fault("hang")
+        code = "import sys; from livedumpfs.client import *; Client(sys.argv[1]).init(sys.argv[2], "
+        code += "InitOptions(force=True))"
+        asking = subprocess.Popen(
+            [sys.executable, "-c", code, host.device, str(disk.file)],
+            env=host.environment, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(disk.hits, host.log.read_text)
+        asking.kill()
+        with Client(host.device) as client:
+            assert client.status().state in (State.UNDEFINED, State.UNINIT)
+            host.runs_on()
+        disk.fault("none")
+        asking.wait(DEADLINE_S)
+
+
+# ----------------------------------------------------------------- a host that stands still
+
+
+def test_a_host_that_is_stopped_and_goes_on(host: Host, tmp_path: Path) -> None:
+    """Its client waits with it; the dump is none the worse."""
+    with host_unharmed(host), Client(host.device) as client:
+        begin(client, tmp_path / "dump", rate=32 * MIB, max_age=600)
+        process = psutil.Process(host.process.pid)
+        statuses = []
+        for _ in range(3):
+            asking = threading.Thread(target=lambda: statuses.append(client.status()), daemon=True)
+            host.process.send_signal(signal.SIGSTOP)
+            try:
+                wait_for(lambda: process.status() == psutil.STATUS_STOPPED, process.status)
+                asking.start()
+                asking.join(0.1)
+                assert asking.is_alive(), "a stopped host has answered"
+            finally:
+                host.process.send_signal(signal.SIGCONT)
+            asking.join(DEADLINE_S)
+            assert not asking.is_alive()
+        assert len(statuses) == 3
+        assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        client.release()
+
+
+# --------------------------------------------------------------------------- two of them
+
+
+def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
+    """By whatever name: the second one is refused while the first one dumps, and writes nothing."""
+    first, second = run_host(), run_host()
+    target, link, name = tmp_path / "dump", tmp_path / "link", tmp_path / "name"
+    with host_unharmed(second):
+        with Client(first.device) as one, Client(second.device) as other:
+            begin(one, target, rate=16 * MIB)
+            link.hardlink_to(target)
+            name.symlink_to(target)
+            for path in (target, link, name):
+                with pytest.raises(TargetError) as caught:
+                    other.init(str(path), InitOptions(force=True))
+                assert caught.value.errno == errno.EBUSY, caught.value
+                assert other.status().state in (State.UNDEFINED, State.UNINIT)
+            assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+            one.release()
+            expect_equal(target, first.reference, first.size)
+            begin(other, target, rate=0, force=True)
+            assert other.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+            other.release()
+        expect_equal(target, second.reference, second.size)
+    expect_host_free(first)
+
+
+# ------------------------------------------------------------------------------- readers
+
+FILES = ("snapshot/vmcore", "snapshot/mem.raw", "snapshot/mem.lime", "snapshot/info.json")
+
+
+def open_all(host: Host) -> list[int]:
+    names = [str(p.relative_to(host.mountpoint)) for p in host.mountpoint.rglob("*") if p.is_file()]
+    assert set(FILES) <= set(names)
+    found = []
+    for name in names:
+        with contextlib.suppress(PermissionError):  # what can only be written
+            found.append(os.open(host.mountpoint / name, os.O_RDONLY))
+    return found
+
+
+def test_a_reader_that_opens_everything_and_reads_nothing(host: Host, tmp_path: Path) -> None:
+    """Through three dumps: RELEASE does not wait for it, and an old file never shows a new dump."""
+    held: list[int] = []
+    try:
+        with host_unharmed(host):
+            for _ in range(3):
+                with Client(host.device) as client:
+                    begin(client, tmp_path / "dump", rate=0, force=True)
+                    held += open_all(host)
+                    old = [os.open(host.mountpoint / name, os.O_RDONLY) for name in FILES[:3]]
+                    held += old
+                    assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+                    client.release()
+                    client.init(None)
+                    client.start()
+                    for fd in old:
+                        with pytest.raises(OSError) as caught:
+                            os.pread(fd, 4096, 0)
+                        assert caught.value.errno == errno.ENODATA
+                    client.release()
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def test_a_reader_that_hangs_in_the_target_while_release_comes(host: Host, tmp_path: Path) -> None:
+    """RELEASE frees the machine and returns; the reader is answered when the disk is, and until
+    then there is no INIT."""
+    made = faulty_disk(tmp_path / "faulty", 32 * MIB)
+    with made as disk, host_unharmed(host), Client(host.device) as client:
+        begin(client, disk.file, rate=0, force=True)
+        assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        disk.fault("mute")
+        answers: list[int] = []
+
+        def read() -> None:
+            fd = os.open(host.mountpoint / "snapshot" / "mem.raw", os.O_RDONLY)
+            try:
+                os.pread(fd, MIB, 4 * MIB)
+            except OSError as error:
+                answers.append(error.errno or 0)
+            finally:
+                os.close(fd)
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        wait_for(disk.hits, client.status)
+        client.release()
+        host.runs_on()
+        assert reading.is_alive()
+        with pytest.raises(LivedumpError, match="still hangs") as caught:
+            client.init(None)
+        assert caught.value.errno == errno.EBUSY
+        disk.fault("none")
+        reading.join(DEADLINE_S)
+        assert not reading.is_alive() and answers == [errno.ENODATA], answers

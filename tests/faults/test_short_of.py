@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A process that is short of memory, of threads or of descriptors: INIT and START say so and leave
+nothing behind; a dump that has begun does with what there is."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aftermath import DEADLINE_S, host_unharmed, unharmed
+
+from livedumpfs import Arena, LiveDump
+from livedumpfs.client import Client, InitOptions
+from livedumpfs.errors import LivedumpError, MachineError, TargetError
+
+FOLDER = Path(__file__).resolve().parent
+MIB = 1 << 20
+
+PRELUDE = """
+import ctypes, errno, os, resource, sys
+from pathlib import Path
+from aftermath import unharmed
+from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.dump import DumpSettings
+from livedumpfs.errors import LivedumpError
+MIB = 1 << 20
+place = Path(sys.argv[1])
+calls = ctypes.CDLL(None)
+def refused(step):
+    try:
+        step()
+    except LivedumpError as error:
+        print(error, file=sys.stderr)
+        return error.errno
+    return 0
+"""
+
+
+@pytest.fixture(scope="module")
+def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("calls") / "failing_calls.so"
+    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
+    subprocess.run([*command, str(FOLDER / "failing_calls.c"), "-ldl"], check=True, timeout=60)
+    return library
+
+
+def expect_done(script: str, place: Path, failing_calls: Path) -> None:
+    top = str(FOLDER.parents[1])
+    environment = {"PYTHONPATH": f"{top}:{FOLDER}", "LD_PRELOAD": str(failing_calls)}
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script, str(place)],
+        capture_output=True, text=True, timeout=100, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done
+
+
+# --------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(("policy", "limit"), [("block", "RLIMIT_DATA"), ("spill", "RLIMIT_AS")])
+def test_init_without_memory_for_the_pool(
+    tmp_path: Path, failing_calls: Path, policy: str, limit: str
+) -> None:
+    """Under `spill` the whole limit is reserved at once: that it will not do is known at INIT."""
+    expect_done(
+        f"""
+settings = DumpSettings(pool=256 * MIB if {policy!r} == "block" else 16 * MIB, policy={policy!r},
+                        spill_limit=512 * MIB)
+kind = resource.{limit}
+field = {{resource.RLIMIT_AS: "VmSize", resource.RLIMIT_DATA: "VmData"}}[kind]
+def used():
+    line = next(l for l in open("/proc/self/status") if l.startswith(field))
+    return int(line.split()[1]) << 10
+with Arena(1 << 30) as arena, LiveDump(arena) as live:
+    arena.live[:MIB] = 1
+    small = Arena(4 * MIB); small_live = LiveDump(small)
+    with unharmed(small_live):
+        resource.setrlimit(kind, (used() + 100 * MIB, -1))
+        assert refused(lambda: live.init(place / "dump", settings)) == errno.ENOMEM
+        assert refused(lambda: live.init(None, settings)) == errno.ENOMEM
+        assert live.state.value == "uninit"
+        resource.setrlimit(kind, (-1, -1))
+    live.init(place / "dump", settings)
+    live.start(); arena.live[:MIB] = 2; live.sweep()
+    assert live.finish(60) == "consistent"
+    live.release()
+    with open_dump(place / "dump") as dump: assert dump.read_arena(0, MIB).count(1) == MIB
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump"])
+def test_init_without_a_thread(tmp_path: Path, failing_calls: Path, format: str) -> None:
+    """Each of the threads that INIT makes, in turn, is the one that cannot be made."""
+    expect_done(
+        f"""
+settings = DumpSettings(format={format!r}, policy="spill", max_age=600, force=True)
+with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    for number in range(1, 20):
+        calls.fail_threads(number)
+        code = refused(lambda: live.init(place / "dump", settings))
+        calls.fail_threads(0)
+        if code == 0:
+            break
+        assert code == errno.EAGAIN, code
+        assert live.state.value == "uninit"
+    live.release()
+    assert number > 4, number
+    print(number - 1, "threads")
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+def test_spill_that_finds_no_more_memory_blocks_and_loses_nothing(
+    tmp_path: Path, failing_calls: Path
+) -> None:
+    expect_done(
+        """
+with Arena(32 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    arena.live[:] = 1
+    live.init(place / "dump", DumpSettings(policy="spill", pool=MIB, granule=16384,
+                                           spill_limit=64 * MIB))
+    live.start()
+    calls.fail_populate(2)
+    live.sweep()
+    arena.live[::4096] = 2
+    assert live.finish(60) == "consistent", live.failure
+    counters = live.counters()
+    assert counters.slots_peak <= counters.slots < 32 * MIB // 16384
+    calls.fail_populate(0)
+    live.release()
+    with open_dump(place / "dump") as dump:
+        assert dump.read_arena(0, 32 * MIB).count(1) == 32 * MIB
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+def test_memory_alone_that_finds_no_more_loses_pages_and_says_which(
+    tmp_path: Path, failing_calls: Path
+) -> None:
+    """Nothing will ever free a slot: to wait would be for ever."""
+    expect_done(
+        """
+with Arena(32 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    arena.live[:] = 1
+    live.init(None, DumpSettings(policy="spill", pool=MIB, granule=16384, spill_limit=64 * MIB))
+    live.start()
+    calls.fail_populate(2)
+    arena.live[::4096] = 2
+    counters = live.counters()
+    assert live.verdict == "torn" and counters.lost > 0, counters
+    lost = live.lost_pages()
+    assert sum(end - first for first, end in lost) == counters.lost * 4
+    try:
+        live.read(lost[0][0] * 4096, 1)
+        raise AssertionError("a lost page was read")
+    except OSError as error:
+        assert error.errno == errno.EIO
+    calls.fail_populate(0)
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+# ---------------------------------------------------------------------------- descriptors
+
+
+@contextlib.contextmanager
+def no_descriptors(pid: int = 0) -> Iterator[None]:
+    """Not one more can be opened."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    fds = {int(name) for name in os.listdir(f"/proc/{pid or os.getpid()}/fd")}
+    free = next(n for n in range(len(fds) + 1) if n not in fds)
+    filler = []
+    try:
+        if pid:
+            # Numbers below the highest one may be free: only a limit below them all is sure.
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
+        else:
+            resource.prlimit(0, resource.RLIMIT_NOFILE, (max(fds) + 1, before[1]))
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.append(os.dup(0))
+        yield
+    finally:
+        for fd in filler:
+            os.close(fd)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_init_and_start_without_descriptors(tmp_path: Path) -> None:
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+        with no_descriptors():
+            with pytest.raises(TargetError) as caught:
+                live.init(tmp_path / "dump")
+            assert caught.value.errno == errno.EMFILE
+        assert not (tmp_path / "dump").exists()
+        live.init(tmp_path / "dump")
+        with no_descriptors():
+            with pytest.raises(MachineError) as refused:
+                live.start()
+            assert refused.value.errno == errno.EMFILE
+            arena.live[:] = 1  # not armed
+            assert live.counters().faults == 0
+        live.start()
+        with no_descriptors():  # what is needed from here on is open
+            arena.live[:] = 2
+            live.sweep()
+            assert live.finish(DEADLINE_S) == "consistent", live.failure
+        assert live.read(0, 4 * MIB).count(1) == 4 * MIB
+
+
+def test_a_host_without_descriptors(run_host: Callable[..., Any], tmp_path: Path) -> None:
+    """INIT and START fail in time with its reason; files of the snapshot that need none open."""
+    host = run_host()
+    pid = host.process.pid
+    with host_unharmed(host), Client(host.device) as client:
+        with no_descriptors(pid):
+            with pytest.raises(LivedumpError) as caught:
+                client.init(str(tmp_path / "dump"))
+            assert caught.value.errno in (errno.EMFILE, errno.EIO), caught.value
+            host.runs_on()
+        client.init(str(tmp_path / "dump"), InitOptions(force=True))
+        with no_descriptors(pid):
+            with pytest.raises(LivedumpError) as caught:
+                client.start()
+            assert caught.value.errno == errno.EMFILE, caught.value
+            host.runs_on()
+        client.start()
+        with no_descriptors(pid):
+            for name in ("vmcore", "mem.raw", "mem.lime", "info.json"):
+                assert (host.mountpoint / "snapshot" / name).read_bytes()
+            client.sweep()
+            assert client.finish(DEADLINE_S).failure is None
+        client.release()

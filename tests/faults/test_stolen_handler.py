@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""SIGSEGV is taken from us while memory is armed: it is noticed, ours goes back on top, and the one
+that took it gets the faults that are not ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from livedumpfs import open_dump
+
+FOLDER = Path(__file__).resolve().parent
+
+PRELUDE = """
+import ctypes, faulthandler, gc, os, resource, signal
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from aftermath import unharmed, wait_for
+from livedumpfs import Arena, LiveDump
+from livedumpfs._capi import lib
+MIB = 1 << 20
+handlers = ctypes.CDLL(os.environ["HANDLERS"])
+def armed(live):
+    live.machine.arena.live[:] = 1
+    live.init(None); live.start()
+def retaken(live, times=1):
+    wait_for(lambda: live.counters().retaken >= times, live.counters)
+    assert lib.ldfs_fault_verify() == 0
+def expect_instant(live):
+    live.machine.arena.live[:] = 2
+    assert live.read(0, MIB).count(1) == MIB
+    assert live.verdict == "consistent", live.counters()
+"""
+
+
+@pytest.fixture(scope="module")
+def handlers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("handlers") / "handlers.so"
+    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command += ["-o", str(library), str(FOLDER / "handlers.c")]
+    subprocess.run(command, check=True, timeout=60)
+    return library
+
+
+def run(handlers: Path, script: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
+    top = str(FOLDER.parents[1])
+    environment |= {"HANDLERS": str(handlers), "PYTHONPATH": f"{top}:{FOLDER}"}
+    command = [sys.executable, "-c", PRELUDE + script]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=100, check=False, env=environment
+    )
+
+
+def expect_done(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0 and done.stdout.endswith("done\n"), done
+
+
+def expect_incomplete(target: Path) -> None:
+    with open_dump(target) as dump:
+        assert dump.verdict == "incomplete"
+
+
+@pytest.mark.parametrize("taken", ["signal.SIG_DFL", "signal.SIG_IGN", "lambda *_: None"])
+def test_it_is_taken_and_put_back(handlers: Path, taken: str) -> None:
+    expect_done(
+        run(
+            handlers,
+            f"""
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    signal.signal(signal.SIGSEGV, {taken})
+    retaken(live)
+    expect_instant(live)
+    assert live.counters().failure.error == 0
+print("done")
+""",
+        )
+    )
+
+
+def test_again_and_again(handlers: Path) -> None:
+    expect_done(
+        run(
+            handlers,
+            """
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    for times in range(1, 13):
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL if times % 2 else signal.SIG_IGN)
+        retaken(live, times)
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_store_in_the_window_waits_under_a_handler_that_returns(handlers: Path) -> None:
+    """Python's own only notes the signal: the store faults again until ours is back."""
+    expect_done(
+        run(
+            handlers,
+            """
+seen = []
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    for times in range(1, 6):
+        signal.signal(signal.SIGSEGV, lambda *_: seen.append(1))
+        arena.live[times * 65536 - 1] = 7  # at once: nobody has looked yet
+    assert live.counters().retaken > 0, "nothing was taken: nothing was tested"
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_store_in_the_window_dies_of_the_default_and_the_target_says_so(
+    handlers: Path, tmp_path: Path
+) -> None:
+    """This is what is left of the window; docs/concurrency.md says so."""
+    script = f"""
+with Arena(64 * MIB) as arena:
+    live = LiveDump(arena)
+    arena.live[:] = 1
+    live.init({str(tmp_path / "dump")!r}); live.start()
+    pages = iter(range(arena.size - 1, 0, -65536))
+    while True:  # some of the stores come before the guard does
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        arena.live[next(pages)] = 2
+"""
+    done = run(handlers, script)
+    assert done.returncode == -signal.SIGSEGV, done
+    expect_incomplete(tmp_path / "dump")
+    expect_done(
+        run(
+            handlers,
+            """
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live): armed(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_handler_that_chains_keeps_its_own_faults(handlers: Path) -> None:
+    """First on top of ours, then below it; its page is its own in both places."""
+    expect_done(
+        run(
+            handlers,
+            """
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    handlers.steal()
+    arena.live[0] = 2
+    retaken(live)
+    assert handlers.fault_of_its_own() == 1
+    assert handlers.fault_of_its_own() == 2
+    before = handlers.faults_of_others()
+    expect_instant(live)
+    assert handlers.faults_of_others() == before, "faults of the arena came to it"
+assert handlers.fault_of_its_own() == 3
+print("done")
+""",
+        )
+    )
+
+
+@pytest.mark.parametrize("open", [True, False], ids=["during", "after"])
+def test_a_crash_still_dies_through_a_handler_that_chains(handlers: Path, open: bool) -> None:
+    """To it, from it to ours, and from ours to the one before both: faulthandler. No ring."""
+    done = run(
+        handlers,
+        f"""
+faulthandler.enable()
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    handlers.steal()
+    retaken(live)
+    if {open}: ctypes.string_at(0)
+del arena, live
+gc.collect()
+ctypes.string_at(0)
+""",
+    )
+    assert done.returncode == -signal.SIGSEGV, done
+    assert done.stderr.count("Fatal Python error: Segmentation fault") >= 1, done
+    assert len(done.stderr) < 10_000
+
+
+def test_a_crash_below_faulthandler_ends_in_its_traceback(handlers: Path) -> None:
+    """It was enabled during the dump, and ours put over it: it raises the signal anew for the one
+    before it, which is ours."""
+    done = run(
+        handlers,
+        """
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    faulthandler.enable()
+    retaken(live)
+    expect_instant(live)
+    def crash(): ctypes.string_at(0)
+    crash()
+""",
+    )
+    assert done.returncode == -signal.SIGSEGV, done
+    assert "Fatal Python error: Segmentation fault" in done.stderr and "in crash" in done.stderr
+    assert len(done.stderr) < 10_000
+
+
+def test_whoever_took_it_has_it_when_the_last_arena_is_gone(handlers: Path) -> None:
+    expect_done(
+        run(
+            handlers,
+            """
+def caught():
+    line = next(l for l in open("/proc/self/status") if l.startswith("SigCgt"))
+    return bool(int(line.split()[1], 16) & 1 << signal.SIGSEGV - 1)
+signal.signal(signal.SIGSEGV, lambda *_: None)
+arena = Arena(MIB); live = LiveDump(arena)
+armed(live)
+signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+retaken(live)
+live.release(); live.close(); arena.close(); del live, arena; gc.collect()
+assert lib.ldfs_fault_verify() < 0 and not caught()
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live): armed(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_writer_that_blocks_sigsegv_during_a_dump(handlers: Path, tmp_path: Path) -> None:
+    """The kernel kills a process whose fault is blocked: nobody can save it. One that blocks it,
+    and does not write, is harmless; the dump on the target is incomplete."""
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})"
+    unblock = block.replace("SIG_BLOCK", "SIG_UNBLOCK")
+    expect_done(
+        run(
+            handlers,
+            f"""
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    {block}
+    live.read(0, MIB)
+    {unblock}
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+    done = run(
+        handlers,
+        f"""
+arena = Arena(MIB); live = LiveDump(arena)
+arena.live[:] = 1
+live.init({str(tmp_path / "dump")!r}); live.start()
+{block}
+arena.live[0] = 2
+""",
+    )
+    assert done.returncode == -signal.SIGSEGV, done
+    expect_incomplete(tmp_path / "dump")
+
+
+@pytest.mark.parametrize("arming", ["swap", "mprotect"])
+def test_a_storm_of_signals_in_c(handlers: Path, tmp_path: Path, arming: str) -> None:
+    """Their handler stores to armed memory itself, and interrupts writers, INIT and RELEASE."""
+    expect_done(
+        run(
+            handlers,
+            f"""
+from pathlib import Path
+from aftermath import expect_equal, memory_file
+from livedumpfs.dump import DumpSettings
+place = Path({str(tmp_path)!r})
+SIZE = 8 * MIB
+def before(): handlers.calm()
+def after(): handlers.storm(ctypes.c_void_p(arena.address), ctypes.c_uint64(SIZE), 200)
+with Arena(SIZE) as arena, LiveDump(arena, quiesce=before, resume=after) as live:
+    handlers.calm.restype = ctypes.c_uint64
+    with unharmed(live, place):
+        for number in range(6):
+            with memory_file(SIZE) as reference:
+                after()
+                settings = DumpSettings(granule=4096, pool=MIB // 4, arming={arming!r}, force=True)
+                live.init(place / "dump", settings, reference=reference)
+                live.start()
+                arena.live[::4096] += 1
+                live.sweep()
+                arena.live[9::4096] += 1
+                assert live.finish(60) == "consistent", live.failure
+                live.release()
+                stormed = handlers.calm()
+                expect_equal(place / "dump", reference, SIZE)
+        assert stormed > 100, stormed
+    handlers.calm()  # the dump that unharmed() makes has begun it anew
+print("done")
+""",
+        )
+    )
+
+
+def test_a_storm_of_signals_in_python(handlers: Path, tmp_path: Path) -> None:
+    expect_done(
+        run(
+            handlers,
+            f"""
+from livedumpfs.dump import DumpSettings
+count = 0
+def tick(*_):
+    global count
+    arena.live[count * 4096 % arena.size] += 1
+    count += 1
+with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    for one in (signal.SIGALRM, signal.SIGPROF): signal.signal(one, tick)
+    arena.live[:] = 1
+    live.init({str(tmp_path / "dump")!r}, DumpSettings(granule=4096, sweep_rate=4 * MIB))
+    live.start()
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF): signal.setitimer(timer, 3e-4, 3e-4)
+    live.sweep()
+    arena.live[7::4096] += 1
+    assert live.finish(60) == "consistent", live.failure
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF): signal.setitimer(timer, 0)
+    assert count > 100, count
+    assert live.read(0, arena.size).count(1) == arena.size
+print("done")
+""",
+        )
+    )

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The target is taken away during a dump: unlinked, replaced, cut off, detached, its file system
+unmounted. The dump never says of a target what is not on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aftermath import DEADLINE_S, unharmed, wait_for
+
+from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.dump import DumpSettings
+from livedumpfs.errors import InvalidDump
+from livedumpfs.snapshot import verify_dump
+
+MIB = 1 << 20
+SIZE = 16 * MIB
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="block devices and mounts need root")
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(place)]
+    subprocess.run(command, check=True, timeout=30)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=False, timeout=30, capture_output=True)
+
+
+@pytest.fixture
+def live() -> Iterator[LiveDump]:
+    with Arena(SIZE) as arena, LiveDump(arena) as made:
+        arena.live[:] = 5
+        yield made
+
+
+def begin(live: LiveDump, target: Path | str, **how: object) -> None:
+    live.machine.arena.live[:] = 5
+    settings = DumpSettings(granule=16384, sweep_rate=8 * MIB, force=True, **how)  # type: ignore[arg-type]
+    live.init(target, settings)
+    live.start()
+    live.sweep()
+    wait_for(lambda: live.counters().bytes_written > 2 * MIB, live.counters)
+
+
+def write_on(live: LiveDump) -> None:
+    live.machine.arena.live[::4096] = 6
+
+
+def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
+    """It would be gone with the last descriptor: such a dump is not kept, and does not say so."""
+    target = tmp_path / "dump"
+    with unharmed(live):
+        begin(live, target)
+        held = os.open(target, os.O_RDONLY)
+        target.unlink()
+        write_on(live)
+        assert live.finish(DEADLINE_S) == "incomplete"
+        assert "removed it during the dump" in str(live.failure), live.failure
+        live.release()
+        try:
+            with open_dump(f"/proc/self/fd/{held}") as dump:
+                assert dump.verdict == "incomplete"
+                assert dump.read_arena(0, SIZE).count(5) == SIZE
+        finally:
+            os.close(held)
+
+
+def test_a_sidecar_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
+    with unharmed(live):
+        begin(live, tmp_path / "dump", format="raw")
+        (sidecar,) = set(tmp_path.glob("dump*")) - {tmp_path / "dump"}
+        sidecar.unlink()
+        assert live.finish(DEADLINE_S) == "incomplete"
+        assert str(sidecar) in str(live.failure), live.failure
+
+
+def test_a_file_that_is_renamed_is_kept(live: LiveDump, tmp_path: Path) -> None:
+    """And what takes its old name is not touched."""
+    target = tmp_path / "dump"
+    with unharmed(live):
+        begin(live, target)
+        target.rename(tmp_path / "moved")
+        target.write_text("somebody else's\n")
+        write_on(live)
+        assert live.finish(DEADLINE_S) == "consistent", live.failure
+        live.release()
+        assert target.read_text() == "somebody else's\n"
+        with open_dump(tmp_path / "moved") as dump:
+            assert dump.verdict == "consistent"
+            assert dump.read_arena(0, SIZE).count(5) == SIZE
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump", "raw"])
+@pytest.mark.parametrize("left", [0, MIB])
+def test_a_file_that_somebody_cuts_off(
+    live: LiveDump, tmp_path: Path, format: str, left: int
+) -> None:
+    """What is written after that makes holes of what is gone. Who writes it cannot know; who reads
+    it does: the header is gone, or a granule is not what its checksum says."""
+    target = tmp_path / "dump"
+    with unharmed(live):
+        begin(live, target, format=format, compression="none" if format == "kdump" else "zstd")
+        os.truncate(target, left)
+        write_on(live)
+        live.finish(DEADLINE_S)
+        live.release()
+        try:
+            with open_dump(target) as dump:
+                found = verify_dump(dump)
+                assert not found.ok, "a dump with a hole in it passes"
+                print(found.problems)
+        except InvalidDump as error:
+            print(error)
+
+
+def losetup(*arguments: str) -> str:
+    done = subprocess.run(
+        ["losetup", *arguments], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout
+
+
+@as_root
+def test_a_device_that_is_detached(
+    live: LiveDump, tmp_path: Path, loop_device: Callable[..., str]
+) -> None:
+    """The kernel keeps it for who has it open: `losetup -d` waits, and the dump is whole."""
+    device = loop_device(32 * MIB)
+    with unharmed(live):
+        begin(live, device)
+        losetup("-d", device)
+        write_on(live)
+        assert live.finish(DEADLINE_S) == "consistent", live.failure
+        held = os.open(device, os.O_RDONLY)
+        try:
+            live.release()
+            with open_dump(f"/proc/self/fd/{held}") as dump:
+                assert dump.verdict == "consistent"
+                assert dump.read_arena(0, SIZE).count(5) == SIZE
+        finally:
+            os.close(held)
+
+
+@as_root
+@pytest.mark.parametrize("left", [0, 4 * MIB])
+def test_a_device_whose_backing_file_is_cut_off(
+    live: LiveDump, tmp_path: Path, loop_device: Callable[..., str], left: int
+) -> None:
+    """It gets smaller under us: writes behind its end fail."""
+    device = loop_device(32 * MIB)
+    (backing,) = tmp_path.glob("loop-*")
+    with unharmed(live):
+        begin(live, device)
+        os.truncate(backing, left)
+        losetup("--set-capacity", device)
+        write_on(live)
+        assert live.finish(DEADLINE_S) in ("incomplete", "torn"), live.counters()
+        assert live.failure and device in live.failure
+        live.release()
+        with pytest.raises(InvalidDump, match="ends within" if left else "not a valid dump"):
+            open_dump(device)
+
+
+@as_root
+def test_a_file_system_that_is_unmounted_under_it(live: LiveDump, small_tmpfs: Path) -> None:
+    """Lazily, or by the user's hand in /media: the descriptor keeps it until the dump is done."""
+    target = small_tmpfs / "dump"
+    with unharmed(live):
+        begin(live, target)
+        held = os.open(target, os.O_RDONLY)
+        subprocess.run(["umount", "-l", str(small_tmpfs)], check=True, timeout=30)
+        assert not target.exists()
+        write_on(live)
+        assert live.finish(DEADLINE_S) == "consistent", live.failure
+        live.release()
+        try:
+            with open_dump(f"/proc/self/fd/{held}") as dump:
+                assert dump.verdict == "consistent"
+        finally:
+            os.close(held)
