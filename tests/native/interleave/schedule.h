@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define ACTORS_MOST 8
+#define ACTORS_MOST 12
 #define UNBOUNDED 1000
 
 struct search {
