@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -273,9 +274,10 @@ _HOST = """
 import sys
 from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
-ram, mountpoint, group = sys.argv[1:]
+ram, mountpoint, group, others = sys.argv[1:]
 machine = UnicornMachine(ram, 2, dirty_share=0.5)
-host = Host(machine, mountpoint, group=int(group) if group else None)
+group = int(group) if group else None
+host = Host(machine, mountpoint, allow_other=others == "others", group=group)
 host.run(lambda: (machine.wait_ready(), print("ready", flush=True)))
 print("ended", flush=True)
 """
@@ -284,26 +286,36 @@ print("ended", flush=True)
 class RunningHost:
     """The built-in guest on 2 vCPUs, writing hard, served by another process."""
 
-    def __init__(self, folder: Path, number: int, ram: str, group: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        ram: str,
+        group: int | None,
+        others: bool,
+        environment: Mapping[str, str],
+    ) -> None:
         self.mountpoint = folder / f"mount-{number}"
         self.mountpoint.mkdir(exist_ok=True)
         self.device = str(self.mountpoint / "livedump")
         self.log = folder / f"host-{number}.log"
-        self.ram, self.group = ram, group
+        self.ram, self.group, self.others = ram, group, others
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(TOP),
             "XDG_RUNTIME_DIR": str(folder),
             "LIVEDUMPFS_STATE": str(folder / "state"),
+            **environment,
         }
         self.start()
 
     def start(self) -> None:
         """Also again, after its process was killed."""
         group = "" if self.group is None else str(self.group)
+        others = "others" if self.others else ""
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _HOST, self.ram, str(self.mountpoint), group],
+                [sys.executable, "-c", _HOST, self.ram, str(self.mountpoint), group, others],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -365,7 +377,8 @@ HostMaker = Callable[..., RunningHost]
 
 @pytest.fixture
 def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMaker]:
-    """run_host(ram="16MiB", group=None, folder=tmp_path) -> RunningHost.
+    """run_host(ram="16MiB", group=None, folder=tmp_path, others=False, environment={}) ->
+    RunningHost. `others`: let other users into the mount; `environment`: of its process.
 
     They end, in good order, with the test. Their mounts, logs and registry are in `folder`.
     """
@@ -377,8 +390,14 @@ def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMa
     monkeypatch.setattr(registry, "SYSTEM_DIRECTORY", str(tmp_path / "none"))
     hosts: list[RunningHost] = []
 
-    def run(ram: str = "16MiB", group: int | None = None, folder: Path = tmp_path) -> RunningHost:
-        hosts.append(RunningHost(folder, len(hosts), ram, group))
+    def run(
+        ram: str = "16MiB",
+        group: int | None = None,
+        folder: Path = tmp_path,
+        others: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> RunningHost:
+        hosts.append(RunningHost(folder, len(hosts), ram, group, others, environment))
         return hosts[-1]
 
     try:
