@@ -88,8 +88,11 @@ class Target(Closing):
 
     @property
     def size(self) -> int:
-        """Bytes that it has now."""
-        return os.lseek(self.fd, 0, os.SEEK_END)
+        """Bytes that it has now. TargetError: some files of /proc cannot tell."""
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise target_error("find the end of", self.path, error.errno or errno.EIO) from error
 
     def check_format(self, format: str) -> None:
         """UsageError: a dump of that format cannot be written there."""

@@ -39,6 +39,12 @@ DEADLINE = 60.0 + REQUESTS / 50
 GROWTH = 16 << 20
 """Bytes by which the host may be larger after all requests than after the first few thousand."""
 TOP = Path(__file__).resolve().parents[2]
+EXPECTED = {
+    "ok", "EACCES", "EBUSY", "ECANCELED", "EEXIST", "EFAULT", "EINVAL", "EISDIR", "ENAMETOOLONG",
+    "ENODATA", "ENOENT", "ENOMEM", "ENOTTY", "ENXIO", "EPROTO", "ESPIPE",
+    "ETIMEDOUT",  # of machine/registers: a vCPU that does not get its turn
+    "EIO",  # of a snapshot's lost pages; a step that failed so has its sentence instead
+}  # fmt: skip
 FUZZER = Path(__file__).with_name("control_fuzzer.py")
 
 
@@ -193,8 +199,7 @@ def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: 
 
 def check_reached(found: dict[str, collections.Counter[str]]) -> None:
     """Nothing went wrong in a way that nobody thought of, and every step was taken sometimes."""
-    everything = sum(found.values(), collections.Counter())
-    assert not everything["EIO"] and not everything["ENOTCONN"], everything
+    assert set().union(*found.values()) <= EXPECTED, found
     for kind in ("typed_init", "step", "typed_sweep", "write", "read", "status", "release"):
         assert found[kind]["ok"], f"seed {SEED}: no {kind} ever succeeded"
     assert set(found["unknown"]) == {"ENOTTY"}

@@ -675,6 +675,10 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("max_age", "9999999999"),
         ("output", "a\0b"),
         ("output", "/" * 4096),
+        ("buffer_size", "8388608T"),
+        ("spill_limit", "18446744073709551616"),
+        ("sweep_rate", "9" * 4000),
+        ("policy", "x" * 100_000),
     ],
 )
 def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, value: str) -> None:
@@ -682,6 +686,7 @@ def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, va
     refused(errno.EINVAL, lambda: bench.write(f"control/{name}", value))
     assert bench.read(f"control/{name}") == before
     assert bench.read("control/error").startswith(f"control/{name}: ")
+    assert len(bench.read("control/error")) < 3 * abi.PATH_MAX
 
 
 def test_settings_are_fixed_while_there_is_a_dump(bench: Bench) -> None:
