@@ -99,11 +99,13 @@ def _hits_within(read: Read, start: int, end: int, size: int) -> Iterator[int]:
 
 
 def _text_at(read: Read, offset: int, size: int) -> bytes | None:
-    """The text that starts at `offset`, up to a NUL or the end of the memory."""
+    """The text that starts at `offset`, up to a NUL or the end of the memory. Other tools print it:
+    a guest's control characters are none of it."""
     text, _, _ = read(offset, min(MAX_SIZE, size - offset)).partition(b"\0")
     if not text.startswith(_FIRST) or not text.endswith(b"\n"):
         return None
-    return text if text.isascii() and all(word in text for word in _NEEDED) else None
+    readable = text.isascii() and text.replace(b"\n", b" ").decode().isprintable()
+    return text if readable and all(word in text for word in _NEEDED) else None
 
 
 def _number(text: bytes, name: str) -> int | None:
