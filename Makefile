@@ -8,6 +8,7 @@
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, and what goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
+#   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-sweep  the sweep's rate beside plain pwrite
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
@@ -28,7 +29,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo test lint model exact test-qemu kill-points fuzz bench-inspect bench-pause bench-sweep setup packages guest clean
+.PHONY: all demo test lint model exact test-qemu kill-points fuzz fuzz-control bench-inspect bench-pause bench-sweep setup packages guest clean
 
 all: setup
 
@@ -77,6 +78,19 @@ FUZZ_SECONDS ?= 300
 
 fuzz: setup
 	LIVEDUMP_FUZZ_SECONDS=$(FUZZ_SECONDS) $(python) -m pytest -s tests/property $(ARGS)
+
+FUZZ_REQUESTS ?= 1000000
+instrumented := build/instrumented
+
+# A copy of the package whose core reports what it does to memory; only the host runs on it.
+fuzz-control: setup
+	rm -rf $(instrumented) && mkdir -p $(instrumented)
+	cp -r livedumpfs native $(instrumented)
+	rm -f $(instrumented)/livedumpfs/_native*.so $(instrumented)/livedumpfs/_shim*.so
+	LDFS_CFLAGS="-fsanitize=address -fno-omit-frame-pointer -O1" LDFS_LDFLAGS=-fsanitize=address \
+		$(python) $(instrumented)/native/build_native.py
+	LIVEDUMP_FUZZ_TREE=$(instrumented) LIVEDUMP_FUZZ_REQUESTS=$(FUZZ_REQUESTS) \
+		$(python) -m pytest -s tests/security/test_control_fuzz.py $(ARGS)
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

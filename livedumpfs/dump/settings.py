@@ -132,6 +132,8 @@ class DumpSettings:
             raise UsageError("pool, spill limit and sweep rate must be less than 8 EiB")
         if self.stall_deadline <= 0 or self.quiesce_deadline <= 0:
             raise UsageError("a deadline must be longer than 0 s")
+        if max(self.stall_deadline, self.quiesce_deadline) >= LONGEST:
+            raise UsageError(f"a deadline must be shorter than {LONGEST:g} s")
         self._check_packing()
         if self.table not in TABLES:
             raise UsageError(

@@ -35,7 +35,7 @@ KERNEL = (
     0xFFFF_FFFF_FF60_0000, (1 << 64) - 4096, (1 << 64) - 1,
 )  # fmt: skip
 """Not canonical, the kernel's direct map, its text, the page of old system calls, the very end."""
-KILLED = 16
+KILLED = 10
 REMAPPED = 30
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -398,7 +398,14 @@ def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "members",
-    [{"policy": 9}, {"format": 4}, {"arming": 77}, {"granule_size": 5000}, {"reserved0": 1}],
+    [
+        {"policy": 9},
+        {"format": 4},
+        {"arming": 77},
+        {"stall_deadline_ns": 2**64 - 1},
+        {"granule_size": 5000},
+        {"reserved0": 1},
+    ],
 )
 def test_typed_init_refuses_values_out_of_range(bench: Bench, members: dict[str, int]) -> None:
     refused(errno.EINVAL, lambda: bench.init(**members))
