@@ -316,7 +316,8 @@ class RunningHost:
         others = "others" if self.others else ""
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _HOST, self.ram, str(self.mountpoint), group, others],
+                # -P: the package that the environment names, not the one in the working directory.
+                [sys.executable, "-P", "-c", _HOST, self.ram, str(self.mountpoint), group, others],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -178,6 +178,8 @@ def check_dump(host: Host, target: Path) -> None:
 @pytest.mark.timeout(3 * DEADLINE)
 def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: Path) -> None:
     print(f"LIVEDUMP_FUZZ_SEED={SEED} LIVEDUMP_FUZZ_REQUESTS={REQUESTS}")
+    if TREE:
+        assert os.path.abspath(TREE) in Path(f"/proc/{host.process.pid}/maps").read_text()
     fuzz(host, targets, f"warm-{SEED}", WARM_UP)
     check_dump(host, tmp_path / "out")
     files, size = settled(host), size_of(host)
