@@ -13,6 +13,7 @@
 #   make kill-points  100 hosts killed at random moments, what they left compared
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
+#   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-sweep  the sweep's rate beside plain pwrite
@@ -35,7 +36,7 @@ export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
-.PHONY: exact test-qemu kill-points fuzz soak bench-guest bench-inspect bench-pause bench-sweep
+.PHONY: exact test-qemu kill-points fuzz fuzz-control soak bench-guest bench-inspect bench-pause bench-sweep
 
 all: setup
 
@@ -110,6 +111,19 @@ SOAK_SECONDS ?= 600
 
 soak: setup
 	$(python) tests/soak/soak.py --seconds $(SOAK_SECONDS) $(ARGS)
+
+FUZZ_REQUESTS ?= 1000000
+instrumented := build/instrumented
+
+# A copy of the package whose core reports what it does to memory; only the host runs on it.
+fuzz-control: setup
+	rm -rf $(instrumented) && mkdir -p $(instrumented)
+	cp -r livedumpfs native $(instrumented)
+	rm -f $(instrumented)/livedumpfs/_native*.so $(instrumented)/livedumpfs/_shim*.so
+	LDFS_CFLAGS="-fsanitize=address -fno-omit-frame-pointer -O1" LDFS_LDFLAGS=-fsanitize=address \
+		$(python) $(instrumented)/native/build_native.py
+	LIVEDUMP_FUZZ_TREE=$(instrumented) LIVEDUMP_FUZZ_REQUESTS=$(FUZZ_REQUESTS) \
+		$(python) -m pytest -s tests/security/test_control_fuzz.py $(ARGS)
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

@@ -20,7 +20,7 @@ class LivedumpError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        return printable(f"{self.message} ({self.hint})" if self.hint else self.message)
 
 
 class StateError(LivedumpError, OSError):
@@ -46,6 +46,12 @@ class InvalidDump(LivedumpError, ValueError):
 
 class UsageError(LivedumpError, ValueError):
     """Arguments that make no sense."""
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal, in one line: what could move its cursor, change its colours or its
+    reading direction is made harmless. Paths and names can be somebody else's choice."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def os_cause(errno: int) -> str:

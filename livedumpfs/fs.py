@@ -42,8 +42,9 @@ class Handle:
     """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
     gets halves of two answers."""
 
-    def __init__(self, name: str, file: OpenFile | None = None) -> None:
+    def __init__(self, name: str, opener: Caller, file: OpenFile | None = None) -> None:
         self.name = name
+        self.opened_by = (opener.uid, opener.gid)
         self.file = file
         """Of snapshot/: bound to the dump that there was at the open."""
         self.content: bytes | None = None
@@ -148,7 +149,7 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         file = self._control.open_snapshot(name) if name.startswith(SNAPSHOT) else None
         with self._lock:
             info.fh = next(self._numbers)
-            self._handles[info.fh] = Handle(name, file)
+            self._handles[info.fh] = Handle(name, _caller(), file)
         info.direct_io = True
         return 0
 
@@ -173,12 +174,13 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
             return self._control.read_memory(offset, size)
         content = handle.content
         if content is None or offset == 0:
-            content = handle.content = self._control.read(handle.name, _caller())
+            content = handle.content = self._control.read(handle.name, _caller(handle))
         return content[offset : offset + size]
 
     def write(self, path: str, data: bytes, offset: int, info: Any) -> int:
         """One write is one value, wherever the file offset stands."""
-        self._control.write(self._handles[info.fh].name, data, _caller())
+        handle = self._handles[info.fh]
+        self._control.write(handle.name, data, _caller(handle))
         return len(data)
 
     def truncate(self, path: str, length: int, fh: Any = None) -> int:
@@ -191,20 +193,23 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         self, path: str, command: int, argument: int | None, info: Any, flags: int, data: int | None
     ) -> int:
         """`data` is a buffer for in and out when the number has a size, else NULL."""
-        if flags & _IOCTL_DIRECTORY or self._handles[info.fh].name != DEVICE:
+        if flags & _IOCTL_DIRECTORY:
+            raise OSError(errno.ENOTTY, path)
+        handle = self._handles[info.fh]
+        if handle.name != DEVICE:
             raise OSError(errno.ENOTTY, path)
         size = abi.payload_size(command) if data else 0
         payload = ctypes.string_at(data, size) if data and size else b""
-        reply = self._control.ioctl(command, argument or 0, payload, _caller(), info.fh)
+        reply = self._control.ioctl(command, argument or 0, payload, _caller(handle), info.fh)
         if reply and data:
             ctypes.memmove(data, reply, min(len(reply), size))
         return 0
 
 
-def _caller() -> Caller:
-    """Who made the call that this thread of libfuse answers."""
+def _caller(handle: Handle | None = None) -> Caller:
+    """Who made the call that this thread of libfuse answers, on that open file."""
     uid, gid, tid = fuse.fuse_get_context()
-    return Caller(uid, gid, tid)
+    return Caller(uid, gid, tid, handle.opened_by if handle else None)
 
 
 class Mount(fuse.FUSE):  # type: ignore[misc]

@@ -54,14 +54,17 @@ class Refused(OSError):
 # ------------------------------------------------------------------ the host's end
 
 
-def open_as(tid: int, uid: int, gid: int, path: bytes, timeout: float = TIMEOUT) -> Opened:
+def open_as(
+    tid: int, uid: int, gid: int, path: bytes, timeout: float = TIMEOUT, *, create: bool = True
+) -> Opened:
     """Open `path` for reading and writing, made (0600) where it is missing, with the rights of task
     `tid`, which must still have file system uid and gid `uid` and `gid`. Block devices are opened
     exclusively, pipes for writing; nothing is truncated; no other kind of file is opened at all.
+    Not `create`: what is missing is ENOENT.
 
     Refused (OSError): the errno of the open (ENXIO: a pipe that nobody reads), EISDIR or EINVAL for
-    other kinds of files, EPERM when
-    this process may not become the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s.
+    other kinds of files, EAGAIN when the path led to another file meanwhile, EPERM when this
+    process may not become the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
@@ -72,7 +75,9 @@ def open_as(tid: int, uid: int, gid: int, path: bytes, timeout: float = TIMEOUT)
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         try:
-            request = {"tid": tid, "uid": uid, "gid": gid, "path": path.hex()}
+            request = {
+                "tid": tid, "uid": uid, "gid": gid, "path": path.hex(), "create": create,
+            }  # fmt: skip
             return _exchange(ours, request, time.monotonic() + timeout)
         finally:
             _end(helper)
@@ -192,29 +197,42 @@ def set_capabilities(keep: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def open_path(path: bytes) -> tuple[int, bool]:
-    """(fd, made it). Looks at the type first: opening some devices does something."""
+def open_path(path: bytes, create: bool) -> tuple[int, bool]:
+    """(fd, made it). Looks at the type first, since opening some devices does something, and after
+    it whether that was the file: who may write a directory can swap it at any moment."""
     common = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     flags = os.O_RDWR | common
     try:
         look = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
+        if not create:
+            raise
         # O_EXCL: a link that leads nowhere is not followed.
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
         sync_directory(path)
         return fd, True
-    mode = os.fstat(look).st_mode
-    os.close(look)
-    if stat.S_ISFIFO(mode):
-        return os.open(path, os.O_WRONLY | common), False
-    if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
-        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-        error = Refused(code, os.strerror(code))
-        error.mode = mode
-        raise error
-    if stat.S_ISBLK(mode):
+    seen = os.fstat(look)
+    if stat.S_ISFIFO(seen.st_mode):
+        flags = os.O_WRONLY | common
+    elif stat.S_ISBLK(seen.st_mode):
         flags |= os.O_EXCL
-    return os.open(path, flags), False
+    elif not stat.S_ISREG(seen.st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(seen.st_mode) else errno.EINVAL
+        error = Refused(code, os.strerror(code))
+        error.mode = seen.st_mode
+        raise error
+    # By its name again, not by /proc/self/fd: the caller's root may have no /proc, and a directory
+    # of ours, held open for that, would be his way out of that root. `look` is held meanwhile: so
+    # no other file can have its inode number.
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        raise Refused(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+    if not same_file(seen, os.fstat(fd)):
+        os.close(fd)
+        raise Refused(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    os.close(look)
+    return fd, False
 
 
 def sync_directory(path: bytes) -> None:
@@ -233,7 +251,7 @@ def serve(channel: socket.socket) -> None:
     try:
         reply["same_root"] = become(request["tid"], request["uid"], request["gid"])
         path = bytes.fromhex(request["path"])
-        fd, reply["created"] = open_path(path)
+        fd, reply["created"] = open_path(path, request["create"])
         fds.append(fd)
         reply["path"] = absolute(path).hex()
     except OSError as error:

@@ -51,9 +51,16 @@ def directories() -> list[Path]:
     """Where entries are looked for; the first is where this process writes its own."""
     found = []
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
+    if runtime and _is_ours(runtime):
         found.append(Path(runtime) / "livedumpfs")
     return [*found, Path(SYSTEM_DIRECTORY)]
+
+
+def _is_ours(directory: str) -> bool:
+    """`su` leaves root the variable of another user, who could then lead root's writes anywhere."""
+    with contextlib.suppress(OSError):
+        return os.stat(directory).st_uid == os.geteuid()
+    return False
 
 
 def entries() -> Iterator[tuple[Path, Entry]]:

@@ -12,11 +12,13 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -275,9 +277,10 @@ import sys
 from functools import partial
 from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
-ram, mountpoint, group, reference = sys.argv[1:]
+ram, mountpoint, group, others, reference = sys.argv[1:]
 machine = UnicornMachine(ram, 2, dirty_share=0.5)
-host = Host(machine, mountpoint, group=int(group) if group else None)
+group = int(group) if group else None
+host = Host(machine, mountpoint, allow_other=others == "others", group=group)
 host.dump.init = partial(host.dump.init, reference=int(reference))
 arena = machine.arena
 host.run(lambda: (machine.wait_ready(), print("ready", arena.address, arena.size, flush=True)))
@@ -288,12 +291,20 @@ print("ended", flush=True)
 class RunningHost:
     """The built-in guest on 2 vCPUs, writing hard, served by another process."""
 
-    def __init__(self, folder: Path, number: int, ram: str, group: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        ram: str,
+        group: int | None,
+        others: bool,
+        environment: Mapping[str, str],
+    ) -> None:
         self.mountpoint = folder / f"mount-{number}"
         self.mountpoint.mkdir(exist_ok=True)
         self.device = str(self.mountpoint / "livedump")
         self.log = folder / f"host-{number}.log"
-        self.ram, self.group = ram, group
+        self.ram, self.group, self.others = ram, group, others
         self.reference = os.memfd_create("reference")
         """The core copies the machine's memory there inside each pause."""
         self.environment = {
@@ -301,21 +312,26 @@ class RunningHost:
             "PYTHONPATH": str(TOP),
             "XDG_RUNTIME_DIR": str(folder),
             "LIVEDUMPFS_STATE": str(folder / "state"),
+            **environment,
         }
         self.start()
 
     def start(self) -> None:
         """Also again, after its process was killed."""
         group = "" if self.group is None else str(self.group)
+        others = "others" if self.others else ""
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
+                # -P: the package that the environment names, not the one in the working directory.
                 [
                     sys.executable,
+                    "-P",
                     "-c",
                     _HOST,
                     self.ram,
                     str(self.mountpoint),
                     group,
+                    others,
                     str(self.reference),
                 ],
                 env=self.environment,
@@ -384,8 +400,17 @@ HostMaker = Callable[..., RunningHost]
 
 
 @pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter; pytest closes its own to them."""
+    with tempfile.TemporaryDirectory(prefix="livedump-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
 def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMaker]:
-    """run_host(ram="16MiB", group=None, folder=tmp_path) -> RunningHost.
+    """run_host(ram="16MiB", group=None, folder=tmp_path, others=False, environment={}) ->
+    RunningHost. `others`: let other users into the mount; `environment`: of its process.
 
     They end, in good order, with the test. Their mounts, logs and registry are in `folder`.
     """
@@ -397,8 +422,14 @@ def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMa
     monkeypatch.setattr(registry, "SYSTEM_DIRECTORY", str(tmp_path / "none"))
     hosts: list[RunningHost] = []
 
-    def run(ram: str = "16MiB", group: int | None = None, folder: Path = tmp_path) -> RunningHost:
-        hosts.append(RunningHost(folder, len(hosts), ram, group))
+    def run(
+        ram: str = "16MiB",
+        group: int | None = None,
+        folder: Path = tmp_path,
+        others: bool = False,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> RunningHost:
+        hosts.append(RunningHost(folder, len(hosts), ram, group, others, environment))
         return hosts[-1]
 
     try:

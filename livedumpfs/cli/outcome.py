@@ -7,7 +7,7 @@ import enum
 import os
 import sys
 
-from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.errors import InvalidDump, UsageError, printable
 
 
 class Exit(enum.IntEnum):
@@ -39,9 +39,9 @@ def exit_code(error: BaseException) -> Exit:
 
 def complain(text: str) -> None:
     """`livedump: error: ...` on standard error."""
-    print(f"livedump: error: {text}", file=sys.stderr)
+    print(f"livedump: error: {printable(text)}", file=sys.stderr)
 
 
 def note(text: str) -> None:
     """`livedump: ...` on standard error: what a person wants to know and a program does not."""
-    print(f"livedump: {text}", file=sys.stderr)
+    print(f"livedump: {printable(text)}", file=sys.stderr)

@@ -6,16 +6,18 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
+from livedumpfs.errors import printable
 from livedumpfs.units import format_duration, format_size
 
 Numbers = Mapping[str, int]
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """`label  value` lines, labels in one column; rows without a value are left out."""
+    """`label  value` lines, labels in one column; rows without a value are left out. Values can
+    hold what others chose, such as paths."""
     kept = [(label, value) for label, value in rows if value]
     width = max((len(label) for label, _ in kept), default=0)
-    return "\n".join(f"{label:<{width}}  {value}" for label, value in kept)
+    return "\n".join(f"{label:<{width}}  {printable(value)}" for label, value in kept)
 
 
 def count(number: int, noun: str) -> str:

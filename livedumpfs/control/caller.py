@@ -21,25 +21,37 @@ class Caller:
     uid: int
     gid: int
     tid: int
+    opened_by: tuple[int, int] | None = None
+    """uid and gid of who opened the file that he uses; None: himself."""
 
 
 @dataclass(frozen=True)
 class Access:
     """Who may control the host: root, the host's own user, and the members of `group` if there is
-    one. Asked again at each step, because a descriptor can be handed on to somebody else."""
+    one. Asked again at each step, because a descriptor can be handed on to somebody else: to one
+    who may not, or as its output to a set-user-ID program, whose rights would then count."""
 
     owner: int = field(default_factory=os.geteuid)
     group: int | None = None
 
     def check(self, caller: Caller) -> None:
-        """HostError EACCES unless he may."""
-        if caller.uid in (0, self.owner) or self._is_member(caller):
-            return
-        raise HostError(
-            f"user {caller.uid} may not control this host",
-            errno=errno.EACCES,
-            hint="root and the user who started it may",
-        )
+        """HostError EACCES unless he may, and has opened the file himself."""
+        if not (self.sees_all(caller) or self._is_member(caller)):
+            raise HostError(
+                f"user {caller.uid} may not control this host",
+                errno=errno.EACCES,
+                hint="root and the user who started it may",
+            )
+        if caller.opened_by not in (None, (caller.uid, caller.gid)):
+            raise HostError(
+                f"user {caller.uid} has not opened this file himself",
+                errno=errno.EACCES,
+                hint="another user did",
+            )
+
+    def sees_all(self, caller: Caller) -> bool:
+        """Root, and the host's own user: what others did is no secret to them."""
+        return caller.uid in (0, self.owner)
 
     def _is_member(self, caller: Caller) -> bool:
         if self.group is None or caller.tid == 0:

@@ -32,6 +32,7 @@ from livedumpfs.errors import (
     TargetError,
     UsageError,
     os_cause,
+    printable,
 )
 from livedumpfs.machines import Machine
 from livedumpfs.snapshot import OpenFile, SnapshotFiles
@@ -46,13 +47,15 @@ _IDLE = (State.UNDEFINED, State.UNINIT)
 _FINISH_POLL = 0.5
 """Seconds after which a waiting SWEEP looks whether its dump is still there."""
 _ERRORS_KEPT = 64
+_LONGEST_VALUE = abi.PATH_MAX
+"""Bytes that are written to a file of control/ at the most, the newline included."""
 
 
 class Control:
     """One machine and its dump.
 
     A method that fails raises an OSError with an errno. Its sentence can then be read from
-    control/error by the same task, or by anybody when it was the last.
+    control/error by the same task, and by others of its user when it was their last.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Control:
         self._generation = 0
         self._release_with: int | None = None
         self._closing = False
-        self._errors: OrderedDict[int, str] = OrderedDict()
+        self._errors: OrderedDict[int, tuple[int, str]] = OrderedDict()
         self._errors_lock = threading.Lock()
         self._readers = self._make_readers()
         self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
@@ -154,6 +157,8 @@ class Control:
             self.access.check(caller)
             if not self.writable(name):
                 raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
+            if len(data) > _LONGEST_VALUE:
+                raise UsageError(f"{name}: the value is too long", errno=errno.EINVAL)
             value = data.decode(errors="surrogateescape").removesuffix("\n")
             if name == "control/state":
                 self._write_state(value, caller)
@@ -383,17 +388,22 @@ class Control:
     def _keep_error(self, caller: Caller, sentence: str) -> None:
         with self._errors_lock:
             self._errors.pop(caller.tid, None)
-            self._errors[caller.tid] = " ".join(sentence.split())
+            self._errors[caller.tid] = caller.uid, printable(" ".join(sentence.split()))
             while len(self._errors) > _ERRORS_KEPT:
                 self._errors.popitem(last=False)
 
     def _error_of(self, caller: Caller) -> str:
-        """The caller's own last error, else anybody's last."""
+        """The caller's own last error, else the last of his user; root and the host's user see
+        anybody's: a sentence can hold a path, or whatever a wrong pointer led to."""
+        everybodys = self.access.sees_all(caller)
         with self._errors_lock:
-            if not self._errors:
-                return ""
-            last = next(reversed(self._errors.values()))
-            return self._errors.get(caller.tid, last) + "\n"
+            seen = {
+                tid: sentence
+                for tid, (uid, sentence) in self._errors.items()
+                if everybodys or uid == caller.uid
+            }
+        last = next(reversed(seen.values()), None)
+        return "" if last is None else seen.get(caller.tid, last) + "\n"
 
 
 def _errno_of(error: Exception) -> int:

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 from livedumpfs import __version__, abi
 from livedumpfs.control.settings import Settings
 from livedumpfs.dump import LiveDump
-from livedumpfs.errors import LivedumpError
+from livedumpfs.errors import LivedumpError, printable
 from livedumpfs.machines import Machine, PhysicalRange, Registers
 
 MAX_RANGES: Final = 1000
@@ -35,7 +35,7 @@ def status_line(state: abi.State, dump: LiveDump) -> str:
         f"done={progress.done}",
         f"total={progress.total}",
         f"lost={progress.lost}",
-        f"target={dump.target_path or '-'}",
+        f"target={printable(dump.target_path or '-')}",
     ]
     return " ".join(words) + "\n"
 

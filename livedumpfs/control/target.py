@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import stat
 
 from livedumpfs import opener
 from livedumpfs.control.caller import Caller
@@ -23,6 +23,7 @@ from livedumpfs.targets import (
 
 _HINTS = {
     **OPEN_HINTS,
+    errno.EAGAIN: "it became another file meanwhile",
     errno.EEXIST: "it is a link that leads nowhere",
     errno.EPERM: "the host cannot act for this caller",
     errno.ETIMEDOUT: f"the device did not answer within {opener.TIMEOUT:g} s",
@@ -40,7 +41,7 @@ def open_for(
     EINVAL when it is not of that kind; UsageError: a pipe, and not for this format. Nothing is
     written to it.
     """
-    target = _open(caller, path, adopt_target, force=force)
+    target = _adopt_for(caller, _open(caller, path), force=force)
     try:
         target.check_format(format)
         wanted = _KINDS.get(kind)
@@ -62,16 +63,47 @@ def open_sidecar_for(caller: Caller, path: str | None, target: Target, *, force:
     if path is None and target.kind is Kind.BLOCK:
         return open_sidecar(sidecar_path(target.path, os.fstat(target.fd)), force=force)
     name = path or sidecar_path(target.path, os.fstat(target.fd))
-    return _open(caller, name, adopt_sidecar, force=force)
+    opened = _open(caller, name)
+    return adopt_sidecar(opened.fd, opened.path, force=force, created=_made(caller, opened))
 
 
-def _open(caller: Caller, path: str, adopt: Callable[..., Target], *, force: bool) -> Target:
+def _adopt_for(caller: Caller, opened: opener.Opened, *, force: bool) -> Target:
+    # What lies beside the target is his business, too: the host must not look at it, let alone
+    # remove it, with rights that he has not.
+    own = opened.same_root and _has_our_rights(caller)
+    beside = None
+    if not own and stat.S_ISREG(os.fstat(opened.fd).st_mode):
+        beside = _open_beside(caller, opened)
+    made = _made(caller, opened)
+    return adopt_target(opened.fd, opened.path, force=force, created=made, named=own, beside=beside)
+
+
+def _open_beside(caller: Caller, opened: opener.Opened) -> int | None:
+    """An older sidecar file of the target; None: none that he may write."""
+    try:
+        name = os.fsencode(sidecar_path(opened.path, os.fstat(opened.fd)))
+        return opener.open_as(caller.tid, caller.uid, caller.gid, name, create=False).fd
+    except opener.Refused:
+        return None
+
+
+def _has_our_rights(caller: Caller) -> bool:
+    return caller.uid in (0, os.geteuid())
+
+
+def _made(caller: Caller, opened: opener.Opened) -> bool:
+    """Whether a new file may be taken away again. That, by its name, is an act of the host's own:
+    only where the name means the same file to it, and for one who has its rights anyway."""
+    return opened.created and opened.same_root and _has_our_rights(caller)
+
+
+def _open(caller: Caller, path: str) -> opener.Opened:
     if caller.tid == 0:
         raise TargetError(
             f"cannot open {path}: the caller is in another pid namespace", errno=errno.EPERM
         )
     try:
-        opened = opener.open_as(caller.tid, caller.uid, caller.gid, os.fsencode(path))
+        return opener.open_as(caller.tid, caller.uid, caller.gid, os.fsencode(path))
     except opener.Refused as error:
         code = error.errno or errno.EIO
         if error.mode:
@@ -79,7 +111,3 @@ def _open(caller: Caller, path: str, adopt: Callable[..., Target], *, force: boo
         raise TargetError(
             f"cannot open {path}: {os_cause(code)}", errno=code, hint=_HINTS.get(code, "")
         ) from error
-    # Taking a new file away again, by its name, is an act of the host's own: only where the name
-    # means the same file to it, and for one who has its rights anyway.
-    made = opened.created and opened.same_root and caller.uid in (0, os.geteuid())
-    return adopt(opened.fd, opened.path, force=force, created=made)

@@ -110,13 +110,16 @@ class DumpFiles:
         """An older raw dump here would be taken for what lies there now, also if we are killed
         before that is a dump. A path that means something else to us than to the caller is left
         alone. TargetError: it cannot be removed."""
-        if self.target.kind is Kind.STREAM or not _is_at(self.path, self.target):
+        if self.target.kind is Kind.STREAM:
             return
         usual = sidecar_path(self.path, os.fstat(self.target.fd))
-        if self.sidecar and _is_at(usual, self.sidecar):
-            return  # it is overwritten
         try:
-            retire_sidecar(usual)
+            if self.target.kind is Kind.FILE and not self.target.named:
+                self.target.retire_beside(self.sidecar)
+            elif _is_at(self.path, self.target) and not (
+                self.sidecar and _is_at(usual, self.sidecar)  # it is overwritten
+            ):
+                retire_sidecar(usual)
         except OSError as error:
             raise TargetError(
                 f"cannot remove {usual} of an older dump: {os_cause(error.errno or 0)}",

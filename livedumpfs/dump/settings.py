@@ -30,6 +30,8 @@ MAX_THREADS: Final = 64
 """As LDFS_MAX_PACKERS."""
 TABLES: Final = ("sidecar", "tail")
 """Where superblock and granule table of a raw dump lie."""
+MOST: Final = (1 << 63) - 1
+"""Bytes: no size is set larger than that."""
 LONGEST: Final = 1e9
 """Seconds: no time is set longer than that."""
 
@@ -128,8 +130,12 @@ class DumpSettings:
             )
         if self.pool <= 0 or self.spill_limit < 0 or self.sweep_rate < 0:
             raise UsageError("pool, spill limit and sweep rate cannot be negative, nor the pool 0")
+        if max(self.pool, self.spill_limit, self.sweep_rate) > MOST:
+            raise UsageError("pool, spill limit and sweep rate must be less than 8 EiB")
         if self.stall_deadline <= 0 or self.quiesce_deadline <= 0:
             raise UsageError("a deadline must be longer than 0 s")
+        if max(self.stall_deadline, self.quiesce_deadline) >= LONGEST:
+            raise UsageError(f"a deadline must be shorter than {LONGEST:g} s")
         self._check_packing()
         if self.table not in TABLES:
             raise UsageError(

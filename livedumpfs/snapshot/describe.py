@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from livedumpfs.errors import printable
 from livedumpfs.formats import table
 from livedumpfs.snapshot.dumpfile import DumpFile
 from livedumpfs.snapshot.verify import format_ranges
@@ -107,7 +108,7 @@ def format_description(described: dict[str, Any]) -> str:
         *[("array", _array_text(a)) for a in described["arrays"]],
         ("written by", _version_text(described.get("host_version"))),
     ]
-    return "\n".join(f"{name:<10}  {_printable(text)}" for name, text in facts if text)
+    return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
 
 
 _KIND_NAMES: Final = {
@@ -142,10 +143,6 @@ def _stall_text(counters: object) -> str:
     longest = counters.get("stall_max_ns") if isinstance(counters, dict) else None
     text = _duration_text(longest)
     return f"{text} at the longest" if text else ""
-
-
-def _printable(text: object) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
 def _verdict_text(described: dict[str, Any]) -> str:

@@ -25,6 +25,12 @@ def target_error(action: str, path: str, error: int, hint: str = "") -> TargetEr
     return TargetError(f"cannot {action} {path}: {os_cause(error)}", errno=error, hint=hint)
 
 
+def open_seen(look: int, flags: int) -> int:
+    """Open, with this process's rights, the very file that was looked at with O_PATH, wherever its
+    name leads by now. OSError."""
+    return os.open(f"/proc/self/fd/{look}", flags)
+
+
 def open_flags(status: os.stat_result | None) -> int:
     """os.open flags for a target with that stat, None for one that does not exist yet.
 

@@ -10,6 +10,7 @@ from typing import Final
 from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
+from livedumpfs.targets.check import open_seen
 
 SUFFIX: Final = ".ldfs"
 _CLOCK_SLACK_S: Final = 2
@@ -45,9 +46,7 @@ def read_superblock(fd: int) -> Superblock | None:
 
 
 def describes(path: str, target: int) -> bool:
-    """True when `path` is the sidecar of the regular file open as `target`: it names its device and
-    inode and its size, and was written last."""
-    status = os.fstat(target)
+    """True when `path` is the sidecar of the regular file open as `target`."""
     try:
         # Looked at first: opening some devices has effects of its own.
         if not stat.S_ISREG(os.lstat(path).st_mode):
@@ -56,10 +55,16 @@ def describes(path: str, target: int) -> bool:
     except OSError:
         return False
     try:
-        own = os.fstat(fd)
-        block = read_superblock(fd) if stat.S_ISREG(own.st_mode) else None
+        return describes_open(fd, target)
     finally:
         os.close(fd)
+
+
+def describes_open(fd: int, target: int) -> bool:
+    """The same for an open sidecar file: it names the target's device, inode and size, and was
+    written last."""
+    own, status = os.fstat(fd), os.fstat(target)
+    block = read_superblock(fd) if stat.S_ISREG(own.st_mode) else None
     return (
         block is not None
         and (block.target_device, block.target_inode) == (status.st_dev, status.st_ino)
@@ -72,13 +77,24 @@ def retire_sidecar(path: str) -> bool:
     """Remove the sidecar at `path` because its target gets a dump of another format; True when one
     was there. A file that is no sidecar is left alone. OSError: it cannot be removed."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        look = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        ours = read_superblock(fd) is not None
+        ours = stat.S_ISREG(os.fstat(look).st_mode) and _holds_superblock(look)
     finally:
-        os.close(fd)
+        os.close(look)
     if ours:
         os.unlink(path)
     return ours
+
+
+def _holds_superblock(look: int) -> bool:
+    try:
+        fd = open_seen(look, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return read_superblock(fd) is not None
+    finally:
+        os.close(fd)

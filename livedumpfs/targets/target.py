@@ -24,6 +24,7 @@ from livedumpfs.targets.check import (
     find_signature,
     is_mounted,
     open_flags,
+    open_seen,
     refuse_kind,
     refuse_mode,
     refuse_read_only,
@@ -69,6 +70,11 @@ class Target(Closing):
         """Device number and 0, or the file's device and inode."""
         self.reads_zero = False
         """True when what was never written reads as zeros: for ldfs_dump_config."""
+        self.named = True
+        """Whether this process may act on what lies at the path and beside it. Not where it acts
+        for somebody with other rights: then it has open files, and `beside`."""
+        self.beside: int | None = None
+        """An older sidecar file, opened for reading and writing with his rights."""
         self._claim: int | None = None
         self._directory_synced = not created
         self._had_name = status.st_nlink > 0
@@ -78,8 +84,11 @@ class Target(Closing):
 
     @property
     def size(self) -> int:
-        """Bytes that it has now."""
-        return os.lseek(self.fd, 0, os.SEEK_END)
+        """Bytes that it has now. TargetError: some files of /proc cannot tell."""
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise target_error("find the end of", self.path, error.errno or errno.EIO) from error
 
     def check_format(self, format: str) -> None:
         """UsageError: a dump of that format cannot be written there."""
@@ -117,7 +126,14 @@ class Target(Closing):
             os.ftruncate(self.fd, total_size)
         except OSError as error:
             raise target_error("make room in", self.path, error.errno or errno.EIO) from error
+        self._refuse_pseudo_file(total_size)
         self.reads_zero = True
+
+    def _refuse_pseudo_file(self, size: int) -> None:
+        """A file of /proc or /sys does not take a size. What is written to one is an order to the
+        kernel, and some go by the rights of who writes, which may be more than the caller's."""
+        if self.size != size:
+            raise target_error("dump to", self.path, errno.EINVAL, "it holds no data")
 
     def reserve(self, offset: int, length: int) -> None:
         """Room for [offset, offset+length) of a file, after prepare(): a file system that gets full
@@ -215,11 +231,11 @@ class Target(Closing):
 
     def close(self) -> None:
         """Close; harmless when done twice. An error of close() has been seen by sync() before."""
-        for fd in (self.fd, self._claim):
+        for fd in (self.fd, self._claim, self.beside):
             if fd is not None and fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        self.fd, self._claim = -1, None
+        self.fd, self._claim, self.beside = -1, None, None
 
     def abandon(self) -> None:
         """Close, and take away a file that open_target made and that is still empty: for an INIT
@@ -260,8 +276,21 @@ class Target(Closing):
         return (
             describes_itself(self.fd)
             or tails.read_superblock(self.fd, self.size) is not None
-            or sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
+            or self._has_sidecar()
         )
+
+    def _has_sidecar(self) -> bool:
+        if self.named:
+            return sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
+        return self.beside is not None and sidecars.describes_open(self.beside, self.fd)
+
+    def retire_beside(self, new: Target | None) -> None:
+        """Empty the older sidecar file that came with the target, unless `new` is that file.
+        OSError."""
+        if self.beside is None or sidecars.read_superblock(self.beside) is None:
+            return
+        if new is None or not os.path.samestat(os.fstat(self.beside), os.fstat(new.fd)):
+            os.ftruncate(self.beside, 0)
 
     def _claim_device(self) -> None:
         """Make sure that nobody else has the device. An fd that came from a helper may have been
@@ -299,15 +328,30 @@ def _sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def adopt_target(fd: int, path: str, *, force: bool = False, created: bool = False) -> Target:
+def adopt_target(
+    fd: int,
+    path: str,
+    *,
+    force: bool = False,
+    created: bool = False,
+    named: bool = True,
+    beside: int | None = None,
+) -> Target:
     """Make a Target of an fd that was opened with `open_flags`; `path` is for messages.
 
-    Owns `fd` from the call on: it is closed when a check fails. `created`: the file did not exist
-    before. TargetError: EISDIR, EINVAL (character device, socket), EACCES (not open for
-    reading and writing), EBUSY (mounted, or another dump goes there), EEXIST (a file system,
-    partition table or foreign file, and no `force`).
+    Owns `fd` and `beside` from the call on: they are closed when a check fails. `created`: the file
+    did not exist before. `named`, `beside`: as the members of Target. TargetError: EISDIR, EINVAL
+    (character device, socket), EACCES (not open for reading and writing), EBUSY (mounted, or
+    another dump goes there), EEXIST (a file system, partition table or foreign file, and no
+    `force`).
     """
-    target = _adopt(fd, path, created)
+    try:
+        target = _adopt(fd, path, created)
+    except BaseException:
+        if beside is not None:
+            os.close(beside)
+        raise
+    target.named, target.beside = named, beside
     with _abandoning(target):
         target.check(force=force)
     return target
@@ -370,16 +414,19 @@ def _abandoning(target: Target) -> Iterator[None]:
 
 def _open(path: str) -> tuple[int, bool]:
     try:
-        status: os.stat_result | None = os.stat(path)
-    except FileNotFoundError:
-        status = None
+        try:
+            look = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return os.open(path, open_flags(None), 0o600), True
+        try:
+            status = os.fstat(look)
+            refuse_kind(status, path)
+            return open_seen(look, open_flags(status)), False
+        finally:
+            os.close(look)
+    except TargetError:
+        raise
     except (OSError, ValueError) as error:
-        raise _open_error(path, error) from error
-    if status is not None:
-        refuse_kind(status, path)
-    try:
-        return os.open(path, open_flags(status), 0o600), status is None
-    except OSError as error:
         raise _open_error(path, error) from error
 
 

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,14 +39,6 @@ as_root = pytest.mark.skipif(
 )
 
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that other users may enter; pytest closes its own to them."""
-    with tempfile.TemporaryDirectory(prefix="livedump-test-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @pytest.fixture

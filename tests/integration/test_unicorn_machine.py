@@ -401,6 +401,35 @@ def test_console_keeps_the_newest_bytes(guest: MakeGuest) -> None:
         assert machine.registers()[0]["rbx"] & 0xFF == 0x60
 
 
+EVERY_PORT = """
+	mov $0x9e3779b9, %ebx
+	xor %edx, %edx
+1:	imul $1664525, %ebx, %ebx
+	add $1013904223, %ebx
+	mov %ebx, %eax
+	outb %al, %dx
+	outw %ax, %dx
+	outl %eax, %dx
+	inb %dx, %al
+	inw %dx, %ax
+	inl %dx, %eax
+	inc %dx
+	jnz 1b
+	movl $1, 0x200000
+	cli
+	hlt
+"""
+
+
+@needs_gcc
+def test_ports_that_are_not_there_do_nothing(guest: MakeGuest) -> None:
+    """Any value, of each size, to all 65536 of them: two take a byte each time, the console's."""
+    with UnicornMachine(RAM, guest=guest(EVERY_PORT)) as machine:
+        wait_for(lambda: machine.status()[0].state == "halted", machine)
+        assert word(machine, 0x200000) == 1
+        assert len(machine.console()) == 2 * 3
+
+
 @needs_ledger
 def test_lines_of_two_vcpus_do_not_mix() -> None:
     with UnicornMachine(RAM, 2) as machine:

@@ -404,6 +404,7 @@ def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
         {"policy": 9},
         {"format": 4},
         {"arming": 77},
+        {"stall_deadline_ns": 2**64 - 1},
         {"granule_size": 5000},
         {"backend": 3},
         {"reserved": 1},
@@ -688,6 +689,10 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("max_age", "9999999999"),
         ("output", "a\0b"),
         ("output", "/" * 4096),
+        ("buffer_size", "8388608T"),
+        ("spill_limit", "18446744073709551616"),
+        ("sweep_rate", "9" * 4000),
+        ("policy", "x" * 100_000),
     ],
 )
 def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, value: str) -> None:
@@ -695,6 +700,7 @@ def test_a_value_that_makes_no_sense_changes_nothing(bench: Bench, name: str, va
     refused(errno.EINVAL, lambda: bench.write(f"control/{name}", value))
     assert bench.read(f"control/{name}") == before
     assert bench.read("control/error").startswith(f"control/{name}: ")
+    assert len(bench.read("control/error")) < 3 * abi.PATH_MAX
 
 
 def test_settings_are_fixed_while_there_is_a_dump(bench: Bench) -> None:

@@ -81,3 +81,17 @@ def test_another_users_entry_is_not_believed(own_directory: Path) -> None:
     assert len(registry.running()) == 1
     os.chown(path, 65534, 65534)
     assert registry.running() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away: needs root")
+def test_another_users_runtime_directory_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`su` leaves it in the environment; its owner could have put links there."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(theirs))
+    path = registry.add("/mnt/x", "ledger")
+    assert path.parent == tmp_path / "system"
+    assert os.listdir(theirs) == []

@@ -104,11 +104,13 @@ def _text_at(read: Read, offset: int, size: int) -> bytes | None:
 
 
 def check_vmcoreinfo(found: bytes) -> bytes | None:
-    """The text at the start of `found`, up to a NUL or its end; None: it is not whole, or none."""
+    """The text at the start of `found`, up to a NUL or its end; None: it is not whole, or none.
+    Other tools print it: a guest's control characters are none of it."""
     text, _, _ = found[:MAX_SIZE].partition(b"\0")
     if not text.startswith(_FIRST) or not text.endswith(b"\n"):
         return None
-    return text if text.isascii() and all(word in text for word in _NEEDED) else None
+    readable = text.isascii() and text.replace(b"\n", b" ").decode().isprintable()
+    return text if readable and all(word in text for word in _NEEDED) else None
 
 
 def _number(text: bytes, name: str) -> int | None:
