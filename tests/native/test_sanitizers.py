@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The programs of this folder under ThreadSanitizer, AddressSanitizer and
-UndefinedBehaviorSanitizer, by gcc and by clang: no report at all, and no suppression.
+UndefinedBehaviorSanitizer, by gcc and by clang: no report at all. The one suppression has its
+reason in thread.suppressions.
 
 What ThreadSanitizer cannot run is the backend SIGSEGV. Its own background thread blocks SIGSEGV, so
 START refuses with EDEADLK, as it must; and it puts signals off and runs their handlers with all
@@ -26,7 +27,12 @@ THREAD = ("-O1", "-g", "-fsanitize=thread")
 ADDRESS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # The core's handler must be the one that gets SIGSEGV.
 OPTIONS = "handle_segv=0:allow_user_segv_handler=1"
-ENVIRONMENT = {"TSAN_OPTIONS": OPTIONS, "ASAN_OPTIONS": OPTIONS}
+SUPPRESSIONS = Path(__file__).with_name("thread.suppressions")
+# history_size: both stacks of a race are known, by which it may be suppressed.
+ENVIRONMENT = {
+    "TSAN_OPTIONS": f"{OPTIONS}:history_size=7:suppressions={SUPPRESSIONS}:print_suppressions=0",
+    "ASAN_OPTIONS": OPTIONS,
+}
 
 EVERYWHERE = (
     ("core_parts", "right\n"),
