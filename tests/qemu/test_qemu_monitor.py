@@ -291,7 +291,8 @@ def test_the_states_are_those_of_qemus_own_dump(start: Start, tmp_path: Path) ->
             states.prepare()
             states.prepare()
             monitor.stop(timeout=WAIT_S)
-            vcpus = states.take()
+            vcpus, told = states.take()
+            assert told is None
             shown = parse_registers(monitor.hmp("info registers -a"))
             target: dict[str, object] = {"paging": False, "protocol": f"file:{own}"}
             monitor.execute("dump-guest-memory", {**target, "begin": 0, "length": 4096})
