@@ -128,8 +128,9 @@ class _Run:
         try:
             step()
         except LivedumpError as error:
-            self.error = str(error)
-            self.verdict = "incomplete"
+            if not self.released:  # a pipe's writes end with it
+                self.error = str(error)
+                self.verdict = "incomplete"
 
     def _write_started(self) -> None:
         if self.files:

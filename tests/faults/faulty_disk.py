@@ -87,7 +87,7 @@ def serve(mountpoint: str, size: int) -> None:
         def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
             if path == "/":
                 return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2}
-            length = size if path == "/disk" else len(str(self.hits))
+            length = len(self.memory) if path == "/disk" else len(str(self.hits))
             return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": length}
 
         def read(self, path: str, length: int, offset: int, fh: int) -> bytes:
@@ -97,7 +97,9 @@ def serve(mountpoint: str, size: int) -> None:
             return bytes(source[offset : offset + length])
 
         def truncate(self, path: str, length: int, fh: int | None = None) -> None:
-            del path, length, fh
+            if path == "/disk":
+                del self.memory[length:]
+                self.memory.extend(bytes(length - len(self.memory)))
 
         def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
             if path == "/fault":
@@ -105,6 +107,7 @@ def serve(mountpoint: str, size: int) -> None:
                 return len(data)
             if offset >= self.offset:
                 data = self._meet(data)
+            self.memory.extend(bytes(max(0, offset - len(self.memory))))
             self.memory[offset : offset + len(data)] = data
             return len(data)
 
