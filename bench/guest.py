@@ -43,6 +43,8 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import format_size, parse_size
 
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "linux" / "build"
+CRASH, SYMBOLS = GUEST / "crash", GUEST / "vmlinux"
+"""`make -C guest/linux crash symbols`; without them nobody is asked."""
 DEADLINE = 300.0
 BOOT = 120.0
 POLL = 0.01
@@ -53,6 +55,14 @@ RELEASE = (
     "program = drgn.Program()\n"
     "program.set_core_dump(sys.argv[1])\n"
     "print(program['UTS_RELEASE'].string_().decode())\n"
+)
+SYMBOLIC = (
+    "import sys, drgn\n"
+    "from drgn.helpers.linux import for_each_task\n"
+    "program = drgn.Program()\n"
+    "program.set_core_dump(sys.argv[1])\n"
+    "program.main_module('kernel', create=True).try_file(sys.argv[2])\n"
+    "print(sum(1 for _ in for_each_task(program)))\n"
 )
 Way = Callable[["Guest", Path], None]
 
@@ -235,13 +245,17 @@ def readers(path: Path) -> str:
             "drgn": [sys.executable, "-c", RELEASE, path],
             "makedumpfile": ["makedumpfile", "--dump-dmesg", path, f"{folder}/log"],
         }
+        if CRASH.exists() and SYMBOLS.exists():
+            tried["crash"] = [CRASH, "-s", SYMBOLS, path]
         can = [name for name, command in tried.items() if succeeds(command)]
     return ", ".join(can) or "none"
 
 
 def succeeds(command: list[str | Path]) -> bool:
-    """Without its words."""
-    done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+    """Without its words; crash is told to list the tasks."""
+    done = subprocess.run(
+        command, input=b"ps\nquit\n", capture_output=True, timeout=DEADLINE, check=False
+    )
     return done.returncode == 0
 
 
@@ -297,26 +311,34 @@ def compare(repeats: int, folder: Path) -> Iterator[Table | str]:
         for _ in range(repeats):
             for name, figures in found.items():
                 measure(guest, name, folder / "dump", figures)
-        times = [answer(guest.client) for _ in range(repeats)]
+        times = [answer(guest.client, RELEASE) for _ in range(repeats)]
+        known = [answer(guest.client, SYMBOLIC) for _ in range(repeats)] if SYMBOLS.exists() else []
     table = Table("way", "stop ms", "gap ms", "total", "size", "opened by")
     for name, figures in found.items():
         table.add_row(*figures.row(name))
     yield table
     arming = [one / 1e9 for figures in found.values() for one in figures.own]
     yield f"arming, within the stop of livedump: {spread(arming)} ms"
+    yield f"drgn's answer {answers(times)}"
+    if known:
+        yield f"drgn's list of tasks, with the kernel's symbols, {answers(known)}"
+
+
+def answers(times: list[float]) -> str:
+    """Median, and all."""
     shown = ", ".join(f"{one:.2f}" for one in times)
-    yield f"drgn's answer {statistics.median(times):.2f} s after START (of {shown})"
+    return f"{statistics.median(times):.2f} s after START (of {shown})"
 
 
-def answer(client: Client) -> float:
-    """Seconds from START's return to drgn's answer."""
+def answer(client: Client, program: str) -> float:
+    """Seconds from START's return to the end of that drgn program."""
     client.init(None)
     try:
         client.start()
         before = time.monotonic()
         vmcore = Path(client.mountpoint) / "snapshot" / "vmcore"
         subprocess.run(
-            [sys.executable, "-c", RELEASE, vmcore],
+            [sys.executable, "-c", program, vmcore, SYMBOLS],
             stdout=subprocess.DEVNULL, timeout=DEADLINE, check=True,
         )  # fmt: skip
         return time.monotonic() - before
