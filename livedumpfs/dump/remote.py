@@ -78,7 +78,7 @@ class RemoteCore:
             flags = sum(1 << i for i, fd in enumerate(given) if fd >= 0)
             flags |= _PIPE if files.pipe else 0
             fds = [fd for fd in given if fd >= 0]
-            code, _ = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
+            code, _, self._number = shim.call(lib.LDFS_SHIM_INIT, flags, 0, payload, fds)
         if code == -errno.EBUSY:
             raise StateError("the machine has a dump already", errno=errno.EBUSY)
         if code == -errno.ETIMEDOUT:  # the shim takes back what comes of it later
@@ -92,9 +92,16 @@ class RemoteCore:
         if files.pipe:
             files.pipe.hand_over(self._record)
 
+    def _ask(
+        self, operation: int, first: int = 0, second: int = 0, payload: bytes = b""
+    ) -> tuple[int, bytes]:
+        """About this dump; -ENODATA once it is freed, whatever dump comes after it."""
+        code, data, _ = self._shim.call(operation, first, second, payload, dump=self._number)
+        return code, data
+
     def _record(self, offset: int, data: bytes | memoryview) -> int:
         """See PipeTarget."""
-        return self._shim.call(lib.LDFS_SHIM_RECORD, offset, 0, bytes(data))[0]
+        return self._ask(lib.LDFS_SHIM_RECORD, offset, 0, bytes(data))[0]
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START: stop the machine, arm, let it go. MachineError; the machine runs then."""
@@ -102,7 +109,7 @@ class RemoteCore:
         machine.quiesce()
         stopped = time.monotonic_ns()
         try:
-            code, _ = self._shim.call(lib.LDFS_SHIM_START)
+            code, _ = self._ask(lib.LDFS_SHIM_START)
             armed = time.monotonic_ns()
         finally:
             self._resume(machine)
@@ -110,6 +117,8 @@ class RemoteCore:
         if isinstance(machine, StopsLater):
             asked = max(asked, machine.stop_asked_ns)
         self._times = (stopped - asked, now - armed, now - asked)
+        if code == -errno.ETIMEDOUT:
+            self.release()
         if code:
             raise step_error("start", -code)
 
@@ -124,7 +133,7 @@ class RemoteCore:
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""
-        self._check(self._shim.call(lib.LDFS_SHIM_SWEEP)[0], "sweep")
+        self._check(self._ask(lib.LDFS_SHIM_SWEEP)[0], "sweep")
 
     def wait(self, timeout_s: float) -> bool:
         """True once drained; False after the time. StateError ECANCELED: released; MachineError:
@@ -132,7 +141,7 @@ class RemoteCore:
         deadline = time.monotonic_ns() + int(timeout_s * 1e9)
         while True:
             left = max(0, deadline - time.monotonic_ns())
-            code, _ = self._shim.call(lib.LDFS_SHIM_WAIT, min(left, _TICK_NS))
+            code, _ = self._ask(lib.LDFS_SHIM_WAIT, min(left, _TICK_NS))
             if code in _GONE and not self._alive():
                 raise MachineError("the machine has ended during the dump", errno=-code)
             if code in _GIVEN_UP and not self._released:
@@ -145,12 +154,12 @@ class RemoteCore:
 
     def _alive(self) -> bool:
         """-ETIMEDOUT is also what a wait answers."""
-        return self._shim.call(lib.LDFS_SHIM_COUNTERS)[0] not in _GONE
+        return self._ask(lib.LDFS_SHIM_COUNTERS)[0] not in _GONE
 
     def release(self) -> bool:
         """RELEASE. True: nothing is under way any more; also when the machine has gone."""
         self._released = True
-        code, _ = self._shim.call(lib.LDFS_SHIM_RELEASE)
+        code, _ = self._ask(lib.LDFS_SHIM_RELEASE)
         return code in (0, -errno.ENODATA, -errno.ECONNRESET)
 
     def free(self) -> bool:
@@ -158,7 +167,7 @@ class RemoteCore:
         last = self.counters()
         with self._lock:
             if not self._freed:
-                code, _ = self._shim.call(lib.LDFS_SHIM_FREE)
+                code, _ = self._ask(lib.LDFS_SHIM_FREE)
                 if code in (0, -errno.ECONNRESET):
                     self._freed, self._last = True, last
             return self._freed
@@ -167,7 +176,7 @@ class RemoteCore:
         """Taken now, or the last that could be had."""
         if self._freed:
             return self._last
-        code, data = self._shim.call(lib.LDFS_SHIM_COUNTERS)
+        code, data = self._ask(lib.LDFS_SHIM_COUNTERS)
         if code or len(data) != ffi.sizeof("ldfs_counters"):
             return self._last
         counters = take_counters(ffi.from_buffer("ldfs_counters *", data))
@@ -188,20 +197,20 @@ class RemoteCore:
 
     def _states(self, first: int, granules: int) -> bytes:
         count = min(_STATES_MOST, granules - first)
-        code, data = self._shim.call(lib.LDFS_SHIM_STATES, first, count)
+        code, data = self._ask(lib.LDFS_SHIM_STATES, first, count)
         return bytes(count) if code else data
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """As CoreDump.read_into."""
         for at in range(0, len(view), READ_MOST):
             part = view[at : at + READ_MOST]
-            code, data = self._shim.call(lib.LDFS_SHIM_READ, offset + at, len(part))
+            code, data = self._ask(lib.LDFS_SHIM_READ, offset + at, len(part))
             code = -errno.ENODATA if code == -errno.ECONNRESET else code
             if code:
                 raise snapshot_error(-code, offset, len(view))
             part[:] = data
         if not view:
-            code, _ = self._shim.call(lib.LDFS_SHIM_READ, offset, 0)
+            code, _ = self._ask(lib.LDFS_SHIM_READ, offset, 0)
             if code:
                 raise snapshot_error(-code, offset, 0)
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import queue
 import socket
 import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from livedumpfs._capi import CData, ffi, lib
 from livedumpfs.closing import Closing
@@ -22,6 +23,22 @@ _ANSWER_S: Final = 30.0
 """Longest that a request takes: an INIT writes tables and fills page tables."""
 _REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
 _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
+
+
+class Answer(NamedTuple):
+    """0 or -errno, what came with it, and the number of the dump that INIT made."""
+
+    code: int
+    data: bytes = b""
+    dump: int = 0
+
+
+class _Request(NamedTuple):
+    operation: int
+    arguments: tuple[int, int] = (0, 0)
+    payload: bytes = b""
+    fds: Sequence[int] = ()
+    dump: int = 0
 
 
 class Shim(Closing):
@@ -48,7 +65,8 @@ class Shim(Closing):
             raise
 
     def _hello(self, sock: socket.socket) -> None:
-        code, _ = _exchange(sock, lib.LDFS_SHIM_HELLO, (lib.LDFS_SHIM_VERSION, 0), b"", ())
+        hello = _Request(lib.LDFS_SHIM_HELLO, (lib.LDFS_SHIM_VERSION, 0))
+        code = _exchange(sock, hello).code
         if code:
             raise MachineError(
                 "the shim in QEMU speaks another version", errno=-code, hint="run `make` anew"
@@ -60,10 +78,9 @@ class Shim(Closing):
         with theirs:
             ours.settimeout(_ANSWER_S)
             self._all.append(ours)
+            request = _Request(lib.LDFS_SHIM_CONNECT, fds=(theirs.fileno(),))
             with self._connecting:
-                code, _ = _exchange(
-                    self._first, lib.LDFS_SHIM_CONNECT, (0, 0), b"", (theirs.fileno(),)
-                )
+                code = _exchange(self._first, request).code
         if code:
             raise MachineError("the shim in QEMU takes no connection", errno=-code)
         return ours
@@ -75,21 +92,25 @@ class Shim(Closing):
         second: int = 0,
         payload: bytes = b"",
         fds: Sequence[int] = (),
-    ) -> tuple[int, bytes]:
-        """One request: 0 or -errno, and what came with the answer. -ECONNRESET: QEMU has gone;
-        -ETIMEDOUT: no answer in time, as when the target's I/O hangs."""
+        *,
+        dump: int = 0,
+    ) -> Answer:
+        """One request, about that dump. -ECONNRESET: QEMU has gone; -ETIMEDOUT: no answer in time,
+        as when the target's I/O hangs, and there will be none."""
+        request = _Request(operation, (first, second), payload, fds, dump)
         free = self._urgent if operation == lib.LDFS_SHIM_RELEASE else self._free
         try:
             sock = free.get(timeout=_ANSWER_S)
         except queue.Empty:
-            return -errno.ETIMEDOUT, b""
+            return Answer(-errno.ETIMEDOUT)
         try:
-            return _exchange(sock, operation, (first, second), payload, fds)
-        except (OSError, MachineError) as error:
-            if not isinstance(error, TimeoutError):
-                return -errno.ECONNRESET, b""
+            return _exchange(sock, request)
+        except TimeoutError:
+            answer = _last_chance(sock)
             sock = self._replace(sock)
-            return -errno.ETIMEDOUT, b""
+            return answer
+        except (OSError, MachineError):
+            return Answer(-errno.ECONNRESET)
         finally:
             free.put(sock)
 
@@ -107,7 +128,7 @@ class Shim(Closing):
 
     def adopt(self, address: int, size: int, memfd: int) -> None:
         """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""
-        code, _ = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,))
+        code = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,)).code
         if code == -errno.EMEDIUMTYPE:
             raise MachineError(
                 "the guest's memory has huge pages, or is a file on a disk: it cannot be "
@@ -122,7 +143,7 @@ class Shim(Closing):
         """What the shim is to write to `fd` should we die without another word; b"": nothing.
         MachineError."""
         fds = (fd,) if text else ()
-        code, _ = self.call(lib.LDFS_SHIM_LAST_WORDS, payload=text, fds=fds)
+        code = self.call(lib.LDFS_SHIM_LAST_WORDS, payload=text, fds=fds).code
         if code:
             raise MachineError("the shim in QEMU does not answer", errno=-code)
 
@@ -131,6 +152,8 @@ class Shim(Closing):
         if not self._closed:
             self._closed = True
             for sock in self._all:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for an answer
                 sock.close()
 
 
@@ -139,20 +162,31 @@ def pack(pointer: CData) -> bytes:
     return bytes(ffi.buffer(pointer))
 
 
-def _exchange(
-    sock: socket.socket,
-    operation: int,
-    arguments: tuple[int, int],
-    payload: bytes,
-    fds: Sequence[int],
-) -> tuple[int, bytes]:
+def _exchange(sock: socket.socket, asked: _Request) -> Answer:
+    """OSError, TimeoutError; MachineError: QEMU has gone."""
     request = ffi.new("ldfs_shim_request *")
-    request.op, request.size = operation, len(payload)
-    request.arg = arguments
-    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-    sock.sendmsg([pack(request), payload], [rights] if fds else [])
-    data = sock.recv(_MESSAGE_MOST)
+    request.op, request.size, request.dump = asked.operation, len(asked.payload), asked.dump
+    request.arg = asked.arguments
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", asked.fds))
+    # A pipe's reader may stand still for as long as it likes; RELEASE ends that.
+    sock.settimeout(None if asked.operation == lib.LDFS_SHIM_RECORD else _ANSWER_S)
+    sock.sendmsg([pack(request), asked.payload], [rights] if asked.fds else [])
+    return _read_answer(sock, 0)
+
+
+def _read_answer(sock: socket.socket, flags: int) -> Answer:
+    data = sock.recv(_MESSAGE_MOST, flags)
     if len(data) < _REPLY_SIZE:
         raise MachineError("QEMU has gone", errno=errno.ECONNRESET)
     reply = ffi.from_buffer("ldfs_shim_reply *", data[:_REPLY_SIZE])
-    return int(reply.rc), data[_REPLY_SIZE : _REPLY_SIZE + int(reply.size)]
+    return Answer(int(reply.rc), data[_REPLY_SIZE : _REPLY_SIZE + int(reply.size)], int(reply.dump))
+
+
+def _last_chance(sock: socket.socket) -> Answer:
+    """The answer that came at the very end of the wait: the shim believes that we have it. After
+    the shutdown it can send none, knows that, and takes back what it has done."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+        return _read_answer(sock, socket.MSG_DONTWAIT)
+    except (OSError, MachineError):
+        return Answer(-errno.ETIMEDOUT)

@@ -32,6 +32,7 @@
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static ldfs_arena *arena;
 static ldfs_dump *dump;
+static uint64_t number; /* of the dump, or of the last one */
 static ldfs_stream *stream; /* of the dump: its target is a pipe */
 static _Atomic uint32_t gone; /* 1: the host has; no INIT any more */
 
@@ -139,7 +140,7 @@ static void close_stream(void)
 	stream = NULL;
 }
 
-static int do_init(struct message *m)
+static int do_init(struct message *m, struct answer *out)
 {
 	ldfs_dump_config config;
 	int used = 0, rc = 0;
@@ -163,14 +164,22 @@ static int do_init(struct message *m)
 		rc = ldfs_dump_init(arena, &config, &dump);
 	if (rc)
 		close_stream();
+	else
+		out->head.dump = ++number;
 	return rc;
 }
 
-static int do_free(void)
+/* That dump, which may have gone and been followed by another. */
+static ldfs_dump *numbered(uint64_t which)
 {
-	int rc = dump ? ldfs_dump_free(dump) : 0;
+	return which == number ? dump : NULL;
+}
 
-	if (!rc) {
+static int do_free(uint64_t which)
+{
+	int rc = numbered(which) ? ldfs_dump_free(dump) : 0;
+
+	if (!rc && numbered(which)) {
 		dump = NULL;
 		close_stream();
 	}
@@ -245,7 +254,7 @@ static int with_dump(const struct message *m, struct answer *out)
 	int rc;
 
 	pthread_rwlock_rdlock(&lock);
-	rc = dump ? serve_dump(m, out) : -ENODATA;
+	rc = numbered(m->head.dump) ? serve_dump(m, out) : -ENODATA;
 	pthread_rwlock_unlock(&lock);
 	return rc;
 }
@@ -307,7 +316,7 @@ static void listen_for_ever(int fd)
 	close(fd);
 }
 
-static int alone(struct message *m)
+static int alone(struct message *m, struct answer *out)
 {
 	int rc;
 
@@ -315,7 +324,7 @@ static int alone(struct message *m)
 	if (m->head.op == LDFS_SHIM_ADOPT)
 		rc = do_adopt(m);
 	else
-		rc = m->head.op == LDFS_SHIM_INIT ? do_init(m) : do_free();
+		rc = m->head.op == LDFS_SHIM_INIT ? do_init(m, out) : do_free(m->head.dump);
 	pthread_rwlock_unlock(&lock);
 	return rc;
 }
@@ -337,7 +346,7 @@ static int serve(struct message *m, struct answer *out)
 	case LDFS_SHIM_ADOPT:
 	case LDFS_SHIM_INIT:
 	case LDFS_SHIM_FREE:
-		return alone(m);
+		return alone(m, out);
 	case LDFS_SHIM_LAST_WORDS:
 		return keep_last_words(m);
 	}
@@ -346,21 +355,31 @@ static int serve(struct message *m, struct answer *out)
 
 /* ----------------------------------------------------------------- threads */
 
-/* Nothing stays protected, whatever it takes. */
-static void end_dump(void)
+/* Nothing of it stays protected, whatever it takes. */
+static void end_dump(uint64_t which)
 {
 	int rc = -EBUSY;
 
 	while (rc) {
 		pthread_rwlock_rdlock(&lock);
-		rc = dump ? ldfs_dump_release(dump) : 0;
+		rc = numbered(which) ? ldfs_dump_release(dump) : 0;
 		pthread_rwlock_unlock(&lock);
 		if (rc)
 			usleep(RETRY_US);
 		pthread_rwlock_wrlock(&lock);
-		rc = do_free();
+		rc = do_free(which);
 		pthread_rwlock_unlock(&lock);
 	}
+}
+
+static uint64_t latest(void)
+{
+	uint64_t which;
+
+	pthread_rwlock_rdlock(&lock);
+	which = number;
+	pthread_rwlock_unlock(&lock);
+	return which;
 }
 
 /* The host has gone. */
@@ -368,10 +387,19 @@ static void give_up(void)
 {
 	int fd = say_last_words();
 
-	store_seq(&gone, 1); /* an INIT that does not see it has the lock, and is seen by end_dump */
-	end_dump();
+	store_seq(&gone, 1); /* an INIT that does not see it has the lock, and is the latest then */
+	end_dump(latest());
 	if (fd >= 0)
 		listen_for_ever(fd);
+}
+
+/* The host has waited for the answer for too long, and believes that there is no such dump. */
+static void take_back(const ldfs_shim_request *asked, const ldfs_shim_reply *answered)
+{
+	if (asked->op == LDFS_SHIM_INIT)
+		end_dump(answered->dump);
+	else if (asked->op == LDFS_SHIM_START)
+		end_dump(asked->dump);
 }
 
 static void *connection_main(void *arg)
@@ -384,9 +412,8 @@ static void *connection_main(void *arg)
 		close_fds(&c->in);
 		if (answer(c->fd, &c->out))
 			continue;
-		/* The host has waited for too long, and believes that there is no such dump. */
-		if (!c->out.head.rc && (c->in.head.op == LDFS_SHIM_INIT || c->in.head.op == LDFS_SHIM_START))
-			end_dump();
+		if (!c->out.head.rc)
+			take_back(&c->in.head, &c->out.head);
 		break;
 	}
 	close(c->fd);

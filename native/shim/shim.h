@@ -13,7 +13,7 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 2
+#define LDFS_SHIM_VERSION 3
 #define LDFS_SHIM_PAYLOAD 135168 /* bytes behind a header at the most: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
 #define LDFS_SHIM_WORDS 256 /* bytes of last words at the most */
@@ -24,12 +24,13 @@ enum ldfs_shim_op {
 	LDFS_SHIM_ADOPT = 3,    /* arg: address, size. fds: [memfd]. Once. */
 	LDFS_SHIM_INIT = 4,     /* payload: ldfs_dump_config, then its extents. fds by arg[0], a bit each: target 1,
 				   table 2, /dev/userfaultfd 4, reference 8; in this order. 16: the
-				   target is a pipe, and its flattened file has begun */
+				   target is a pipe, and its flattened file has begun.
+				   Answers the number of the dump, which all below carry */
 	LDFS_SHIM_START = 5,    /* the machine stands */
 	LDFS_SHIM_SWEEP = 6,
 	LDFS_SHIM_WAIT = 7,     /* arg: nanoseconds, 100 ms at the most */
 	LDFS_SHIM_RELEASE = 8,
-	LDFS_SHIM_FREE = 9,
+	LDFS_SHIM_FREE = 9,     /* 0 also when it has been freed already */
 	LDFS_SHIM_COUNTERS = 10, /* answers ldfs_counters */
 	LDFS_SHIM_STATES = 11,  /* arg: first, count. Answers a byte each. */
 	LDFS_SHIM_READ = 12,    /* arg: offset, length. Answers bytes of the snapshot. */
@@ -40,11 +41,13 @@ enum ldfs_shim_op {
 typedef struct ldfs_shim_request {
 	uint32_t op;   /* enum ldfs_shim_op */
 	uint32_t size; /* of the payload, bytes */
+	uint64_t dump; /* which; ignored by those above INIT, and by LAST_WORDS */
 	uint64_t arg[2];
 } ldfs_shim_request;
 
 typedef struct ldfs_shim_reply {
-	int64_t rc;    /* 0 or -errno; -ENODATA where there is no dump */
+	int64_t rc;    /* 0 or -errno; -ENODATA where there is no such dump (any more) */
+	uint64_t dump; /* INIT: its number, from 1; never used again */
 	uint32_t size; /* of the payload, bytes */
 	uint32_t reserved;
 } ldfs_shim_reply;

@@ -48,7 +48,7 @@ class Other:
                         self._serve(socket.socket(fileno=fds[0]))
                     else:
                         reply.rc = -errno.ENOMEM
-                elif request.op == lib.LDFS_SHIM_READ:
+                elif request.op in (lib.LDFS_SHIM_READ, lib.LDFS_SHIM_RECORD):
                     self.hung.wait(DEADLINE_S)
                 elif request.op == lib.LDFS_SHIM_COUNTERS:
                     reply.rc = -errno.ENODATA
@@ -72,9 +72,8 @@ def other() -> Iterator[Other]:
 
 
 def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ANSWER_S", 1.0)
     with Shim(other.ours) as shim:
-        for sock in shim._all[1:-1]:  # the last one is for RELEASE
-            sock.settimeout(0.2)
         readers = [
             threading.Thread(target=shim.call, args=(lib.LDFS_SHIM_READ, 0, 4096))
             for _ in range(module._CONNECTIONS)
@@ -91,16 +90,39 @@ def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.Mon
         assert found == {-errno.ENODATA}
 
 
-def test_what_cannot_be_reached_any_more_is_hung_up(other: Other) -> None:
+def test_what_cannot_be_reached_any_more_is_hung_up(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other side then frees everything: as gone as we say it is."""
     with Shim(other.ours) as shim:
-        for sock in shim._all[1:]:
-            sock.settimeout(0.2)
+        monkeypatch.setattr(module, "_ANSWER_S", 0.2)
         other.connects = False
         assert shim.call(lib.LDFS_SHIM_READ, 0, 4096)[0] == -errno.ETIMEDOUT
         assert shim.call(lib.LDFS_SHIM_RELEASE)[0] == -errno.ECONNRESET
         assert shim.call(lib.LDFS_SHIM_COUNTERS)[0] == -errno.ECONNRESET
         assert other.ours.fileno() == -1
+
+
+def test_a_record_takes_as_long_as_the_reader_of_the_pipe(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Shim(other.ours) as shim:
+        monkeypatch.setattr(module, "_ANSWER_S", 0.1)
+        threading.Timer(0.5, other.hung.set).start()
+        assert shim.call(lib.LDFS_SHIM_RECORD, 0, 0, b"bytes").code == 0
+        assert other.hung.is_set()
+
+
+def test_an_answer_at_the_very_end_of_the_wait_counts() -> None:
+    """Else both sides would believe something else. After that no other can be sent."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        reply = ffi.new("ldfs_shim_reply *", {"rc": -errno.EBUSY, "dump": 7})
+        theirs.sendall(pack(reply))
+        assert module._last_chance(ours) == (-errno.EBUSY, b"", 7)
+        with pytest.raises(BrokenPipeError):
+            theirs.sendall(pack(reply))
+        assert module._last_chance(ours).code == -errno.ETIMEDOUT
 
 
 def test_a_shim_of_another_tree_is_refused(other: Other) -> None:

@@ -85,7 +85,7 @@ class QemuMachine(Closing):
             self.memory_map: Sequence[PhysicalRange] = read_memory_map(
                 self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
             )
-            self._vcpus = len(self._look())
+            self._vcpus = self._room_vcpus = len(self._look())
             self._undo = undo.pop_all()
 
     @property
@@ -164,11 +164,10 @@ class QemuMachine(Closing):
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
         assert self.shim is not None
-        known = self._vcpus
         check_now(self.monitor)
-        if self.vcpus > known:
+        if self.vcpus > self._room_vcpus:
             raise MachineError(
-                f"the guest has {self._vcpus} vCPUs now, INIT saw {known}",
+                f"the guest has {self._vcpus} vCPUs now, INIT saw {self._room_vcpus}",
                 errno=errno.EBUSY,
                 hint="release the dump, INIT anew",
             )
@@ -219,8 +218,10 @@ class QemuMachine(Closing):
 
     @property
     def note_room(self) -> int:
-        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO."""
-        return NOTE_OF_VCPU * self.vcpus + INFORMATION_ROOM
+        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO. No START while there are
+        more vCPUs than when this was asked last."""
+        self._room_vcpus = self.vcpus
+        return NOTE_OF_VCPU * self._room_vcpus + INFORMATION_ROOM
 
     def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
         """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
@@ -274,4 +275,6 @@ class QemuMachine(Closing):
         """Hang up, and end QEMU; may be called twice."""
         if not self._closed:
             self._closed = True
+            with contextlib.suppress(MachineError):
+                self.resume()  # and no last words for what is no death
             self._undo.close()

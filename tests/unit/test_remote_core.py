@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The core in another process, with the real shim in a small one: two dumps after each other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from livedumpfs.arena import Arena
+from livedumpfs.dump.remote import RemoteCore, make_core
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.errors import MachineError
+from livedumpfs.machines import ThreadMachine
+from livedumpfs.machines.qemu.machine import shim_path
+from livedumpfs.machines.shim import Answer, Shim
+from livedumpfs.units import PAGE_SIZE
+
+SIZE = 4 << 20
+OTHER = """
+import ctypes, mmap, sys
+memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
+print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
+sys.stdin.read()
+"""
+
+
+class Elsewhere(ThreadMachine):
+    """Its memory is in another process too, which has our shim."""
+
+    shim: Shim | None = None
+    memory = -1
+    backends = ("uffd",)
+
+
+@pytest.fixture
+def machine() -> Iterator[Elsewhere]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd = os.memfd_create("ram")
+    os.ftruncate(fd, SIZE)
+    preload = {"LD_PRELOAD": str(shim_path()), "LIVEDUMP_SHIM_FD": str(theirs.fileno())}
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", OTHER, str(fd), str(SIZE)],
+            env={**os.environ, **preload},
+            pass_fds=(fd, theirs.fileno()),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    assert process.stdin and process.stdout
+    try:
+        address = int(process.stdout.readline())
+        with Arena(SIZE) as arena, Shim(ours) as shim:
+            found = Elsewhere(arena)
+            found.shim = shim
+            shim.adopt(address, SIZE, fd)
+            os.pwrite(fd, b"first", PAGE_SIZE)
+            found.memory = fd
+            yield found
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        os.close(fd)
+
+
+def started(machine: Elsewhere) -> RemoteCore:
+    core = make_core(machine, DumpSettings(backend="uffd").without_target(), None)
+    core.start(machine, 1.0)
+    assert isinstance(core, RemoteCore)
+    return core
+
+
+def read(core: RemoteCore, length: int = 5) -> bytes:
+    found = bytearray(length)
+    core.read_into(PAGE_SIZE, memoryview(found))
+    return bytes(found)
+
+
+def test_an_old_dump_neither_reads_nor_ends_the_next(machine: Elsewhere) -> None:
+    old = started(machine)
+    assert read(old) == b"first"
+    assert old.release()
+    assert old.free()
+    os.pwrite(machine.memory, b"later", PAGE_SIZE)
+    new = started(machine)
+    assert read(new) == b"later"
+    for length in (5, 0):
+        with pytest.raises(OSError) as caught:
+            read(old, length)
+        assert caught.value.errno == errno.ENODATA
+    assert old.release()
+    assert old.free()
+    assert new.counters().remaining == new.counters().granules > 0
+    assert read(new) == b"later"
+    assert new.release()
+    assert new.free()
+
+
+def test_a_start_without_an_answer_is_taken_back(
+    machine: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = make_core(machine, DumpSettings(backend="uffd").without_target(), None)
+    assert machine.shim is not None
+    real = machine.shim.call
+    calls: list[int] = []
+
+    def late(operation: int, *rest: int, **words: int) -> Answer:
+        found = real(operation, *rest, **words)
+        calls.append(operation)
+        return Answer(-errno.ETIMEDOUT) if len(calls) == 1 else found
+
+    monkeypatch.setattr(machine.shim, "call", late)
+    with pytest.raises(MachineError):
+        core.start(machine, 1.0)
+    monkeypatch.undo()
+    assert core.free()
+    new = started(machine)
+    assert read(new) == b"first"
+    assert new.release()
+    assert new.free()
