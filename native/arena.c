@@ -326,6 +326,8 @@ static int map_shadow(ldfs_arena *a)
 
 	if (!a->spare_mapped) {
 		rc = map_view(a, a->shadow, RO);
+		if (!rc)
+			rc = ldfs_vma_advise_like(a->live, a->shadow, a->size);
 		return rc ? rc : check_writable(a->shadow);
 	}
 	a->spare = a->shadow;

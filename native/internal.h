@@ -152,6 +152,11 @@ void ldfs_fault_leave(ldfs_arena *a);
 /* Handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
+/* ----------------------------------------------------------------------- vma.c */
+
+/* Advice that the owner of the mapping at `model` gave (no core file, no child) goes for `view` too. */
+int ldfs_vma_advise_like(const uint8_t *model, uint8_t *view, uint64_t size);
+
 /* --------------------------------------------------------------- protect.c, [signal] */
 /* Whether granule g may be made writable alone: false when that would need one island too many. */
 bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g);

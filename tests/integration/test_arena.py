@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import io
+import mmap
 import os
 import threading
 import time
@@ -249,6 +251,34 @@ def test_discard_during_a_dump_saves_first(tmp_path: Path) -> None:
             assert (dump.array("a") == 9).all()
         with pytest.raises(UsageError):
             arena.discard(1, PAGE_SIZE)
+
+
+def vm_flags(address: int) -> set[str]:
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            start, end = (int(one, 16) for one in words[0].split("-"))
+            inside = start <= address < end
+        elif inside and words[0] == "VmFlags:":
+            return set(words[1:])
+    raise AssertionError(f"nothing is mapped at {address:#x}")
+
+
+def test_what_was_advised_for_the_memory_stays_so_after_a_swap() -> None:
+    """Out of core files, out of children: as QEMU has it for its guest's memory."""
+    with Arena(4 << 20) as arena:
+        address = arena.live.ctypes.data
+        libc = ctypes.CDLL(None, use_errno=True)
+        for advice in (mmap.MADV_DONTDUMP, mmap.MADV_DONTFORK):
+            assert libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(arena.size), advice) == 0
+        for _ in range(2):
+            live = LiveDump(arena)
+            live.init(None, DumpSettings(arming="swap"))
+            live.start()
+            assert {"dd", "dc"} <= vm_flags(address)
+            live.release()
+            assert {"dd", "dc"} <= vm_flags(address)
 
 
 def test_without_a_target_the_snapshot_lives_in_memory() -> None:

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vma.c - what a mapping's owner has told the kernel of it, so that another view in its place says the same.
+ *
+ * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children (MADV_DONTFORK); a
+ * swap puts a mapping of ours there. proc(5), /proc/pid/smaps, VmFlags.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+static const struct {
+	const char *flag;
+	int advice;
+} kept[] = { { " dd", MADV_DONTDUMP }, { " dc", MADV_DONTFORK } };
+
+/* The VmFlags line of the mapping that has `address`; false: there is none. */
+static bool find_flags(FILE *f, uintptr_t address, char *line, int size)
+{
+	uintptr_t start, end;
+	bool inside = false;
+
+	while (fgets(line, size, f)) {
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2)
+			inside = address >= start && address < end;
+		else if (inside && !strncmp(line, "VmFlags:", 8))
+			return true;
+	}
+	return false;
+}
+
+int ldfs_vma_advise_like(const uint8_t *model, uint8_t *view, uint64_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	char line[512];
+	bool found;
+
+	if (!f)
+		return -errno;
+	found = find_flags(f, (uintptr_t)model, line, sizeof(line));
+	fclose(f);
+	if (!found)
+		return 0; /* a kernel that does not tell */
+	for (unsigned i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		if (strstr(line, kept[i].flag) && madvise(view, size, kept[i].advice))
+			return -errno;
+	return 0;
+}
