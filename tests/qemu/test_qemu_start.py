@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from livedumpfs._capi import lib
 from livedumpfs.dump import DumpSettings, LiveDump, remote
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import shim
@@ -179,7 +181,14 @@ def test_an_init_that_took_too_long_is_taken_back(
     """The host has given it up: QEMU's side must not keep what came of it."""
     with QemuMachine(BASE) as machine:
         machine.start()
-        monkeypatch.setattr(shim, "_ANSWER_S", 0.0005)
+        real = shim._exchange
+
+        def impatient(sock: socket.socket, asked: shim._Request) -> shim.Answer:
+            init = asked.operation == lib.LDFS_SHIM_INIT
+            monkeypatch.setattr(shim, "_ANSWER_S", 0.0005 if init else DEADLINE_S)
+            return real(sock, asked)
+
+        monkeypatch.setattr(shim, "_exchange", impatient)
         live = LiveDump(machine)
         with pytest.raises(MachineError, match="in time") as caught:
             live.init(tmp_path / "dump")
