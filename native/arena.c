@@ -296,10 +296,10 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
 	int rc;
 
+	store_seq(&a->shadow_torn, 0);
 	if (backend == LDFS_BACKEND_UFFD) {
 		rc = protect_in_pieces(view, a->size, RW);
 		/* Before the first page: who punches and does not see it has punched before that. */
-		store_seq(&a->shadow_torn, 0);
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
 	}
@@ -377,9 +377,9 @@ int ldfs_arena_swap(ldfs_arena *a)
 	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
 		return -errno;
 	a->spare_mapped = true;
-	store_seq(&a->shadow_guarded, 0);
 	if (mremap(a->shadow, a->size, a->size, flags, a->live) == MAP_FAILED)
 		return -errno;
+	store_seq(&a->shadow_guarded, 0);
 	a->shadow_ready = false;
 	return 0;
 }

@@ -310,8 +310,8 @@ static bool is_ours(const siginfo_t *info, const ucontext_t *context)
 		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
 		       write_fault((uintptr_t)info->si_addr);
 	/*
-	 * faulthandler, enabled after us: it printed, put our handler back and raised the signal
-	 * again. Going back to the store faults anew, to us. A real crash comes back too, as itself.
+	 * faulthandler, enabled after us: it printed, put back the entry of ours that it had found, and
+	 * raised the signal again. Going back to the store faults anew, to us. A real crash comes back too, as itself.
 	 */
 	if (info->si_code == SI_TKILL)
 		return info->si_pid == getpid() && any_armed();
@@ -331,44 +331,82 @@ static void die_of(int signo, const siginfo_t *info)
 
 static void pass_on(const struct sigaction *to, int signo, siginfo_t *info, void *context)
 {
-	if (to->sa_flags & SA_SIGINFO)
-		to->sa_sigaction(signo, info, context);
-	else if (to->sa_handler == SIG_DFL)
+	/* As the kernel: these two are no functions, whatever the flags say. */
+	if (to->sa_handler == SIG_DFL)
 		die_of(signo, info);
 	else if (to->sa_handler == SIG_IGN)
 		info->si_code > 0 ? die_of(signo, info) : (void)0;
+	else if (to->sa_flags & SA_SIGINFO)
+		to->sa_sigaction(signo, info, context);
 	else
 		to->sa_handler(signo);
 }
 
-static bool raised_again(int signo)
-{
-	sigset_t pending;
-
-	return sigpending(&pending) == 0 && sigismember(&pending, signo) == 1;
-}
-
 /*
- * To the thief that ours was put on top of again; `from_kernel` false: by somebody, who may be that very
- * thief. One that raises the signal for the handler before it has done what it does, as faulthandler.
+ * The fault that this thread passes on. Somebody who takes the signal again and again remembers our newest entry,
+ * over which he was put himself: he calls it with the same context, and from then on it only goes down.
+ * Who leaves by longjmp leaves this as it is: the next fault is told by its frame, which is not deeper.
+ * initial-exec: the first access in a thread must not allocate.
  */
-static void chain(bool from_kernel, int signo, siginfo_t *info, void *context)
+static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
+	const void *context;
+	uintptr_t frame;
+	unsigned entry;
+} passing;
+
+static void chain(unsigned entry, int signo, siginfo_t *info, void *context)
 {
-	uint32_t thief = from_kernel ? load_seq(&ldfs_fault_thief) : 0;
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	__typeof__(passing) before = passing;
+	bool nested = before.context == context && frame < before.frame;
 
 	add_relaxed(&ldfs_fault_chained, 1);
-	pass_on(thief ? &ldfs_fault_thieves[thief - 1] : &ldfs_fault_previous, signo, info, context);
-	if (thief && raised_again(signo))
-		cas_seq(&ldfs_fault_thief, &thief, 0);
+	if (nested && before.entry == 0) {
+		die_of(signo, info);
+		return;
+	}
+	if (nested && entry >= before.entry)
+		entry = before.entry - 1;
+	passing.context = context;
+	passing.frame = frame;
+	passing.entry = entry;
+	pass_on(&ldfs_fault_below[entry], signo, info, context);
+	passing = before;
 }
 
-void ldfs_fault_handler(int signo, siginfo_t *info, void *context)
+void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context)
 {
-	/* x86-64: the kernel puts the context directly above the address to which the handler returns. */
-	bool from_kernel = context == __builtin_dwarf_cfa();
 	int saved = errno;
 
 	if (!is_ours(info, context))
-		chain(from_kernel, signo, info, context);
+		chain(entry, signo, info, context);
 	errno = saved;
 }
+
+#define ENTRY(n)                                                            \
+	static void entry_##n(int signo, siginfo_t *info, void *context)    \
+	{                                                                   \
+		ldfs_fault_handler(n, signo, info, context);                \
+	}
+ENTRY(0)
+ENTRY(1)
+ENTRY(2)
+ENTRY(3)
+ENTRY(4)
+ENTRY(5)
+ENTRY(6)
+ENTRY(7)
+ENTRY(8)
+ENTRY(9)
+ENTRY(10)
+ENTRY(11)
+ENTRY(12)
+ENTRY(13)
+ENTRY(14)
+ENTRY(15)
+ENTRY(16)
+
+void (*const ldfs_fault_entries[LDFS_ENTRIES])(int, siginfo_t *, void *) = {
+	entry_0,  entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,	entry_8,
+	entry_9,  entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
+};

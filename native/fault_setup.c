@@ -19,84 +19,120 @@
 
 struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 _Atomic uint32_t ldfs_fault_slots_used;
-struct sigaction ldfs_fault_previous;
+struct sigaction ldfs_fault_below[LDFS_ENTRIES];
 _Atomic uint64_t ldfs_fault_chained;
 
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned arenas; /* under setup_lock */
-static bool stranded;   /* under setup_lock: somebody sits on top who may still call ours */
+/* Under setup_lock, down to the line. */
+static unsigned arenas;
+static unsigned entries = 1;  /* [1, entries) have been put over somebody, and stay as they are */
+static bool stranded;         /* somebody sits on top who may still call an entry of ours */
+static unsigned stranded_entry; /* that was over him when the last arena went; 0: none was */
+/* ---- */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-struct sigaction ldfs_fault_thieves[LDFS_THIEVES_MOST];
-_Atomic uint32_t ldfs_fault_thief;
-static uint32_t thieves; /* under setup_lock; an entry never changes: a handler may be reading it */
-
-static int put_ours(void)
+/* The entry of ours that it is, or -1. */
+static int entry_of(const struct sigaction *act)
 {
-	struct sigaction act = { .sa_sigaction = ldfs_fault_handler,
+	if (act->sa_flags & SA_SIGINFO)
+		for (int i = 0; i < LDFS_ENTRIES; i++)
+			if (act->sa_sigaction == ldfs_fault_entries[i])
+				return i;
+	return -1;
+}
+
+/* `handler` is a union with the longer form. */
+static bool same(const struct sigaction *a, const struct sigaction *b)
+{
+	return a->sa_sigaction == b->sa_sigaction &&
+	       !((a->sa_flags ^ b->sa_flags) & SA_SIGINFO);
+}
+
+static bool calls_nobody(const struct sigaction *act)
+{
+	return act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN;
+}
+
+static int put(int entry, struct sigaction *before)
+{
+	struct sigaction act = { .sa_sigaction = ldfs_fault_entries[entry],
 				 .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
 	sigfillset(&act.sa_mask);
-	if (sigaction(SIGSEGV, &act, NULL))
-		return -errno;
-	return ldfs_fault_verify();
+	return sigaction(SIGSEGV, &act, before) ? -errno : 0;
+}
+
+/*
+ * The entry that is to be put over `found`; 0: none is left. A used one is taken again only where nobody can get
+ * back to it from below: entry 0 leads to what was there before all others.
+ */
+static int entry_over(const struct sigaction *found)
+{
+	if (calls_nobody(found))
+		for (unsigned i = 1; i < entries; i++)
+			if (same(&ldfs_fault_below[i], found))
+				return (int)i;
+	if (stranded && stranded_entry && same(&ldfs_fault_below[stranded_entry], found))
+		return (int)stranded_entry;
+	if (entries == LDFS_ENTRIES)
+		return 0;
+	/* Known before it is installed: a fault that is not ours may come at once. */
+	ldfs_fault_below[entries] = *found;
+	return (int)entries++;
+}
+
+/* Put ours over whoever is there, also over one who comes while we do it. */
+static int take_back(void)
+{
+	struct sigaction found, there, expected;
+	int rc = sigaction(SIGSEGV, NULL, &found) ? -errno : 0;
+	bool left_out = false;
+
+	expected = found;
+	while (!rc) {
+		/* An entry of ours there: who was over it has withdrawn. */
+		int entry = entry_of(&found) >= 0 ? entry_of(&found) : entry_over(&found);
+
+		left_out |= entry_of(&found) < 0 && entry == 0;
+		rc = put(entry, &there);
+		if (rc || same(&there, &expected))
+			break;
+		found = there;
+		expected = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[entry],
+					       .sa_flags = SA_SIGINFO };
+	}
+	return rc ? rc : left_out ? 2 : 1;
 }
 
 static int install(void)
 {
+	int rc;
+
 	if (ldfs_fault_verify() == 0)
 		return 0; /* a previous removal found somebody on top, who has left since */
-	/*
-	 * Somebody who is on top of a handler of ours chains to us: to take him for the one before us
-	 * would make a ring. What was before us the first time is still right.
-	 */
+	/* What was before us the first time is still right when somebody is there who calls us. */
+	if (stranded) {
+		rc = take_back();
+		stranded = false;
+		return rc < 0 ? rc : 0;
+	}
 	/* Known before it is installed: the first fault may come at once. */
-	if (!stranded && sigaction(SIGSEGV, NULL, &ldfs_fault_previous))
+	if (sigaction(SIGSEGV, NULL, &ldfs_fault_below[0]))
 		return -errno;
-	return put_ours();
+	return put(0, NULL);
 }
 
 static void uninstall(void)
 {
-	uint32_t thief = load_seq(&ldfs_fault_thief);
-
-	stranded = ldfs_fault_verify() != 0;
-	if (stranded)
-		return;
-	/* A thief gets back what it took. It may call ours, which passes everything on then. */
-	sigaction(SIGSEGV, thief ? &ldfs_fault_thieves[thief - 1] : &ldfs_fault_previous, NULL);
-	stranded = thief != 0;
-}
-
-/* Index + 1 of the entry; 0: no room. */
-static uint32_t remember(const struct sigaction *act)
-{
-	for (uint32_t i = 0; i < thieves; i++)
-		if (ldfs_fault_thieves[i].sa_sigaction == act->sa_sigaction &&
-		    ldfs_fault_thieves[i].sa_flags == act->sa_flags)
-			return i + 1;
-	if (thieves == LDFS_THIEVES_MOST)
-		return 0;
-	ldfs_fault_thieves[thieves] = *act;
-	return ++thieves;
-}
-
-/* Known before ours is back on top: a fault that is not ours may come at once. */
-static int take_back(void)
-{
 	struct sigaction now;
-	uint32_t thief;
-	int rc;
+	int entry = sigaction(SIGSEGV, NULL, &now) ? -1 : entry_of(&now);
 
-	if (sigaction(SIGSEGV, NULL, &now))
-		return -errno;
-	thief = remember(&now);
-	if (!thief)
-		return -ENOSPC;
-	store_seq(&ldfs_fault_thief, thief);
-	rc = put_ours();
-	return rc ? rc : 1;
+	stranded = entry != 0;
+	stranded_entry = entry > 0 ? (unsigned)entry : 0;
+	/* Who is below gets back what was taken from him. He may call ours, which passes everything on then. */
+	if (entry >= 0)
+		sigaction(SIGSEGV, &ldfs_fault_below[entry], NULL);
 }
 
 int ldfs_fault_retake(void)
@@ -153,7 +189,7 @@ int ldfs_fault_verify(void)
 
 	if (sigaction(SIGSEGV, NULL, &now))
 		return -errno;
-	return now.sa_flags & SA_SIGINFO && now.sa_sigaction == ldfs_fault_handler ? 0 : -ENOTCONN;
+	return entry_of(&now) >= 0 ? 0 : -ENOTCONN;
 }
 
 static int take_slot(ldfs_arena *a)

@@ -10,6 +10,16 @@
 
 #define TICK_NS 10000000u
 
+static void look(ldfs_dump *d)
+{
+	int found = ldfs_fault_retake();
+
+	if (found > 0)
+		add_relaxed(&d->retaken, 1);
+	if (found > 1)
+		add_relaxed(&d->left_out, 1);
+}
+
 static bool on_duty(uint32_t phase)
 {
 	return phase == LDFS_PHASE_ARMED || phase == LDFS_PHASE_SWEEPING;
@@ -25,8 +35,8 @@ void *ldfs_guard_main(void *dump)
 
 		if (phase == LDFS_PHASE_RELEASED)
 			break;
-		if (on_duty(phase) && ldfs_fault_retake() > 0)
-			add_relaxed(&d->retaken, 1);
+		if (on_duty(phase))
+			look(d);
 		ldfs_event_wait(&d->guard_wake, seen,
 				on_duty(phase) ? ldfs_deadline(TICK_NS) : UINT64_MAX);
 	}

@@ -131,18 +131,26 @@ struct ldfs_fault_slot {
 
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
-extern struct sigaction ldfs_fault_previous;
-#define LDFS_THIEVES_MOST 8 /* different ones, in the life of the process */
-extern struct sigaction ldfs_fault_thieves[LDFS_THIEVES_MOST]; /* handlers that were put over ours */
-extern _Atomic uint32_t ldfs_fault_thief; /* index + 1 of the newest, to which faults are passed on; 0: none */
+/*
+ * Our handler has several entries, which differ only in whom they pass a fault on to that is not ours: entry 0
+ * to what was there before us, each other to the handler over which it was put (below[]). Whoever took
+ * the signal from an entry may call that entry: it leads further down, never back to him.
+ */
+#define LDFS_ENTRIES 17
+extern void (*const ldfs_fault_entries[LDFS_ENTRIES])(int signo, siginfo_t *info, void *context);
+extern struct sigaction ldfs_fault_below[LDFS_ENTRIES]; /* constant once its entry has been installed */
 extern _Atomic uint64_t ldfs_fault_chained;
 
-void ldfs_fault_handler(int signo, siginfo_t *info, void *context);
+/* What every entry does. */
+void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context);
 /* [any thread] Save granule g as a store would, and make it writable. */
 void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
 /* The same for a store that faulted: counted, with its time. */
 void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
-/* [any thread] Put our handler back on top. 1: it was not there; 0: it was; -ENOSPC: too many thieves. */
+/*
+ * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as all entries
+ * are used up, the handler found there gets no faults any more.
+ */
 int ldfs_fault_retake(void);
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
@@ -366,7 +374,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS];
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken;
+	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken, left_out;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */

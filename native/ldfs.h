@@ -218,6 +218,7 @@ typedef struct ldfs_counters {
 	uint64_t not_durable;       /* 1: a sync or a write of the table failed, maybe after `failure` */
 	uint64_t chained;           /* SIGSEGVs passed on to another handler (whole process) */
 	uint64_t retaken;           /* times that another SIGSEGV handler was found over ours, and ours put back */
+	uint64_t left_out;          /* of these: handlers that get no faults any more, after 16 others in this process */
 	ldfs_failure failure;
 } ldfs_counters;
 

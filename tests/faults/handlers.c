@@ -2,6 +2,7 @@
 /* Signal handlers that a program may have beside ours: loaded by the tests' programs. */
 #define _GNU_SOURCE
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -9,47 +10,78 @@
 
 #define PAGE 4096
 
-/* --------------------------------------------- a handler of SIGSEGV that chains */
+/* ------------------------------------------------- handlers of SIGSEGV, four of them */
 
-static struct sigaction before;
-static uint8_t *own; /* a page that only it makes writable, as a garbage collector does */
-static volatile int own_faults, others;
+static struct thief {
+	struct sigaction before;
+	uint8_t *own; /* a page that only it makes writable, as a garbage collector does */
+	bool alone;   /* what is not its own fault kills: it calls nobody */
+	volatile int own_faults, others;
+} thieves[4];
 
-static void chaining(int signo, siginfo_t *info, void *context)
+static void serve(struct thief *t, int signo, siginfo_t *info, void *context)
 {
-	if ((uint8_t *)info->si_addr >= own && (uint8_t *)info->si_addr < own + PAGE) {
-		own_faults++;
-		mprotect(own, PAGE, PROT_READ | PROT_WRITE);
+	if ((uint8_t *)info->si_addr >= t->own && (uint8_t *)info->si_addr < t->own + PAGE) {
+		t->own_faults++;
+		mprotect(t->own, PAGE, PROT_READ | PROT_WRITE);
 		return;
 	}
-	others++;
-	if (before.sa_flags & SA_SIGINFO)
-		before.sa_sigaction(signo, info, context);
-	else if (before.sa_handler == SIG_DFL)
+	t->others++;
+	if (t->alone)
+		signal(signo, SIG_DFL);
+	else if (t->before.sa_flags & SA_SIGINFO)
+		t->before.sa_sigaction(signo, info, context);
+	else if (t->before.sa_handler == SIG_DFL)
 		signal(signo, SIG_DFL);
 	else
-		before.sa_handler(signo);
+		t->before.sa_handler(signo);
 }
 
-void steal(void)
-{
-	struct sigaction act = { .sa_sigaction = chaining, .sa_flags = SA_SIGINFO };
+#define HANDLER(n)                                                          \
+	static void handler_##n(int signo, siginfo_t *info, void *context)  \
+	{                                                                   \
+		serve(&thieves[n], signo, info, context);                   \
+	}
+HANDLER(0)
+HANDLER(1)
+HANDLER(2)
+HANDLER(3)
 
-	own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	sigaction(SIGSEGV, &act, &before);
+static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2, handler_3 };
+
+/* Number n takes the signal, once more perhaps. */
+void steal(int n)
+{
+	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO };
+
+	if (!thieves[n].own)
+		thieves[n].own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sigaction(SIGSEGV, &act, &thieves[n].before);
+}
+
+void steal_alone(int n)
+{
+	thieves[n].alone = true;
+	steal(n);
+}
+
+/* And puts back what was there. */
+void withdraw(int n)
+{
+	sigaction(SIGSEGV, &thieves[n].before, NULL);
 }
 
 /* A fault of its own; how many there were. */
-int fault_of_its_own(void)
+int fault_of_its_own(int n)
 {
-	mprotect(own, PAGE, PROT_READ);
-	*(volatile uint8_t *)own = 1;
-	return own_faults;
+	mprotect(thieves[n].own, PAGE, PROT_READ);
+	*(volatile uint8_t *)thieves[n].own = 1;
+	return thieves[n].own_faults;
 }
 
-int faults_of_others(void)
+int faults_of_others(int n)
 {
-	return others;
+	return thieves[n].others;
 }
 
 /* ------------------------------------------------------------------- a storm */

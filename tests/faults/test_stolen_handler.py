@@ -156,15 +156,15 @@ def test_a_handler_that_chains_keeps_its_own_faults(handlers: Path) -> None:
             """
 with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
     armed(live)
-    handlers.steal()
+    handlers.steal(0)
     arena.live[0] = 2
     retaken(live)
-    assert handlers.fault_of_its_own() == 1
-    assert handlers.fault_of_its_own() == 2
-    before = handlers.faults_of_others()
+    assert handlers.fault_of_its_own(0) == 1
+    assert handlers.fault_of_its_own(0) == 2
+    before = handlers.faults_of_others(0)
     expect_instant(live)
-    assert handlers.faults_of_others() == before, "faults of the arena came to it"
-assert handlers.fault_of_its_own() == 3
+    assert handlers.faults_of_others(0) == before, "faults of the arena came to it"
+assert handlers.fault_of_its_own(0) == 3
 print("done")
 """,
         )
@@ -180,7 +180,7 @@ def test_a_crash_still_dies_through_a_handler_that_chains(handlers: Path, open: 
 faulthandler.enable()
 with Arena(MIB) as arena, LiveDump(arena) as live:
     armed(live)
-    handlers.steal()
+    handlers.steal(0)
     retaken(live)
     if {open}: ctypes.string_at(0)
 del arena, live
@@ -191,6 +191,172 @@ ctypes.string_at(0)
     assert done.returncode == -signal.SIGSEGV, done
     assert done.stderr.count("Fatal Python error: Segmentation fault") >= 1, done
     assert len(done.stderr) < 10_000
+
+
+def expect_crash(done: subprocess.CompletedProcess[str]) -> None:
+    """It died of its own crash, which came last, and did not spin until the deadline."""
+    assert done.returncode == -signal.SIGSEGV, done
+    assert done.stdout.endswith("crash\n"), done
+    assert len(done.stderr) < 10_000
+
+
+CRASH = """
+print("crash", flush=True)
+ctypes.string_at(8)
+"""
+
+
+@pytest.mark.parametrize("armed", [True, False], ids=["during", "after"])
+def test_two_handlers_after_each_other(handlers: Path, armed: bool) -> None:
+    """Both are called, each gets its own faults, the one before all of us gets the crash."""
+    done = run(
+        handlers,
+        f"""
+faulthandler.enable()
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    for n in range(2):
+        handlers.steal(n)
+        retaken(live, n + 1)
+    expect_instant(live)
+    if not {armed}: live.release()
+    for n in range(2):
+        assert handlers.fault_of_its_own(n) == 1
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+    assert done.stderr.count("Fatal Python error: Segmentation fault") == 1
+
+
+@pytest.mark.parametrize("order", ["10", "01"], ids=["last first", "first first"])
+@pytest.mark.parametrize("released", [False, True], ids=["during", "after"])
+def test_handlers_that_withdraw(handlers: Path, order: str, released: bool) -> None:
+    """They put back the entry of ours that they found; a crash after that is nobody's."""
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    for n in range(2):
+        handlers.steal(n)
+        retaken(live, n + 1)
+    for n in {order!r}:
+        handlers.withdraw(int(n))
+        assert lib.ldfs_fault_verify() == 0
+        arena.live[int(n) * 65536] = 7
+    expect_instant(live)
+    if {released}: live.release()
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["during", "after"])
+def test_faulthandler_on_and_off(handlers: Path, released: bool) -> None:
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    faulthandler.enable()
+    retaken(live)
+    arena.live[0] = 2
+    faulthandler.disable()
+    expect_instant(live)
+    if {released}: live.release()
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+    assert "Fatal Python error" not in done.stderr
+
+
+def test_handlers_that_call_nobody(handlers: Path) -> None:
+    """The crash is the last one's, and kills as without us."""
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    for n in range(2):
+        handlers.steal_alone(n)
+        retaken(live, n + 1)
+    expect_instant(live)
+    assert handlers.fault_of_its_own(1) == 1
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
+def test_one_that_takes_it_again_and_again(handlers: Path) -> None:
+    """It then calls the entry that was put over itself: no ring, and its faults stay its own. Two
+    of them in turn would be a ring without us."""
+    done = run(
+        handlers,
+        f"""
+faulthandler.enable()
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    for times in range(1, 6):
+        handlers.steal(0)
+        retaken(live, times)
+        assert handlers.fault_of_its_own(0) == times
+    handlers.steal(1)
+    retaken(live, 6)
+    assert handlers.fault_of_its_own(0) == 6 and handlers.fault_of_its_own(1) == 1
+    expect_instant(live)
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+    assert done.stderr.count("Fatal Python error: Segmentation fault") == 1
+
+
+def test_more_than_there_are_entries(handlers: Path) -> None:
+    """Ours is on top again in any case; who came too late is counted."""
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    for times in range(1, 21):
+        handlers.steal(times % 4)
+        retaken(live, times)
+        arena.live[times * 4096] = 2
+    assert live.counters().left_out == 4, live.counters()
+    expect_instant(live)
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
+def test_the_next_arenas_go_over_the_same_handler(handlers: Path) -> None:
+    """It has the signal between them; no entry is used up by that."""
+    expect_done(
+        run(
+            handlers,
+            """
+for times in range(1, 41):
+    with Arena(MIB) as arena, LiveDump(arena) as live:
+        armed(live)
+        if times == 1:
+            handlers.steal(0)
+            retaken(live)
+        expect_instant(live)
+        assert handlers.fault_of_its_own(0) == 2 * times - 1
+        assert not live.counters().left_out
+    del arena, live
+    gc.collect()
+    assert lib.ldfs_fault_verify() < 0
+    assert handlers.fault_of_its_own(0) == 2 * times
+print("done")
+""",
+        )
+    )
 
 
 def test_a_crash_below_faulthandler_ends_in_its_traceback(handlers: Path) -> None:

@@ -340,7 +340,7 @@ static void fault(uint32_t g, unsigned half)
 	context.uc_mcontext.gregs[REG_ERR] = PAGE_FAULT_WRITE;
 	in_fault[actor_now()] = true;
 	enomem_met[actor_now()] = 0;
-	ldfs_fault_handler(SIGSEGV, &info, &context);
+	ldfs_fault_handler(0, SIGSEGV, &info, &context);
 	in_fault[actor_now()] = false;
 }
 
@@ -678,7 +678,7 @@ int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *bef
 {
 	(void)signo, (void)act;
 	if (before)
-		*before = (struct sigaction){ .sa_sigaction = ldfs_fault_handler,
+		*before = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[0],
 					      .sa_flags = SA_SIGINFO };
 	return 0;
 }
