@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The C program of the ways side by side (main.c): built when its sources are newer, and run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+TOP: Final = HERE.parents[1]
+NATIVE: Final = TOP / "native"
+PROGRAM: Final = TOP / "build" / "bench" / "peers"
+WITHOUT: Final = {"console.c", "vcpu_unicorn.c"}
+"""Of the core: what runs a machine."""
+LIBRARIES: Final = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
+DEADLINE_S: Final = 600.0
+
+WAYS: Final = ("ours", "fork", "stop", "mprotect", "uffd", "uffd-sigbus")
+PATTERNS: Final = {"hot": 0, "uniform": 1, "sequential": 2}
+POLICIES: Final = {"block": 0, "fail": 1, "spill": 2}
+
+
+class PeerError(Exception):
+    """A way that did not work, in its own words."""
+
+
+@cache
+def peers() -> Path:
+    """The program. CalledProcessError: it cannot be built."""
+    sources = [*HERE.glob("*.c"), *(p for p in NATIVE.glob("*.c") if p.name not in WITHOUT)]
+    newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.glob("*.h")])
+    if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
+        PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+        command = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", f"-I{NATIVE}", "-o", PROGRAM]
+        subprocess.run([*command, *sorted(sources), *LIBRARIES], check=True)
+    return PROGRAM
+
+
+def _call(*words: str) -> dict[str, Any]:
+    command = [str(peers()), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    if done.returncode:
+        raise PeerError(f"{shlex.join(command)}: {done.stderr.strip() or done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}={int(value) if isinstance(value, bool) else value}"
+        for key, value in options.items()
+    ]
+
+
+def run(way: str, **options: Any) -> dict[str, Any]:
+    """Dumps by one way under writers; keys as in main.c, `target` a path. PeerError."""
+    return _call("run", way, *_words(options))
+
+
+def touch(way: str, **options: Any) -> dict[str, Any]:
+    """What the first store to a page costs; no target. PeerError."""
+    return _call("touch", way, *_words(options))
+
+
+def floor() -> dict[str, Any]:
+    """What a fault in user space cannot do without, in ns. PeerError."""
+    return _call("floor")
