@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import computer
 import report
+from apart import apart
 from measurement import Effort, Measurement
 from results import Outcome, Results
 from rich.console import Console
@@ -60,12 +59,10 @@ def measure_apart(name: str, effort: Effort) -> Outcome:
     """One measurement in a process of its own."""
     load, before = computer.load(), time.monotonic()
     found, failed = None, ""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as worker:
-        try:
-            found = worker.submit(measure, name, effort).result()
-        except (Exception, SystemExit) as error:
-            failed = f"{type(error).__name__}: {error}"
+    try:
+        found = apart(measure, name, effort)
+    except (Exception, SystemExit) as error:
+        failed = f"{type(error).__name__}: {error}"
     return Outcome(name, time.monotonic() - before, load, found, failed)
 
 

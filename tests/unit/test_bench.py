@@ -111,3 +111,17 @@ def test_the_largest_arena_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(computer, "memory", lambda free=free: {"MemAvailable": free})
         assert suite.largest(quick=False) == full
         assert suite.largest(quick=True) == 1 << 30
+
+
+def test_a_tiny_measurement_of_memory() -> None:
+    """Real dumps, and a fork: of each, what it took is counted."""
+    outcome = suite.measure_apart("memory", EFFORT)
+    assert outcome.found, outcome.failed
+    assert all(len(row) == len(outcome.found.columns) for row in outcome.found.rows)
+    taken = {sample["way"]: sample for sample in outcome.found.samples}
+    assert set(taken) == {"swap, block", "kdump, zstd", "fork"}
+    for way, sample in taken.items():
+        # Two more views, or those of a child, each with an entry of 8 bytes for every page.
+        assert sample["tables"] >= EFFORT.largest // 4096 * 8, way
+        assert sample["private"] > 0 and (sample["pool"] > 0) == (way != "fork"), sample
+    assert len(outcome.found.bars) == 2
