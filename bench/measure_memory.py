@@ -116,13 +116,18 @@ def take(dump: LiveDump, path: Path, settings: DumpSettings) -> int:
         dump.release()
 
 
+def warm_up(path: Path, settings: DumpSettings) -> None:
+    """A small dump of another arena: what a process loads once is loaded then."""
+    with Arena(PIECE) as arena, LiveDump(arena) as dump:
+        arena.live[:] = 1
+        take(dump, path, settings)
+
+
 def ours(size: int, way: str) -> Peak:
     """Of one dump, the first of its process: the second one finds what the first has left."""
     with tempfile.TemporaryDirectory(dir=SHARED) as folder, UnicornMachine(size) as machine:
         machine.wait_ready(READY)
-        with Arena(PIECE) as small, LiveDump(small) as first:
-            small.live[:] = 1
-            take(first, Path(folder, "small"), WAYS[way])
+        warm_up(Path(folder, "small"), WAYS[way])
         with LiveDump(machine) as dump, Watch() as watch:
             pool = take(dump, Path(folder, "dump"), WAYS[way])
     return watch.above(pool)
@@ -196,9 +201,11 @@ def _private(pid: int) -> int:
 
 
 def sizes(effort: Effort) -> list[int]:
-    """Bytes of the machines' memory; the target is as large, twice that must fit."""
+    """Bytes of the machines' memory: with fork's copies and the target there is three times as
+    much."""
     wanted = [512 << 20] if effort.quick else [1 << 30, 4 << 30]
-    return sorted({min(size, effort.largest) for size in wanted})
+    most = effort.largest // (2 if effort.quick else 4)
+    return sorted({min(size, most) for size in wanted})
 
 
 def add(result: Measurement, size: int, way: str, peak: Peak, seconds: float) -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import computer
+import measure_growth
 import numpy as np
 import pytest
 import report
@@ -113,6 +115,28 @@ def test_the_largest_arena_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert suite.largest(quick=True) == 1 << 30
 
 
+def test_the_exponent_is_that_of_the_power() -> None:
+    slope, error = measure_growth.exponent([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0])
+    assert slope == pytest.approx(2) and error == pytest.approx(0, abs=1e-6)
+    assert np.isnan(measure_growth.exponent([1, 2], [1.0, 2.0])[0]), "two points fit any line"
+    assert np.isnan(measure_growth.exponent([1, 2, 3], [1.0, 0.0, 1.0])[0])
+
+
+def test_each_series_of_growth_changes_one_thing() -> None:
+    """Made-up rounds; the row of the exponents tells what was put in."""
+    for one in measure_growth.series(EFFORT):
+        assert all(asdict(case)[one.name] == x for case, x in zip(one.cases, one.x, strict=True))
+        others = [{k: v for k, v in asdict(c).items() if k != one.name} for c in one.cases]
+        assert others.count(others[0]) == len(others)
+        rounds = [[measure_growth.Round([100], [7 * x], x * x)] for x in (1, 2, 4)]
+        result = Measurement("growth", "", [])
+        three = replace(one, x=(1, 2, 4), shown=("1", "2", "4"))
+        measure_growth.add(result, three, [measure_growth.Found.of(found) for found in rounds])
+        assert [cell.split()[0] for cell in result.rows[-1][2:]] == ["0.00", "1.00", "2.00"]
+        (plot,) = result.plots
+        assert [curve.y for curve in plot.curves] == [[1, 1, 1], [1, 2, 4], [1, 4, 16]]
+
+
 def test_a_tiny_measurement_of_memory() -> None:
     """Real dumps, and a fork: of each, what it took is counted."""
     outcome = suite.measure_apart("memory", EFFORT)
@@ -122,6 +146,6 @@ def test_a_tiny_measurement_of_memory() -> None:
     assert set(taken) == {"swap, block", "kdump, zstd", "fork"}
     for way, sample in taken.items():
         # Two more views, or those of a child, each with an entry of 8 bytes for every page.
-        assert sample["tables"] >= EFFORT.largest // 4096 * 8, way
+        assert sample["tables"] >= sample["bytes"] // 4096 * 8, way
         assert sample["private"] > 0 and (sample["pool"] > 0) == (way != "fork"), sample
     assert len(outcome.found.bars) == 2
