@@ -14,6 +14,8 @@
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
+#   make bench        every measurement beside its peers, about 10 minutes, into docs/performance/
+#   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-sweep  the sweep's rate beside plain pwrite
@@ -22,6 +24,7 @@
 #   make clean        remove what make made
 #
 # BENCH_TARGET=FILE is overwritten by bench-sweep.
+# ARGS="--only NAME" runs one measurement of bench or bench-quick, --help tells the rest.
 # VENV=DIR takes another virtual environment, ARGS=... goes on to pytest or the benchmark.
 
 VENV ?= .venv
@@ -29,6 +32,7 @@ ARGS ?=
 
 python := $(VENV)/bin/python
 pins := $(VENV)/livedump-pins.stamp
+bench_pins := $(VENV)/livedump-bench-pins.stamp
 native := build/native.stamp
 
 # Tests and demo start programs of their own, which must find the same Python and this tree.
@@ -36,7 +40,8 @@ export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
-.PHONY: exact test-qemu kill-points fuzz fuzz-control soak bench-guest bench-inspect bench-pause bench-sweep
+.PHONY: exact test-qemu kill-points fuzz fuzz-control soak
+.PHONY: bench bench-quick bench-guest bench-inspect bench-pause bench-sweep
 
 all: setup
 
@@ -47,6 +52,11 @@ packages:
 
 $(pins): requirements.txt requirements-test.txt scripts/setup | packages
 	scripts/setup venv $(VENV)
+	@touch $@
+
+# Only the suite draws plots.
+$(bench_pins): requirements-bench.txt $(pins)
+	$(python) -m pip install -q --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
 $(native): $(wildcard native/*.c native/*.h native/shim/*) native/build_native.py $(pins)
@@ -124,6 +134,12 @@ fuzz-control: setup
 		$(python) $(instrumented)/native/build_native.py
 	LIVEDUMP_FUZZ_TREE=$(instrumented) LIVEDUMP_FUZZ_REQUESTS=$(FUZZ_REQUESTS) \
 		$(python) -m pytest -s tests/security/test_control_fuzz.py $(ARGS)
+
+bench: setup $(bench_pins)
+	$(python) bench/suite.py $(ARGS)
+
+bench-quick: setup $(bench_pins)
+	$(python) bench/suite.py --quick $(ARGS)
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How stop, dump time and memory grow with RAM, with the rate of stores, with the number of vCPUs.
+
+One of the three is changed at a time, on machines whose memory is all there. The whole rate is the
+same for any number of vCPUs. Of each case there are several rounds, all cases in turn, each in a
+process of its own. The exponent is the slope of a straight line through the logarithms of the
+medians: 0 does not grow, 1 grows as the thing itself does.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from apart import apart
+from measure_memory import READY, SHARED, Watch, take, warm_up
+from measurement import Curve, Effort, Measurement, Plot
+
+from livedumpfs import DumpSettings, LiveDump
+from livedumpfs.machines import UnicornMachine
+from livedumpfs.units import format_duration, format_size
+
+BASE_RATE = 8000
+"""Transfers of the built-in guest a second, all vCPUs together; each stores to a few pages."""
+SETTINGS = DumpSettings(force=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A machine. `ram` in bytes, `rate` in transfers a second."""
+
+    ram: int
+    rate: int = BASE_RATE
+    vcpus: int = 1
+
+
+@dataclass(frozen=True)
+class Round:
+    """Of one process: ns of each stop and each dump; bytes beyond the pool, of the first dump."""
+
+    stop: list[int]
+    dump: list[int]
+    memory: int
+
+
+def play(case: Case, stops: int, dumps: int) -> Round:
+    """One machine: whole dumps, then dumps that end after START."""
+    found = Round([], [], 0)
+    with (
+        tempfile.TemporaryDirectory(dir=SHARED) as folder,
+        UnicornMachine(case.ram, case.vcpus, rate=case.rate // case.vcpus) as machine,
+    ):
+        machine.wait_ready(READY)
+        warm_up(Path(folder, "small"), SETTINGS)
+        with LiveDump(machine) as dump:
+            with Watch() as watch:
+                pool = take(dump, Path(folder, "dump"), SETTINGS)
+            for again in range(dumps):
+                if again:
+                    take(dump, Path(folder, "dump"), SETTINGS)
+                counters = dump.counters()
+                found.dump.append(counters.drained_ns - counters.instant_mono_ns)
+                found.stop.append(counters.pause_ns)
+            for _ in range(stops):
+                dump.init(None, SETTINGS)
+                dump.start()
+                found.stop.append(dump.counters().pause_ns)
+                dump.release()
+    return Round(found.stop, found.dump, watch.above(pool).beyond)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Cases that differ in one thing: `x` of each, as `shown`."""
+
+    name: str
+    title: str
+    x: Sequence[int]
+    cases: Sequence[Case]
+    shown: Sequence[str]
+
+
+def base_ram(effort: Effort) -> int:
+    """Bytes, where it is not what grows."""
+    return min(64 << 20 if effort.quick else 256 << 20, effort.largest // 2)
+
+
+def series(effort: Effort) -> list[Series]:
+    """All three. The target is in memory, too."""
+    shifts = (25, 26, 27) if effort.quick else (27, 28, 29, 30, 31)
+    sizes = sorted({min(1 << shift, effort.largest // 2) for shift in shifts})
+    rates = (1000, 8000, 64000) if effort.quick else (500, 2000, 8000, 32000, 128000)
+    vcpus, base = (1, 2, 4), base_ram(effort)
+    return [
+        Series("ram", "RAM, bytes", sizes, [Case(n) for n in sizes], [*map(format_size, sizes)]),
+        Series(
+            "rate",
+            "transfers a second",
+            rates,
+            [Case(base, rate=n) for n in rates],
+            [str(n) for n in rates],
+        ),
+        Series(
+            "vcpus", "vCPUs", vcpus, [Case(base, vcpus=n) for n in vcpus], [str(n) for n in vcpus]
+        ),
+    ]
+
+
+@dataclass
+class Found:
+    """Every round of a case, put together."""
+
+    stop: list[float]
+    dump: list[float]
+    memory: list[float]
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round]) -> Found:
+        """In the order of the rounds."""
+        return cls(
+            [float(n) for r in rounds for n in r.stop],
+            [float(n) for r in rounds for n in r.dump],
+            [float(r.memory) for r in rounds],
+        )
+
+
+WHAT = {"stop": "stop", "dump": "dump time", "memory": "memory beyond the pool"}
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """The slope through the logarithms and its standard error (nan: fewer than 3 points)."""
+    if len(x) < 3 or min(y) <= 0:
+        return float("nan"), float("nan")
+    slope, covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+    return float(slope[0]), float(np.sqrt(covariance[0][0]))
+
+
+def medians(found: Sequence[Found], what: str) -> list[float]:
+    """Of one figure, a value for each case."""
+    return [statistics.median(getattr(one, what)) for one in found]
+
+
+def add(result: Measurement, one: Series, found: Sequence[Found]) -> None:
+    """Rows of the cases, the row of the exponents, and the plot."""
+    for shown, case in zip(one.shown, found, strict=True):
+        stop, dump, memory = (statistics.median(getattr(case, what)) for what in WHAT)
+        times = [format_duration(stop), format_duration(dump)]
+        result.rows.append([one.title, shown, *times, format_size(memory)])
+    fits = [exponent(one.x, medians(found, what)) for what in WHAT]
+    result.rows.append([one.title, "exponent", *(f"{e:.2f} ± {error:.2f}" for e, error in fits)])
+    curves = [_curve(one, found, what) for what in WHAT]
+    name, title = f"growth-{one.name}", f"Growth with {one.title.split(',')[0]}"
+    result.plots.append(Plot(name, title, one.title, "times the first", curves, True, True))
+
+
+def _curve(one: Series, found: Sequence[Found], what: str) -> Curve:
+    middle = medians(found, what)
+    low, high = (
+        [float(np.percentile(getattr(case, what), p)) / middle[0] for case in found]
+        for p in (25, 75)
+    )
+    return Curve(WHAT[what], [float(x) for x in one.x], [y / middle[0] for y in middle], low, high)
+
+
+def measure(effort: Effort) -> Measurement:
+    """Each case once a round; one that is in two series is measured once."""
+    result = Measurement(
+        "growth",
+        "How stop, dump time and memory grow",
+        ["with", "", "stop", "dump time", "memory beyond pool"],
+    )
+    result.notes.append(
+        f"Where it is not what grows: {format_size(base_ram(effort))}, {BASE_RATE} "
+        "transfers a second in all, 1 vCPU. More vCPUs than cores must first be scheduled to stop."
+    )
+    wanted = series(effort)
+    rounds: dict[Case, list[Round]] = {case: [] for one in wanted for case in one.cases}
+    for _ in range(effort.repeats(2, 1)):
+        for case, found in rounds.items():
+            found.append(apart(play, case, effort.repeats(30, 5), effort.repeats(3, 1)))
+            result.samples.append(asdict(case) | asdict(found[-1]))
+    for one in wanted:
+        add(result, one, [Found.of(rounds[case]) for case in one.cases])
+    return result

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files that a run leaves: results.json with every sample, results.md with the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from measurement import Bar, Measurement
+from results import Outcome, Results
+
+from livedumpfs.units import format_size
+
+BAR_COLUMNS = ["measurement", "bar", "found", "limit", ""]
+
+
+def write(results: Results, out: Path) -> None:
+    """Both files into the folder `out`, which is there. Plots are somebody else's, by their
+    names."""
+    text = json.dumps(as_json(results), indent=1, default=_plain)
+    (out / "results.json").write_text(text + "\n")
+    (out / "results.md").write_text("\n".join(_page(results)) + "\n")
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """JSON types, but for what a sample may hold of numpy."""
+    return {**asdict(results), "outcomes": [_outcome(outcome) for outcome in results.outcomes]}
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    entry = asdict(outcome)
+    if outcome.found:
+        bars = [{**asdict(bar), "held": bar.held} for bar in outcome.found.bars]
+        entry["found"]["bars"] = bars
+    return entry
+
+
+def bar_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """A row for each bar, under BAR_COLUMNS."""
+    return [
+        [m.name, bar.text, f"{bar.found:.3g}", limit(bar), "held" if bar.held else "missed"]
+        for m in measurements
+        for bar in m.bars
+    ]
+
+
+def limit(bar: Bar) -> str:
+    """As people write it."""
+    return f"{'at least' if bar.at_least else 'at most'} {bar.limit:g}"
+
+
+def computer_line(results: Results) -> str:
+    """One sentence about the computer."""
+    c = results.computer
+    kind = "virtual cores" if c["virtual"] else "cores"
+    return (
+        f"{c['cpu']}, {c['cores']} {kind}, {format_size(c['memory'])}, Linux {c['kernel']}, "
+        f"Python {c['python']}, numpy {c['numpy']}, gcc {c['gcc']}; "
+        f"load {c['load']:.1f} when it began; commit {c['commit'] or 'unknown'}."
+    )
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _page(results: Results) -> Iterator[str]:
+    command = "make bench-quick" if results.effort.quick else "make bench"
+    yield "# Measured side by side"
+    yield ""
+    yield f"Written by `{command}`, {results.began} UTC. {computer_line(results)}"
+    yield ""
+    yield "Medians of runs that took turns; every sample is in [results.json](results.json)."
+    yield "Trust the ratios: the times are this computer's."
+    yield ""
+    rows = bar_rows(results.measurements)
+    if rows:
+        yield "## What must hold"
+        yield ""
+        yield from table(BAR_COLUMNS, rows)
+        yield ""
+    for outcome in results.outcomes:
+        yield from _section(outcome)
+    if results.absent:
+        yield f"Not there: {', '.join(results.absent)}."
+
+
+def _section(outcome: Outcome) -> Iterator[str]:
+    found = outcome.found
+    if found is None:
+        yield f"## {outcome.name}"
+        yield ""
+        yield f"Failed: {' '.join(outcome.failed.split())}"
+        yield ""
+        return
+    yield f"## {found.title}"
+    yield ""
+    yield from table(found.columns, found.rows)
+    yield ""
+    for note in found.notes:
+        yield note
+        yield ""
+    for plot in found.plots:
+        yield f"![{plot.title}]({plot.name}.png)"
+        yield ""
+    yield f"Took {outcome.seconds:.0f} s; load {outcome.load:.1f} when it began."
+    yield ""
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield _line(columns)
+    yield _line(["---"] * len(columns))
+    for row in rows:
+        yield _line(row)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
