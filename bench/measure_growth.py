@@ -76,13 +76,12 @@ def play(case: Case, stops: int, dumps: int) -> Round:
 
 @dataclass(frozen=True)
 class Series:
-    """Cases that differ in one thing: `x` of each, as `shown`."""
+    """Cases that differ in one member, called `name`; `x` of each, as `title` says."""
 
     name: str
     title: str
     x: Sequence[int]
     cases: Sequence[Case]
-    shown: Sequence[str]
 
 
 def base_ram(effort: Effort) -> int:
@@ -97,17 +96,9 @@ def series(effort: Effort) -> list[Series]:
     rates = (1000, 8000, 64000) if effort.quick else (500, 2000, 8000, 32000, 128000)
     vcpus, base = (1, 2, 4), base_ram(effort)
     return [
-        Series("ram", "RAM, bytes", sizes, [Case(n) for n in sizes], [*map(format_size, sizes)]),
-        Series(
-            "rate",
-            "transfers a second",
-            rates,
-            [Case(base, rate=n) for n in rates],
-            [str(n) for n in rates],
-        ),
-        Series(
-            "vcpus", "vCPUs", vcpus, [Case(base, vcpus=n) for n in vcpus], [str(n) for n in vcpus]
-        ),
+        Series("ram", "RAM, MiB", [n >> 20 for n in sizes], [Case(n) for n in sizes]),
+        Series("rate", "transfers a second", rates, [Case(base, rate=n) for n in rates]),
+        Series("vcpus", "vCPUs", vcpus, [Case(base, vcpus=n) for n in vcpus]),
     ]
 
 
@@ -147,10 +138,10 @@ def medians(found: Sequence[Found], what: str) -> list[float]:
 
 def add(result: Measurement, one: Series, found: Sequence[Found]) -> None:
     """Rows of the cases, the row of the exponents, and the plot."""
-    for shown, case in zip(one.shown, found, strict=True):
+    for x, case in zip(one.x, found, strict=True):
         stop, dump, memory = (statistics.median(getattr(case, what)) for what in WHAT)
         times = [format_duration(stop), format_duration(dump)]
-        result.rows.append([one.title, shown, *times, format_size(memory)])
+        result.rows.append([one.title, str(x), *times, format_size(memory)])
     fits = [exponent(one.x, medians(found, what)) for what in WHAT]
     result.rows.append([one.title, "exponent", *(f"{e:.2f} ± {error:.2f}" for e, error in fits)])
     curves = [_curve(one, found, what) for what in WHAT]
