@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from apart import apart
-from measure_memory import READY, SHARED, Watch, take, warm_up
+from measure_memory import READY, SHARED, Watch, fixed_cost, take
 from measurement import Curve, Effort, Measurement, Plot
 
 from livedumpfs import DumpSettings, LiveDump
@@ -40,7 +40,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Round:
-    """Of one process: ns of each stop and each dump; bytes beyond the pool, of the first dump."""
+    """Of one process: ns of each stop and each dump; bytes that the first dump took beyond pool and
+    fixed cost."""
 
     stop: list[int]
     dump: list[int]
@@ -55,7 +56,7 @@ def play(case: Case, stops: int, dumps: int) -> Round:
         UnicornMachine(case.ram, case.vcpus, rate=case.rate // case.vcpus) as machine,
     ):
         machine.wait_ready(READY)
-        warm_up(Path(folder, "small"), SETTINGS)
+        fixed = fixed_cost(Path(folder), SETTINGS)
         with LiveDump(machine) as dump:
             with Watch() as watch:
                 pool = take(dump, Path(folder, "dump"), SETTINGS)
@@ -70,18 +71,17 @@ def play(case: Case, stops: int, dumps: int) -> Round:
                 dump.start()
                 found.stop.append(dump.counters().pause_ns)
                 dump.release()
-    return Round(found.stop, found.dump, watch.above(pool).beyond)
+    return Round(found.stop, found.dump, watch.above(pool, fixed).beyond)
 
 
 @dataclass(frozen=True)
 class Series:
-    """Cases that differ in one thing: `x` of each, as `shown`."""
+    """Cases that differ in one member, called `name`; `x` of each, as `title` says."""
 
     name: str
     title: str
     x: Sequence[int]
     cases: Sequence[Case]
-    shown: Sequence[str]
 
 
 def base_ram(effort: Effort) -> int:
@@ -96,17 +96,9 @@ def series(effort: Effort) -> list[Series]:
     rates = (1000, 8000, 64000) if effort.quick else (500, 2000, 8000, 32000, 128000)
     vcpus, base = (1, 2, 4), base_ram(effort)
     return [
-        Series("ram", "RAM, bytes", sizes, [Case(n) for n in sizes], [*map(format_size, sizes)]),
-        Series(
-            "rate",
-            "transfers a second",
-            rates,
-            [Case(base, rate=n) for n in rates],
-            [str(n) for n in rates],
-        ),
-        Series(
-            "vcpus", "vCPUs", vcpus, [Case(base, vcpus=n) for n in vcpus], [str(n) for n in vcpus]
-        ),
+        Series("ram", "RAM, MiB", [n >> 20 for n in sizes], [Case(n) for n in sizes]),
+        Series("rate", "transfers a second", rates, [Case(base, rate=n) for n in rates]),
+        Series("vcpus", "vCPUs", vcpus, [Case(base, vcpus=n) for n in vcpus]),
     ]
 
 
@@ -128,7 +120,7 @@ class Found:
         )
 
 
-WHAT = {"stop": "stop", "dump": "dump time", "memory": "memory beyond the pool"}
+WHAT = {"stop": "stop", "dump": "dump time", "memory": "memory"}
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
@@ -146,10 +138,10 @@ def medians(found: Sequence[Found], what: str) -> list[float]:
 
 def add(result: Measurement, one: Series, found: Sequence[Found]) -> None:
     """Rows of the cases, the row of the exponents, and the plot."""
-    for shown, case in zip(one.shown, found, strict=True):
+    for x, case in zip(one.x, found, strict=True):
         stop, dump, memory = (statistics.median(getattr(case, what)) for what in WHAT)
         times = [format_duration(stop), format_duration(dump)]
-        result.rows.append([one.title, shown, *times, format_size(memory)])
+        result.rows.append([one.title, str(x), *times, format_size(memory)])
     fits = [exponent(one.x, medians(found, what)) for what in WHAT]
     result.rows.append([one.title, "exponent", *(f"{e:.2f} ± {error:.2f}" for e, error in fits)])
     curves = [_curve(one, found, what) for what in WHAT]
@@ -171,17 +163,18 @@ def measure(effort: Effort) -> Measurement:
     result = Measurement(
         "growth",
         "How stop, dump time and memory grow",
-        ["with", "", "stop", "dump time", "memory beyond pool"],
+        ["with", "", "stop", "dump time", "memory"],
     )
     result.notes.append(
-        f"Where it is not what grows: {format_size(base_ram(effort))}, {BASE_RATE} "
-        "transfers a second in all, 1 vCPU. More vCPUs than cores must first be scheduled to stop."
+        f"Where it is not what grows: {format_size(base_ram(effort))}, {BASE_RATE} transfers a "
+        "second in all, 1 vCPU. Memory: beyond the pool and the fixed cost. Where there are more "
+        "vCPUs than cores, one must first be scheduled to stop."
     )
     wanted = series(effort)
     rounds: dict[Case, list[Round]] = {case: [] for one in wanted for case in one.cases}
     for _ in range(effort.repeats(2, 1)):
         for case, found in rounds.items():
-            found.append(apart(play, case, effort.repeats(30, 5), effort.repeats(3, 1)))
+            found.append(apart(play, case, effort.repeats(30, 5), effort.repeats(2, 1)))
             result.samples.append(asdict(case) | asdict(found[-1]))
     for one in wanted:
         add(result, one, [Found.of(rounds[case]) for case in one.cases])

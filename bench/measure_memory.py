@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a dump takes beside the machine's memory: private pages and page tables, at their peak.
+"""What a dump takes beside the machine's memory: private pages, page tables, and what the kernel
+keeps of each mapping (a granule that was made writable alone cuts one into three), at their peak.
 
 The machine's memory is all there and its vCPU writes hard to all of it; the target is a file in
 memory, which is in nobody's figure. Each way has a process of its own, which counts from the moment
-when the memory was filled and a small dump of another arena had been taken: so the fixed cost of
-Python and of what it loads is apart. The memory of the arena itself is shared, whichever view shows
-it, and counts once. fork's figure is that of parent and child together, when the child has written
-all; its memory is private, as it must be, and the parent stores at random meanwhile.
+when the memory was filled and small dumps of another arena had been taken: so what Python loads
+once is apart, and the fixed cost of a dump is known. The memory of the arena itself is shared,
+whichever view shows it, and counts once. fork's figure is that of parent and child together, when
+the child has written all; its memory is private, as it must be, and the parent stores at random
+meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import select
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,10 @@ from livedumpfs.units import PAGE_SIZE, format_size
 SHARED = Path("/dev/shm")
 READY = DEADLINE = 300.0
 SAMPLE_S = 0.002
+MAPS_S = 0.05
+"""Between two counts of mappings, each of which may take 20 ms."""
+MAPPING = 256
+"""Bytes, where /proc/slabinfo cannot be read."""
 PIECE = 1 << 20
 BURST = 4096
 """Stores of the forking parent between two looks at whether its child has ended."""
@@ -45,20 +52,27 @@ WAYS = {
     "userfaultfd": DumpSettings(backend="uffd"),
     "kdump, zstd": DumpSettings(format="kdump"),
 }
+FORK = "fork"
+QUICK_WAYS = ("swap, block", "kdump, zstd", FORK)
+LARGE_WAYS = ("swap, block", FORK)
+"""At the larger size, which takes long to fill."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes beyond what was there before. `pool`: of it, the slots as they were allowed."""
+    """Bytes beyond what was there before. Of these, `pool`: the slots as they were allowed, and
+    `fixed`: what a dump takes whatever the memory."""
 
     private: int
     tables: int
+    mappings: int
     pool: int = 0
+    fixed: int = 0
 
     @property
     def beyond(self) -> int:
-        """Without the pool."""
-        return self.private + self.tables - self.pool
+        """Without these two."""
+        return self.private + self.tables + self.mappings - self.pool - self.fixed
 
 
 def usage(pid: int | str = "self") -> dict[str, int]:
@@ -68,37 +82,63 @@ def usage(pid: int | str = "self") -> dict[str, int]:
     return {name: int(value) << 10 for name, value in found.items()}
 
 
+def mappings() -> int:
+    """Of this process, now. In pieces: the whole text would be in the figures."""
+    lines = 0
+    with open("/proc/self/maps", "rb", buffering=0) as text:
+        while piece := text.read(1 << 16):
+            lines += piece.count(b"\n")
+    return lines
+
+
+def mapping_size() -> int:
+    """Bytes that the kernel takes for one; its place in the tree, a tenth more, is not in it."""
+    try:
+        slabs = Path("/proc/slabinfo").read_text()
+    except PermissionError:
+        return MAPPING
+    found = re.search(r"^vm_area_struct\s+\d+\s+\d+\s+(\d+)", slabs, re.MULTILINE)
+    return int(found[1]) if found else MAPPING
+
+
 class Watch:
     """The peak while the block runs, sampled by a thread."""
 
     def __init__(self) -> None:
-        self.before = usage()
+        self.before = self._now()
         self.peak = dict(self.before)
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
+        self._threads = [
+            threading.Thread(target=self._sample, args=one)
+            for one in ((SAMPLE_S, usage), (MAPS_S, self._count))
+        ]
 
     def __enter__(self) -> Watch:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        self._thread.join()
-        self.look()
+        for thread in self._threads:
+            thread.join()
 
-    def _sample(self) -> None:
-        while not self._end.wait(SAMPLE_S):
-            self.look()
+    def _now(self) -> dict[str, int]:
+        return {**usage(), **self._count()}
 
-    def look(self) -> None:
-        """One sample."""
-        now = usage()
-        self.peak = {name: max(now[name], value) for name, value in self.peak.items()}
+    @staticmethod
+    def _count() -> dict[str, int]:
+        return {"mappings": mappings()}
 
-    def above(self, pool: int) -> Peak:
+    def _sample(self, pause: float, look: Callable[[], dict[str, int]]) -> None:
+        while not self._end.wait(pause):
+            for name, value in look().items():
+                self.peak[name] = max(value, self.peak[name])
+
+    def above(self, pool: int, fixed: int = 0) -> Peak:
         """What came on top."""
-        private, tables = (self.peak[name] - self.before[name] for name in ("RssAnon", "VmPTE"))
-        return Peak(private, tables, pool)
+        more = {name: self.peak[name] - value for name, value in self.before.items()}
+        return Peak(more["RssAnon"], more["VmPTE"], more["mappings"] * mapping_size(), pool, fixed)
 
 
 def take(dump: LiveDump, path: Path, settings: DumpSettings) -> int:
@@ -116,21 +156,26 @@ def take(dump: LiveDump, path: Path, settings: DumpSettings) -> int:
         dump.release()
 
 
-def warm_up(path: Path, settings: DumpSettings) -> None:
-    """A small dump of another arena: what a process loads once is loaded then."""
+def fixed_cost(folder: Path, settings: DumpSettings) -> int:
+    """Bytes that a dump of hardly any memory takes beyond its pool: threads and compressors. What
+    a process loads once is loaded afterwards."""
     with Arena(PIECE) as arena, LiveDump(arena) as dump:
         arena.live[:] = 1
-        take(dump, path, settings)
+        take(dump, folder / "small", settings)
+        with Watch() as watch:
+            pool = take(dump, folder / "small", settings)
+    return max(0, watch.above(pool).beyond)
 
 
 def ours(size: int, way: str) -> Peak:
     """Of one dump, the first of its process: the second one finds what the first has left."""
-    with tempfile.TemporaryDirectory(dir=SHARED) as folder, UnicornMachine(size) as machine:
+    with tempfile.TemporaryDirectory(dir=SHARED) as made, UnicornMachine(size) as machine:
+        folder, settings = Path(made), replace(WAYS[way], force=True)
         machine.wait_ready(READY)
-        warm_up(Path(folder, "small"), WAYS[way])
+        fixed = fixed_cost(folder, settings)
         with LiveDump(machine) as dump, Watch() as watch:
-            pool = take(dump, Path(folder, "dump"), WAYS[way])
-    return watch.above(pool)
+            pool = take(dump, folder / "dump", settings)
+    return watch.above(pool, fixed)
 
 
 def fork(size: int) -> Peak:
@@ -151,7 +196,8 @@ def fork(size: int) -> Peak:
         finally:
             os.close(hold)
             os.waitpid(child, 0)
-    return Peak(private - before["RssAnon"], tables - before["VmPTE"])
+    # The child's mappings are a few dozen.
+    return Peak(private - before["RssAnon"], tables - before["VmPTE"], 0)
 
 
 def _forked(memory: mmap.mmap, path: str) -> tuple[int, int, int]:
@@ -211,11 +257,11 @@ def sizes(effort: Effort) -> list[int]:
 def add(result: Measurement, size: int, way: str, peak: Peak, seconds: float) -> None:
     """Its row, and its sample."""
     percent = 100 * peak.beyond / size
-    cells = [format_size(n) for n in (peak.private, peak.tables, peak.pool, peak.beyond)]
+    cells = [format_size(n) for n in (*astuple(peak), peak.beyond)]
     result.rows.append([format_size(size), way, *cells, f"{percent:.2f} %"])
     result.samples.append({"bytes": size, "way": way, "seconds": seconds, **asdict(peak)})
-    if way != "fork":
-        text = f"{format_size(size)}, {way}: % of the memory beyond the pool"
+    if way != FORK:
+        text = f"{format_size(size)}, {way}: % of the memory beyond pool and fixed cost"
         result.bars.append(Bar(text, percent, LIMIT, at_least=False))
 
 
@@ -224,17 +270,15 @@ def measure(effort: Effort) -> Measurement:
     result = Measurement(
         "memory",
         "Memory that a dump takes beside the machine's",
-        ["RAM", "way", "private", "page tables", "pool", "beyond pool", "of RAM"],
+        ["RAM", "way", "private", "page tables", "mappings", "pool", "fixed", "rest", "of RAM"],
     )
     result.notes.append(
         "Peaks of one dump each, beyond what was there before; page tables of the view that every "
-        "machine has are not in it."
+        "machine has are not in it. Fixed: what a dump of 1 MiB takes, its pool apart."
     )
-    for size in sizes(effort):
-        for way in ("swap, block", "kdump, zstd") if effort.quick else WAYS:
+    for i, size in enumerate(sizes(effort)):
+        for way in QUICK_WAYS if effort.quick else LARGE_WAYS if i else [*WAYS, FORK]:
             before = time.monotonic()
-            peak = apart(ours, size, way)
+            peak = apart(fork, size) if way == FORK else apart(ours, size, way)
             add(result, size, way, peak, time.monotonic() - before)
-        before = time.monotonic()
-        add(result, size, "fork", apart(fork, size), time.monotonic() - before)
     return result

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from measurement import Curve, Plot
 
 INCHES = (7.0, 4.2)
@@ -15,6 +17,7 @@ DPI = 110
 MARKERS = "osD^v<>Ph*"
 MOST_MARKED = 30
 """Points of a curve; one with more is a line only."""
+MOST_TICKS = 10
 
 # The same curves give the same files.
 mpl.rcParams["svg.hashsalt"] = "livedumpfs"
@@ -30,9 +33,10 @@ def draw(plot: Plot, out: Path) -> list[Path]:
         _add(axes, curve, MARKERS[i % len(MARKERS)])
     axes.set(title=plot.title, xlabel=plot.x, ylabel=plot.y)
     if plot.log_x:
-        axes.set_xscale("log")
+        _make_log(axes, axes.xaxis, "x")
+        _name_few(axes, {x for curve in plot.curves for x in curve.x})
     if plot.log_y:
-        axes.set_yscale("log")
+        _make_log(axes, axes.yaxis, "y")
     axes.grid(visible=True, which="major", alpha=0.3)
     if plot.curves:
         axes.legend(fontsize="small")
@@ -40,6 +44,20 @@ def draw(plot: Plot, out: Path) -> list[Path]:
     figure.savefig(png, metadata={"Software": None})
     figure.savefig(svg, metadata=UNDATED)
     return [png, svg]
+
+
+def _make_log(axes: Axes, axis: Axis, which: str) -> None:
+    """Plain numbers, not powers of ten."""
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter())
+
+
+def _name_few(axes: Axes, values: set[float]) -> None:
+    """Where only few were measured, these are the ticks."""
+    if len(values) <= MOST_TICKS:
+        axes.set_xticks([], minor=True)
+        axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])
 
 
 def _add(axes: Axes, curve: Curve, marker: str) -> None:

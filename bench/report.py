@@ -69,10 +69,9 @@ def _plain(value: Any) -> Any:
 
 
 def _page(results: Results) -> Iterator[str]:
-    command = "make bench-quick" if results.effort.quick else "make bench"
     yield "# Measured side by side"
     yield ""
-    yield f"Written by `{command}`, {results.began} UTC. {computer_line(results)}"
+    yield f"Written by `{results.command}`, {results.began} UTC. {computer_line(results)}"
     yield ""
     yield "Medians of runs that took turns; every sample is in [results.json](results.json)."
     yield "Trust the ratios: the times are this computer's."

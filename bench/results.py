@@ -23,6 +23,8 @@ class Outcome:
 class Results:
     """`computer` as computer.describe() gives it; `absent`: asked for, but nobody wrote it."""
 
+    command: str
+    """How it was started."""
     effort: Effort
     computer: dict[str, Any]
     began: str

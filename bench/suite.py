@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -68,7 +69,9 @@ def measure_apart(name: str, effort: Effort) -> Outcome:
 
 def run(names: Sequence[str], effort: Effort, console: Console) -> Results:
     """Those that are there, one after the other, each shown when it is done."""
-    results = Results(effort, computer.describe(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M"))
+    command = shlex.join(["bench/suite.py", *sys.argv[1:]])
+    began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+    results = Results(command, effort, computer.describe(), began)
     for name in names:
         if not is_there(name):
             results.absent.append(name)
