@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,7 @@ BUILD = Path(__file__).resolve().parents[1] / "build"
 RATE_BAR = 0.9
 ZERO_BAR = 4.0
 MAKEDUMPFILE = {"none": [], "zlib": ["-c"], "lzo": ["-l"], "snappy": ["-p"], "zstd": ["-z"]}
+TMPFS = "tmpfs"
 PWRITE, DD, OURS = "pwrite", "dd", "livedump"
 
 
@@ -169,7 +171,7 @@ def places(size: int, notes: list[str]) -> Iterator[list[Place]]:
     with contextlib.ExitStack() as stack:
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
         disk = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=BUILD)))
-        found = [Place("tmpfs", memory / "target"), Place("file", disk / "target")]
+        found = [Place(TMPFS, memory / "target"), Place("file", disk / "target")]
         if why := obstacle():
             notes.append(f"No loop device: {why}.")
         else:
@@ -210,7 +212,7 @@ class Comparison:
         rates = sorted(self.size / cost.seconds for cost in costs)
         cpu = statistics.median(cost.cpu for cost in costs) * (1 << 30) / self.size
         middle = f"{format_size(statistics.median(rates))}/s"
-        spread = f"{format_size(rates[0])} to {format_size(rates[-1])}"
+        spread = f"{format_size(rates[0])}/s to {format_size(rates[-1])}/s"
         self.result.rows.append(
             [where, content, name, middle, spread, f"{ratio:.2f}", f"{cpu:.2f}"]
         )
@@ -220,21 +222,33 @@ class Comparison:
         ]
 
 
-def compare_place(
-    comparison: Comparison, arena: Arena, dump: LiveDump, place: Place, content: str
+def takes_direct(place: Place) -> bool:
+    """Whether it can be written past the page cache. A tmpfs says so, and copies all the same."""
+    if place.kind == TMPFS:
+        return False
+    try:
+        os.close(os.open(place.path, os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
+def compare_way(
+    comparison: Comparison, arena: Arena, dump: LiveDump, place: Place, content: str, direct: bool
 ) -> None:
-    """One target, one content."""
-    settings = DumpSettings(force=True)
+    """One target, one content; all buffered, or all direct."""
+    settings = DumpSettings(force=True, buffered=not direct)
     ways = {
-        PWRITE: lambda: plain(arena, place, direct=False),
+        PWRITE: lambda: plain(arena, place, direct),
         OURS: lambda: ours(dump, place, settings),
     }
     if content == RANDOM:
-        ways[DD] = lambda: dd(arena, place, direct=False)
-    ratios = comparison.add(place.kind, content, ways)
+        ways[DD] = lambda: dd(arena, place, direct)
+    where = f"{place.kind}, {'direct' if direct else 'buffered'}"
+    ratios = comparison.add(where, content, ways)
     limit = {RANDOM: RATE_BAR, ZERO: ZERO_BAR}.get(content)
     if limit:
-        text = f"{place.kind}, {content}: rate over that of pwrite"
+        text = f"{where}, {content}: rate over that of pwrite"
         comparison.result.bars.append(Bar(text, ratios[OURS], limit))
 
 
@@ -273,12 +287,25 @@ def compare_kdump(comparison: Comparison, dump: LiveDump, folder: Path) -> None:
         comparison.add(f"kdump {compression}", COMPRESSIBLE, ways)
 
 
+def measure_kdump(result: Measurement, effort: Effort, size: int) -> None:
+    """Less memory: it is slower."""
+    result.notes.append(f"kdump: {format_size(size)} to a tmpfs, as many threads as processors.")
+    comparison = Comparison(result, size, effort.repeats(3, 1))
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY) as folder,
+        Arena(size) as arena,
+        LiveDump(arena) as dump,
+    ):
+        fill(arena.live, COMPRESSIBLE)
+        compare_kdump(comparison, dump, Path(folder))
+
+
 # ------------------------------------------------------------------ the measurement
 
 
 def measure(effort: Effort) -> Measurement:
     """All of it."""
-    size = min(128 << 20 if effort.quick else 1 << 30, effort.largest)
+    size = min(64 << 20 if effort.quick else 512 << 20, effort.largest)
     result = Measurement(
         "rate",
         f"Dump rate, {format_size(size)}",
@@ -290,9 +317,9 @@ def measure(effort: Effort) -> Measurement:
         for content in CONTENTS:
             fill(arena.live, content)
             for place in targets:
-                compare_place(comparison, arena, dump, place, content)
-        fill(arena.live, COMPRESSIBLE)
-        compare_kdump(comparison, dump, targets[0].path.parent)
+                for direct in (False, True)[: 1 + takes_direct(place)]:
+                    compare_way(comparison, arena, dump, place, content, direct)
+    measure_kdump(result, effort, size // 4)
     return result
 
 
@@ -303,10 +330,11 @@ def main() -> None:
     parser.add_argument("--largest", default="16GiB", help="memory at the most; default: 16GiB")
     parser.add_argument("--json", action="store_true", help="every sample, too")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the loop device goes, too
     found = measure(Effort(args.quick, parse_size(args.largest)))
     print(found.title)
     for row in [found.columns, *found.rows]:
-        print("".join(f"{cell:<16}" for cell in row))
+        print("".join(f"{cell:<24}" for cell in row))
     for bar in found.bars:
         print(f"{'held' if bar.held else 'MISSED'}: {bar.text}: {bar.found:.2f}, bar {bar.limit}")
     for note in found.notes:

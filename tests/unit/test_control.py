@@ -388,6 +388,18 @@ def test_type_demands_a_kind_of_target(bench: Bench, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_buffered_by_flag_or_by_control(bench: Bench) -> None:
+    bench.init()
+    assert bench.dump.settings.buffered is False
+    bench.ioctl(abi.RELEASE)
+    bench.init(InitFlag.NO_TARGET | InitFlag.BUFFERED)
+    assert bench.dump.settings.buffered is True
+    bench.ioctl(abi.RELEASE)
+    bench.write("control/buffered", "1")
+    bench.init()
+    assert bench.dump.settings.buffered is True
+
+
 def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
     bench.write("control/policy", "fail")
     bench.write("control/sweep_rate", "1MiB")
