@@ -15,7 +15,6 @@
 #include "internal.h"
 
 #define THROTTLE_STEP_NS 20000000u
-#define COPY_BYTES (256u << 10) /* and as many where they go: half of an L2 cache of a MiB */
 
 /* Granules that were claimed together, and what each of them turned out to be. */
 struct run {
@@ -131,20 +130,14 @@ static uint64_t end_of(const ldfs_dump *d, uint32_t g)
 	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
 }
 
-/*
- * Granules [g, returned) are all full and of one kind: they go with one call. Data that is copied by it is
- * little enough to be in the cache still after its checksum.
- */
+/* Granules [g, returned) are all full and of one kind: they go with one call. */
 static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
 {
-	uint64_t start = ldfs_granule_start(d, g);
 	uint8_t kind = judge(d, r, g);
-	bool copied = kind == LDFS_G_SAVED && !load_relaxed(&d->target.direct);
 
 	do {
 		g++;
-	} while (g < r->end && ldfs_granule_full(d, g) && !(copied && end_of(d, g) - start > COPY_BYTES) &&
-		 judge(d, r, g) == kind);
+	} while (g < r->end && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
 	return g;
 }
 
