@@ -18,12 +18,11 @@
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
-#   make bench-sweep  the sweep's rate beside plain pwrite
+#   make bench-rate   how fast dumps are written: beside pwrite, dd and makedumpfile
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
 #   make clean        remove what make made
 #
-# BENCH_TARGET=FILE is overwritten by bench-sweep.
 # ARGS="--only NAME" runs one measurement of bench or bench-quick, --help tells the rest.
 # VENV=DIR takes another virtual environment, ARGS=... goes on to pytest or the benchmark.
 
@@ -41,7 +40,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
 .PHONY: exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect bench-pause bench-sweep
+.PHONY: bench bench-quick bench-guest bench-inspect bench-pause bench-rate
 
 all: setup
 
@@ -151,11 +150,8 @@ bench-guest: setup
 bench-pause: setup
 	$(python) bench/pause.py $(ARGS)
 
-BENCH_TARGET ?= build/bench-target
-
-bench-sweep: setup
-	$(python) bench/sweep.py $(BENCH_TARGET) $(ARGS)
-	@rm -f build/bench-target
+bench-rate: setup
+	$(python) bench/measure_rate.py $(ARGS)
 
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -99,6 +99,7 @@ class InitFlag(enum.IntFlag):
     RELEASE_ON_CLOSE = 0x1
     FORCE = 0x2
     NO_TARGET = 0x4
+    BUFFERED = 0x8
 
 
 class SweepFlag(enum.IntFlag):

@@ -111,6 +111,8 @@ class InitOptions:
     stall_deadline: float = 0
     """Seconds."""
     force: bool = False
+    buffered: bool = False
+    """Through the page cache also where the target can be written past it."""
     release_on_close: bool = False
     sidecar: str | None = None
     table: Table | None = None
@@ -187,6 +189,8 @@ class Client(Closing):
             request.path = _path(target)
         if options.force:
             flags |= InitFlag.FORCE
+        if options.buffered:
+            flags |= InitFlag.BUFFERED
         if options.release_on_close:
             flags |= InitFlag.RELEASE_ON_CLOSE
         request.flags = flags

@@ -12,6 +12,7 @@
 #include <zstd.h>
 
 #include "codec.h"
+#include "internal.h"
 
 /* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page * 7/6. */
 #define SCRATCH (2 * LDFS_PAGE_SIZE)
@@ -97,14 +98,6 @@ void ldfs_codec_close(struct codec *c)
 	free(c);
 }
 
-static bool all_zero(const uint8_t *page)
-{
-	uint64_t first;
-
-	memcpy(&first, page, sizeof(first));
-	return !first && !memcmp(page, page + sizeof(first), LDFS_PAGE_SIZE - sizeof(first));
-}
-
 static size_t deflate_page(struct codec *c, const void *page)
 {
 	z_stream *z = &c->deflate;
@@ -146,7 +139,7 @@ uint32_t ldfs_codec_pack(struct codec *c, const void *page, void *out)
 {
 	size_t size;
 
-	if (all_zero(page))
+	if (ldfs_all_zero(page, LDFS_PAGE_SIZE))
 		return 0;
 	size = compress_page(c, page);
 	if (size >= LDFS_PAGE_SIZE) {

@@ -287,7 +287,7 @@ static ldfs_dump *new_dump(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gr
 	d->backend = c->backend;
 	d->sweep_rate = c->sweep_rate;
 	d->stall_deadline_ns = c->stall_deadline_ns;
-	d->target.fd = d->table.fd = d->reference_fd = -1;
+	d->target.fd = d->target.direct_fd = d->table.fd = d->reference_fd = -1;
 	d->phase = LDFS_PHASE_READY;
 	if (c->reference_fd >= 0)
 		d->reference_fd = fcntl(c->reference_fd, F_DUPFD_CLOEXEC, 3);

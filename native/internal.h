@@ -54,6 +54,11 @@ int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at);
 uint64_t ldfs_checksum(const void *bytes, uint64_t length);
 uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);
 
+/* ----------------------------------------------------------------- zero.c
+ * Whether all of whole pages is 0; looks little further than the first byte that is not. [any thread]
+ */
+bool ldfs_all_zero(const void *bytes, uint64_t length);
+
 /* ----------------------------------------------------------------- uffd.c
  * The second fault backend: userfaultfd write protection on views of one arena, and its monitor.
  */
@@ -231,6 +236,8 @@ void ldfs_table_mark(ldfs_dump *d, uint32_t g); /* [signal] */
 /* ---------------------------------------------------------------- target.c */
 struct ldfs_target {
 	int fd; /* -1: none */
+	int direct_fd; /* the same past the page cache (O_DIRECT); -1: none */
+	_Atomic bool direct; /* that works */
 	ldfs_stream *stream; /* NULL: fd is written */
 	bool reads_zero;
 	bool zero_range; /* the kernel can zero a range of it */
@@ -240,7 +247,9 @@ struct ldfs_target {
 
 int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size);
 void ldfs_target_destroy(struct ldfs_target *t);
-int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length);
+/* `direct`: past the page cache, where the target can. */
+int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
+		      bool direct);
 int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length);
 int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
 /* `length` bytes of buf at offset `at` of the target, as a record when it is a stream. */
@@ -304,8 +313,9 @@ bool ldfs_batch_writable(const struct ldfs_batch *b, const ldfs_dump *d, uint32_
 void ldfs_batch_wait(const struct ldfs_batch *b, ldfs_dump *d, uint64_t deadline_ns);
 
 /* ------------------------------------------------------------------ sweep.c */
-#define LDFS_RUN_BYTES (1u << 20) /* one I/O: large for the device, small enough for the L2 cache */
-#define LDFS_RUN_MOST (LDFS_RUN_BYTES / LDFS_PAGE_SIZE) /* granules of a run */
+#define LDFS_RUN_BYTES (1u << 20) /* claimed at once, and made writable again at once */
+#define LDFS_RUN_DIRECT (4u << 20) /* the same where nothing is copied: one I/O */
+#define LDFS_RUN_MOST (LDFS_RUN_DIRECT / LDFS_PAGE_SIZE) /* granules of a run */
 
 /* Claim the run of armed granules that begins at or after *first, below `limit`. False: none left. */
 bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit);

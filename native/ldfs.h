@@ -141,6 +141,7 @@ typedef struct ldfs_dump_config {
 	int uffd_fd;                /* UFFD: /dev/userfaultfd, opened by somebody who may; -1: opened here */
 	int target_fd;              /* -1: no target. Duplicated; the caller keeps its own. */
 	int target_reads_zero;      /* nonzero: what was never written there reads as zeros */
+	int target_direct;          /* nonzero: data goes there past the page cache, where that is possible */
 	const ldfs_extent *extents; /* sorted by arena_offset, cover the arena without gap or overlap */
 	uint32_t extent_count;
 	int table_fd;               /* -1: no table on the target. Duplicated. */
@@ -191,7 +192,7 @@ typedef struct ldfs_counters {
 	uint64_t steals;            /* taken from sweep I/O under way */
 	uint64_t by_fault;          /* final, saved by the fault path (steals included) */
 	uint64_t by_sweep;          /* final, saved by the sweep */
-	uint64_t holes;             /* final, holes; on a packed target also what the sweep found all zeros */
+	uint64_t holes;             /* final, holes, and what the sweep found all zeros */
 	uint64_t lost;              /* final, lost */
 	uint64_t remaining;         /* not in a final state */
 	uint64_t widened;           /* granules saved early because mprotect met ENOMEM */

@@ -69,6 +69,7 @@
 #define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
 #define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system or a file that is no dump */
 #define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
+#define LIVEDUMP_INIT_BUFFERED 0x8         /* write through the page cache also where O_DIRECT works */
 
 struct livedump_init {
 	__u32 version; /* LIVEDUMP_ABI_VERSION */

@@ -3,9 +3,10 @@
  * sweep.c - the thread that saves the granules that nobody wrote, then waits for the drain.
  *
  * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
- * after the claim: a hole may have become data before it, but not after. A checksum taken of memory
- * counts only if the granule is still unstolen, which ldfs_step_sweep_over decides. On a packed target
- * the packers do the walk, and this thread the drain.
+ * after the claim: a hole may have become data before it, but not after. Granules that are all zeros are
+ * holes too. What was found out by reading memory, checksum or zeros, counts only if the granule is still
+ * unstolen, which ldfs_step_sweep_over decides. On a packed target the packers do the walk, and this
+ * thread the drain.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,11 +16,70 @@
 
 #define THROTTLE_STEP_NS 20000000u
 
+/* Granules that were claimed together, and what each of them turned out to be. */
+struct run {
+	uint32_t first, end;
+	uint32_t judged; /* the first that was not looked at */
+	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
+	uint64_t checksum[LDFS_RUN_MOST];
+};
+
+/* ---------------------------------------------------------------- what it is */
+
+static void note(struct run *r, uint32_t g, uint8_t result, uint64_t checksum)
+{
+	r->result[g - r->first] = result;
+	r->checksum[g - r->first] = checksum;
+	if (r->judged <= g)
+		r->judged = g + 1;
+}
+
+/* Of a granule without holes: HOLE when it is all zeros, else SAVED. */
+static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	const uint8_t *bytes = d->arena->observer + ldfs_granule_start(d, g);
+	uint64_t length = ldfs_granule_length(d, g);
+
+	if (r->judged > g)
+		return r->result[g - r->first];
+	if (ldfs_all_zero(bytes, length))
+		note(r, g, LDFS_G_HOLE, 0);
+	else
+		note(r, g, LDFS_G_SAVED, ldfs_checksum(bytes, length));
+	return r->result[g - r->first];
+}
+
+/*
+ * Of one that may have holes, after it was written: HOLE without any data, LOST when it cannot be read.
+ * Reads holes through pread only, which allocates none.
+ */
+static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	const ldfs_arena *a = d->arena;
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	uint64_t data, data_end;
+	int rc = 0;
+
+	if (!ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc) {
+		note(r, g, LDFS_G_HOLE, 0);
+		return;
+	}
+	if (!rc)
+		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
+	if (rc) {
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
+		note(r, g, LDFS_G_LOST, 0);
+	} else {
+		note(r, g, LDFS_G_SAVED, ldfs_checksum(d->sweep_scratch, length));
+	}
+}
+
 /* ------------------------------------------------------------- one run's I/O */
 
 static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
 {
-	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start);
+	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start,
+				   true);
 
 	if (rc)
 		return rc;
@@ -65,29 +125,63 @@ static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
 	return rc ? rc : write_hole(d, at, end);
 }
 
-/*
- * What granule g, whose run is on the target, has become: HOLE without any data, else SAVED with its
- * checksum, LOST when it cannot be read. Reads holes through pread only, which allocates none.
- */
-static uint8_t result_of(ldfs_dump *d, uint32_t g, uint64_t *checksum)
+static uint64_t end_of(const ldfs_dump *d, uint32_t g)
 {
-	const ldfs_arena *a = d->arena;
-	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
-	uint64_t data = start, data_end = start + length;
-	int rc = 0;
+	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
+}
 
-	if (!ldfs_granule_full(d, g) &&
-	    !ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc)
-		return LDFS_G_HOLE;
-	if (!rc && (data != start || data_end != start + length)) {
-		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
-		*checksum = rc ? 0 : ldfs_checksum(d->sweep_scratch, length);
-	} else if (!rc) {
-		*checksum = ldfs_checksum(a->observer + start, length);
+/* Granules [g, returned) are all full and of one kind: they go with one call. */
+static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	uint8_t kind = judge(d, r, g);
+
+	do {
+		g++;
+	} while (g < r->end && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
+	return g;
+}
+
+static int write_stretch(ldfs_dump *d, const struct run *r, uint32_t first, uint32_t end, bool full)
+{
+	uint64_t start = ldfs_granule_start(d, first), stop = end_of(d, end - 1);
+
+	if (load_seq(&d->abandoned))
+		return -ECANCELED;
+	if (!full)
+		return write_with_holes(d, start, stop);
+	return r->result[first - r->first] == LDFS_G_HOLE ? write_hole(d, start, stop)
+							  : write_data(d, start, stop);
+}
+
+static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t end, bool full)
+{
+	int rc = write_stretch(d, r, first, end, full);
+
+	if (rc == -EIO && end - first > 1) { /* each by itself: most may be good */
+		for (uint32_t g = first; g < end; g++)
+			save_stretch(d, r, g, g + 1, full);
+		return;
 	}
-	if (rc)
-		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
-	return rc ? LDFS_G_LOST : LDFS_G_SAVED;
+	if (rc) {
+		ldfs_sweep_failed(d, first, end, rc);
+		for (uint32_t g = first; g < end; g++)
+			note(r, g, LDFS_G_LOST, 0);
+	} else if (!full) {
+		judge_holed(d, r, first);
+	}
+}
+
+static void save_run(ldfs_dump *d, struct run *r)
+{
+	uint32_t g = r->first, end;
+
+	for (; g < r->end; g = end) {
+		/* Asked once: a discard, which saves it first, can punch it at any moment. */
+		bool full = ldfs_granule_full(d, g);
+
+		end = full ? stretch_end(d, r, g) : g + 1;
+		save_stretch(d, r, g, end, full);
+	}
 }
 
 /* --------------------------------------------------------------- end of a run */
@@ -114,17 +208,14 @@ void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint
 	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
 }
 
-static void end_run(ldfs_dump *d, uint32_t first, uint32_t end, bool good)
+static void end_run(ldfs_dump *d, const struct run *r)
 {
 	uint8_t states[LDFS_RUN_MOST];
 
-	for (uint32_t g = first; g < end; g++) {
-		uint64_t checksum = 0;
-		uint8_t result = good ? result_of(d, g, &checksum) : LDFS_G_LOST;
-
-		states[g - first] = ldfs_step_sweep_over(d, g, result, checksum);
-	}
-	ldfs_sweep_opened(d, states, first, end);
+	for (uint32_t g = r->first; g < r->end; g++)
+		states[g - r->first] = ldfs_step_sweep_over(d, g, r->result[g - r->first],
+							    r->checksum[g - r->first]);
+	ldfs_sweep_opened(d, states, r->first, r->end);
 }
 
 /* An I/O error on stolen granules does not count: their slots are written after it. */
@@ -143,7 +234,10 @@ static bool all_stolen(const ldfs_dump *d, uint32_t first, uint32_t end)
 
 uint32_t ldfs_sweep_run_most(const ldfs_dump *d)
 {
-	return LDFS_RUN_BYTES >> d->granule_shift ? LDFS_RUN_BYTES >> d->granule_shift : 1;
+	bool small = d->sweep_rate || !load_relaxed(&d->target.direct) || load_relaxed(&d->ring.in_use);
+	uint32_t bytes = small ? LDFS_RUN_BYTES : LDFS_RUN_DIRECT;
+
+	return bytes >> d->granule_shift ? bytes >> d->granule_shift : 1;
 }
 
 bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit)
@@ -170,21 +264,11 @@ void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc)
 
 static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
 {
-	uint64_t start = ldfs_granule_start(d, first);
-	uint64_t stop = ldfs_granule_start(d, end - 1) + ldfs_granule_length(d, end - 1);
-	int rc;
+	struct run r = { .first = first, .end = end, .judged = first };
 
-	if (load_seq(&d->abandoned))
-		rc = -ECANCELED;
-	else if (ldfs_sweep_all_full(d, first, end))
-		rc = write_data(d, start, stop);
-	else
-		rc = write_with_holes(d, start, stop);
-
-	if (rc)
-		ldfs_sweep_failed(d, first, end, rc);
-	end_run(d, first, end, rc == 0);
-	add_relaxed(&d->swept, stop - start);
+	save_run(d, &r);
+	end_run(d, &r);
+	add_relaxed(&d->swept, end_of(d, end - 1) - ldfs_granule_start(d, first));
 }
 
 /* After the swept bytes at the rate; a day at the most, for absurd rates. */

@@ -2,14 +2,21 @@
 /*
  * target.c - where the bytes of an arena go on the target: extents, and whole reads and writes.
  *
- * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents.
+ * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents. The
+ * sweep writes past the page cache (O_DIRECT) where that was asked for and the target can: no copy, and
+ * nothing that waits for the sync. Slots go through it, so that who waits for one does not wait for the
+ * disk; the two write different pages. What is read comes through it as well.
  * All functions are [any thread].
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -31,12 +38,38 @@ static int check_extents(const ldfs_dump_config *config, uint64_t arena_size)
 	return at == arena_size ? 0 : -EINVAL;
 }
 
+static bool whole_pages(const struct ldfs_target *t)
+{
+	for (uint32_t i = 0; i < t->extent_count; i++)
+		if ((t->extents[i].target_offset | t->extents[i].length) % LDFS_PAGE_SIZE)
+			return false;
+	return true;
+}
+
+/*
+ * The target, open once more, past the page cache; -1: it cannot, or we may not. A tmpfs says that it can,
+ * and copies all the same.
+ */
+static int open_direct(const struct ldfs_target *t)
+{
+	char path[32];
+	struct stat status;
+	struct statfs where;
+
+	if (!whole_pages(t) || fstat(t->fd, &status) || fstatfs(t->fd, &where))
+		return -1;
+	if (S_ISREG(status.st_mode) && where.f_type == TMPFS_MAGIC)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
+	return open(path, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
+}
+
 int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size)
 {
 	size_t bytes = config->extent_count * sizeof(*config->extents);
 	int rc;
 
-	t->fd = -1;
+	t->fd = t->direct_fd = -1;
 	if (config->target_fd < 0)
 		return 0;
 	rc = check_extents(config, arena_size);
@@ -51,15 +84,25 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	t->zero_range = true;
 	t->stream = config->packed ? config->stream : NULL;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
-	return t->fd < 0 ? -errno : 0;
+	if (t->fd < 0)
+		return -errno;
+	if (config->target_direct && !config->packed)
+		t->direct_fd = open_direct(t);
+	store_relaxed(&t->direct, t->direct_fd >= 0);
+	/* What is read ahead may be about to be written past the cache, and would share its folios with slots. */
+	if (t->direct_fd >= 0)
+		posix_fadvise(t->fd, 0, 0, POSIX_FADV_RANDOM);
+	return 0;
 }
 
 void ldfs_target_destroy(struct ldfs_target *t)
 {
 	if (t->fd >= 0)
 		close(t->fd);
+	if (t->direct_fd >= 0)
+		close(t->direct_fd);
 	free(t->extents);
-	t->fd = -1;
+	t->fd = t->direct_fd = -1;
 	t->extents = NULL;
 }
 
@@ -87,7 +130,27 @@ int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t lengt
 			 : ldfs_write_all(t->fd, buf, length, at);
 }
 
-int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length)
+/* Past the page cache, where that works. */
+static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at)
+{
+	int rc = -EINVAL;
+
+	if (load_relaxed(&t->direct))
+		rc = ldfs_write_all(t->direct_fd, buf, length, at);
+	if (rc != -EINVAL)
+		return rc;
+	/* It could be opened so, but not written, or not in pages: from now on as any file. */
+	store_relaxed(&t->direct, false);
+	return ldfs_write_all(t->fd, buf, length, at);
+}
+
+static int write_run(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at, bool direct)
+{
+	return direct ? write_direct(t, buf, length, at) : ldfs_write_all(t->fd, buf, length, at);
+}
+
+int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
+		      bool direct)
 {
 	const uint8_t *from = buf;
 
@@ -97,7 +160,7 @@ int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const 
 
 		if (run > length)
 			run = length;
-		rc = ldfs_write_all(t->fd, from, run, at);
+		rc = write_run(t, from, run, at, direct);
 		if (rc)
 			return rc;
 		from += run;
@@ -107,15 +170,15 @@ int ldfs_target_write(const struct ldfs_target *t, uint64_t arena_offset, const 
 	return 0;
 }
 
-static int write_zeros(int fd, uint64_t length, uint64_t at)
+static int write_zeros(struct ldfs_target *t, uint64_t length, uint64_t at)
 {
-	static const uint8_t zeros[ZERO_PIECE];
+	static const uint8_t zeros[ZERO_PIECE] __attribute__((aligned(LDFS_PAGE_SIZE)));
 	int rc = 0;
 
 	while (!rc && length > 0) {
 		uint64_t piece = length < ZERO_PIECE ? length : ZERO_PIECE;
 
-		rc = ldfs_write_all(fd, zeros, piece, at);
+		rc = write_direct(t, zeros, piece, at);
 		at += piece;
 		length -= piece;
 	}
@@ -138,7 +201,7 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 			t->zero_range = false; /* cannot, or may not: written out it is */
 		}
 		if (!t->zero_range)
-			rc = write_zeros(t->fd, run, at);
+			rc = write_zeros(t, run, at);
 		if (rc)
 			return rc;
 		arena_offset += run;

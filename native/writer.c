@@ -65,7 +65,7 @@ static int write_one(struct writer *w, uint32_t i)
 		return -ECANCELED;
 	return ldfs_target_write(&w->d->target, ldfs_granule_start(w->d, g),
 				 ldfs_slot_bytes(&w->d->ring, w->batch->slots[i]),
-				 ldfs_granule_length(w->d, g));
+				 ldfs_granule_length(w->d, g), false);
 }
 
 /* Several neighbours with one call; false: not all of it was written, try each by itself. */

@@ -27,6 +27,7 @@ def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOpt
         sweep_rate=args.sweep_rate,
         stall_deadline=args.deadline,
         force=args.force,
+        buffered=args.buffered,
         release_on_close=release_on_close,
         sidecar=args.sidecar,
         table=Table[args.table.upper()] if args.table else None,

@@ -183,5 +183,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add_max_age(group)
     add_sidecar(group)
     group.add_argument(
+        "--buffered",
+        action="store_true",
+        help="write through the page cache, also where the target can be written past it",
+    )
+    group.add_argument(
         "--force", action="store_true", help="take a target that holds something else"
     )

@@ -183,6 +183,9 @@ _SETTINGS: dict[str, Setting] = {
     "force": Setting(
         lambda s: str(int(s.dump.force)), lambda s, text: _with(s, "force", _flag(text))
     ),
+    "buffered": Setting(
+        lambda s: str(int(s.dump.buffered)), lambda s, text: _with(s, "buffered", _flag(text))
+    ),
     "sidecar": Setting(
         lambda s: str(s.dump.sidecar or ""),
         lambda s, text: _with(s, "sidecar", _path(text) or None),
@@ -195,7 +198,7 @@ _SETTINGS: dict[str, Setting] = {
 
 def from_init(settings: Settings, request: abi.Init) -> Settings:
     """The settings with what a typed INIT says over them. UsageError EINVAL: out of range."""
-    known = int(abi.InitFlag.RELEASE_ON_CLOSE | abi.InitFlag.FORCE | abi.InitFlag.NO_TARGET)
+    known = sum(abi.InitFlag)
     if request.flags & ~known or request.reserved:
         raise UsageError("INIT: a flag or a reserved member is not 0", errno=errno.EINVAL)
     values: dict[str, Any] = {}
@@ -214,6 +217,8 @@ def from_init(settings: Settings, request: abi.Init) -> Settings:
             values[name] = getattr(request, member) / 1e9
     if request.flags & abi.InitFlag.FORCE:
         values["force"] = True
+    if request.flags & abi.InitFlag.BUFFERED:
+        values["buffered"] = True
     # What control/ has for other formats waits there; what the caller itself asks for must fit.
     format = values.get("format", settings.dump.format)
     for name in ("compression", "level", "threads", "table"):

@@ -70,6 +70,7 @@ def core_config(
     config.uffd_fd = -1
     config.target_fd, config.table_fd = files.target_fd, files.table_fd
     config.target_reads_zero = files.reads_zero
+    config.target_direct = not settings.buffered
     config.extents, config.extent_count = kept, len(extents)
     config.reference_fd = reference
     if plan:

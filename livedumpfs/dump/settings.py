@@ -60,6 +60,8 @@ class DumpSettings:
     quiesce_deadline: float = 1.0
     force: bool = False
     """Overwrite a file system, a partition table or a foreign file."""
+    buffered: bool = False
+    """Write through the page cache also where the target can be written past it."""
     sidecar: str | Target | None = None
     """raw: path or open file for superblock and granule table; None: the usual place."""
     table: str = "sidecar"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,8 +86,9 @@ class Snapshot:
         if name not in self._named:
             raise UsageError(f"the arena has no array named {name!r}")
         info = self._named[name]
-        data = self.read(info.offset, math.prod(info.shape) * info.dtype.itemsize)
-        found: npt.NDArray[Any] = np.frombuffer(data, dtype=info.dtype).reshape(info.shape)
+        found: npt.NDArray[Any] = np.empty(info.shape, dtype=info.dtype)
+        self.read_into(info.offset, memoryview(found.reshape(-1).view(np.uint8)))
+        found.flags.writeable = False
         return found
 
     def describe(self) -> dict[str, object]:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 30.0
-FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "mute", "sync", "short")
+FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "mute", "sync", "short", "direct")
 """What writes do, from the offset given with it: as they should; EIO; EIO for one write only;
 ENOSPC; take 20 ms; end with the next command only; succeed, but reads end with the next command
-only; succeed, but no fsync does; EIO after a part."""
+only; succeed, but no fsync does; EIO after a part; EINVAL through O_DIRECT."""
 
 
 class FaultyDisk:
@@ -90,6 +90,9 @@ def serve(mountpoint: str, size: int) -> None:
             length = len(self.memory) if path == "/disk" else len(str(self.hits))
             return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": length}
 
+        def open(self, path: str, flags: int) -> int:
+            return int(bool(flags & os.O_DIRECT))
+
         def read(self, path: str, length: int, offset: int, fh: int) -> bytes:
             if path == "/disk" and offset >= self.offset:
                 self._wait_while("mute")
@@ -105,6 +108,9 @@ def serve(mountpoint: str, size: int) -> None:
             if path == "/fault":
                 self._command(data.decode())
                 return len(data)
+            if self.kind == "direct" and fh:
+                self.hits += 1
+                raise fuse.FuseOSError(errno.EINVAL)
             if offset >= self.offset:
                 data = self._meet(data)
             self.memory.extend(bytes(max(0, offset - len(self.memory))))
@@ -130,7 +136,7 @@ def serve(mountpoint: str, size: int) -> None:
         def _meet(self, data: bytes) -> bytes:
             with self.changed:
                 kind = self.kind
-                if kind not in ("none", "sync", "mute", "hang"):
+                if kind not in ("none", "sync", "mute", "hang", "direct"):
                     self.hits += 1
                 if kind == "once":
                     self.kind = "none"

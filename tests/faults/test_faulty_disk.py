@@ -105,10 +105,25 @@ def test_one_write_that_fails_loses_what_it_held_and_no_more(
         live.release()
         with open_dump(disk.file) as dump:
             assert (dump.entries["state"] == LOST).sum() == lost
-            # A run that failed is written again, piece by piece: or its pages are named.
-            assert dump.verdict == ("consistent" if lost == 0 else "incomplete"), (lost, dump)
+            # A run that failed is written again, granule by granule.
+            assert (dump.verdict, lost) == ("consistent", 0), dump
             for granule in (dump.entries["state"] == SAVED).nonzero()[0].tolist():
                 assert dump.read_arena(granule * GRANULE, GRANULE).count(5) == GRANULE
+
+
+def test_a_target_that_opens_for_direct_writes_but_takes_none(
+    disk: FaultyDisk, live: LiveDump
+) -> None:
+    with unharmed(live):
+        begin(live, disk.file)
+        disk.fault("direct")
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent", live.failure
+        assert disk.hits() == 1, "the others go through the cache"
+        live.release()
+        with open_dump(disk.file) as dump:
+            assert (dump.entries["state"] == SAVED).all()
+            assert dump.read_arena(0, SIZE).count(5) == SIZE
 
 
 def test_a_sync_that_fails_is_never_consistent(disk: FaultyDisk, live: LiveDump) -> None:

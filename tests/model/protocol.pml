@@ -102,16 +102,11 @@ hidden byte vmas;
 #ifdef BUG_WAKE_ONE
 bit asleep[3];
 #endif
-#ifdef HOLES
-bit data[NG] = 0;                   /* 0: the memfd has a hole here */
-#endif
 
-/* Granule 0 is a hole until it is first written. */
+/* Granule 0 reads as zeros until it is first written, a hole or not. */
 #ifdef HOLES
-#define IS_HOLE(g) ((g) == 0 && !data[g])
 #define FIRST_CELL(g) ((g) == 0 -> ZERO : CELL(g))
 #else
-#define IS_HOLE(g) false
 #define FIRST_CELL(g) CELL(g)
 #endif
 
@@ -703,9 +698,6 @@ proctype vcpu(byte me)
 		:: atomic {
 			writable[g] ->
 			assert(!SEEN || SAFE(g));
-#ifdef HOLES
-			data[g] = 1;
-#endif
 			mem[g]++;
 			running--;
 			g = 0;
@@ -779,10 +771,13 @@ end_hanging: false;
 	do
 	:: k < g ->
 		atomic {                            /* pwrite and checksum read ... */
-			if
-			:: IS_HOLE(k) -> v = ZERO; holes = holes | BIT(k)
-			:: else -> v = mem[k]
+			v = mem[k];
+#ifdef HOLES
+			if                          /* a hole of the memfd, or zeros that exist */
+			:: v == ZERO -> holes = holes | BIT(k)
+			:: else
 			fi;
+#endif
 #ifndef BUG_SUM_AFTER_STEP
 			sum[k] = v
 #endif

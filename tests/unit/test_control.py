@@ -388,6 +388,18 @@ def test_type_demands_a_kind_of_target(bench: Bench, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_buffered_by_flag_or_by_control(bench: Bench) -> None:
+    bench.init()
+    assert bench.dump.settings.buffered is False
+    bench.ioctl(abi.RELEASE)
+    bench.init(InitFlag.NO_TARGET | InitFlag.BUFFERED)
+    assert bench.dump.settings.buffered is True
+    bench.ioctl(abi.RELEASE)
+    bench.write("control/buffered", "1")
+    bench.init()
+    assert bench.dump.settings.buffered is True
+
+
 def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
     bench.write("control/policy", "fail")
     bench.write("control/sweep_rate", "1MiB")
@@ -643,6 +655,7 @@ def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> N
         ("sweep_rate", "100MiB", "104857600"),
         ("spill_limit", "1GiB", "1073741824"),
         ("stall_deadline", "0.5", "0.5"),
+        ("buffered", "1", "1"),
         ("force", "1", "1"),
         ("format", "kdump", "kdump"),
         ("compression", "snappy", "snappy"),
@@ -678,6 +691,7 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("stall_deadline", "0"),
         ("stall_deadline", "nan"),
         ("stall_deadline", "inf"),
+        ("buffered", "yes"),
         ("force", "true"),
         ("compression", "bzip2"),
         ("level", "23"),
