@@ -19,6 +19,8 @@ enum {
 	LDFS_UC_API_MAJOR = 2,
 	LDFS_UC_ARCH_X86 = 4,
 	LDFS_UC_MODE_64 = 1 << 3,
+	LDFS_UC_PROT_READ = 1,
+	LDFS_UC_PROT_WRITE = 2,
 	LDFS_UC_PROT_ALL = 7,
 
 	LDFS_UC_ERR_OK = 0,
@@ -27,7 +29,8 @@ enum {
 	LDFS_UC_HOOK_INTR = 1 << 0,
 	LDFS_UC_HOOK_INSN = 1 << 1,
 	LDFS_UC_HOOK_BLOCK = 1 << 3,
-	LDFS_UC_HOOK_MEM_INVALID = 0x3f << 4, /* unmapped or not permitted; read, write, fetch */
+	LDFS_UC_HOOK_MEM_UNMAPPED = 0x7 << 4, /* read, write, fetch */
+	LDFS_UC_HOOK_TLB_FILL = 1 << 17,
 
 	LDFS_UC_X86_INS_IN = 218,
 	LDFS_UC_X86_INS_OUT = 500,
@@ -36,6 +39,7 @@ enum {
 	LDFS_UC_CTL_TCG_BUFFER_SIZE = 13,
 	LDFS_UC_TLB_VIRTUAL = 1,
 
+	LDFS_UC_MEM_FETCH = 18,
 	LDFS_UC_MEM_READ_UNMAPPED = 19,
 	LDFS_UC_MEM_WRITE_UNMAPPED = 20,
 	LDFS_UC_MEM_FETCH_UNMAPPED = 21,
@@ -71,6 +75,12 @@ enum {
 	LDFS_UC_X86_REG_R15 = 113,
 	LDFS_UC_X86_REG_FS_BASE = 250,
 	LDFS_UC_X86_REG_GS_BASE = 251,
+};
+
+/* What a hook of UC_HOOK_TLB_FILL answers. */
+struct ldfs_uc_tlb_entry {
+	uint64_t paddr;
+	int perms;
 };
 
 /* The functions, by name; enums are ints and handles pointers in its ABI. */

@@ -63,6 +63,7 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread; /* owner */
 
+	uint64_t *code_pages; /* one bit for each page of RAM: code was fetched from it; thread */
 	uint64_t pc;          /* where to enter next; thread, and owner before start */
 	int32_t exception;    /* -1: none yet; thread */
 	ldfs_vcpu_status end; /* FAILED, HALTED: how; written before state */
@@ -230,6 +231,46 @@ static void on_block(ldfs_uc *uc, uint64_t address, uint32_t size, void *user)
 		v->machine->uc.emu_stop(uc); /* from here it is exact: the block does not run */
 }
 
+/* Number of the page in the arena, UINT64_MAX where there is no RAM. */
+static uint64_t page_number(const ldfs_machine *m, uint64_t address)
+{
+	for (uint32_t i = 0; i < m->range_count; i++) {
+		const ldfs_ram_range *r = &m->ranges[i];
+
+		if (address >= r->start && address - r->start < r->size)
+			return (r->ram_offset + (address - r->start)) / LDFS_PAGE_SIZE;
+	}
+	return UINT64_MAX;
+}
+
+/*
+ * [vCPU] Unicorn asks which accesses its cached translation of a page may serve.
+ *
+ * Reads and writes together: its own answer is the one kind that was asked for, so that a page
+ * which is read and written in turn is looked up each time. A page that code was ever fetched from
+ * always counts as one of code: only then does Unicorn look at every write to it for code that it
+ * has translated. By its own answer it forgets to, once the page was looked up for data again.
+ */
+static bool on_tlb_fill(ldfs_uc *uc, uint64_t address, int type, struct ldfs_uc_tlb_entry *result,
+			void *user)
+{
+	struct vcpu *v = user;
+	uint64_t page = page_number(v->machine, address);
+	bool code = type == LDFS_UC_MEM_FETCH;
+
+	(void)uc;
+	if (page != UINT64_MAX) {
+		uint64_t *word = &v->code_pages[page / 64], bit = UINT64_C(1) << page % 64;
+
+		if (code)
+			*word |= bit;
+		code = *word & bit;
+	}
+	result->paddr = address;
+	result->perms = code ? LDFS_UC_PROT_ALL : LDFS_UC_PROT_READ | LDFS_UC_PROT_WRITE;
+	return true;
+}
+
 static void on_out(ldfs_uc *uc, uint32_t port, int size, uint32_t value, void *user)
 {
 	struct vcpu *v = user;
@@ -278,24 +319,13 @@ static bool on_bad_access(ldfs_uc *uc, int type, uint64_t address, int size, int
 
 /* ---------------------------------------------------------------- the vCPU's thread */
 
-/* The host's byte of a guest address, NULL where there is no RAM. */
-static const uint8_t *host_byte(const ldfs_machine *m, uint64_t address)
-{
-	for (uint32_t i = 0; i < m->range_count; i++) {
-		const ldfs_ram_range *r = &m->ranges[i];
-
-		if (address >= r->start && address - r->start < r->size)
-			return m->ram + r->ram_offset + (address - r->start);
-	}
-	return NULL;
-}
-
 /* Emulation ended without an error: was it a hlt? Unicorn leaves rip behind it. */
 static bool is_behind_hlt(const struct vcpu *v)
 {
-	const uint8_t *opcode = host_byte(v->machine, v->pc - 1);
+	uint64_t page = page_number(v->machine, v->pc - 1);
 
-	return opcode && *opcode == HLT_OPCODE;
+	return page != UINT64_MAX &&
+	       v->machine->ram[page * LDFS_PAGE_SIZE + (v->pc - 1) % LDFS_PAGE_SIZE] == HLT_OPCODE;
 }
 
 static void fail(struct vcpu *v, int error)
@@ -597,6 +627,31 @@ static int load_unicorn(const char *path, struct ldfs_uc_api *api, char *why, si
 	return 0;
 }
 
+/*
+ * Wherever there is no RAM, and nowhere else: Unicorn takes each store to a page that such a hook
+ * covers for one that must be looked at, and a guest then runs at a tenth of its speed.
+ */
+static int hook_bad_accesses(struct vcpu *v)
+{
+	const ldfs_machine *m = v->machine;
+	uint64_t begin = 0;
+	size_t hook;
+	int error = LDFS_UC_ERR_OK;
+
+	for (uint32_t i = 0; i < m->range_count && !error; i++) {
+		uint64_t end = m->ranges[i].start; /* begin > end would mean everywhere */
+
+		if (begin < end)
+			error = m->uc.hook_add(v->uc, &hook, LDFS_UC_HOOK_MEM_UNMAPPED,
+					       on_bad_access, v, begin, end - 1);
+		begin = end + m->ranges[i].size;
+	}
+	if (!error && begin) /* 0: RAM up to the very end */
+		error = m->uc.hook_add(v->uc, &hook, LDFS_UC_HOOK_MEM_UNMAPPED, on_bad_access, v,
+				       begin, UINT64_MAX);
+	return error;
+}
+
 static int add_hooks(struct vcpu *v)
 {
 	const struct ldfs_uc_api *uc = &v->machine->uc;
@@ -608,14 +663,14 @@ static int add_hooks(struct vcpu *v)
 	if (!error)
 		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_INTR, on_exception, v, 1, 0);
 	if (!error)
-		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_MEM_INVALID, on_bad_access, v, 1, 0);
-	if (!error)
 		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_INSN, on_out, v, 1, 0,
 				     LDFS_UC_X86_INS_OUT);
 	if (!error)
 		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_INSN, on_in, v, 1, 0,
 				     LDFS_UC_X86_INS_IN);
-	return error;
+	if (!error)
+		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_TLB_FILL, on_tlb_fill, v, 1, 0);
+	return error ? error : hook_bad_accesses(v);
 }
 
 /* One Unicorn instance: flat long mode, guest address = physical address, no page tables. */
@@ -651,7 +706,18 @@ static bool ranges_valid(const ldfs_ram_range *ranges, uint32_t count)
 	return count > 0;
 }
 
-static void init_vcpu(ldfs_machine *m, uint32_t index)
+/* [owner] Pages of the arena that the ranges reach to. */
+static uint64_t page_count(const ldfs_machine *m)
+{
+	uint64_t end = 0;
+
+	for (uint32_t i = 0; i < m->range_count; i++)
+		if (end < m->ranges[i].ram_offset + m->ranges[i].size)
+			end = m->ranges[i].ram_offset + m->ranges[i].size;
+	return end / LDFS_PAGE_SIZE;
+}
+
+static int init_vcpu(ldfs_machine *m, uint32_t index)
 {
 	struct vcpu *v = &m->vcpus[index];
 
@@ -659,6 +725,8 @@ static void init_vcpu(ldfs_machine *m, uint32_t index)
 	v->index = index;
 	v->exception = -1;
 	v->end.exception = -1;
+	v->code_pages = calloc(page_count(m) / 64 + 1, sizeof(*v->code_pages));
+	return v->code_pages ? 0 : -ENOMEM;
 }
 
 static int build(ldfs_machine *m, const char *library, char *why, size_t why_size)
@@ -668,7 +736,9 @@ static int build(ldfs_machine *m, const char *library, char *why, size_t why_siz
 	for (uint32_t i = 0; i < m->vcpu_count && !rc; i++) {
 		int error;
 
-		init_vcpu(m, i);
+		rc = init_vcpu(m, i);
+		if (rc)
+			break;
 		error = open_vcpu(&m->vcpus[i]);
 		if (error) {
 			snprintf(why, why_size, "%s", m->uc.strerror(error));
@@ -722,9 +792,11 @@ int ldfs_machine_destroy(ldfs_machine *m)
 	for (uint32_t i = 0; i < m->vcpu_count; i++)
 		if (m->vcpus[i].has_thread)
 			return -EBUSY;
-	for (uint32_t i = 0; i < m->vcpu_count; i++)
+	for (uint32_t i = 0; i < m->vcpu_count; i++) {
 		if (m->vcpus[i].uc)
 			m->uc.close(m->vcpus[i].uc);
+		free(m->vcpus[i].code_pages);
+	}
 	ldfs_console_close(&m->console);
 	pthread_mutex_destroy(&m->snapshot_lock);
 	free(m->ranges);

@@ -293,6 +293,64 @@ def test_vcpu_threads_block_no_fault_signal() -> None:
         assert blocked & 1 << 2 - 1  # SIGINT is for the program's own threads
 
 
+# ---------------------------------------------------------------------- code that changes
+
+CHANGING_CODE = """
+	.macro check wrong
+	cmp %r15d, %eax
+	je .Lright\\@
+	inc \\wrong
+.Lright\\@:
+	.endm
+
+	mov $0x300000, %rbx
+	movb $0xb8, (%rbx)		/* mov $..., %eax */
+	movb $0xc3, 5(%rbx)		/* ret */
+	movb $0xb8, 0xffd(%rbx)		/* once more, across two pages */
+	movb $0xc3, 0x1002(%rbx)
+	mov $0x310000, %esp
+	lea .Lnext+1(%rip), %rdx
+.Lloop:
+	inc %r15
+	mov %r15d, 1(%rbx)
+	call *%rbx
+	check %r12
+	mov %r15d, 0xffe(%rbx)
+	lea 0xffd(%rbx), %rax
+	call *%rax
+	check %r13
+	mov %r15d, (%rdx)
+.Lnext:	mov $0, %eax			/* the very next instruction */
+	check %r14
+	mov %r15, 64(%rbx)		/* data on both pages of code */
+	mov 64(%rbx), %rax
+	mov %r15, 0x1040(%rbx)
+	test $7, %r15b
+	jnz .Lloop
+	mov $0x400000, %edi		/* Unicorn forgets which pages it has looked up */
+	mov $900, %ecx
+.Lpages: mov %r15, (%rdi)
+	add $4096, %rdi
+	loop .Lpages
+	mov %r15, 72(%rbx)		/* and meets them again as data */
+	mov 0x1048(%rbx), %rax
+	mov %r15, 0x1048(%rbx)
+	cmp $10000, %r15
+	jb .Lloop
+	cli
+	hlt
+"""
+
+
+@needs_gcc
+def test_changed_code_is_never_run_as_it_was(guest: MakeGuest) -> None:
+    with UnicornMachine(RAM, guest=guest(CHANGING_CODE)) as machine:
+        wait_for(lambda: machine.status()[0].state == "halted", machine)
+        (registers,) = machine.registers()
+        assert registers["r15"] == 10000
+        assert [registers[name] for name in ("r12", "r13", "r14")] == [0, 0, 0]
+
+
 # ---------------------------------------------------------------------- guests that end
 
 
@@ -681,6 +739,7 @@ def write_core(machine: UnicornMachine, path: Path) -> None:
 def test_gdb_shows_the_guests_stack_and_globals(tmp_path: Path) -> None:
     with UnicornMachine(RAM, 2) as machine:
         machine.wait_ready(DEADLINE)
+        wait_for(lambda: all(r["r15"] for r in machine.registers()), machine)
         machine.quiesce()
         write_core(machine, tmp_path / "core")
         registers = machine.registers()

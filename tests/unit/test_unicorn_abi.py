@@ -47,6 +47,11 @@ def test_numbers_and_prototypes_are_unicorns(tmp_path: Path) -> None:
     # Enums and ints have the same ABI but are not the same type: compare through sizes.
     checks += [f'_Static_assert(sizeof({t}) == sizeof(int), "{t}");' for t in ("uc_err", "uc_arch")]
     checks += ['_Static_assert(sizeof(uc_hook) == sizeof(size_t), "uc_hook");']
+    checks += [
+        f'_Static_assert(__builtin_offsetof(struct ldfs_uc_tlb_entry, {f}) =='
+        f' __builtin_offsetof(uc_tlb_entry, {f}), "{f}");'
+        for f in ("paddr", "perms")
+    ]
     # Argument counts and pointer types: calls as vcpu_unicorn.c makes them.
     checks += [
         "void calls(uc_engine *uc, void *p, size_t *hook, const void *value, void *out);",

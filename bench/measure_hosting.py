@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What hosting costs a guest while no dump runs: our machine beside bare Unicorn without a hook.
+
+Two guests: the built-in ledger, which writes to pages chosen at random, and a loop that does hardly
+anything but store, four times in each block of code. Bare Unicorn runs them on memory of its own
+from uc_mem_map, with the default TLB and with the virtual one; ours is compared with the faster.
+
+A rate counts the processor time of the vCPUs' threads, not the clock: other programs on the
+computer then matter little. Both count in r15.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import unicorn
+from measurement import Bar, Effort, Measurement
+from unicorn import x86_const
+
+from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot
+from livedumpfs.machines.image import GuestImage
+
+RAM = 64 << 20
+READY_TIMEOUT = 300.0
+TURN = 0.3
+"""Seconds on the clock of one turn."""
+CODE_BUFFER = 64 << 20
+"""Bytes of translated code, as ours has."""
+NOWHERE = 1 << 63
+LEAST = 0.90
+"""Of bare Unicorn's speed."""
+STORES = """
+	.globl _start
+_start:	mov $0x200000, %ebx
+	mov %rbx, %rcx
+1:	mov %r15, (%rcx)
+	mov %r15, 8(%rcx)
+	mov %r15, 16(%rcx)
+	mov %r15, 24(%rcx)
+	add $64, %rcx
+	and $0x2fffc0, %ecx
+	or %rbx, %rcx
+	inc %r15
+	jmp 1b
+	.section .note.GNU-stack
+"""
+TLBS = {"bare": unicorn.UC_TLB_CPU, "bare, virtual TLB": unicorn.UC_TLB_VIRTUAL}
+
+
+def cpu_seconds(threads: Sequence[int]) -> float:
+    """Processor time that these threads have had."""
+    tasks = Path("/proc/self/task")
+    return sum(int((tasks / f"{t}/schedstat").read_text().split()[0]) for t in threads) / 1e9
+
+
+class Runner(Protocol):
+    """Runs the guest for a turn, and stands still between turns."""
+
+    def turn(self) -> float:
+        """Rounds of the guest a second of one vCPU's processor time."""
+
+
+class Bare:
+    """One Unicorn instance for each vCPU, as its own documentation shows it."""
+
+    def __init__(self, guest: Path, vcpus: int, tlb: int) -> None:
+        self._vcpus = [self._open(GuestImage.load(guest), i, vcpus, tlb) for i in range(vcpus)]
+        self._pcs = [GuestImage.load(guest).entry] * vcpus
+
+    def _open(self, image: GuestImage, index: int, vcpus: int, tlb: int) -> Any:
+        uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        uc.ctl_set_tcg_buffer_size(CODE_BUFFER)
+        uc.ctl_set_tlb_mode(tlb)
+        uc.mem_map(0, RAM)
+        for segment in image.segments:
+            uc.mem_write(segment.address, bytes(segment.data))
+        pace = boot.pace_of(0)
+        params = boot.BootParams(
+            index, vcpus, RAM, ((0, RAM),), index + 1, boot.share_of(1.0), *pace
+        )
+        uc.mem_write(boot.address(index), params.pack())
+        uc.reg_write(x86_const.UC_X86_REG_RDI, boot.address(index))
+        uc.reg_write(x86_const.UC_X86_REG_RSP, boot.STACK_TOP - index * boot.STACK_SIZE)
+        return uc
+
+    def _run(self, index: int, spent: list[float]) -> None:
+        uc, before = self._vcpus[index], time.thread_time()
+        uc.emu_start(self._pcs[index], NOWHERE)
+        spent.append(time.thread_time() - before)
+        self._pcs[index] = uc.reg_read(x86_const.UC_X86_REG_RIP)
+
+    def rounds(self) -> int:
+        """Of all vCPUs, which stand still."""
+        return sum(uc.reg_read(x86_const.UC_X86_REG_R15) for uc in self._vcpus)
+
+    def turn(self) -> float:
+        """Ends by uc_emu_stop, which may run an instruction twice; that is once in millions."""
+        before, spent = self.rounds(), list[float]()
+        threads = [
+            threading.Thread(target=self._run, args=(i, spent)) for i in range(len(self._vcpus))
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(TURN)
+        for thread, uc in zip(threads, self._vcpus, strict=True):
+            while thread.is_alive():  # a stop that comes before the start is lost
+                uc.emu_stop()
+                thread.join(0.01)
+        return (self.rounds() - before) / sum(spent)
+
+
+class Hosted:
+    """Our machine, which is held between turns."""
+
+    def __init__(self, machine: UnicornMachine) -> None:
+        self._machine = machine
+        tasks = Path("/proc/self/task").iterdir()
+        self._threads = [
+            int(t.name) for t in tasks if (t / "comm").read_text().startswith("ldfs-vcpu")
+        ]
+        machine.quiesce(READY_TIMEOUT)
+
+    def _state(self) -> tuple[int, float]:
+        rounds = sum(r["r15"] for r in self._machine.registers())
+        return rounds, cpu_seconds(self._threads)
+
+    def turn(self) -> float:
+        """Between two holds."""
+        rounds, spent = self._state()
+        self._machine.resume()
+        time.sleep(TURN)
+        self._machine.quiesce(READY_TIMEOUT)
+        rounds_after, spent_after = self._state()
+        return (rounds_after - rounds) / (spent_after - spent)
+
+    def stops(self, count: int) -> list[float]:
+        """Microseconds that it takes to hold the running vCPUs."""
+        found = []
+        for _ in range(count):
+            self._machine.resume()
+            time.sleep(0.002)
+            before = time.perf_counter_ns()
+            self._machine.quiesce(READY_TIMEOUT)
+            found.append((time.perf_counter_ns() - before) / 1e3)
+        return found
+
+
+@dataclass(frozen=True)
+class Guest:
+    """`path` None: the ledger."""
+
+    name: str
+    path: Path | None
+    per_round: int
+    unit: str
+
+    @contextlib.contextmanager
+    def hosted(self, vcpus: int) -> Iterator[Hosted]:
+        """Running, with its accounts filled."""
+        with UnicornMachine(RAM, vcpus, guest=self.path) as machine:
+            machine.wait_ready(READY_TIMEOUT)
+            yield Hosted(machine)
+            machine.resume()
+
+    def bare(self, vcpus: int, tlb: int) -> Bare:
+        """With its accounts filled too: r15 counts behind that."""
+        bare = Bare(self.path or BUILT_IN_GUEST, vcpus, tlb)
+        while bare.rounds() == 0:
+            bare.turn()
+        return bare
+
+
+def measure(effort: Effort) -> Measurement:
+    """Each guest with 1 and 2 vCPUs, all ways in turn."""
+    found = Measurement(
+        "hosting",
+        "Speed of a guest without a dump, per second of a vCPU's processor time",
+        ["guest", "vCPUs", *TLBS, "hosted", "of the faster", "stop p50, p99, max"],
+        notes=["hosted: this program's machine; bare: uc_mem_map, no hook"],
+    )
+    with tempfile.TemporaryDirectory(prefix="livedump-bench-") as folder:
+        guests = [
+            Guest("ledger", None, 1, "transfers"),
+            Guest("stores only", assemble(STORES, Path(folder)), 4, "stores"),
+        ]
+        for guest in guests:
+            for vcpus in (1, 2):
+                compare(guest, vcpus, effort, found)
+    return found
+
+
+def assemble(source: str, folder: Path) -> Path:
+    """A guest program."""
+    text, program = folder / "guest.S", folder / "guest.elf"
+    text.write_text(source)
+    options = ["-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000", "-Wl,--build-id=none"]
+    subprocess.run(["gcc", *options, "-o", program, text], check=True, timeout=60)
+    return program
+
+
+def compare(guest: Guest, vcpus: int, effort: Effort, found: Measurement) -> None:
+    """One row. The bar is the median of the ratios of each turn to its neighbours."""
+    rates: dict[str, list[float]] = {}
+    ways: dict[str, Runner] = {name: guest.bare(vcpus, tlb) for name, tlb in TLBS.items()}
+    with guest.hosted(vcpus) as hosted:
+        ways["hosted"] = hosted
+        for _ in range(effort.repeats(12, 3)):
+            for name, way in ways.items():
+                rates.setdefault(name, []).append(way.turn() * guest.per_round)
+        stops = sorted(hosted.stops(effort.repeats(200, 50)))
+    middle = {name: statistics.median(rates[name]) for name in rates}
+    faster = max(TLBS, key=middle.__getitem__)
+    ratio = statistics.median(
+        ours / theirs for ours, theirs in zip(rates["hosted"], rates[faster], strict=True)
+    )
+    shown = [f"{middle[name] / 1e6:.3g} M {guest.unit}/s" for name in ways]
+    tail = ", ".join(
+        f"{us:.0f}" for us in (statistics.median(stops), stops[len(stops) * 99 // 100], stops[-1])
+    )
+    found.rows.append([guest.name, str(vcpus), *shown, f"{ratio:.2f}", f"{tail} us"])
+    found.bars.append(Bar(f"hosting the {guest.name} guest, vCPUs: {vcpus}", ratio, LEAST))
+    found.samples.append({"guest": guest.name, "vcpus": vcpus, "rates": rates, "stops_us": stops})
