@@ -87,7 +87,7 @@ class Snapshot:
             raise UsageError(f"the arena has no array named {name!r}")
         info = self._named[name]
         found: npt.NDArray[Any] = np.empty(info.shape, dtype=info.dtype)
-        self.read_into(info.offset, memoryview(found.reshape(-1).view(np.uint8)))
+        self.read_into(info.offset, found.reshape(-1).view(np.uint8).data)
         found.flags.writeable = False
         return found
 
