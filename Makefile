@@ -18,7 +18,7 @@
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
-#   make bench-rate   how fast dumps are written: beside pwrite, dd and makedumpfile
+#   make   how fast dumps are written: beside pwrite, dd and makedumpfile
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
 #   make clean        remove what make made
@@ -40,7 +40,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
 .PHONY: exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect bench-pause bench-rate
+.PHONY: bench bench-quick bench-guest bench-inspect bench-pause
 
 all: setup
 
@@ -150,8 +150,6 @@ bench-guest: setup
 bench-pause: setup
 	$(python) bench/pause.py $(ARGS)
 
-bench-rate: setup
-	$(python) bench/measure_rate.py $(ARGS)
 
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,13 +9,10 @@ calls; what a loop device's own kernel thread takes is in nobody's figure.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import resource
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -30,7 +27,7 @@ from memory_content import COMPRESSIBLE, CONTENTS, RANDOM, ZERO, fill
 
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs._capi import lib
-from livedumpfs.units import format_size, parse_size
+from livedumpfs.units import format_size
 
 PIECE = 1 << 20
 MARGIN = 16 << 20
@@ -321,27 +318,3 @@ def measure(effort: Effort) -> Measurement:
                     compare_way(comparison, arena, dump, place, content, direct)
     measure_kdump(result, effort, size // 4)
     return result
-
-
-def main() -> None:
-    """The table, without the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--largest", default="16GiB", help="memory at the most; default: 16GiB")
-    parser.add_argument("--json", action="store_true", help="every sample, too")
-    args = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # the loop device goes, too
-    found = measure(Effort(args.quick, parse_size(args.largest)))
-    print(found.title)
-    for row in [found.columns, *found.rows]:
-        print("".join(f"{cell:<24}" for cell in row))
-    for bar in found.bars:
-        print(f"{'held' if bar.held else 'MISSED'}: {bar.text}: {bar.found:.2f}, bar {bar.limit}")
-    for note in found.notes:
-        print(note)
-    if args.json:
-        print(json.dumps(found.samples))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,6 @@ offsets, in turns; O_DIRECT and the page cache are emptied of what a way read be
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import mmap
 import os
@@ -28,7 +27,7 @@ from snapshot import MEMORY, host, root
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.dump.snapshot import Snapshot
-from livedumpfs.units import PAGE_SIZE, format_size, parse_size
+from livedumpfs.units import PAGE_SIZE, format_size
 
 SEQUENTIAL, RANDOM_PAGES = "sequential 1 MiB", "random 4 KiB"
 PIECE = 1 << 20
@@ -201,19 +200,3 @@ def measure(effort: Effort) -> Measurement:
         compare_mount(comparison, Path(folder))
         compare_python(comparison, Path(folder))
     return result
-
-
-def main() -> None:
-    """The table, without the others."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--largest", default="16GiB", help="memory at the most; default: 16GiB")
-    args = parser.parse_args()
-    found = measure(Effort(args.quick, parse_size(args.largest)))
-    print(found.title)
-    for row in [found.columns, *found.rows]:
-        print("".join(f"{cell:<24}" for cell in row))
-
-
-if __name__ == "__main__":
-    main()
