@@ -53,9 +53,8 @@ WAYS = {
     "kdump, zstd": DumpSettings(format="kdump"),
 }
 FORK = "fork"
-QUICK_WAYS = ("swap, block", "kdump, zstd", FORK)
-LARGE_WAYS = ("swap, block", FORK)
-"""At the larger size, which takes long to fill."""
+FEW_WAYS = ("swap, block", FORK)
+"""When it must be quick, and at the larger size, which takes long to fill."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ def _private(pid: int) -> int:
 def sizes(effort: Effort) -> list[int]:
     """Bytes of the machines' memory: with fork's copies and the target there is three times as
     much."""
-    wanted = [512 << 20] if effort.quick else [1 << 30, 4 << 30]
+    wanted = [256 << 20] if effort.quick else [1 << 30, 4 << 30]
     most = effort.largest // (2 if effort.quick else 4)
     return sorted({min(size, most) for size in wanted})
 
@@ -277,7 +276,7 @@ def measure(effort: Effort) -> Measurement:
         "machine has are not in it. Fixed: what a dump of 1 MiB takes, its pool apart."
     )
     for i, size in enumerate(sizes(effort)):
-        for way in QUICK_WAYS if effort.quick else LARGE_WAYS if i else [*WAYS, FORK]:
+        for way in FEW_WAYS if effort.quick or i else [*WAYS, FORK]:
             before = time.monotonic()
             peak = apart(fork, size) if way == FORK else apart(ours, size, way)
             add(result, size, way, peak, time.monotonic() - before)
