@@ -102,6 +102,8 @@ lint: $(native)
 exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \
 		tests/integration/test_exactness.py $(ARGS)
+	LIVEDUMP_STOPS=1000 $(python) -m pytest -s -k "copies_made_while_held or computes_what" \
+		tests/integration/test_parking.py tests/integration/test_unicorn_machine.py $(ARGS)
 
 test-qemu: setup
 	@$(MAKE) --no-print-directory -C guest/linux crash symbols
