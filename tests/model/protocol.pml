@@ -23,6 +23,9 @@
 #ifndef STORES
 #define STORES 1
 #endif
+#ifndef NP
+#define NP 2                        /* packers */
+#endif
 #ifndef VMA_LIMIT
 #define VMA_LIMIT 255
 #endif
@@ -89,6 +92,12 @@ bit packer_event[2] = 1;            /* one for each packer: notify wakes all who
 byte sweep_next;                    /* first granule that no packer has taken to sweep */
 byte packers_ended;
 #endif
+#ifdef STREAM
+bit stream_locked;                  /* one record at a time */
+bit stream_broken;                  /* nothing more goes in */
+bit cancelled;                      /* by RELEASE */
+bit table_out;                      /* ghost: the table went into the pipe */
+#endif
 bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
 bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
 bit slot_event[3] = 1;              /* one for each that may wait for a slot */
@@ -126,6 +135,12 @@ bit data[NG] = 0;                   /* 0: the memfd has a hole here */
 #define ON (phase != PHASE_RELEASED)
 #else
 #define ON true
+#endif
+/* RELEASE ended the write to a pipe: nobody reads states any more, and nothing counts as lost. */
+#if defined(STREAM) && !defined(BUG_CUT_OFF_COUNTS)
+#define CUT_OFF(good) (!(good) && !ON)
+#else
+#define CUT_OFF(good) false
 #endif
 #define SEEN (phase == PHASE_ARMED || phase == PHASE_SWEEPING || phase == PHASE_DRAINED)
 
@@ -238,7 +253,7 @@ inline step_sweep_over(g, io_good, hole, before)
 	d_step {
 		before = state[g];
 		if
-		:: before == SWEEPING && !io_good -> state[g] = LOST; one_less()
+		:: before == SWEEPING && !io_good -> assert(io_failed); state[g] = LOST; one_less()
 		:: before == SWEEPING && io_good && hole ->
 			assert((instant[g] == ZERO && target[g] == ZERO) || !ON);
 			state[g] = HOLE;
@@ -764,6 +779,31 @@ inline mark()
 #endif
 }
 
+/* ------------------------------------------------------------------ stream */
+
+#ifdef STREAM
+/* One record into the pipe, whose reader may stand still for ever: only RELEASE ends that. */
+inline put_record(to, value, good)
+{
+	if
+	:: atomic { !stream_locked && !stream_broken && !cancelled -> to = value; good = 1 }
+	:: atomic { !stream_locked && (stream_broken || cancelled) -> stream_broken = 1; good = 0 }
+	:: atomic { !stream_locked && !stream_broken && !cancelled -> stream_locked = 1 };
+		atomic { cancelled -> stream_broken = 1; stream_locked = 0; good = 0 }
+	fi
+}
+#endif
+
+/* A tick's: a pipe gets the table once, at the drain. */
+inline mark_now_and_then()
+{
+#ifdef STREAM
+	skip
+#else
+	mark()
+#endif
+}
+
 /* ------------------------------------------------------------------- sweep */
 
 #ifndef RUN
@@ -787,9 +827,14 @@ end_hanging: false;
 			sum[k] = v
 #endif
 		};
+#ifdef STREAM
+		put_record(target[k], v, good);
+#endif
 		atomic {                            /* ... and pwrite writes */
 			assert(state[k] != SAVED && state[k] != HOLE);
+#ifndef STREAM
 			target[k] = v;
+#endif
 			v = 0;
 #ifdef FAILING_IO
 			if
@@ -888,7 +933,14 @@ end_drain:	drain_event
 			won = 0
 		fi
 	};
+#ifdef STREAM
+	if
+	:: DRAINED && ON -> put_record(table_out, 1, won); won = 0
+	:: !DRAINED || !ON
+	fi;
+#else
 	mark();
+#endif
 	atomic {
 		if
 #ifdef BUG_SEAL_RELEASED
@@ -901,6 +953,9 @@ end_drain:	drain_event
 			:: i < NG -> assert(FINAL(state[i]) && SAFE(i)); i++
 			:: else -> break
 			od;
+#ifdef STREAM
+			assert(table_out);
+#endif
 			sealed = 1;
 			if
 			:: phase == PHASE_SWEEPING -> phase = PHASE_DRAINED
@@ -933,7 +988,7 @@ proctype sweep()
 		:: else ->
 			sweep_io();
 			end_run();
-			mark()
+			mark_now_and_then()
 		fi
 	:: !(g < NG && ON) -> break
 	od;
@@ -955,11 +1010,16 @@ proctype sweep()
 inline write_slot()
 {
 	/* the pwrite; the slot does not change meanwhile */
+#ifdef STREAM
+	put_record(target[g], slot_bytes[slot], good);
+#endif
 	atomic {
 		assert(!FINAL(state[g]) && !(free_slots & BIT(slot)));
+#ifndef STREAM
 		target[g] = slot_bytes[slot];
-		sum[g] = slot_bytes[slot];
 		good = 1;
+#endif
+		sum[g] = slot_bytes[slot];
 #ifdef FAILING_IO
 		if
 		:: true
@@ -974,12 +1034,16 @@ inline write_slot()
 	state[g] == IN_SLOT;
 #endif
 	if
-	:: good -> step_saved(g)
-	:: else -> step_slot_lost(g)
-	fi;
+	:: CUT_OFF(good)
+	:: else ->
+		if
+		:: good -> step_saved(g)
+		:: else -> step_slot_lost(g)
+		fi;
 #ifndef BUG_SLOT_EARLY
-	slot_free(slot);
+		slot_free(slot)
 #endif
+	fi;
 	atomic { good = 0; slot = 0; g = 0 }
 }
 
@@ -1000,7 +1064,7 @@ proctype writer()
 				g = slot_granule[slot]
 			};
 			if
-			:: MAY_WRITE(slot) -> write_slot(); mark()
+			:: MAY_WRITE(slot) -> write_slot(); mark_now_and_then()
 			:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
 			fi
 		:: batch == 0 -> break
@@ -1039,7 +1103,7 @@ inline write_batch()
 			g = slot_granule[slot]
 		};
 		if
-		:: MAY_WRITE(slot) -> write_slot(); mark(); any = 1
+		:: MAY_WRITE(slot) -> write_slot(); mark_now_and_then(); any = 1
 		:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
 		fi
 	:: batch == 0 -> break
@@ -1051,10 +1115,16 @@ inline sweep_piece()
 {
 	step_sweep(first, won);
 	if
-	:: won -> won = 0; sweep_io(); end_run(); mark()
+	:: won ->
+		won = 0;
+		sweep_io();
+		if
+		:: CUT_OFF(good)
+		:: else -> end_run(); mark_now_and_then()
+		fi
 	:: else
 	fi;
-	atomic { first = 0; g = 0; won = 0 }
+	atomic { first = 0; g = 0; k = 0; holes = 0; good = 0; won = 0 }
 }
 
 proctype packer(byte me)
@@ -1100,7 +1170,7 @@ end_packer:		packer_event[me]
 		aside = 0;
 		any = 0;
 		packers_ended++;
-		writer_ended = (packers_ended == 2)
+		writer_ended = (packers_ended == NP)
 	}
 }
 
@@ -1210,7 +1280,13 @@ inline unprotect_all()
 
 inline release()
 {
+#ifdef BUG_CANCEL_FIRST
+	cancelled = 1;
+#endif
 	phase = PHASE_RELEASED;
+#if defined(STREAM) && !defined(BUG_NO_CANCEL)
+	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
+#endif
 	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
 	unprotect_all();
 #ifndef BUG_UNLINK_LATE

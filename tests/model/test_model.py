@@ -7,6 +7,7 @@ Two checks run at a time, so that the whole file takes about a minute on two pro
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORKERS = 2
-DEADLINE_S = 300
+LONG = bool(os.environ.get("LIVEDUMP_MODEL"))  # `make model`: the larger sizes too
+DEADLINE_S = 900 if LONG else 300
 MEMORY_MB = 2048
 DEPTH = 20_000  # steps; the longest run of all models is below 1,000
 
@@ -40,6 +42,7 @@ MODELS = (
     "packers",
     "packers_fail",
     "release_packers",
+    "release_pipe",
     "next_dump",
 )
 
@@ -84,12 +87,17 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("widen_sweep", ("BUG_WIDEN_TO_END",)), ASSERTION),
     (Check("packers", ("BUG_STOLEN_COUNTS",)), ASSERTION),
     (Check("packers", ("BUG_WAKE_ONE_PACKER",)), DEADLOCK),
+    (Check("release_pipe", ("BUG_CANCEL_FIRST",)), ASSERTION),
+    (Check("release_pipe", ("BUG_NO_CANCEL",)), DEADLOCK),
+    (Check("release_pipe", ("BUG_CUT_OFF_COUNTS",)), ASSERTION),
     (Check("release", ("BUG_MARK_RELEASED",)), ASSERTION),
     (Check("release_sweep", ("BUG_SEAL_RELEASED",)), ASSERTION),
     (Check("next_dump", ("BUG_UNLINK_LATE",)), ASSERTION),
     (Check("next_dump", ("BUG_READY_SAVES",)), ASSERTION),
 )
-HOLDING = tuple(Check(model) for model in MODELS)
+# The same models with more in them, by `make model` alone.
+LARGER = (Check("release_pipe", ("NG=1", "NP=2")),)
+HOLDING = tuple(Check(model) for model in MODELS) + (LARGER if LONG else ())
 CYCLES = tuple(Check(model, cycles=True) for model in ENDING)
 
 
