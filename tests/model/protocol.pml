@@ -114,14 +114,27 @@ bit asleep[3];
 #ifdef HOLES
 bit data[NG] = 0;                   /* 0: the memfd has a hole here */
 #endif
+#ifdef DISCARDS
+bit data[NG] = 1;
+#endif
 
-/* Granule 0 is a hole until it is first written. */
+/* HOLES: granule 0 is a hole until it is first written. DISCARDS: any is one after a punch. */
 #ifdef HOLES
 #define IS_HOLE(g) ((g) == 0 && !data[g])
 #define FIRST_CELL(g) ((g) == 0 -> ZERO : CELL(g))
+#elif defined(DISCARDS)
+#define IS_HOLE(g) (!data[g])
+#define FIRST_CELL(g) CELL(g)
 #else
 #define IS_HOLE(g) false
 #define FIRST_CELL(g) CELL(g)
+#endif
+
+/* Who stores although the machine stands: a thread that quiesce does not stop. */
+#ifdef UFFD
+#define STOPS(me) ((me) == 0)
+#else
+#define STOPS(me) true
 #endif
 
 /* What "the bytes are safe" means, byte for byte. */
@@ -143,6 +156,10 @@ bit data[NG] = 0;                   /* 0: the memfd has a hole here */
 #define CUT_OFF(good) false
 #endif
 #define SEEN (phase == PHASE_ARMED || phase == PHASE_SWEEPING || phase == PHASE_DRAINED)
+
+#ifdef UFFD
+#include "kernel.pml"
+#endif
 
 /* ------------------------------------------------------------------ waking */
 
@@ -371,17 +388,27 @@ inline count_vmas(first_g, last_g)
 	i = 0
 }
 
-/* mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. */
+/*
+ * mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. Or the same by userfaultfd,
+ * which wakes who sleeps there; good = 0: EAGAIN.
+ */
 inline make_writable(first_g, last_g, good)
 {
 	d_step {
+#ifdef UFFD
+		good = !moving;
+#else
 		count_vmas(first_g, last_g);
 		good = (vmas <= VMA_LIMIT);
+#endif
 		i = first_g;
 		do
 		:: good && i <= last_g ->
 			assert(writable[i] || SAFE(i) || !SEEN);
 			writable[i] = 1;
+#ifdef UFFD
+			wake_stores(i);
+#endif
 			i++
 		:: else -> break
 		od;
@@ -649,10 +676,12 @@ inline save_and_make_writable(g)
 	atomic { lo = 0; hi = 0; won = 0; wide = 0 }
 }
 
-/* The SIGSEGV handler for granule g; ldfs_arena_writable runs the same. */
+/* The SIGSEGV handler for granule g; ldfs_arena_writable runs the same. Or a sleep till the monitor wakes us. */
 inline fault(g)
 {
-#ifdef RELEASES
+#ifdef UFFD
+	sleep_in_store(g)
+#elif defined(RELEASES)
 	if
 	:: atomic { !linked -> skip }       /* no dump: all is writable; try the store again */
 	:: atomic { linked -> inside++ };   /* counted in first, then looked */
@@ -713,16 +742,16 @@ proctype vcpu(byte me)
 	HANDLER_LOCALS
 	byte n;
 	do
-	:: atomic { n < STORES && !stop -> running++; n++; PICK(g) };
+	:: atomic { n < STORES && (!stop || !STOPS(me)) -> running = running + STOPS(me); n++; PICK(g) };
 		do
 		:: atomic {
 			writable[g] ->
 			assert(!SEEN || SAFE(g));
-#ifdef HOLES
+#if defined(HOLES) || defined(DISCARDS)
 			data[g] = 1;
 #endif
 			mem[g]++;
-			running--;
+			running = running - STOPS(me);
 			g = 0;
 			break
 			}
@@ -1242,6 +1271,32 @@ proctype reader()
 
 /* ------------------------------------------------------------------- owner */
 
+/* INIT: a new dump, which no handler can find yet. */
+inline initialise()
+{
+	d_step {
+		assert(inside == 0 || !linked);
+		k = 0;
+		do
+		:: k < NG ->
+			state[k] = ARMED;
+			target[k] = NOTHING;
+			sum[k] = NOTHING;
+			slot_of[k] = 0;
+			k++
+		:: else -> break
+		od;
+		k = 0;
+		free_slots = ALL_SLOTS;
+		filled = 0;
+		remaining = NG;
+		freed = 0;
+		writer_ended = 0;
+		sweep_ended = 1;
+		phase = PHASE_READY
+	}
+}
+
 /* What the dump is to show, from here on: nobody runs. */
 inline take_instant()
 {
@@ -1272,10 +1327,30 @@ inline unprotect_all()
 {
 	k = 0;
 	do
+#ifdef UFFD
+	/* EAGAIN is tried again: the monitor reads the event */
+	:: k < NG -> atomic { !moving -> unprotect(k); k++ }
+#else
 	:: k < NG -> d_step { writable[k] = 1; k++ }
+#endif
 	:: else -> break
 	od;
 	k = 0
+}
+
+/* No dump is armed any more. */
+inline disarm()
+{
+#ifdef BUG_FORGET_FIRST
+	forget();
+#endif
+	unprotect_all();
+#if defined(UFFD) && !defined(BUG_FORGET_FIRST)
+	forget();
+#endif
+#ifndef BUG_UNLINK_LATE
+	linked = 0
+#endif
 }
 
 inline release()
@@ -1287,10 +1362,18 @@ inline release()
 #if defined(STREAM) && !defined(BUG_NO_CANCEL)
 	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
 #endif
+#ifdef BUG_RELEASE_NO_SLOT_WAKE
+	atomic { wake_writer(); drain_event = 1 };
+#else
 	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
-	unprotect_all();
-#ifndef BUG_UNLINK_LATE
-	linked = 0;
+#endif
+#ifdef UFFD
+	if                          /* START may not have begun */
+	:: linked -> disarm()
+	:: !linked
+	fi;
+#else
+	disarm();
 #endif
 	inside == 0;
 #ifdef BUG_UNLINK_LATE
@@ -1298,7 +1381,9 @@ inline release()
 #endif
 	readers == 0;
 	writer_ended && sweep_ended;
+#if !defined(DISCARDS) && !defined(UFFD)    /* these free it by themselves */
 	freed = 1
+#endif
 }
 
 inline set_up()
