@@ -73,7 +73,7 @@ test: setup
 	timeout --foreground --signal=INT --kill-after=60 1200 $(python) -m pytest $(ARGS)
 
 model: $(pins)
-	$(python) -m pytest tests/model $(ARGS)
+	LIVEDUMP_MODEL=1 $(python) -m pytest tests/model $(ARGS)
 
 interleave: $(pins)
 	LIVEDUMP_INTERLEAVE=1 $(python) -m pytest -s tests/native/test_interleavings.py $(ARGS)

@@ -13,32 +13,6 @@
 #include "protocol.pml"
 #include "ends.pml"
 
-/* INIT: a new dump, which no handler can find yet. */
-inline initialise()
-{
-	d_step {
-		assert(inside == 0 || !linked);
-		k = 0;
-		do
-		:: k < NG ->
-			state[k] = ARMED;
-			target[k] = NOTHING;
-			sum[k] = NOTHING;
-			slot_of[k] = 0;
-			k++
-		:: else -> break
-		od;
-		k = 0;
-		free_slots = ALL_SLOTS;
-		filled = 0;
-		remaining = NG;
-		freed = 0;
-		writer_ended = 0;
-		sweep_ended = 1;
-		phase = PHASE_READY
-	}
-}
-
 /* START: the dump is linked while the machine stands, and becomes a dump to save for by its phase. */
 inline start()
 {

@@ -23,6 +23,9 @@
 #ifndef STORES
 #define STORES 1
 #endif
+#ifndef NP
+#define NP 2                        /* packers */
+#endif
 #ifndef VMA_LIMIT
 #define VMA_LIMIT 255
 #endif
@@ -89,6 +92,12 @@ bit packer_event[2] = 1;            /* one for each packer: notify wakes all who
 byte sweep_next;                    /* first granule that no packer has taken to sweep */
 byte packers_ended;
 #endif
+#ifdef STREAM
+bit stream_locked;                  /* one record at a time */
+bit stream_broken;                  /* nothing more goes in */
+bit cancelled;                      /* by RELEASE */
+bit table_out;                      /* ghost: the table went into the pipe */
+#endif
 bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
 bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
 bit slot_event[3] = 1;              /* one for each that may wait for a slot */
@@ -102,12 +111,33 @@ hidden byte vmas;
 #ifdef BUG_WAKE_ONE
 bit asleep[3];
 #endif
+<<<<<<< HEAD
 
 /* Granule 0 reads as zeros until it is first written, a hole or not. */
+=======
+#ifdef HOLES
+bit data[NG] = 0;                   /* 0: the memfd has a hole here */
+#endif
+#ifdef DISCARDS
+bit data[NG] = 1;
+#endif
+
+/* HOLES: granule 0 is a hole until it is first written. DISCARDS: any is one after a punch. */
+>>>>>>> model
 #ifdef HOLES
 #define FIRST_CELL(g) ((g) == 0 -> ZERO : CELL(g))
+#elif defined(DISCARDS)
+#define IS_HOLE(g) (!data[g])
+#define FIRST_CELL(g) CELL(g)
 #else
 #define FIRST_CELL(g) CELL(g)
+#endif
+
+/* Who stores although the machine stands: a thread that quiesce does not stop. */
+#ifdef UFFD
+#define STOPS(me) ((me) == 0)
+#else
+#define STOPS(me) true
 #endif
 
 /* What "the bytes are safe" means, byte for byte. */
@@ -122,7 +152,17 @@ bit asleep[3];
 #else
 #define ON true
 #endif
+/* RELEASE ended the write to a pipe: nobody reads states any more, and nothing counts as lost. */
+#if defined(STREAM) && !defined(BUG_CUT_OFF_COUNTS)
+#define CUT_OFF(good) (!(good) && !ON)
+#else
+#define CUT_OFF(good) false
+#endif
 #define SEEN (phase == PHASE_ARMED || phase == PHASE_SWEEPING || phase == PHASE_DRAINED)
+
+#ifdef UFFD
+#include "kernel.pml"
+#endif
 
 /* ------------------------------------------------------------------ waking */
 
@@ -233,7 +273,7 @@ inline step_sweep_over(g, io_good, hole, before)
 	d_step {
 		before = state[g];
 		if
-		:: before == SWEEPING && !io_good -> state[g] = LOST; one_less()
+		:: before == SWEEPING && !io_good -> assert(io_failed); state[g] = LOST; one_less()
 		:: before == SWEEPING && io_good && hole ->
 			assert((instant[g] == ZERO && target[g] == ZERO) || !ON);
 			state[g] = HOLE;
@@ -351,17 +391,27 @@ inline count_vmas(first_g, last_g)
 	i = 0
 }
 
-/* mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. */
+/*
+ * mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. Or the same by userfaultfd,
+ * which wakes who sleeps there; good = 0: EAGAIN.
+ */
 inline make_writable(first_g, last_g, good)
 {
 	d_step {
+#ifdef UFFD
+		good = !moving;
+#else
 		count_vmas(first_g, last_g);
 		good = (vmas <= VMA_LIMIT);
+#endif
 		i = first_g;
 		do
 		:: good && i <= last_g ->
 			assert(writable[i] || SAFE(i) || !SEEN);
 			writable[i] = 1;
+#ifdef UFFD
+			wake_stores(i);
+#endif
 			i++
 		:: else -> break
 		od;
@@ -629,10 +679,12 @@ inline save_and_make_writable(g)
 	atomic { lo = 0; hi = 0; won = 0; wide = 0 }
 }
 
-/* The SIGSEGV handler for granule g; ldfs_arena_writable runs the same. */
+/* The SIGSEGV handler for granule g; ldfs_arena_writable runs the same. Or a sleep till the monitor wakes us. */
 inline fault(g)
 {
-#ifdef RELEASES
+#ifdef UFFD
+	sleep_in_store(g)
+#elif defined(RELEASES)
 	if
 	:: atomic { !linked -> skip }       /* no dump: all is writable; try the store again */
 	:: atomic { linked -> inside++ };   /* counted in first, then looked */
@@ -693,13 +745,19 @@ proctype vcpu(byte me)
 	HANDLER_LOCALS
 	byte n;
 	do
-	:: atomic { n < STORES && !stop -> running++; n++; PICK(g) };
+	:: atomic { n < STORES && (!stop || !STOPS(me)) -> running = running + STOPS(me); n++; PICK(g) };
 		do
 		:: atomic {
 			writable[g] ->
 			assert(!SEEN || SAFE(g));
+<<<<<<< HEAD
+=======
+#if defined(HOLES) || defined(DISCARDS)
+			data[g] = 1;
+#endif
+>>>>>>> model
 			mem[g]++;
-			running--;
+			running = running - STOPS(me);
 			g = 0;
 			break
 			}
@@ -756,6 +814,31 @@ inline mark()
 #endif
 }
 
+/* ------------------------------------------------------------------ stream */
+
+#ifdef STREAM
+/* One record into the pipe, whose reader may stand still for ever: only RELEASE ends that. */
+inline put_record(to, value, good)
+{
+	if
+	:: atomic { !stream_locked && !stream_broken && !cancelled -> to = value; good = 1 }
+	:: atomic { !stream_locked && (stream_broken || cancelled) -> stream_broken = 1; good = 0 }
+	:: atomic { !stream_locked && !stream_broken && !cancelled -> stream_locked = 1 };
+		atomic { cancelled -> stream_broken = 1; stream_locked = 0; good = 0 }
+	fi
+}
+#endif
+
+/* A tick's: a pipe gets the table once, at the drain. */
+inline mark_now_and_then()
+{
+#ifdef STREAM
+	skip
+#else
+	mark()
+#endif
+}
+
 /* ------------------------------------------------------------------- sweep */
 
 #ifndef RUN
@@ -782,9 +865,14 @@ end_hanging: false;
 			sum[k] = v
 #endif
 		};
+#ifdef STREAM
+		put_record(target[k], v, good);
+#endif
 		atomic {                            /* ... and pwrite writes */
 			assert(state[k] != SAVED && state[k] != HOLE);
+#ifndef STREAM
 			target[k] = v;
+#endif
 			v = 0;
 #ifdef FAILING_IO
 			if
@@ -883,7 +971,14 @@ end_drain:	drain_event
 			won = 0
 		fi
 	};
+#ifdef STREAM
+	if
+	:: DRAINED && ON -> put_record(table_out, 1, won); won = 0
+	:: !DRAINED || !ON
+	fi;
+#else
 	mark();
+#endif
 	atomic {
 		if
 #ifdef BUG_SEAL_RELEASED
@@ -896,6 +991,9 @@ end_drain:	drain_event
 			:: i < NG -> assert(FINAL(state[i]) && SAFE(i)); i++
 			:: else -> break
 			od;
+#ifdef STREAM
+			assert(table_out);
+#endif
 			sealed = 1;
 			if
 			:: phase == PHASE_SWEEPING -> phase = PHASE_DRAINED
@@ -928,7 +1026,7 @@ proctype sweep()
 		:: else ->
 			sweep_io();
 			end_run();
-			mark()
+			mark_now_and_then()
 		fi
 	:: !(g < NG && ON) -> break
 	od;
@@ -950,11 +1048,16 @@ proctype sweep()
 inline write_slot()
 {
 	/* the pwrite; the slot does not change meanwhile */
+#ifdef STREAM
+	put_record(target[g], slot_bytes[slot], good);
+#endif
 	atomic {
 		assert(!FINAL(state[g]) && !(free_slots & BIT(slot)));
+#ifndef STREAM
 		target[g] = slot_bytes[slot];
-		sum[g] = slot_bytes[slot];
 		good = 1;
+#endif
+		sum[g] = slot_bytes[slot];
 #ifdef FAILING_IO
 		if
 		:: true
@@ -969,12 +1072,16 @@ inline write_slot()
 	state[g] == IN_SLOT;
 #endif
 	if
-	:: good -> step_saved(g)
-	:: else -> step_slot_lost(g)
-	fi;
+	:: CUT_OFF(good)
+	:: else ->
+		if
+		:: good -> step_saved(g)
+		:: else -> step_slot_lost(g)
+		fi;
 #ifndef BUG_SLOT_EARLY
-	slot_free(slot);
+		slot_free(slot)
 #endif
+	fi;
 	atomic { good = 0; slot = 0; g = 0 }
 }
 
@@ -995,7 +1102,7 @@ proctype writer()
 				g = slot_granule[slot]
 			};
 			if
-			:: MAY_WRITE(slot) -> write_slot(); mark()
+			:: MAY_WRITE(slot) -> write_slot(); mark_now_and_then()
 			:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
 			fi
 		:: batch == 0 -> break
@@ -1034,7 +1141,7 @@ inline write_batch()
 			g = slot_granule[slot]
 		};
 		if
-		:: MAY_WRITE(slot) -> write_slot(); mark(); any = 1
+		:: MAY_WRITE(slot) -> write_slot(); mark_now_and_then(); any = 1
 		:: atomic { !MAY_WRITE(slot) -> aside = aside | BIT(slot); slot = 0; g = 0 }
 		fi
 	:: batch == 0 -> break
@@ -1046,10 +1153,16 @@ inline sweep_piece()
 {
 	step_sweep(first, won);
 	if
-	:: won -> won = 0; sweep_io(); end_run(); mark()
+	:: won ->
+		won = 0;
+		sweep_io();
+		if
+		:: CUT_OFF(good)
+		:: else -> end_run(); mark_now_and_then()
+		fi
 	:: else
 	fi;
-	atomic { first = 0; g = 0; won = 0 }
+	atomic { first = 0; g = 0; k = 0; holes = 0; good = 0; won = 0 }
 }
 
 proctype packer(byte me)
@@ -1095,7 +1208,7 @@ end_packer:		packer_event[me]
 		aside = 0;
 		any = 0;
 		packers_ended++;
-		writer_ended = (packers_ended == 2)
+		writer_ended = (packers_ended == NP)
 	}
 }
 
@@ -1167,6 +1280,32 @@ proctype reader()
 
 /* ------------------------------------------------------------------- owner */
 
+/* INIT: a new dump, which no handler can find yet. */
+inline initialise()
+{
+	d_step {
+		assert(inside == 0 || !linked);
+		k = 0;
+		do
+		:: k < NG ->
+			state[k] = ARMED;
+			target[k] = NOTHING;
+			sum[k] = NOTHING;
+			slot_of[k] = 0;
+			k++
+		:: else -> break
+		od;
+		k = 0;
+		free_slots = ALL_SLOTS;
+		filled = 0;
+		remaining = NG;
+		freed = 0;
+		writer_ended = 0;
+		sweep_ended = 1;
+		phase = PHASE_READY
+	}
+}
+
 /* What the dump is to show, from here on: nobody runs. */
 inline take_instant()
 {
@@ -1197,19 +1336,53 @@ inline unprotect_all()
 {
 	k = 0;
 	do
+#ifdef UFFD
+	/* EAGAIN is tried again: the monitor reads the event */
+	:: k < NG -> atomic { !moving -> unprotect(k); k++ }
+#else
 	:: k < NG -> d_step { writable[k] = 1; k++ }
+#endif
 	:: else -> break
 	od;
 	k = 0
 }
 
+/* No dump is armed any more. */
+inline disarm()
+{
+#ifdef BUG_FORGET_FIRST
+	forget();
+#endif
+	unprotect_all();
+#if defined(UFFD) && !defined(BUG_FORGET_FIRST)
+	forget();
+#endif
+#ifndef BUG_UNLINK_LATE
+	linked = 0
+#endif
+}
+
 inline release()
 {
+#ifdef BUG_CANCEL_FIRST
+	cancelled = 1;
+#endif
 	phase = PHASE_RELEASED;
+#if defined(STREAM) && !defined(BUG_NO_CANCEL)
+	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
+#endif
+#ifdef BUG_RELEASE_NO_SLOT_WAKE
+	atomic { wake_writer(); drain_event = 1 };
+#else
 	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
-	unprotect_all();
-#ifndef BUG_UNLINK_LATE
-	linked = 0;
+#endif
+#ifdef UFFD
+	if                          /* START may not have begun */
+	:: linked -> disarm()
+	:: !linked
+	fi;
+#else
+	disarm();
 #endif
 	inside == 0;
 #ifdef BUG_UNLINK_LATE
@@ -1217,7 +1390,9 @@ inline release()
 #endif
 	readers == 0;
 	writer_ended && sweep_ended;
+#if !defined(DISCARDS) && !defined(UFFD)    /* these free it by themselves */
 	freed = 1
+#endif
 }
 
 inline set_up()

@@ -7,6 +7,7 @@ Two checks run at a time, so that the whole file takes about a minute on two pro
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORKERS = 2
-DEADLINE_S = 300
+LONG = bool(os.environ.get("LIVEDUMP_MODEL"))  # `make model`: the larger sizes too
+DEADLINE_S = 900 if LONG else 300
 MEMORY_MB = 2048
 DEPTH = 20_000  # steps; the longest run of all models is below 1,000
 
@@ -40,7 +42,15 @@ MODELS = (
     "packers",
     "packers_fail",
     "release_packers",
+    "release_pipe",
     "next_dump",
+    "discard",
+    "discard_start",
+    "discard_release",
+    "discard_shadow",
+    "uffd",
+    "uffd_slots",
+    "uffd_sweep",
 )
 
 # In these not one cycle exists, whoever is scheduled how unfairly: every run comes to its end.
@@ -84,12 +94,46 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("widen_sweep", ("BUG_WIDEN_TO_END",)), ASSERTION),
     (Check("packers", ("BUG_STOLEN_COUNTS",)), ASSERTION),
     (Check("packers", ("BUG_WAKE_ONE_PACKER",)), DEADLOCK),
+    (Check("release_pipe", ("BUG_CANCEL_FIRST",)), ASSERTION),
+    (Check("release_pipe", ("BUG_NO_CANCEL",)), DEADLOCK),
+    (Check("release_pipe", ("BUG_CUT_OFF_COUNTS",)), ASSERTION),
     (Check("release", ("BUG_MARK_RELEASED",)), ASSERTION),
     (Check("release_sweep", ("BUG_SEAL_RELEASED",)), ASSERTION),
     (Check("next_dump", ("BUG_UNLINK_LATE",)), ASSERTION),
     (Check("next_dump", ("BUG_READY_SAVES",)), ASSERTION),
+    (Check("discard", ("BUG_PUNCH_FIRST",)), ASSERTION),
+    (Check("discard", ("BUG_STOLEN_COUNTS",)), ASSERTION),
+    (Check("discard_start", ("BUG_DISCARD_READY",)), ASSERTION),
+    (Check("discard_start", ("BUG_DISCARD_STAYS",)), DEADLOCK),
+    (Check("discard_start", ("BUG_LEAVES_BEFORE_PUNCH",)), ASSERTION),
+    (Check("discard_start", ("BUG_START_NO_WAIT",)), ASSERTION),
+    (Check("discard_start", ("BUG_INIT_NO_WAIT",)), ASSERTION),
+    (Check("discard_start", ("BUG_FULL_OVER_PUNCHED",)), ASSERTION),
+    (Check("discard_release", ("BUG_FREE_AT_ONCE",)), ASSERTION),
+    (Check("discard_shadow", ("BUG_NO_REPROTECT",)), ASSERTION),
+    (Check("discard_shadow", ("BUG_GUARDED_LATE",)), ASSERTION),
+    (Check("discard_shadow", ("BUG_GUARDED_CLEARED_EARLY",)), ASSERTION),
+    (Check("discard_shadow", ("BUG_TORN_IGNORED",)), ASSERTION),
+    (Check("discard_shadow", ("BUG_TORN_STAYS",)), ASSERTION),
+    (Check("uffd", ("BUG_NO_WAKE_AFTER",)), DEADLOCK),
+    (Check("uffd", ("BUG_MONITOR_ENDS",)), DEADLOCK),
+    (Check("uffd", ("BUG_MONITOR_SPINS",)), DEADLOCK),
+    (Check("uffd", ("BUG_MONITOR_WAITS_FOR_START",)), DEADLOCK),
+    (Check("uffd_slots", ("BUG_MONITOR_UNCOUNTED",)), ASSERTION),
+    (Check("uffd_slots", ("BUG_BATCH_DROPPED",)), DEADLOCK),
+    (Check("uffd_slots", ("BUG_RELEASE_NO_SLOT_WAKE",)), DEADLOCK),
+    (Check("uffd_slots", ("BUG_FORGET_FIRST",)), ASSERTION),
+    (Check("uffd_slots", ("BUG_RELEASE_NO_WAKE",)), ASSERTION),
 )
-HOLDING = tuple(Check(model) for model in MODELS)
+# The same models with more in them, by `make model` alone.
+LARGER = (
+    Check("release_pipe", ("NG=1", "NP=2")),
+    Check("discard", ("READERS=1",)),
+    Check("discard", ("NG=2",)),
+    Check("discard_shadow", ("NG=2", "FAILURES=1")),
+    Check("uffd_sweep", ("NG=2",)),
+)
+HOLDING = tuple(Check(model) for model in MODELS) + (LARGER if LONG else ())
 CYCLES = tuple(Check(model, cycles=True) for model in ENDING)
 
 
@@ -190,7 +234,7 @@ def test_every_bug_macro_is_tried() -> None:
 
 
 def test_models_are_all_run() -> None:
-    shared = {"protocol", "ends"}
+    shared = {"protocol", "ends", "punch", "kernel", "monitor"}
     assert {path.stem for path in HERE.glob("*.pml")} - shared == set(MODELS)
 
 
