@@ -111,24 +111,14 @@ hidden byte vmas;
 #ifdef BUG_WAKE_ONE
 bit asleep[3];
 #endif
-<<<<<<< HEAD
 
-/* Granule 0 reads as zeros until it is first written, a hole or not. */
-=======
-#ifdef HOLES
-bit data[NG] = 0;                   /* 0: the memfd has a hole here */
-#endif
 #ifdef DISCARDS
-bit data[NG] = 1;
+bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #endif
 
-/* HOLES: granule 0 is a hole until it is first written. DISCARDS: any is one after a punch. */
->>>>>>> model
+/* HOLES: granule 0 reads as zeros until it is first written, a hole or not. DISCARDS: any does after a punch. */
 #ifdef HOLES
 #define FIRST_CELL(g) ((g) == 0 -> ZERO : CELL(g))
-#elif defined(DISCARDS)
-#define IS_HOLE(g) (!data[g])
-#define FIRST_CELL(g) CELL(g)
 #else
 #define FIRST_CELL(g) CELL(g)
 #endif
@@ -750,12 +740,9 @@ proctype vcpu(byte me)
 		:: atomic {
 			writable[g] ->
 			assert(!SEEN || SAFE(g));
-<<<<<<< HEAD
-=======
-#if defined(HOLES) || defined(DISCARDS)
+#ifdef DISCARDS
 			data[g] = 1;
 #endif
->>>>>>> model
 			mem[g]++;
 			running = running - STOPS(me);
 			g = 0;
@@ -855,7 +842,7 @@ end_hanging: false;
 	:: k < g ->
 		atomic {                            /* pwrite and checksum read ... */
 			v = mem[k];
-#ifdef HOLES
+#if defined(HOLES) || defined(DISCARDS)
 			if                          /* a hole of the memfd, or zeros that exist */
 			:: v == ZERO -> holes = holes | BIT(k)
 			:: else

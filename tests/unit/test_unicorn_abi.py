@@ -48,7 +48,7 @@ def test_numbers_and_prototypes_are_unicorns(tmp_path: Path) -> None:
     checks += [f'_Static_assert(sizeof({t}) == sizeof(int), "{t}");' for t in ("uc_err", "uc_arch")]
     checks += ['_Static_assert(sizeof(uc_hook) == sizeof(size_t), "uc_hook");']
     checks += [
-        f'_Static_assert(__builtin_offsetof(struct ldfs_uc_tlb_entry, {f}) =='
+        f"_Static_assert(__builtin_offsetof(struct ldfs_uc_tlb_entry, {f}) =="
         f' __builtin_offsetof(uc_tlb_entry, {f}), "{f}");'
         for f in ("paddr", "perms")
     ]
