@@ -329,6 +329,25 @@ static void die_of(int signo, const siginfo_t *info)
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
 }
 
+/* As the kernel calls a handler: with its mask, and once only where it asked for that. */
+static void call(const struct sigaction *to, int signo, siginfo_t *info, ucontext_t *context)
+{
+	uint64_t mask, more; /* the kernel's sets have 64 signals, also where libc's have room for more */
+
+	memcpy(&mask, &context->uc_sigmask, sizeof(mask));
+	memcpy(&more, &to->sa_mask, sizeof(more));
+	mask |= more;
+	if (!(to->sa_flags & SA_NODEFER))
+		mask |= 1ULL << (signo - 1);
+	if (to->sa_flags & SA_RESETHAND)
+		sigaction(signo, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	if (to->sa_flags & SA_SIGINFO)
+		to->sa_sigaction(signo, info, context);
+	else
+		to->sa_handler(signo);
+}
+
 static void pass_on(const struct sigaction *to, int signo, siginfo_t *info, void *context)
 {
 	/* As the kernel: these two are no functions, whatever the flags say. */
@@ -336,42 +355,33 @@ static void pass_on(const struct sigaction *to, int signo, siginfo_t *info, void
 		die_of(signo, info);
 	else if (to->sa_handler == SIG_IGN)
 		info->si_code > 0 ? die_of(signo, info) : (void)0;
-	else if (to->sa_flags & SA_SIGINFO)
-		to->sa_sigaction(signo, info, context);
 	else
-		to->sa_handler(signo);
+		call(to, signo, info, context);
 }
 
 /*
- * The fault that this thread passes on. Somebody who takes the signal again and again remembers our newest entry,
- * over which he was put himself: he calls it with the same context, and from then on it only goes down.
- * Who leaves by longjmp leaves this as it is: the next fault is told by its frame, which is not deeper.
- * initial-exec: the first access in a thread must not allocate.
+ * By which entry a fault was passed on last is written into its own context: uc_link, which the kernel makes
+ * NULL for each signal (arch/x86/kernel/signal_64.c) and does not look at again. Somebody who takes the signal again
+ * and again remembers our newest entry, over which he was put himself: he calls it with the same context, and
+ * from then on it only goes down.
  */
-static _Thread_local __attribute__((tls_model("initial-exec"))) struct {
-	const void *context;
-	uintptr_t frame;
-	unsigned entry;
-} passing;
+static char marks[LDFS_ENTRIES]; /* only their addresses count */
 
-static void chain(unsigned entry, int signo, siginfo_t *info, void *context)
+static void chain(unsigned entry, int signo, siginfo_t *info, ucontext_t *context)
 {
-	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
-	__typeof__(passing) before = passing;
-	bool nested = before.context == context && frame < before.frame;
+	ucontext_t *before = context->uc_link;
+	uintptr_t last = (uintptr_t)before - (uintptr_t)marks;
 
 	add_relaxed(&ldfs_fault_chained, 1);
-	if (nested && before.entry == 0) {
+	if (last == 0) {
 		die_of(signo, info);
 		return;
 	}
-	if (nested && entry >= before.entry)
-		entry = before.entry - 1;
-	passing.context = context;
-	passing.frame = frame;
-	passing.entry = entry;
+	if (last < LDFS_ENTRIES && entry >= last)
+		entry = (unsigned)last - 1;
+	context->uc_link = (ucontext_t *)&marks[entry];
 	pass_on(&ldfs_fault_below[entry], signo, info, context);
-	passing = before;
+	context->uc_link = before;
 }
 
 void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context)

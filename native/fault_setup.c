@@ -63,10 +63,7 @@ static int put(int entry, struct sigaction *before)
 	return sigaction(SIGSEGV, &act, before) ? -errno : 0;
 }
 
-/*
- * The entry that is to be put over `found`; 0: none is left. A used one is taken again only where nobody can get
- * back to it from below: entry 0 leads to what was there before all others.
- */
+/* The entry that is to be put over `found`; 0: none is left. */
 static int entry_over(const struct sigaction *found)
 {
 	if (calls_nobody(found))
@@ -92,9 +89,14 @@ static int take_back(void)
 	expected = found;
 	while (!rc) {
 		/* An entry of ours there: who was over it has withdrawn. */
-		int entry = entry_of(&found) >= 0 ? entry_of(&found) : entry_over(&found);
+		int entry = entry_of(&found);
 
-		left_out |= entry_of(&found) < 0 && entry == 0;
+		if (entry < 0)
+			entry = entry_over(&found);
+		if (entry == 0 && entry_of(&found) < 0) {
+			left_out = true;
+			entry = LDFS_ENTRIES - 1; /* leads to all the others */
+		}
 		rc = put(entry, &there);
 		if (rc || same(&there, &expected))
 			break;

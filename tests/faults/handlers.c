@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Signal handlers that a program may have beside ours: loaded by the tests' programs. */
 #define _GNU_SOURCE
+#include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -57,6 +58,52 @@ void steal(int n)
 	if (!thieves[n].own)
 		thieves[n].own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	sigaction(SIGSEGV, &act, &thieves[n].before);
+}
+
+/* Not a handler for long: it is called once, does nothing, and expects the next fault to be somebody else's. */
+static void nothing(int signo, siginfo_t *info, void *context)
+{
+	(void)signo, (void)info, (void)context;
+	thieves[0].others++;
+}
+
+static void putting_back(int signo, siginfo_t *info, void *context)
+{
+	(void)info, (void)context;
+	thieves[0].others++;
+	sigaction(signo, &thieves[0].before, NULL);
+}
+
+void steal_once(int by_flag)
+{
+	struct sigaction act = { .sa_sigaction = by_flag ? nothing : putting_back,
+				 .sa_flags = SA_SIGINFO | (by_flag ? (int)SA_RESETHAND : 0) };
+
+	sigaction(SIGSEGV, &act, &thieves[0].before);
+}
+
+/* Leaves by a jump that restores no mask: SIGSEGV must not stay blocked. How often it came back. */
+static jmp_buf back;
+
+static void jumping(int signo)
+{
+	(void)signo;
+	longjmp(back, 1);
+}
+
+int jump_out(int times)
+{
+	struct sigaction act = { .sa_handler = jumping, .sa_flags = SA_NODEFER }, was;
+	volatile int done = 0;
+
+	sigaction(SIGSEGV, &act, &was);
+	while (done < times)
+		if (setjmp(back))
+			done++;
+		else
+			*(volatile int *)8 = 1;
+	sigaction(SIGSEGV, &was, NULL);
+	return done;
 }
 
 void steal_alone(int n)

@@ -273,6 +273,64 @@ with Arena(MIB) as arena, LiveDump(arena) as live:
     assert "Fatal Python error" not in done.stderr
 
 
+@pytest.mark.parametrize("by_flag", [0, 1], ids=["puts back", "SA_RESETHAND"])
+def test_one_that_wants_one_fault_only(handlers: Path, by_flag: int) -> None:
+    """The next one is of those before him, as the kernel would have it: the crash ends."""
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    handlers.steal_once({by_flag})
+    retaken(live)
+    expect_instant(live)
+    assert handlers.faults_of_others(0) == 0
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
+def test_a_crash_over_the_default(handlers: Path) -> None:
+    done = run(
+        handlers,
+        f"""
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    retaken(live)
+    expect_instant(live)
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
+def test_one_that_jumps_out_below_another(handlers: Path) -> None:
+    """What it leaves behind is in nobody's way: not a mask, not a fault that we believe to pass
+    on."""
+    done = run(
+        handlers,
+        f"""
+import threading
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    def jump():
+        for _ in range(20):
+            assert handlers.jump_out(50) == 50
+    jumper = threading.Thread(target=jump)
+    jumper.start()
+    for n in range(20):
+        arena.live[n * 4096] = 2
+        wait_for(lambda: True, live.counters)
+    jumper.join()
+    expect_instant(live)
+    {CRASH.replace(chr(10), chr(10) + "    ")}
+""",
+    )
+    expect_crash(done)
+
+
 def test_handlers_that_call_nobody(handlers: Path) -> None:
     """The crash is the last one's, and kills as without us."""
     done = run(
@@ -316,7 +374,7 @@ with Arena(MIB) as arena, LiveDump(arena) as live:
 
 
 def test_more_than_there_are_entries(handlers: Path) -> None:
-    """Ours is on top again in any case; who came too late is counted."""
+    """Ours is on top again in any case; who came too late is counted, the others are called."""
     done = run(
         handlers,
         f"""
