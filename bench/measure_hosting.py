@@ -2,7 +2,7 @@
 """What hosting costs a guest while no dump runs: our machine beside bare Unicorn without a hook.
 
 Two guests: the built-in ledger, which writes to pages chosen at random and has a bar, and a loop
-that does hardly anything but store, four times in each block of code: the dearest case for the look
+that does hardly anything but store, four times in each block of code: a dear case for the look
 that we take at each block. Bare Unicorn runs them on memory of its own
 from uc_mem_map, with the default TLB and with the virtual one; ours is compared with the faster.
 
