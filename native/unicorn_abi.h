@@ -35,6 +35,7 @@ enum {
 	LDFS_UC_X86_INS_IN = 218,
 	LDFS_UC_X86_INS_OUT = 500,
 
+	LDFS_UC_CTL_TLB_FLUSH = 11,
 	LDFS_UC_CTL_TLB_TYPE = 12,
 	LDFS_UC_CTL_TCG_BUFFER_SIZE = 13,
 	LDFS_UC_TLB_VIRTUAL = 1,
@@ -45,7 +46,8 @@ enum {
 	LDFS_UC_MEM_FETCH_UNMAPPED = 21,
 };
 
-/* What uc_ctl() wants for a write with one argument. */
+/* What uc_ctl() wants for a write without, and with one argument. */
+#define LDFS_UC_CTL_WRITE_0(type) ((int)((uint32_t)(type) | 1u << 30))
 #define LDFS_UC_CTL_WRITE_1(type) ((int)((uint32_t)(type) | 1u << 26 | 1u << 30))
 
 enum {

@@ -5,8 +5,8 @@
  * Each vCPU is a thread with a Unicorn instance of its own; all map the same host memory. A locked
  * instruction is therefore not atomic against another vCPU.
  *
- * Stopping Unicorn from another thread is not exact: it runs some guest instructions twice. So
- * nobody does. Before each block of guest code Unicorn calls on_block() on the vCPU's own thread,
+ * Stopping Unicorn from another thread is not exact: it runs some guest instructions twice
+ * (docs/concurrency.md, Parking, says why). So nobody does. Before each block of guest code Unicorn calls on_block() on the vCPU's own thread,
  * which looks at `attention` and waits there; registers and memory are then those of an
  * instruction boundary. A vCPU also waits before it enters emulation (after a hlt, at start).
  *
@@ -250,6 +250,7 @@ static uint64_t page_number(const ldfs_machine *m, uint64_t address)
  * which is read and written in turn is looked up each time. A page that code was ever fetched from
  * always counts as one of code: only then does Unicorn look at every write to it for code that it
  * has translated. By its own answer it forgets to, once the page was looked up for data again.
+ * What was answered before the first fetch may be cached still, for another ring: it is flushed.
  */
 static bool on_tlb_fill(ldfs_uc *uc, uint64_t address, int type, struct ldfs_uc_tlb_entry *result,
 			void *user)
@@ -258,12 +259,13 @@ static bool on_tlb_fill(ldfs_uc *uc, uint64_t address, int type, struct ldfs_uc_
 	uint64_t page = page_number(v->machine, address);
 	bool code = type == LDFS_UC_MEM_FETCH;
 
-	(void)uc;
 	if (page != UINT64_MAX) {
 		uint64_t *word = &v->code_pages[page / 64], bit = UINT64_C(1) << page % 64;
 
-		if (code)
+		if (code && !(*word & bit)) {
 			*word |= bit;
+			v->machine->uc.ctl(uc, LDFS_UC_CTL_WRITE_0(LDFS_UC_CTL_TLB_FLUSH));
+		}
 		code = *word & bit;
 	}
 	result->paddr = address;

@@ -44,6 +44,10 @@ def test_numbers_and_prototypes_are_unicorns(tmp_path: Path) -> None:
         f'_Static_assert(LDFS_UC_CTL_WRITE_1({c}) == (int)UC_CTL_WRITE({c}, 1), "{c}");'
         for c in ("UC_CTL_TLB_TYPE", "UC_CTL_TCG_BUFFER_SIZE")
     ]
+    flush = "UC_CTL_TLB_FLUSH"
+    checks += [
+        f'_Static_assert(LDFS_UC_CTL_WRITE_0({flush}) == (int)UC_CTL_WRITE({flush}, 0), "flush");'
+    ]
     # Enums and ints have the same ABI but are not the same type: compare through sizes.
     checks += [f'_Static_assert(sizeof({t}) == sizeof(int), "{t}");' for t in ("uc_err", "uc_arch")]
     checks += ['_Static_assert(sizeof(uc_hook) == sizeof(size_t), "uc_hook");']
