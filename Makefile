@@ -3,7 +3,7 @@
 #   make demo         from a clone to a live, verified dump of a running machine
 #   make test         all tests
 #   make lint         style and types
-#   make model        the protocol's model alone
+#   make model        the protocol's model alone, larger sizes of it too
 #   make interleave   the core's C code in many more orders of its threads
 #   make sanitize     the core under ThreadSanitizer and AddressSanitizer, long
 #   make coverage     lines of native/ that the native and unit tests run, by file

@@ -2,7 +2,8 @@
 """The protocol of docs/concurrency.md, checked exhaustively with spin.
 
 Each model must hold in all its states, and each known bug, put back by its macro, must be found.
-Two checks run at a time, so that the whole file takes about a minute on two processors.
+Two checks run at a time, so that the whole file takes about a minute and a half on two processors.
+LIVEDUMP_MODEL=1 is the long mode: larger sizes of some models.
 """
 
 from __future__ import annotations
