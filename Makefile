@@ -16,7 +16,6 @@
 #   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
 #   make bench        every measurement beside its peers, about 10 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
-#   make bench-pause  how long the machine stands still: swap, mprotect, fork
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make   how fast dumps are written: beside pwrite, dd and makedumpfile
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
@@ -40,7 +39,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
 .PHONY: exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect bench-pause
+.PHONY: bench bench-quick bench-guest bench-inspect
 
 all: setup
 
@@ -148,9 +147,6 @@ bench-inspect: setup
 bench-guest: setup
 	$(MAKE) --no-print-directory -C guest/linux
 	$(python) bench/guest.py $(ARGS)
-
-bench-pause: setup
-	$(python) bench/pause.py $(ARGS)
 
 
 clean:
