@@ -342,18 +342,28 @@ def test_known_bug_is_found(
     assert code == 0, printed
 
 
+IN_THE_MODEL_ALONE = {
+    "WAKE_ONE",  # not met in 20 s of random runs: each save is followed by a give, which wakes, too
+    "POLL",  # an endless run of the model's waiting; here who waits sleeps
+    "WIDEN_HOLDS_CLAIM",  # there is no place in C where a claim could outlive its copy
+    "WAKE_ONE_PACKER",  # packers are not among the cases
+    # Pipes are not among the cases.
+    *("CANCEL_FIRST", "NO_CANCEL", "CUT_OFF_COUNTS"),
+    # userfaultfd is not: the kernel's part of it would have to be written anew.
+    *("NO_REPROTECT", "GUARDED_LATE", "GUARDED_CLEARED_EARLY", "TORN_IGNORED", "TORN_STAYS"),
+    *("NO_WAKE_AFTER", "MONITOR_ENDS", "MONITOR_SPINS", "MONITOR_WAITS_FOR_START"),
+    *("MONITOR_UNCOUNTED", "BATCH_DROPPED", "RELEASE_NO_SLOT_WAKE", "FORGET_FIRST"),
+    "RELEASE_NO_WAKE",
+    # A discard is, but one at a time, and not within INIT.
+    *("PUNCH_FIRST", "DISCARD_READY", "DISCARD_STAYS", "LEAVES_BEFORE_PUNCH"),
+    *("START_NO_WAIT", "INIT_NO_WAIT", "FULL_OVER_PUNCHED", "FREE_AT_ONCE"),
+}
+
+
 def test_all_bugs_of_the_model_that_c_has_are_tried() -> None:
     model = "".join(path.read_text() for path in (TOP / "tests" / "model").glob("*.pml"))
-    written = set(re.findall(r"\bBUG_([A-Z_]+)\b", model)) - {""}
-    assert (
-        written - {b.name for b in BUGS}
-        == {
-            "WAKE_ONE",  # not met in 20 s of random runs: each save is followed by a give, which wakes, too
-            "POLL",  # an endless run of the model's waiting; here who waits sleeps
-            "WIDEN_HOLDS_CLAIM",  # there is no place in C where a claim could outlive its copy
-            "WAKE_ONE_PACKER",  # packers are not among the cases
-        }
-    )
+    written = set(re.findall(r"\bBUG_([A-Z_]+)\b", model))
+    assert written - {b.name for b in BUGS} == IN_THE_MODEL_ALONE
 
 
 def test_the_product_has_no_hooks(building: Callable[..., Any]) -> None:
