@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from livedumpfs.abi import Verdict
+from livedumpfs.abi import Backend, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.snapshot import open_dump, verify_dump
 
@@ -157,12 +157,12 @@ def reset(host: Host) -> None:
         host.write(f"control/{name}", value)
 
 
-def check_dump(host: Host, target: Path) -> None:
+def check_dump(host: Host, target: Path, backend: Backend | None = None) -> None:
     """The next dump is consistent, its ledger right, and each byte as snapshot/ showed it before
     anything was saved."""
     reset(host)
     with Client(host.device) as client:
-        client.init(str(target), InitOptions(force=True))
+        client.init(str(target), InitOptions(force=True, backend=backend))
         client.start()
         reference = (host.mountpoint / "snapshot/mem.raw").read_bytes()
         client.sweep()
@@ -182,6 +182,7 @@ def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: 
         assert os.path.abspath(TREE) in Path(f"/proc/{host.process.pid}/maps").read_text()
     fuzz(host, targets, f"warm-{SEED}", WARM_UP)
     check_dump(host, tmp_path / "out")
+    check_dump(host, tmp_path / "out", Backend.UFFD)  # opens what the arena keeps open from then on
     files, size = settled(host), size_of(host)
     begin = time.monotonic()
     found = fuzz(host, targets, SEED, REQUESTS)
