@@ -157,7 +157,11 @@ static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t e
 {
 	int rc = write_stretch(d, r, first, end, full);
 
-	if (rc == -EIO && end - first > 1) { /* each by itself: most may be good */
+	/*
+	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse the write of many:
+	 * its bytes changed under way, and no longer fit the sum that was made of them (EILSEQ).
+	 */
+	if (rc && rc != -ECANCELED && end - first > 1) {
 		for (uint32_t g = first; g < end; g++)
 			save_stretch(d, r, g, g + 1, full);
 		return;
@@ -218,13 +222,13 @@ static void end_run(ldfs_dump *d, const struct run *r)
 	ldfs_sweep_opened(d, states, r->first, r->end);
 }
 
-/* An I/O error on stolen granules does not count: their slots are written after it. */
-static bool all_stolen(const ldfs_dump *d, uint32_t first, uint32_t end)
+/* An I/O error on granules that are stolen, or lost by policy, does not count: nobody wants what it wrote. */
+static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
 	for (uint32_t g = first; g < end; g++) {
 		uint8_t s = ldfs_state(d, g);
 
-		if (s != LDFS_G_STEALING && s != LDFS_G_STOLEN)
+		if (s != LDFS_G_STEALING && s != LDFS_G_STOLEN && s != LDFS_G_LOST)
 			return false;
 	}
 	return true;
@@ -258,7 +262,7 @@ bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t lim
 
 void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc)
 {
-	if (rc != -ECANCELED && !all_stolen(d, first, end))
+	if (rc != -ECANCELED && !none_wanted(d, first, end))
 		ldfs_target_failed(d, rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
 }
 

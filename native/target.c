@@ -137,7 +137,7 @@ static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length,
 
 	if (load_relaxed(&t->direct))
 		rc = ldfs_write_all(t->direct_fd, buf, length, at);
-	if (rc != -EINVAL)
+	if (rc != -EINVAL && rc != -EOPNOTSUPP)
 		return rc;
 	/* It could be opened so, but not written, or not in pages: from now on as any file. */
 	store_relaxed(&t->direct, false);
@@ -196,9 +196,9 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 			run = length;
 		if (t->zero_range && fallocate(t->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 					       (off_t)at, (off_t)run)) {
-			if (errno == EIO || errno == ENOSPC)
+			if (errno == ENOSPC)
 				return -errno;
-			t->zero_range = false; /* cannot, or may not: written out it is */
+			t->zero_range = false; /* cannot, may not, or fails at it: written out it is */
 		}
 		if (!t->zero_range)
 			rc = write_zeros(t, run, at);
