@@ -17,7 +17,6 @@
 #   make bench        every measurement beside its peers, about 10 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
-#   make   how fast dumps are written: beside pwrite, dd and makedumpfile
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
 #   make clean        remove what make made

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fault_inside.c - all that runs inside the SIGSEGV handler, and nothing else.
+ * fault_inside.c - the SIGSEGV handler.
  *
  *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
  *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
  *   - no locks, no allocation, no Python, no text, no floating point
  *   - errno is saved and restored
- *   - it may sleep only for a free slot (policy block) or for another handler's memcpy
+ *   - it may sleep only for a free slot (policy block) or for another handler's copy
  *
- * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path".
+ * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path"; saving itself is in
+ * save.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -25,210 +25,6 @@
 #endif
 
 #define PAGE_FAULT_WRITE 2 /* bit 1 of the error code: Intel SDM vol. 3A, 4.7 */
-#define SPINS_BEFORE_YIELD 200
-
-/* ------------------------------------------------------------------ slots */
-
-enum slot_answer { SLOT_TAKEN, SLOT_LOOK_AGAIN, SLOT_NONE };
-
-static bool may_wait(const ldfs_dump *d)
-{
-	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
-		return false;
-	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait. */
-	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
-}
-
-static bool needs_slot(const ldfs_dump *d, uint32_t g)
-{
-	uint8_t s = ldfs_state(d, g);
-
-	return s == LDFS_G_ARMED || s == LDFS_G_SWEEPING;
-}
-
-static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
-{
-	uint64_t before = ldfs_now_ns();
-	uint32_t seen;
-
-	if (*deadline_ns == 0)
-		*deadline_ns = ldfs_deadline(d->stall_deadline_ns);
-	add_relaxed(&d->slot_waits, 1);
-	ldfs_event_notify(&d->ring.low);
-	seen = ldfs_event_prepare(&d->ring.freed);
-	if (load_seq(&d->ring.free) & UINT32_MAX || !may_wait(d) || ldfs_released(d) ||
-	    !needs_slot(d, g)) {
-		ldfs_event_cancel(&d->ring.freed);
-	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns) && needs_slot(d, g)) {
-		ldfs_fail(d, LDFS_OP_WAIT_SLOT, ETIMEDOUT,
-			  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
-		ldfs_give_up(d);
-	}
-	add_relaxed(&d->slot_wait_ns, ldfs_now_ns() - before);
-}
-
-/* LOOK_AGAIN: waited, the world may have changed. NONE: the policy says to lose the granule. */
-static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint64_t *deadline_ns)
-{
-	*slot = ldfs_ring_take(&d->ring);
-	if (*slot != NO_SLOT)
-		return SLOT_TAKEN;
-	if (!may_wait(d)) {
-		/* Once more: slots are there before the pool counts as one that grows no further. */
-		*slot = ldfs_ring_take(&d->ring);
-		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
-	}
-	wait_for_slot(d, g, deadline_ns);
-	return SLOT_LOOK_AGAIN;
-}
-
-/* ------------------------------------------------------------------- copy */
-
-/* A granule with holes goes through pread, which allocates none; a full one is copied directly. */
-static bool copy_granule(ldfs_dump *d, uint32_t g, uint8_t *to)
-{
-	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
-	int rc;
-
-	if (ldfs_granule_full(d, g)) {
-		memcpy(to, d->arena->observer + start, length);
-		return true;
-	}
-	rc = ldfs_read_all(d->arena->memfd, to, length, start);
-	if (rc)
-		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
-	return rc == 0;
-}
-
-static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
-{
-	if (!copy_granule(d, g, ldfs_slot_bytes(&d->ring, slot))) {
-		ldfs_step_copy_lost(d, g);
-		ldfs_ring_give(&d->ring, slot);
-		return;
-	}
-	d->ring.slots[slot].granule = g;
-	ldfs_step_publish(d, g, slot, stolen);
-	ldfs_ring_put(&d->ring, slot);
-	/* Somebody who found no slot may wait for one for this very granule. */
-	ldfs_event_notify(&d->ring.freed);
-}
-
-/* ------------------------------------------------------------- make safe */
-
-static void pause_briefly(unsigned *spins)
-{
-	if (++*spins < SPINS_BEFORE_YIELD)
-		__builtin_ia32_pause();
-	else
-		sched_yield();
-}
-
-/* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
-static void make_safe(ldfs_dump *d, uint32_t g)
-{
-	uint64_t deadline_ns = 0;
-	unsigned spins = 0;
-	uint32_t slot;
-
-	while (!ldfs_released(d)) {
-		uint8_t s = ldfs_state(d, g);
-
-		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
-			pause_briefly(&spins);
-			continue;
-		}
-		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
-			return;
-		switch (take_slot(d, g, &slot, &deadline_ns)) {
-		case SLOT_LOOK_AGAIN:
-			continue;
-		case SLOT_NONE:
-			if (!ldfs_step_lose(d, g))
-				continue;
-			ldfs_event_notify(&d->ring.freed);
-			return;
-		case SLOT_TAKEN:
-			break;
-		}
-		if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) {
-			save_in_slot(d, g, slot, s == LDFS_G_SWEEPING);
-			return;
-		}
-		ldfs_ring_give(&d->ring, slot);
-	}
-}
-
-/* --------------------------------------------------------- make writable */
-
-static uint32_t nearest_left(const ldfs_dump *d, uint32_t g)
-{
-	while (g > 0 && !load_relaxed(&d->writable[g - 1]))
-		g--;
-	return g;
-}
-
-static uint32_t nearest_right(const ldfs_dump *d, uint32_t g)
-{
-	while (g + 1 < d->granules && !load_relaxed(&d->writable[g + 1]))
-		g++;
-	return g;
-}
-
-static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
-{
-	for (uint32_t i = first; i <= last; i++) {
-		if (i != g && ldfs_state(d, i) == LDFS_G_ARMED)
-			add_relaxed(&d->widened, 1);
-		make_safe(d, i);
-	}
-	return ldfs_protect_open(d, first, last);
-}
-
-/*
- * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as far as a neighbour that
- * is writable already moves a boundary instead of adding two; the whole arena needs no boundary at
- * all, and so ends this in any case.
- */
-static int widen(ldfs_dump *d, uint32_t g)
-{
-	uint32_t left = nearest_left(d, g), right = nearest_right(d, g);
-	bool on_left = left > 0, on_right = right + 1 < d->granules; /* a writable one */
-	int error = ENOMEM;
-
-	/* Without a neighbour the range to the arena's end alone would still be a split. */
-	if (on_left && (!on_right || g - left <= right - g))
-		error = widen_to(d, g, left, g);
-	else if (on_right)
-		error = widen_to(d, g, g, right);
-	if (error == ENOMEM)
-		error = widen_to(d, g, left, right);
-	if (error == ENOMEM)
-		error = widen_to(d, g, 0, d->granules - 1);
-	return error;
-}
-
-/* Step 5. Only called when the bytes of g are safe, lost, or no longer wanted. */
-static void make_writable(ldfs_dump *d, uint32_t g)
-{
-	int error = ldfs_protect_may_split(d, g) ? ldfs_protect_open(d, g, g) : ENOMEM;
-
-	if (error == ENOMEM)
-		error = widen(d, g);
-	/* The store faults again and tries again; a released dump is unprotected by RELEASE. EAGAIN: see uffd.c. */
-	if (error && error != EAGAIN)
-		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
-}
-
-void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g)
-{
-	/* START is at work and may still fail: what is saved now would be of no instant. A store that
-	 * faults here is tried again until START has ended. */
-	if (load_seq(&d->phase) == LDFS_PHASE_READY)
-		return;
-	make_safe(d, g);
-	make_writable(d, g);
-}
 
 /* ------------------------------------------------------------- the handler */
 
@@ -247,7 +43,7 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
 {
 	uint64_t before = ldfs_now_ns();
 
-	ldfs_fault_make_writable(d, g);
+	ldfs_save_make_writable(d, g);
 	count_fault(d, ldfs_now_ns() - before);
 }
 

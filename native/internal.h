@@ -148,9 +148,7 @@ extern _Atomic uint64_t ldfs_fault_chained;
 
 /* What every entry does. */
 void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context);
-/* [any thread] Save granule g as a store would, and make it writable. */
-void ldfs_fault_make_writable(ldfs_dump *d, uint32_t g);
-/* The same for a store that faulted: counted, with its time. */
+/* As ldfs_save_make_writable(), for a store that faulted: counted, with its time. */
 void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 /*
  * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as all entries
@@ -165,12 +163,17 @@ void ldfs_fault_leave(ldfs_arena *a);
 /* Handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
+/* ----------------------------------------------------------------------- save.c, [signal] */
+/* Save granule g as a store would, and make it writable; perhaps some around it, too. */
+void ldfs_save_make_writable(ldfs_dump *d, uint32_t g);
+
 /* ----------------------------------------------------------------------- vma.c */
 
 /* Advice that the owner of the mapping at `model` gave (no core file, no child) goes for `view` too. */
 int ldfs_vma_advise_like(const uint8_t *model, uint8_t *view, uint64_t size);
 
 /* --------------------------------------------------------------- protect.c, [signal] */
+enum { LDFS_OPENED = 1, LDFS_STORED_TO }; /* writable; and it is so because of a store to it */
 /* Whether granule g may be made writable alone: false when that would need one island too many. */
 bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g);
 /* Make granules [first, last], both inclusive, writable. 0 or a positive errno. */
@@ -343,7 +346,7 @@ struct ldfs_dump {
 
 	/* per granule */
 	_Atomic uint8_t *state;
-	_Atomic uint8_t *writable; /* 1: made writable since START; never taken back */
+	_Atomic uint8_t *writable; /* since START: 0, or LDFS_OPENED, LDFS_STORED_TO; never taken back */
 	_Atomic uint8_t *full;     /* GRANULE_FULL: no holes, reading it through a view allocates none */
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */

@@ -49,6 +49,7 @@ int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last)
 		return errno;
 	add_relaxed(&d->islands, 1 - islands_at(d, first, last));
 	for (uint32_t g = first; g <= last; g++)
-		store_relaxed(&d->writable[g], 1);
+		if (!load_relaxed(&d->writable[g]))
+			store_relaxed(&d->writable[g], LDFS_OPENED);
 	return 0;
 }

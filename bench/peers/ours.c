@@ -27,7 +27,8 @@ static int prepare(struct bench *b)
 {
 	ldfs_extent extent = { 0, b->opt.size, 0 };
 	uint64_t granule = b->opt.granule ? b->opt.granule : ldfs_granule_default(b->opt.size);
-	uint64_t pool = b->opt.pool ? b->opt.pool : POOL;
+	/* Without a target nothing frees a slot before the end. */
+	uint64_t pool = b->opt.pool ? b->opt.pool : b->target < 0 ? b->opt.size : POOL;
 	ldfs_dump_config config = {
 		.granule_size = granule, .pool_size = pool > granule ? pool : granule,
 		.spill_limit = b->opt.size + granule, .stall_deadline_ns = 60 * SECOND,
@@ -37,8 +38,6 @@ static int prepare(struct bench *b)
 		.reference_fd = -1,
 	};
 
-	if (b->target < 0 && config.pool_size < b->opt.size)
-		config.pool_size = b->opt.size + granule; /* nothing else frees a slot */
 	return ldfs_dump_init(arena, &config, &dump);
 }
 

@@ -351,7 +351,7 @@ def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(tmp_p
     reference = os.memfd_create("reference")
     os.ftruncate(reference, SIZE)
     try:
-        machine = UnicornMachine(SIZE, 2, dirty_share=0.5, low_ram=LOW)
+        machine = UnicornMachine(SIZE, 2, dirty_share=0.5, rate=500, low_ram=LOW)
         with machine, LiveDump(machine) as live:
             machine.wait_ready()
             pages = machine.arena.live.reshape(-1, PAGE)

@@ -650,12 +650,64 @@ inline save_range()
 #endif
 }
 
+#ifdef AROUND
+/* Makes x safe, but waits for nothing, steals nothing, loses nothing. won: it is safe. */
+inline save_at_once(x)
+{
+	d_step { assert(!freed); s = state[x] };
+	if
+	:: s == ARMED ->
+		slot_take(slot);
+		if
+		:: slot == NONE
+		:: else ->
+			step_claim(x, won);
+			if
+			:: won -> copy(x); publish(x); won = 1
+			:: else -> slot_give_back(slot)
+			fi
+		fi
+#ifdef BUG_AROUND_COPYING
+	:: COPYING(s) -> won = 1
+#endif
+#ifdef BUG_AROUND_SWEEPING
+	:: s == SWEEPING -> won = 1
+#endif
+	:: else -> won = !IN_MEMORY(s)
+	fi;
+	s = 0
+}
+
+/* Fault-around: none, some or all of g's neighbours; C decides by what is denser, which promises nothing. */
+inline save_around(g)
+{
+	do
+	:: hi < NG - 1 ->
+		save_at_once(hi + 1);
+		atomic { if :: won -> won = 0; hi++ :: else -> break fi }
+	:: break
+	od;
+	do
+	:: lo > 0 ->
+		save_at_once(lo - 1);
+		atomic { if :: won -> won = 0; lo-- :: else -> break fi }
+	:: break
+	od
+}
+#endif
+
 /* Steps 1 to 5. Until mprotect does not give ENOMEM: with the range that widen() finds it cannot. */
 inline save_and_make_writable(g)
 {
 	atomic { lo = g; hi = g };
 	do
 	:: save_range();
+#ifdef AROUND
+		if
+		:: !wide -> save_around(g)
+		:: else
+		fi;
+#endif
 		make_writable(lo, hi, won);
 		assert(won || !wide || !ON);    /* widening once is enough */
 		if

@@ -60,10 +60,28 @@ NOTIFY_PUBLISHED = """\t/* Somebody who found no slot may wait for one for this 
 """
 BUGS = (
     bug(
+        "one stolen granule ends the sweep",
+        "guarded",
+        "lost without a cause",
+        ("sweep.c", "\tif (rc && rc != -ECANCELED && end - first > 1) {", "\tif (rc == -EIO && end - first > 1) {"),
+    ),
+    bug(
+        "AROUND_COPYING",
+        "around",
+        "made writable in state 1",
+        ("save.c", "\tif (s == LDFS_G_CLAIMED || s == LDFS_G_SWEEPING", "\tif (s == LDFS_G_SWEEPING"),
+    ),
+    bug(
+        "AROUND_SWEEPING",
+        "around",
+        "made writable in state [34]",
+        ("save.c", "LDFS_G_CLAIMED || s == LDFS_G_SWEEPING || s", "LDFS_G_CLAIMED || s"),
+    ),
+    bug(
         "WRITABLE_FIRST",
         "two_by_two",
         "made writable in state [14]",
-        ("fault_inside.c", CLAIM, CLAIM + "\t\t\tldfs_protect_open(d, g, g);\n"),
+        ("save.c", CLAIM, CLAIM + "\t\t\tldfs_protect_open(d, g, g);\n"),
     ),
     bug(
         "DRAIN_BY_QUEUE",
@@ -160,7 +178,7 @@ BUGS = (
         "hang",
         NEVER_ENDS,
         (
-            "fault_inside.c",
+            "save.c",
             "\t\tswitch (take_slot(d, g, &slot, &deadline_ns)) {\n",
             "\t\tif (!(s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)))\n"
             "\t\t\tcontinue;\n"
@@ -179,20 +197,20 @@ BUGS = (
         ("ring.c", "void ldfs_ring_put(",
          "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot)\n{\n"
          "\tsub_seq(&r->in_use, 1);\n\tpush_free(r, slot);\n}\n\nvoid ldfs_ring_put("),
-        ("fault_inside.c", "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give(&d->ring, slot);\n",
+        ("save.c", "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give(&d->ring, slot);\n",
          "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give_back(&d->ring, slot);\n"),
     ),
     bug(
         "NO_WAKE_PUBLISH",
         "same_granule",
         NEVER_ENDS,
-        ("fault_inside.c", NOTIFY_PUBLISHED, ""),
+        ("save.c", NOTIFY_PUBLISHED, ""),
     ),
     bug(
         "WIDEN_TO_END",
         "widen",
         "widening once was not enough",
-        ("fault_inside.c", "\telse if (on_right)\n", "\telse\n"),
+        ("save.c", "\telse if (on_right)\n", "\telse\n"),
     ),
     bug(
         "MARK_RELEASED",
@@ -218,7 +236,7 @@ BUGS = (
         "READY_SAVES",
         "start",
         "published|at the drain|no step|the target has other|made writable|before its bytes",
-        ("fault_inside.c", "\tif (load_seq(&d->phase) == LDFS_PHASE_READY)\n\t\treturn;\n", ""),
+        ("save.c", "\tif (load_seq(&d->phase) == LDFS_PHASE_READY)\n\t\treturn;\n", ""),
         ("arena.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
     ),
     bug(
@@ -246,7 +264,7 @@ BUGS = (
         "pool at its end is not looked at again",
         "spill",
         "lost without a cause",
-        ("fault_inside.c", "\t\t*slot = ldfs_ring_take(&d->ring);\n"
+        ("save.c", "\t\t*slot = ldfs_ring_take(&d->ring);\n"
          "\t\treturn *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;", "\t\treturn SLOT_NONE;"),
     ),
 )  # fmt: skip

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "copy.h"
 
 /* The running actor is about to touch shared memory at `at`. */
 void hook_step(const volatile void *at, const char *what, const char *function, int line);
@@ -56,6 +57,10 @@ void hook_free(void *p);
 void *hook_mmap(void *at, size_t length, int prot, int flags, int fd, off_t offset);
 int hook_munmap(void *at, size_t length);
 int hook_madvise(void *at, size_t length, int advice);
+
+/* So that slots run short where every granule could have one. */
+extern uint32_t world_spare_slots;
+#define SPARE_SLOTS world_spare_slots
 
 #define HOOK(p, what) hook_step((p), what, __func__, __LINE__)
 #define HOOK_VALUE(p, what, operation)                                                           \
@@ -110,6 +115,7 @@ int hook_madvise(void *at, size_t length, int advice);
 
 #undef memcpy
 #define memcpy(to, from, length) hook_memcpy((to), (from), (length))
+#define copy_past_cache(to, from, length) ((void)hook_memcpy((to), (from), (length)))
 #define mprotect(start, length, prot) hook_mprotect((start), (length), (prot))
 #define syscall(...) hook_syscall(__VA_ARGS__)
 #define pwrite(fd, bytes, length, at) hook_pwrite((fd), (bytes), (length), (at))

@@ -30,6 +30,7 @@ ldfs_arena *world_arena;
 ldfs_dump *world_dump;
 bool world_stop;
 uint32_t world_in_store;
+uint32_t world_spare_slots;
 
 static struct world_config c;
 static uint8_t memory[GRANULES_MOST][PAGE], instant[GRANULES_MOST][PAGE];
@@ -454,9 +455,10 @@ void io_comes_back(void)
 /* The kernel reads at one moment and has written at a later one. */
 static ssize_t write_target(const uint8_t *from, size_t length, off_t to)
 {
-	uint8_t piece[HALF];
+	uint8_t piece[HALF], before[GRANULES_MOST * PAGE];
 
 	STEP("pwrite begins");
+	memcpy(before, from, length);
 	synced = false;
 	if (io_error())
 		return -1;
@@ -470,6 +472,10 @@ static ssize_t write_target(const uint8_t *from, size_t length, off_t to)
 	}
 	STEP("pwrite ends");
 	synced = false;
+	if (c.guarded && memcmp(before, from, length)) {
+		errno = EILSEQ; /* what Linux makes of BLK_STS_PROTECTION */
+		return -1;
+	}
 	return (ssize_t)length;
 }
 
@@ -684,7 +690,7 @@ int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *bef
 }
 
 /* The pool of a dump: the system calls for it would take most of a run's time. */
-static uint8_t pools[2][GRANULES_MOST * PAGE];
+static uint8_t pools[2][(GRANULES_MOST + 8) * PAGE];
 static bool pool_taken[2];
 
 static int pool_of(const void *at)
@@ -782,6 +788,7 @@ void world_begin(const struct world_config *config)
 	memset(finals, 0, sizeof(finals));
 	memset(locks, 0, sizeof(locks));
 	memset(in_fault, 0, sizeof(in_fault));
+	world_spare_slots = c.spare;
 	memset(enomem_met, 0, sizeof(enomem_met));
 	for (uint32_t g = 0; g < c.granules; g++)
 		look_at_memory(g);

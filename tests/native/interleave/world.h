@@ -18,6 +18,7 @@
 
 struct world_config {
 	uint32_t granules, slots, spill; /* spill: slots at the most, 0: policy block */
+	uint32_t spare;           /* slots beyond one for each granule */
 	bool fail;                /* policy */
 	bool no_target;
 	bool table;               /* marks on the target, at every tick */
@@ -26,6 +27,7 @@ struct world_config {
 	uint32_t islands;         /* limit of the core's own, 0: none */
 	bool hangs;               /* I/O on the target never comes back until io_comes_back() */
 	uint32_t errors;          /* bit 0: I/O may fail; bit 1: so may the copy of a handler */
+	bool guarded;             /* the target refuses a write whose bytes change under way */
 	bool waits_end;           /* deadlines pass when nobody else can go on */
 	uint32_t deadlines;       /* and so many at any time */
 	bool start_fails;         /* the first mprotect of START */
