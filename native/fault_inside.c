@@ -26,6 +26,21 @@
 
 #define PAGE_FAULT_WRITE 2 /* bit 1 of the error code: Intel SDM vol. 3A, 4.7 */
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+/* Sets of signals as the kernel has them: 64, also where libc's have room for more. */
+static const uint64_t all_signals = ~0ull;
+
+static uint64_t set_mask(uint64_t mask)
+{
+	uint64_t was;
+
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &was, sizeof(mask));
+	return was;
+}
+
 /* ------------------------------------------------------------- the handler */
 
 static void count_fault(ldfs_dump *d, uint64_t ns)
@@ -58,8 +73,9 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 	if (!a || address < start || address >= load_seq(&slot->end))
 		return false;
 	d = load_seq(&a->dump);
+	/* Not armed (any more): the store is tried again and succeeds, unless somebody else took the right to it. */
 	if (!d)
-		return true; /* not armed (any more): the store is tried again and succeeds */
+		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE, MADV_POPULATE_WRITE);
 	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
 	return true;
 }
@@ -70,13 +86,18 @@ static bool write_fault(uintptr_t address)
 
 	for (uint32_t i = 0; i < used; i++) {
 		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		uint64_t mask;
 		bool ours;
 
 		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
 			continue;
+		/* Who called us may have left signals open whose handlers store to the granule that we hold. */
+		mask = set_mask(all_signals);
 		add_seq(&slot->handlers, 1);
 		ours = fault_in_arena(slot, address);
 		sub_seq(&slot->handlers, 1);
+		if (mask != all_signals)
+			set_mask(mask);
 		if (ours)
 			return true;
 	}
@@ -125,34 +146,41 @@ static void die_of(int signo, const siginfo_t *info)
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
 }
 
-/* As the kernel calls a handler: with its mask, and once only where it asked for that. */
+/* As the kernel calls a handler: with its mask. */
 static void call(const struct sigaction *to, int signo, siginfo_t *info, ucontext_t *context)
 {
-	uint64_t mask, more; /* the kernel's sets have 64 signals, also where libc's have room for more */
+	uint64_t was, mask, more;
 
 	memcpy(&mask, &context->uc_sigmask, sizeof(mask));
 	memcpy(&more, &to->sa_mask, sizeof(more));
 	mask |= more;
 	if (!(to->sa_flags & SA_NODEFER))
 		mask |= 1ULL << (signo - 1);
-	if (to->sa_flags & SA_RESETHAND)
-		sigaction(signo, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	was = set_mask(mask);
 	if (to->sa_flags & SA_SIGINFO)
 		to->sa_sigaction(signo, info, context);
 	else
 		to->sa_handler(signo);
+	set_mask(was);
 }
 
-static void pass_on(const struct sigaction *to, int signo, siginfo_t *info, void *context)
+/* Once only, where it asked for that: afterwards it is as if the default were there. */
+static bool is_default(struct ldfs_fault_entry *e)
+{
+	if (e->below.sa_handler == SIG_DFL)
+		return true;
+	return e->below.sa_flags & SA_RESETHAND && exchange_seq(&e->spent, 1);
+}
+
+static void pass_on(struct ldfs_fault_entry *e, int signo, siginfo_t *info, void *context)
 {
 	/* As the kernel: these two are no functions, whatever the flags say. */
-	if (to->sa_handler == SIG_DFL)
-		die_of(signo, info);
-	else if (to->sa_handler == SIG_IGN)
+	if (e->below.sa_handler == SIG_IGN)
 		info->si_code > 0 ? die_of(signo, info) : (void)0;
+	else if (is_default(e))
+		die_of(signo, info);
 	else
-		call(to, signo, info, context);
+		call(&e->below, signo, info, context);
 }
 
 /*
@@ -174,9 +202,16 @@ static void chain(unsigned entry, int signo, siginfo_t *info, ucontext_t *contex
 		return;
 	}
 	if (last < LDFS_ENTRIES && entry >= last)
-		entry = (unsigned)last - 1;
+		entry = ldfs_fault_chain[last].next;
+	/* Who has a newer place is called there: one that puts back who was before him would else go round for ever. */
+	while (entry && load_seq(&ldfs_fault_chain[entry].moved))
+		entry = ldfs_fault_chain[entry].next;
+	if (load_seq(&ldfs_fault_chain[entry].moved)) {
+		die_of(signo, info);
+		return;
+	}
 	context->uc_link = (ucontext_t *)&marks[entry];
-	pass_on(&ldfs_fault_below[entry], signo, info, context);
+	pass_on(&ldfs_fault_chain[entry], signo, info, context);
 	context->uc_link = before;
 }
 

@@ -19,8 +19,10 @@
 
 struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 _Atomic uint32_t ldfs_fault_slots_used;
-struct sigaction ldfs_fault_below[LDFS_ENTRIES];
+struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
 _Atomic uint64_t ldfs_fault_chained;
+
+static _Atomic uint8_t on_top; /* the entry that was last seen there */
 
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under setup_lock, down to the line. */
@@ -60,7 +62,23 @@ static int put(int entry, struct sigaction *before)
 
 	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
 	sigfillset(&act.sa_mask);
-	return sigaction(SIGSEGV, &act, before) ? -errno : 0;
+	if (sigaction(SIGSEGV, &act, before))
+		return -errno;
+	store_seq(&on_top, (uint8_t)entry);
+	return 0;
+}
+
+static void make_entry(unsigned entry, const struct sigaction *found)
+{
+	struct ldfs_fault_entry *e = &ldfs_fault_chain[entry];
+
+	e->below = *found;
+	e->next = entry ? load_seq(&on_top) : 0;
+	store_seq(&e->moved, 0);
+	store_seq(&e->spent, 0);
+	for (unsigned i = 0; !calls_nobody(found) && i < entry; i++)
+		if (same(&ldfs_fault_chain[i].below, found))
+			store_seq(&ldfs_fault_chain[i].moved, 1);
 }
 
 /* The entry that is to be put over `found`; 0: none is left. */
@@ -68,14 +86,14 @@ static int entry_over(const struct sigaction *found)
 {
 	if (calls_nobody(found))
 		for (unsigned i = 1; i < entries; i++)
-			if (same(&ldfs_fault_below[i], found))
+			if (same(&ldfs_fault_chain[i].below, found))
 				return (int)i;
-	if (stranded && stranded_entry && same(&ldfs_fault_below[stranded_entry], found))
+	if (stranded && stranded_entry && same(&ldfs_fault_chain[stranded_entry].below, found))
 		return (int)stranded_entry;
 	if (entries == LDFS_ENTRIES)
 		return 0;
 	/* Known before it is installed: a fault that is not ours may come at once. */
-	ldfs_fault_below[entries] = *found;
+	make_entry(entries, found);
 	return (int)entries++;
 }
 
@@ -109,10 +127,13 @@ static int take_back(void)
 
 static int install(void)
 {
+	struct sigaction found;
 	int rc;
 
-	if (ldfs_fault_verify() == 0)
-		return 0; /* a previous removal found somebody on top, who has left since */
+	if (ldfs_fault_verify() == 0) {
+		stranded = false; /* a previous removal found somebody on top, who has left since */
+		return 0;
+	}
 	/* What was before us the first time is still right when somebody is there who calls us. */
 	if (stranded) {
 		rc = take_back();
@@ -120,9 +141,17 @@ static int install(void)
 		return rc < 0 ? rc : 0;
 	}
 	/* Known before it is installed: the first fault may come at once. */
-	if (sigaction(SIGSEGV, NULL, &ldfs_fault_below[0]))
+	if (sigaction(SIGSEGV, NULL, &found))
 		return -errno;
+	make_entry(0, &found);
 	return put(0, NULL);
+}
+
+static void give_back(struct ldfs_fault_entry *e)
+{
+	struct sigaction nobody = { .sa_handler = SIG_DFL };
+
+	sigaction(SIGSEGV, load_seq(&e->spent) ? &nobody : &e->below, NULL);
 }
 
 static void uninstall(void)
@@ -134,7 +163,7 @@ static void uninstall(void)
 	stranded_entry = entry > 0 ? (unsigned)entry : 0;
 	/* Who is below gets back what was taken from him. He may call ours, which passes everything on then. */
 	if (entry >= 0)
-		sigaction(SIGSEGV, &ldfs_fault_below[entry], NULL);
+		give_back(&ldfs_fault_chain[entry]);
 }
 
 int ldfs_fault_retake(void)
@@ -188,10 +217,15 @@ static void watch_forks(void)
 int ldfs_fault_verify(void)
 {
 	struct sigaction now;
+	int entry;
 
 	if (sigaction(SIGSEGV, NULL, &now))
 		return -errno;
-	return entry_of(&now) >= 0 ? 0 : -ENOTCONN;
+	entry = entry_of(&now);
+	if (entry < 0)
+		return -ENOTCONN;
+	store_seq(&on_top, (uint8_t)entry); /* who was over it may have withdrawn */
+	return 0;
 }
 
 static int take_slot(ldfs_arena *a)

@@ -138,12 +138,18 @@ extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
 /*
  * Our handler has several entries, which differ only in whom they pass a fault on to that is not ours: entry 0
- * to what was there before us, each other to the handler over which it was put (below[]). Whoever took
+ * to what was there before us, each other to the handler over which it was put. Whoever took
  * the signal from an entry may call that entry: it leads further down, never back to him.
  */
 #define LDFS_ENTRIES 17
+struct ldfs_fault_entry {
+	struct sigaction below; /* constant once the entry has been installed */
+	uint8_t next;           /* the same: the entry that was on top of all when this one was made */
+	_Atomic uint8_t moved;  /* the handler below took the signal again, and is below a newer entry, too */
+	_Atomic uint8_t spent;  /* it wanted to be called once (SA_RESETHAND), and was */
+};
 extern void (*const ldfs_fault_entries[LDFS_ENTRIES])(int signo, siginfo_t *info, void *context);
-extern struct sigaction ldfs_fault_below[LDFS_ENTRIES]; /* constant once its entry has been installed */
+extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
 extern _Atomic uint64_t ldfs_fault_chained;
 
 /* What every entry does. */

@@ -17,8 +17,22 @@ static struct thief {
 	struct sigaction before;
 	uint8_t *own; /* a page that only it makes writable, as a garbage collector does */
 	bool alone;   /* what is not its own fault kills: it calls nobody */
-	volatile int own_faults, others;
+	volatile int own_faults, others, masks_lost;
 } thieves[4];
+
+static void call_before(struct thief *t, int signo, siginfo_t *info, void *context)
+{
+	sigset_t mine, after;
+
+	sigprocmask(SIG_SETMASK, NULL, &mine);
+	t->before.sa_sigaction(signo, info, context);
+	sigprocmask(SIG_SETMASK, NULL, &after);
+	for (int i = 1; i < SIGRTMIN; i++)
+		if (sigismember(&mine, i) != sigismember(&after, i)) {
+			t->masks_lost++;
+			break;
+		}
+}
 
 static void serve(struct thief *t, int signo, siginfo_t *info, void *context)
 {
@@ -31,7 +45,7 @@ static void serve(struct thief *t, int signo, siginfo_t *info, void *context)
 	if (t->alone)
 		signal(signo, SIG_DFL);
 	else if (t->before.sa_flags & SA_SIGINFO)
-		t->before.sa_sigaction(signo, info, context);
+		call_before(t, signo, info, context);
 	else if (t->before.sa_handler == SIG_DFL)
 		signal(signo, SIG_DFL);
 	else
@@ -50,14 +64,31 @@ HANDLER(3)
 
 static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2, handler_3 };
 
-/* Number n takes the signal, once more perhaps. */
-void steal(int n)
+/* Number n takes the signal, once more perhaps; blocks SIGUSR1 while it runs. */
+static void steal_with(int n, int flags)
 {
-	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO };
+	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO | flags };
 
+	sigaddset(&act.sa_mask, SIGUSR1);
 	if (!thieves[n].own)
 		thieves[n].own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	sigaction(SIGSEGV, &act, &thieves[n].before);
+}
+
+void steal(int n)
+{
+	steal_with(n, 0);
+}
+
+void steal_for_one_fault(int n)
+{
+	steal_with(n, (int)SA_RESETHAND);
+}
+
+/* Signals go on arriving while it runs. */
+void steal_open(int n)
+{
+	steal_with(n, SA_NODEFER);
 }
 
 /* Not a handler for long: it is called once, does nothing, and expects the next fault to be somebody else's. */
@@ -126,6 +157,11 @@ int fault_of_its_own(int n)
 	return thieves[n].own_faults;
 }
 
+int masks_lost(int n)
+{
+	return thieves[n].masks_lost;
+}
+
 int faults_of_others(int n)
 {
 	return thieves[n].others;
@@ -166,4 +202,31 @@ uint64_t calm(void)
 	setitimer(ITIMER_REAL, &never, NULL);
 	setitimer(ITIMER_PROF, &never, NULL);
 	return stormed;
+}
+
+/* ------------------------------------------- a signal's handler stores where the store is */
+
+static volatile uint8_t *volatile here;
+
+static void store_here(int signo)
+{
+	(void)signo;
+	if (here)
+		*here = 9;
+}
+
+/* `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte. */
+void walk_under_ticks(uint8_t *memory, uint64_t step, int count)
+{
+	struct sigaction act = { .sa_handler = store_here };
+	struct itimerval every = { .it_interval = { .tv_usec = 50 }, .it_value = { .tv_usec = 50 } };
+
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
+	for (int i = 0; i < count; i++) {
+		here = memory + (uint64_t)i * step;
+		*here = 1;
+	}
+	here = NULL;
+	calm();
 }

@@ -553,3 +553,130 @@ print("done")
 """,
         )
     )
+
+
+def test_one_that_had_it_between_two_arenas_takes_it_again(handlers: Path) -> None:
+    """The one who took it from the second arena first is still below."""
+    expect_done(
+        run(
+            handlers,
+            """
+arena = Arena(MIB); live = LiveDump(arena); armed(live)
+handlers.steal(0); retaken(live)
+live.release(); live.close(); arena.close(); del live, arena; gc.collect()
+handlers.withdraw(0)
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    handlers.steal(1); retaken(live, 1)
+    assert handlers.fault_of_its_own(1) == 1
+    handlers.steal(0); retaken(live, 2)
+    assert handlers.fault_of_its_own(0) == 1
+    assert handlers.fault_of_its_own(1) == 2
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_crash_ends_also_with_one_that_twice_puts_back_what_it_found(handlers: Path) -> None:
+    script = """
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    armed(live)
+    handlers.steal_once(0); retaken(live, 1)
+    handlers.steal_once(0); retaken(live, 2)
+    print("now", flush=True)
+    ctypes.string_at(8)
+"""
+    done = run(handlers, script)
+    assert (done.returncode, done.stdout) == (-signal.SIGSEGV, "now\n"), done
+
+
+def test_who_has_withdrawn_is_not_called_and_who_was_before_us_is(handlers: Path) -> None:
+    expect_done(
+        run(
+            handlers,
+            """
+import time
+handlers.steal(3)
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    handlers.steal(0); retaken(live, 1); handlers.withdraw(0)
+    time.sleep(0.1)  # several looks of the guard
+    handlers.steal(1); retaken(live, 2)
+    assert handlers.fault_of_its_own(3) == 1
+    handlers.steal(1); retaken(live, 3)
+    assert handlers.fault_of_its_own(3) == 2
+    assert handlers.faults_of_others(0) == 0
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_one_that_wants_one_fault_takes_the_signal_from_nobody(handlers: Path) -> None:
+    expect_done(
+        run(
+            handlers,
+            """
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    handlers.steal_for_one_fault(0); retaken(live)
+    assert handlers.fault_of_its_own(0) == 1 and lib.ldfs_fault_verify() == 0
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_masks_are_as_the_kernel_would_have_them(handlers: Path) -> None:
+    """One that calls ours goes on with its own signals blocked."""
+    expect_done(
+        run(
+            handlers,
+            """
+handlers.steal(3)
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    armed(live)
+    handlers.steal(0)
+    assert handlers.fault_of_its_own(3) == 1
+    retaken(live)
+    assert handlers.fault_of_its_own(3) == 2
+    assert handlers.faults_of_others(0) == 2 and handlers.masks_lost(0) == 0
+    expect_instant(live)
+print("done")
+""",
+        )
+    )
+
+
+def test_a_store_of_a_signal_that_comes_under_somebody_elses_handler(handlers: Path) -> None:
+    """It meets the granule that its own thread is copying: that must be over first."""
+    expect_done(
+        run(
+            handlers,
+            """
+from livedumpfs import DumpSettings
+with Arena(64 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    arena.live[:] = 1
+    live.init(None, DumpSettings(granule=MIB)); live.start()
+    handlers.steal_open(0)
+    handlers.walk_under_ticks(ctypes.c_void_p(arena.address), ctypes.c_uint64(MIB), 64)
+    assert live.counters().lost == 0
+print("done")
+""",
+        )
+    )
+
+
+def test_a_page_that_the_program_made_read_only_itself_is_a_crash(handlers: Path) -> None:
+    script = """
+with Arena(MIB) as arena:
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(arena.address), 4096, 1) == 0
+    print("now", flush=True)
+    arena.live[0] = 1
+"""
+    done = run(handlers, script)
+    assert (done.returncode, done.stdout) == (-signal.SIGSEGV, "now\n"), done
