@@ -87,7 +87,9 @@ static int make_views(ldfs_arena *a, uint8_t *live)
 	if (!a->live || !a->observer || !a->shadow || !a->spare)
 		return -ENOMEM;
 	rc = live ? 0 : map_view(a, a->live, RW);
-	return rc ? rc : map_view(a, a->observer, RO);
+	if (!rc)
+		rc = map_view(a, a->observer, RO);
+	return rc || !live ? rc : ldfs_vma_advise_like(live, a->observer, a->size);
 }
 
 static void unmake(ldfs_arena *a)
@@ -333,7 +335,8 @@ static int map_shadow(ldfs_arena *a)
 	a->spare = a->shadow;
 	a->shadow = was_live;
 	a->spare_mapped = false;
-	return 0;
+	/* What its owner has told the kernel since it was made. */
+	return a->adopted ? ldfs_vma_advise_like(a->live, a->shadow, a->size) : 0;
 }
 
 int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)

@@ -118,6 +118,7 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 		return -ENOMEM;
 	}
 	madvise(r->bytes, limit * slot_size, MADV_DONTFORK);
+	madvise(r->bytes, limit * slot_size, MADV_DONTDUMP); /* copies, of what its owner may keep out of core files */
 	store_seq(&r->limit, (uint32_t)limit);
 	rc = make_slots(r, (uint32_t)made);
 	if (rc)

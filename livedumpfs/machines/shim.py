@@ -20,7 +20,11 @@ READ_MOST: Final = 128 << 10
 """Bytes of one read."""
 _CONNECTIONS: Final = 4
 _ANSWER_S: Final = 30.0
-"""Longest that a request takes: an INIT writes tables and fills page tables."""
+"""Longest that a request takes."""
+_INIT_RATE: Final = 1 << 30
+"""Bytes of memory for each second more that INIT gets. Measured: 3 to 8 times that in a second."""
+_URGENT: Final = frozenset({lib.LDFS_SHIM_RELEASE, lib.LDFS_SHIM_LAST_WORDS})
+"""What never waits behind reads of a target that hangs."""
 _REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
 _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
 
@@ -43,7 +47,7 @@ class _Request(NamedTuple):
 
 class Shim(Closing):
     """The host's side. Any thread may call; requests go over as many connections as are free, and
-    RELEASE has one of its own: it never waits behind reads of a target that hangs."""
+    what frees the guest over one of its own."""
 
     def __init__(self, first: socket.socket) -> None:
         """`first`: our end of the pair whose other end QEMU inherited; ours from the call on.
@@ -54,6 +58,7 @@ class Shim(Closing):
         self._connecting = threading.Lock()
         self._all = [first]
         self._closed = False
+        self._size = 0
         try:
             first.settimeout(_ANSWER_S)
             self._hello(first)
@@ -98,21 +103,33 @@ class Shim(Closing):
         """One request, about that dump. -ECONNRESET: QEMU has gone; -ETIMEDOUT: no answer in time,
         as when the target's I/O hangs, and there will be none."""
         request = _Request(operation, (first, second), payload, fds, dump)
-        free = self._urgent if operation == lib.LDFS_SHIM_RELEASE else self._free
+        free = self._urgent if operation in _URGENT else self._free
         try:
             sock = free.get(timeout=_ANSWER_S)
         except queue.Empty:
             return Answer(-errno.ETIMEDOUT)
         try:
-            return _exchange(sock, request)
+            return _exchange(sock, request, self._patience(operation))
         except TimeoutError:
             answer = _last_chance(sock)
             sock = self._replace(sock)
             return answer
         except (OSError, MachineError):
+            # Also when this connection alone broke: what is said of QEMU must be true.
+            self.close()
             return Answer(-errno.ECONNRESET)
+        except BaseException:  # its answer would be taken for the next one's
+            sock = self._replace(sock)
+            raise
         finally:
             free.put(sock)
+
+    def _patience(self, operation: int) -> float | None:
+        """Seconds to wait for the answer. A pipe's reader may stand still for as long as it likes;
+        RELEASE ends that. INIT looks at every page."""
+        if operation == lib.LDFS_SHIM_RECORD:
+            return None
+        return _ANSWER_S + (self._size / _INIT_RATE if operation == lib.LDFS_SHIM_INIT else 0)
 
     def _replace(self, sock: socket.socket) -> socket.socket:
         """Another connection for one that never answered: what comes over it later would be taken
@@ -129,6 +146,7 @@ class Shim(Closing):
     def adopt(self, address: int, size: int, memfd: int) -> None:
         """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""
         code = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,)).code
+        self._size = size
         if code == -errno.EMEDIUMTYPE:
             raise MachineError(
                 "the guest's memory has huge pages, or is a file on a disk: it cannot be "
@@ -151,7 +169,7 @@ class Shim(Closing):
         """Hang up: QEMU's memory is free after that, whatever was under way."""
         if not self._closed:
             self._closed = True
-            for sock in self._all:
+            for sock in tuple(self._all):
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for an answer
                 sock.close()
@@ -162,14 +180,13 @@ def pack(pointer: CData) -> bytes:
     return bytes(ffi.buffer(pointer))
 
 
-def _exchange(sock: socket.socket, asked: _Request) -> Answer:
+def _exchange(sock: socket.socket, asked: _Request, patience: float | None = _ANSWER_S) -> Answer:
     """OSError, TimeoutError; MachineError: QEMU has gone."""
     request = ffi.new("ldfs_shim_request *")
     request.op, request.size, request.dump = asked.operation, len(asked.payload), asked.dump
     request.arg = asked.arguments
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", asked.fds))
-    # A pipe's reader may stand still for as long as it likes; RELEASE ends that.
-    sock.settimeout(None if asked.operation == lib.LDFS_SHIM_RECORD else _ANSWER_S)
+    sock.settimeout(patience)
     sock.sendmsg([pack(request), asked.payload], [rights] if asked.fds else [])
     return _read_answer(sock, 0)
 

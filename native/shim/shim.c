@@ -150,6 +150,9 @@ static int do_init(struct message *m, struct answer *out)
 	memcpy(&config, m->payload, sizeof(config));
 	if (config.extent_count > (m->head.size - sizeof(config)) / sizeof(ldfs_extent))
 		return -EINVAL;
+	/* The kernel drops descriptors for which the process has no number left. */
+	if (m->count != (size_t)__builtin_popcountll(m->head.arg[0] & 15))
+		return -EMFILE;
 	config.extents = (const ldfs_extent *)(m->payload + sizeof(config));
 	config.target_fd = next_fd(m, 1, &used);
 	config.table_fd = next_fd(m, 2, &used);

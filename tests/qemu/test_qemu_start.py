@@ -53,6 +53,34 @@ def test_a_dump_of_a_qemu_with_few_rights(tmp_path: Path, words: Sequence[str]) 
         assert verify_dump(dump).ok
 
 
+def in_core_files(pid: int, size: int) -> list[str]:
+    """Mappings of the guest's memory, at least `size` bytes, that a core file would have."""
+    found, mapping = [], ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            start, end = (int(one, 16) for one in words[0].split("-"))
+            mapping = line if end - start >= size and "memfd:" in line else ""
+        elif mapping and words[0] == "VmFlags:" and "dd" not in words:
+            found.append(mapping)
+    return found
+
+
+def test_memory_that_is_kept_out_of_core_files_stays_out(tmp_path: Path) -> None:
+    with QemuMachine([*BASE, "-machine", "pc,dump-guest-core=off"]) as machine:
+        machine.start()
+        for name in ("one", "two"):
+            assert in_core_files(machine._process.pid, 64 << 20) == []
+            live = LiveDump(machine)
+            live.init(tmp_path / name)
+            live.start()
+            assert in_core_files(machine._process.pid, 64 << 20) == []
+            live.release()
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        assert in_core_files(machine._process.pid, 64 << 20)
+
+
 def test_where_qemu_makes_no_dump_its_monitor_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,10 +211,11 @@ def test_an_init_that_took_too_long_is_taken_back(
         machine.start()
         real = shim._exchange
 
-        def impatient(sock: socket.socket, asked: shim._Request) -> shim.Answer:
+        def impatient(
+            sock: socket.socket, asked: shim._Request, patience: float | None = None
+        ) -> shim.Answer:
             init = asked.operation == lib.LDFS_SHIM_INIT
-            monkeypatch.setattr(shim, "_ANSWER_S", 0.0005 if init else DEADLINE_S)
-            return real(sock, asked)
+            return real(sock, asked, 0.0005 if init else DEADLINE_S)
 
         monkeypatch.setattr(shim, "_exchange", impatient)
         live = LiveDump(machine)

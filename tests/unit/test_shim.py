@@ -81,6 +81,8 @@ def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.Mon
         for reader in readers:
             reader.start()
         assert shim.call(lib.LDFS_SHIM_RELEASE)[0] == 0
+        shim.last_words(b"", -1)  # what the end of the host says
+        assert all(reader.is_alive() for reader in readers)
         for reader in readers:
             reader.join(DEADLINE_S)
             assert not reader.is_alive()
@@ -130,3 +132,34 @@ def test_a_shim_of_another_tree_is_refused(other: Other) -> None:
     with pytest.raises(MachineError, match="another version"):
         Shim(other.ours)
     assert other.ours.fileno() == -1
+
+
+def test_a_connection_that_broke_is_hung_up_as_a_whole(other: Other) -> None:
+    """We say then that QEMU has gone, and that its memory is free."""
+    with Shim(other.ours) as shim:
+        broken = shim._free.get()
+        broken.shutdown(socket.SHUT_RDWR)
+        shim._free.put(broken)
+        found = {shim.call(lib.LDFS_SHIM_COUNTERS).code for _ in range(module._CONNECTIONS)}
+        assert -errno.ECONNRESET in found
+        assert other.ours.fileno() == -1
+
+
+def test_an_interrupted_call_leaves_no_answer_behind(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    real = module._read_answer
+
+    def interrupted(sock: socket.socket, flags: int) -> module.Answer:
+        monkeypatch.setattr(module, "_read_answer", real)
+        raise Interrupted
+
+    with Shim(other.ours) as shim:
+        monkeypatch.setattr(module, "_read_answer", interrupted)
+        with pytest.raises(Interrupted):
+            shim.call(lib.LDFS_SHIM_STATES)
+        found = {shim.call(lib.LDFS_SHIM_COUNTERS).code for _ in range(3 * module._CONNECTIONS)}
+        assert found == {-errno.ENODATA}
