@@ -18,7 +18,7 @@ from livedumpfs.units import format_size
 
 SIZES = (64 << 20, 256 << 20, 1 << 30, 4 << 30, 16 << 30)
 MANY_MOST = 1 << 30
-"""Bytes up to which there are figures for more than one writer, and of all ways."""
+"""Bytes up to which there are figures for more than one writer, and with one of all ways."""
 PEERS = ("fork", "mprotect", "uffd", "stop")
 STOP = ("quiesce_ns", "arm_ns", "resume_ns")
 
@@ -56,8 +56,8 @@ def _measure_one(
     size: int,
     writers: int,
 ) -> None:
-    ways = ("ours", *PEERS) if size <= MANY_MOST else ("ours", "fork")
-    rounds = 1 if effort.quick or size > MANY_MOST else 2
+    ways = ("ours", *PEERS) if size <= MANY_MOST and writers == 1 else ("ours", "fork")
+    rounds = 1 if effort.quick or size >= MANY_MOST else 2
 
     def call(way: str) -> Found:
         dumps = effort.repeats(50 // rounds, 10) if way == "ours" else effort.repeats(5, 2)

@@ -14,6 +14,8 @@ from ways import Found, in_turns, quantile
 WAYS = ("ours", "fork", "uffd-sigbus", "mprotect", "uffd")
 LIMITS = {"hot": 1.0, "sequential": 1.0, "uniform": 2.0}
 HANDLER_THREAD = 5.0
+DUMPS = {"uffd": 1}
+"""Of one process, where not 3: what takes seconds is made less often."""
 
 
 def measure(effort: Effort) -> Measurement:
@@ -28,7 +30,9 @@ def measure(effort: Effort) -> Measurement:
         runs = in_turns(
             WAYS,
             effort.repeats(3, 1),
-            lambda way, number=PATTERNS[pattern]: touch(way, size=size, pattern=number, dumps=3),
+            lambda way, number=PATTERNS[pattern]: touch(
+                way, size=size, pattern=number, dumps=DUMPS.get(way, 3)
+            ),
         )
         costs = {
             way: quantile([one for run in runs[way] for one in _costs(run)], 0.5) for way in WAYS

@@ -19,7 +19,7 @@ from ways import Found, in_turns, memory_target, without_ticks
 WAYS = ("ours", "fork", "mprotect", "uffd-sigbus", "uffd")
 BACK = 0.95
 TIMES = 2.0
-BEFORE_MS, AFTER_MS = 400, 1500
+BEFORE_MS, AFTER_MS = 300, 800
 STEADY = 5
 """Ticks of 5 ms over which the speed is taken."""
 

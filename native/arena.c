@@ -447,7 +447,7 @@ static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 		sched_yield();
 	}
 	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
-		ldfs_save_make_writable(d, g);
+		ldfs_save_make_writable(d, g, false);
 }
 
 /*

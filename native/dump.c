@@ -20,9 +20,6 @@
 #define MAP_COUNT_MARGIN 1024u        /* mappings that the process may still make during a dump */
 #define RELEASE_PATIENCE_NS 2000000000u /* for threads in I/O, before RELEASE says EINPROGRESS */
 #define MASK_PATIENCE_NS 2000000000u  /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
-#ifndef SPARE_SLOTS /* tests/native/interleave/hooks.h */
-#define SPARE_SLOTS 8
-#endif
 #define EIO_TOLERATED 16              /* failed writes before the target counts as gone */
 #define COPY_PIECE (1u << 20)
 
@@ -156,16 +153,13 @@ static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t
 	return 0;
 }
 
-/*
- * More than a slot for each granule are of use only to threads that store to one granule at the same time: each takes a
- * slot before it knows whether the granule is its own to save, and where nothing frees slots the last one must not lack.
- */
+/* More slots than granules are never needed. */
 static uint64_t slots_for(const ldfs_dump *d, uint64_t bytes)
 {
 	uint64_t part = bytes & ((1ULL << d->granule_shift) - 1);
 	uint64_t slots = (bytes >> d->granule_shift) + (part != 0);
 
-	return slots < d->granules ? slots : d->granules + SPARE_SLOTS;
+	return slots > d->granules ? d->granules : slots;
 }
 
 static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)

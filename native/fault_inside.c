@@ -58,7 +58,7 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
 {
 	uint64_t before = ldfs_now_ns();
 
-	ldfs_save_make_writable(d, g);
+	ldfs_save_make_writable(d, g, true);
 	count_fault(d, ldfs_now_ns() - before);
 }
 

@@ -154,7 +154,7 @@ extern _Atomic uint64_t ldfs_fault_chained;
 
 /* What every entry does. */
 void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context);
-/* As ldfs_save_make_writable(), for a store that faulted: counted, with its time. */
+/* ldfs_save_make_writable() for a store that faulted: counted, with its time. */
 void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 /*
  * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as all entries
@@ -170,8 +170,8 @@ void ldfs_fault_leave(ldfs_arena *a);
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
 /* ----------------------------------------------------------------------- save.c, [signal] */
-/* Save granule g as a store would, and make it writable; perhaps some around it, too. */
-void ldfs_save_make_writable(ldfs_dump *d, uint32_t g);
+/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it, too. */
+void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
 
 /* ----------------------------------------------------------------------- vma.c */
 

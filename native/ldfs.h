@@ -131,8 +131,8 @@ typedef struct ldfs_stream ldfs_stream;
 
 typedef struct ldfs_dump_config {
 	uint64_t granule_size;      /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
-	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule. From the arena's size on: that and 8 slots */
-	uint64_t spill_limit;       /* policy spill: bytes of slots at the most, as pool_size; else ignored */
+	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule */
+	uint64_t spill_limit;       /* policy spill: bytes of slots at the most; else ignored */
 	uint64_t sweep_rate;        /* bytes a second, 0: no cap */
 	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail` */
 	uint32_t policy;            /* enum ldfs_policy */

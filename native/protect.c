@@ -5,8 +5,8 @@
  * A stretch of writable granules in a read-only view (an island) costs two mappings, of which a process
  * may have vm.max_map_count. The process needs some itself: with none left, malloc and thread creation
  * fail. So islands are counted, and from a limit well below the kernel's own on the handler widens
- * instead of making another one. The count is kept without a lock: two writers that meet at the same
- * border may each miscount by one (about one in 30,000 contended faults did), which the margin covers.
+ * instead of making another one. The count is kept without a lock: each granule is counted once, by who opened it, but two who open
+ * neighbours at the same moment may both count that they are joined (one in some thousand contended faults did): the margin covers that.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -18,14 +18,12 @@ static bool is_writable(const ldfs_dump *d, int64_t g)
 	return g >= 0 && g < d->granules && load_relaxed(&d->writable[g]);
 }
 
-/* Islands that [first, last] and its two neighbours have parts of. */
-static int64_t islands_at(const ldfs_dump *d, int64_t first, int64_t last)
+static void count_opened(ldfs_dump *d, int64_t g)
 {
-	int64_t count = 0;
+	uint8_t none = 0;
 
-	for (int64_t g = first - 1; g <= last + 1; g++)
-		count += is_writable(d, g) && (g == first - 1 || !is_writable(d, g - 1));
-	return count;
+	if (cas_seq(&d->writable[g], &none, LDFS_OPENED))
+		add_relaxed(&d->islands, 1 - is_writable(d, g - 1) - is_writable(d, g + 1));
 }
 
 bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g)
@@ -47,9 +45,7 @@ int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last)
 			return -rc;
 	} else if (mprotect(d->arena->live + start, end - start, PROT_READ | PROT_WRITE))
 		return errno;
-	add_relaxed(&d->islands, 1 - islands_at(d, first, last));
 	for (uint32_t g = first; g <= last; g++)
-		if (!load_relaxed(&d->writable[g]))
-			store_relaxed(&d->writable[g], LDFS_OPENED);
+		count_opened(d, g);
 	return 0;
 }

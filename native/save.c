@@ -11,7 +11,6 @@
 
 #define SPINS_BEFORE_YIELD 200
 #define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */
-#define SLOTS_KEPT 4
 
 /* ------------------------------------------------------------------ slots */
 
@@ -130,6 +129,11 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 		case SLOT_LOOK_AGAIN:
 			continue;
 		case SLOT_NONE:
+			/* Where each granule has a slot, somebody holds one too many, and gives it back at once. */
+			if (load_seq(&d->ring.made) >= d->granules) {
+				pause_briefly(&spins);
+				continue;
+			}
 			if (!ldfs_step_lose(d, g))
 				continue;
 			ldfs_event_notify(&d->ring.freed);
@@ -147,6 +151,20 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 
 /* ----------------------------------------------------------- fault-around */
 
+/*
+ * Whether a granule may be saved that nobody has asked for. A quarter of the slots stays for those who store elsewhere.
+ * None is taken where nobody waits for slots or frees them, unless each granule can have one: it would lose another granule.
+ */
+static bool slot_to_spare(const ldfs_dump *d)
+{
+	uint32_t made = load_relaxed(&d->ring.made);
+
+	if ((d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up)) &&
+	    load_relaxed(&d->ring.limit) < d->granules)
+		return false;
+	return made / 4 + load_relaxed(&d->ring.in_use) < made;
+}
+
 /* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe yet. */
 static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 {
@@ -158,7 +176,7 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 	if (s != LDFS_G_ARMED)
 		return true;
 	/* The sweep takes holes for less than a slot. */
-	if (!ldfs_granule_full(d, g) || ldfs_released(d))
+	if (!ldfs_granule_full(d, g) || ldfs_released(d) || !slot_to_spare(d))
 		return false;
 	slot = ldfs_ring_take(&d->ring);
 	if (slot == NO_SLOT)
@@ -171,25 +189,17 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 	return true;
 }
 
-/* Free slots that fault-around may take: a quarter of the pool, and a few, are for those who store elsewhere. */
-static uint32_t slots_to_spare(const struct ldfs_ring *r)
-{
-	uint32_t made = load_relaxed(&r->made), kept = made / 4 + SLOTS_KEPT + load_relaxed(&r->in_use);
-
-	return kept < made ? made - kept : 0;
-}
-
 /*
  * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted there before, so that
  * n faults open n * n granules. Dense stores are through with the block soon, sparse ones save little in vain.
  */
 static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 {
-	uint32_t most = slots_to_spare(&d->ring), wanted = 0;
+	uint32_t wanted = 0;
 
-	for (uint32_t g = lo; g <= hi && wanted < most; g++)
+	for (uint32_t g = lo; g <= hi; g++)
 		wanted += load_relaxed(&d->writable[g]) == LDFS_STORED_TO ? 2 : 0;
-	return wanted < most ? wanted : most;
+	return wanted;
 }
 
 /*
@@ -203,8 +213,7 @@ static void save_around(ldfs_dump *d, uint32_t g, uint32_t *first, uint32_t *las
 	uint32_t wanted;
 
 	hi = hi < d->granules ? hi : d->granules - 1;
-	wanted = neighbours_wanted(d, lo, hi);
-	*first = *last = g;
+	wanted = slot_to_spare(d) ? neighbours_wanted(d, lo, hi) : 0;
 	while (wanted && *last < hi && make_safe_at_once(d, *last + 1)) {
 		++*last;
 		wanted -= !load_relaxed(&d->writable[*last]);
@@ -265,31 +274,31 @@ static int widen(ldfs_dump *d, uint32_t g)
 }
 
 /* Step 5. Only called when the bytes of g are safe, lost, or no longer wanted. */
-static void make_writable(ldfs_dump *d, uint32_t g)
+static void make_writable(ldfs_dump *d, uint32_t g, bool stored)
 {
-	uint32_t first, last;
+	uint32_t first = g, last = g;
 	int error = ENOMEM;
 
 	if (ldfs_protect_may_split(d, g)) {
-		save_around(d, g, &first, &last);
+		if (stored && !load_relaxed(&d->writable[g]))
+			save_around(d, g, &first, &last);
 		error = ldfs_protect_open(d, first, last);
 	}
 	if (error == ENOMEM)
 		error = widen(d, g);
-	if (!error)
+	if (!error && stored)
 		store_relaxed(&d->writable[g], LDFS_STORED_TO);
 	/* The store faults again and tries again; a released dump is unprotected by RELEASE. EAGAIN: see uffd.c. */
 	if (error && error != EAGAIN)
 		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 }
 
-void ldfs_save_make_writable(ldfs_dump *d, uint32_t g)
+void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored)
 {
 	/* START is at work and may still fail: what is saved now would be of no instant. A store that
 	 * faults here is tried again until START has ended. */
 	if (load_seq(&d->phase) == LDFS_PHASE_READY)
 		return;
 	make_safe(d, g);
-	make_writable(d, g);
+	make_writable(d, g, stored);
 }
-

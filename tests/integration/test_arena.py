@@ -307,6 +307,30 @@ def test_without_a_target_the_snapshot_lives_in_memory() -> None:
         assert caught.value.errno == errno.ENODATA
 
 
+def test_dense_stores_fault_less_often_than_they_meet_granules() -> None:
+    """Fault-around: n faults open n * n granules of a block of 1 MiB."""
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 1
+        live.init(None, DumpSettings(granule=16 << 10, pool=4 * MIB))
+        live.start()
+        arena.live[:MIB:PAGE_SIZE] = 2
+        assert live.counters().faults == 8
+        assert live.read(0, 4 * MIB).count(1) == 4 * MIB and live.counters().lost == 0
+
+
+@pytest.mark.parametrize("policy", ["block", "fail"])
+@pytest.mark.parametrize("step", [2, 8])
+def test_what_nobody_stored_to_takes_no_slot_that_a_store_needs(policy: str, step: int) -> None:
+    """Nothing frees a slot here, and there are just as many as granules are stored to."""
+    with Arena(16 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 1
+        live.init(None, DumpSettings(granule=PAGE_SIZE, pool=16 * MIB // step, policy=policy))
+        live.start()
+        arena.live[:: step * PAGE_SIZE] = 2
+        assert live.counters().lost == 0
+        assert live.read(0, 16 * MIB).count(1) == 16 * MIB
+
+
 def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path) -> None:
     """A reader has left the core, and has not come back to Python yet: for a busy program that can
     take a while. RELEASE returns when arena and target can be had again."""

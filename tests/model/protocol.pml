@@ -547,12 +547,23 @@ inline save(x)
 #else
 			slot_take(slot);
 			if
+#if NS >= NG
+			:: slot == NONE && policy == FAIL ->    /* somebody holds one too many */
+				if
+				:: free_slots != 0
+				:: !TAKEABLE(state[x])
+#ifdef RELEASES
+				:: !ON
+#endif
+				fi
+#else
 			:: slot == NONE && policy == FAIL ->
 				step_lose(x, won);
 				if
 				:: won -> d_step { wake_slot_waiters() }; break
 				:: else
 				fi
+#endif
 			:: slot == NONE && policy == BLOCK -> wait_for_slot(x)
 			:: slot != NONE ->
 				claim_or_steal(x);

@@ -58,10 +58,6 @@ void *hook_mmap(void *at, size_t length, int prot, int flags, int fd, off_t offs
 int hook_munmap(void *at, size_t length);
 int hook_madvise(void *at, size_t length, int advice);
 
-/* So that slots run short where every granule could have one. */
-extern uint32_t world_spare_slots;
-#define SPARE_SLOTS world_spare_slots
-
 #define HOOK(p, what) hook_step((p), what, __func__, __LINE__)
 #define HOOK_VALUE(p, what, operation)                                                           \
 	({                                                                                       \

@@ -31,7 +31,6 @@ ldfs_arena *world_arena;
 ldfs_dump *world_dump;
 bool world_stop;
 uint32_t world_in_store;
-uint32_t world_spare_slots;
 
 static struct world_config c;
 static uint8_t memory[GRANULES_MOST][PAGE], instant[GRANULES_MOST][PAGE];
@@ -709,7 +708,7 @@ int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *bef
 }
 
 /* The pool of a dump: the system calls for it would take most of a run's time. */
-static uint8_t pools[2][(GRANULES_MOST + 8) * PAGE];
+static uint8_t pools[2][GRANULES_MOST * PAGE];
 static bool pool_taken[2];
 
 static int pool_of(const void *at)
@@ -807,7 +806,6 @@ void world_begin(const struct world_config *config)
 	memset(finals, 0, sizeof(finals));
 	memset(locks, 0, sizeof(locks));
 	memset(in_fault, 0, sizeof(in_fault));
-	world_spare_slots = c.spare;
 	memset(enomem_met, 0, sizeof(enomem_met));
 	for (uint32_t g = 0; g < c.granules; g++)
 		look_at_memory(g);

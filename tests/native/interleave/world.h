@@ -18,7 +18,6 @@
 
 struct world_config {
 	uint32_t granules, slots, spill; /* spill: slots at the most, 0: policy block */
-	uint32_t spare;           /* slots beyond one for each granule */
 	bool fail;                /* policy */
 	bool no_target;
 	bool table;               /* marks on the target, at every tick */
