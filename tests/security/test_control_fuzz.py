@@ -201,8 +201,10 @@ def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: 
 
 
 def check_reached(found: dict[str, collections.Counter[str]]) -> None:
-    """Nothing went wrong in a way that nobody thought of, and every step was taken sometimes."""
+    """Nothing went wrong in a way that nobody thought of, and every step was taken sometimes: what
+    needs a dump of its own in just that state succeeds once or twice in 10,000 requests, or not."""
     assert set().union(*found.values()) <= EXPECTED, found
-    for kind in ("typed_init", "step", "typed_sweep", "write", "read", "status", "release"):
+    rare = ("step", "typed_sweep") if REQUESTS >= 100_000 else ()
+    for kind in ("typed_init", "write", "read", "status", "release", *rare):
         assert found[kind]["ok"], f"seed {SEED}: no {kind} ever succeeded"
     assert set(found["unknown"]) == {"ENOTTY"}
