@@ -214,7 +214,7 @@ def compare(guest: Guest, vcpus: int, effort: Effort, found: Measurement) -> Non
     ways: dict[str, Runner] = {name: guest.bare(vcpus, tlb) for name, tlb in TLBS.items()}
     with guest.hosted(vcpus) as hosted:
         ways["hosted"] = hosted
-        for _ in range(effort.repeats(12, 3)):
+        for _ in range(effort.repeats(12, 1)):
             for name, way in ways.items():
                 rates.setdefault(name, []).append(way.turn() * guest.per_round)
         stops = sorted(hosted.stops(effort.repeats(200, 50)))

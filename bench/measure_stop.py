@@ -39,7 +39,8 @@ def measure(effort: Effort) -> Measurement:
     for size in SIZES:
         if size > (256 << 20 if effort.quick else effort.largest):
             continue
-        for writers in (1, 2, 4) if size <= MANY_MOST else (1,):
+        most = SIZES[0] if effort.quick else MANY_MOST
+        for writers in (1, 2, 4) if size <= most else (1,):
             _measure_one(found, middles, effort, size, writers)
     _judge(found, middles)
     found.plots.append(_plot(middles))

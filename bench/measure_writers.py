@@ -83,15 +83,19 @@ def measure(effort: Effort) -> Measurement:
     size = effort.repeats(512 << 20, 64 << 20)
     with memory_target() as target:
         for pattern in PATTERNS:
-            _measure_one(found, pattern, size, effort.repeats(3, 1), target)
+            _measure_one(
+                found, pattern, size, effort.repeats(3, 1), target, effort.repeats(AFTER_MS, 300)
+            )
     return found
 
 
-def _measure_one(found: Measurement, pattern: str, size: int, rounds: int, target: Path) -> None:
+def _measure_one(
+    found: Measurement, pattern: str, size: int, rounds: int, target: Path, after: int
+) -> None:
     def call(way: str) -> Found:
         return run(
             way, size=size, writers=2, pattern=PATTERNS[pattern], dumps=1, target=target,
-            before=BEFORE_MS, after=AFTER_MS,
+            before=BEFORE_MS, after=after,
         )  # fmt: skip
 
     runs = in_turns(WAYS, rounds, call)
