@@ -6,10 +6,13 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 #include <x86intrin.h>
 
 #include "peer.h"
@@ -72,6 +75,7 @@ static void park(void)
 {
 	pthread_mutex_lock(&lock);
 	atomic_fetch_add(&parked, 1);
+	syscall(SYS_futex, &parked, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	while (atomic_load(&stop))
 		pthread_cond_wait(&go, &lock);
 	atomic_fetch_sub(&parked, 1);
@@ -148,11 +152,14 @@ void writers_end(void)
 	running = 0;
 }
 
+/* Asleep, not in a loop: a writer that has to park may need the very processor that would run the loop. */
 void writers_stop(void)
 {
+	unsigned seen;
+
 	atomic_store(&stop, 1);
-	while (atomic_load(&parked) < running)
-		_mm_pause();
+	while ((seen = atomic_load(&parked)) < running)
+		syscall(SYS_futex, &parked, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
 void writers_go(void)
