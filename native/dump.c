@@ -130,7 +130,7 @@ static int make_granules(ldfs_dump *d)
 	d->slot_of = calloc(d->granules, sizeof(*d->slot_of));
 	d->checksum = calloc(d->granules, sizeof(*d->checksum));
 	d->how = calloc(d->granules, sizeof(*d->how));
-	d->sweep_scratch = malloc(1ULL << d->granule_shift);
+	d->sweep_scratch = ldfs_buffer_make(1ULL << d->granule_shift);
 	if (!d->state || !d->writable || !d->full || !d->slot_of || !d->checksum || !d->how ||
 	    !d->sweep_scratch)
 		return -ENOMEM;
@@ -267,7 +267,7 @@ static void free_dump(ldfs_dump *d)
 	free((void *)d->slot_of);
 	free(d->checksum);
 	free(d->how);
-	free(d->sweep_scratch);
+	ldfs_buffer_free(d->sweep_scratch, 1ULL << d->granule_shift);
 	free(d->writer_batch.slots);
 	free(d);
 }
@@ -379,13 +379,14 @@ static void disarm(ldfs_dump *d)
 
 static int arm(ldfs_dump *d)
 {
+	unsigned turns = 0;
 	int rc;
 
 	/* Before the first fault can come. Whoever saw no dump and is still at it - a discard between
 	 * its save and its punch - ends before anything is armed. */
 	store_seq(&d->arena->dump, d);
 	while (ldfs_fault_inside(d->arena))
-		sched_yield();
+		ldfs_event_soon(&turns);
 	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena)
 					  : ldfs_arena_protect(d->arena, d->backend);
 	if (rc)
@@ -396,6 +397,7 @@ static int arm(ldfs_dump *d)
 /* The machine stands. */
 static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 {
+	bool urgent;
 	int rc = 0;
 
 	if (ops && ops->capture)
@@ -406,7 +408,11 @@ static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 		return rc;
 	d->instant_wall_ns = wall_ns();
 	d->instant_mono_ns = ldfs_now_ns();
+	/* Not around what the caller wants called: that may wait in a loop for an ordinary thread. */
+	urgent = ldfs_urgent_raise(0);
 	rc = arm(d);
+	if (urgent)
+		ldfs_urgent_lower(0);
 	d->arm_ns = ldfs_now_ns() - d->instant_mono_ns;
 	return rc;
 }
@@ -541,6 +547,16 @@ static int wait_all_gone(ldfs_dump *d)
 	return 0;
 }
 
+/*
+ * START has linked the dump already, and finds the phase changed when it has armed: it disarms itself. To do that from here would
+ * take the dump from memory that START is just about to protect, and a store there would be nobody's.
+ */
+static void wait_for_start(const ldfs_dump *d)
+{
+	while (load_seq(&d->arena->dump))
+		usleep(100);
+}
+
 int ldfs_dump_release(ldfs_dump *d)
 {
 	if (ldfs_arena_foreign(d->arena))
@@ -552,7 +568,9 @@ int ldfs_dump_release(ldfs_dump *d)
 		if (d->target.stream && before != LDFS_PHASE_READY)
 			ldfs_stream_cancel(d->target.stream);
 		wake_everybody(d);
-		if (load_seq(&d->arena->dump))
+		if (before == LDFS_PHASE_READY)
+			wait_for_start(d);
+		else if (load_seq(&d->arena->dump))
 			disarm(d);
 		store_seq(&d->release_done, 1);
 	}

@@ -5,16 +5,23 @@
  * A waiter counts itself in, reads `seq`, looks at its condition, and sleeps only while `seq` is
  * unchanged. A notifier changes the condition first, then looks whether anybody waits. Both sides
  * use sequentially consistent operations, so one of them sees the other.
+ *
+ * What takes somebody else no longer than a memcpy is waited for in a loop, ldfs_event_soon.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
+
+#define SPINS_BEFORE_YIELD 200u
+#define TURNS_BEFORE_SLEEP 300u
+#define SOON_SLEEP_NS 50000
 
 uint64_t ldfs_now_ns(void)
 {
@@ -29,6 +36,23 @@ uint64_t ldfs_deadline(uint64_t relative_ns)
 	uint64_t now = ldfs_now_ns();
 
 	return relative_ns > UINT64_MAX - now ? UINT64_MAX : now + relative_ns;
+}
+
+/*
+ * The sleep is for who runs before all ordinary threads (SCHED_FIFO): a yield of his gives the processor to none of
+ * them, and the one that he waits for may have been preempted by him.
+ */
+void ldfs_event_soon(unsigned *turns)
+{
+	static const struct timespec briefly = { 0, SOON_SLEEP_NS };
+
+	++*turns;
+	if (*turns < SPINS_BEFORE_YIELD)
+		__builtin_ia32_pause();
+	else if (*turns < TURNS_BEFORE_SLEEP)
+		sched_yield();
+	else
+		syscall(SYS_nanosleep, &briefly, NULL);
 }
 
 uint32_t ldfs_event_prepare(struct ldfs_event *e)

@@ -30,8 +30,13 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* Sets of signals as the kernel has them: 64, also where libc's have room for more. */
-static const uint64_t all_signals = ~0ull;
+/*
+ * Sets of signals as the kernel has them: 64, also where libc's have room for more. SIGKILL and SIGSTOP are never blocked, and
+ * 33 must not be: with it libc has each thread change its user (setuid(7), nptl(7)), and waits until the last has done it.
+ */
+#define SIGNAL_BIT(signo) (1ull << ((signo) - 1))
+#define SIGSETXID 33
+const uint64_t ldfs_fault_mask = ~(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) | SIGNAL_BIT(SIGSETXID));
 
 static uint64_t set_mask(uint64_t mask)
 {
@@ -73,8 +78,8 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 	if (!a || address < start || address >= load_seq(&slot->end))
 		return false;
 	d = load_seq(&a->dump);
-	/* Not armed (any more): the store is tried again and succeeds, unless somebody else took the right to it. */
-	if (!d)
+	/* Not armed (any more), or not so: the store is tried again and succeeds, unless somebody else took the right to it. */
+	if (!d || d->backend == LDFS_BACKEND_UFFD)
 		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE, MADV_POPULATE_WRITE);
 	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
 	return true;
@@ -92,11 +97,11 @@ static bool write_fault(uintptr_t address)
 		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
 			continue;
 		/* Who called us may have left signals open whose handlers store to the granule that we hold. */
-		mask = set_mask(all_signals);
+		mask = set_mask(ldfs_fault_mask);
 		add_seq(&slot->handlers, 1);
 		ours = fault_in_arena(slot, address);
 		sub_seq(&slot->handlers, 1);
-		if (mask != all_signals)
+		if ((mask & ldfs_fault_mask) != ldfs_fault_mask)
 			set_mask(mask);
 		if (ours)
 			return true;

@@ -61,7 +61,7 @@ static int put(int entry, struct sigaction *before)
 				 .sa_flags = SA_SIGINFO | SA_ONSTACK };
 
 	/* No other handler runs on top of ours: it could be one that writes to armed memory. */
-	sigfillset(&act.sa_mask);
+	memcpy(&act.sa_mask, &ldfs_fault_mask, sizeof(ldfs_fault_mask));
 	if (sigaction(SIGSEGV, &act, before))
 		return -errno;
 	store_seq(&on_top, (uint8_t)entry);

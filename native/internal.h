@@ -39,8 +39,23 @@ void ldfs_event_cancel(struct ldfs_event *e); /* instead of wait, when the condi
 void ldfs_event_notify(struct ldfs_event *e);
 /* Wake one of those who wait: for a condition that whoever wakes ends for all. */
 void ldfs_event_notify_one(struct ldfs_event *e);
+/* Once more round a loop that waits for what somebody else is about to finish; *turns is 0 at first. */
+void ldfs_event_soon(unsigned *turns);
 uint64_t ldfs_now_ns(void);                  /* CLOCK_MONOTONIC */
 uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
+
+/* --------------------------------------------------------------- urgent.c */
+
+/* [any thread] By thread id, 0: the caller. False: it is not ordinary, or we may not; then it must not be lowered. */
+bool ldfs_urgent_raise(pid_t thread);
+/* [any thread] One that was raised. */
+void ldfs_urgent_lower(pid_t thread);
+
+/* --------------------------------------------------------------- buffer.c
+ * Memory for the machine's bytes outside of its views: in no core file, in no child, gone when it is freed. [any thread]
+ */
+void *ldfs_buffer_make(uint64_t size); /* NULL: no memory */
+void ldfs_buffer_free(void *buffer, uint64_t size); /* NULL: nothing to do */
 
 /* ------------------------------------------------------------------- io.c
  * Whole reads and writes at an offset: 0, -errno, or -EIO where the file ends early. [signal]
@@ -151,6 +166,7 @@ struct ldfs_fault_entry {
 extern void (*const ldfs_fault_entries[LDFS_ENTRIES])(int signo, siginfo_t *info, void *context);
 extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
 extern _Atomic uint64_t ldfs_fault_chained;
+extern const uint64_t ldfs_fault_mask; /* signals blocked while a handler may hold a granule, as the kernel has them */
 
 /* What every entry does. */
 void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context);
@@ -202,6 +218,7 @@ struct ldfs_ring {
 	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));  /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;
+	_Atomic int32_t to_spare;  /* slots that fault-around may take: what the target has freed lately. A hint */
 	_Atomic uint64_t peak;
 	struct ldfs_event freed;   /* a slot or a granule's fate changed: for those who wait for a slot */
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
@@ -214,6 +231,7 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 void ldfs_ring_destroy(struct ldfs_ring *r);
 uint32_t ldfs_ring_take(struct ldfs_ring *r);             /* [signal] a free slot or NO_SLOT */
 void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot);  /* [signal] back to the free ones */
+void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot); /* the same, of one that went to the target */
 void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot);   /* [signal] to the filled ones */
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);      /* chain by `next`, index + 1; 0: none */
 bool ldfs_ring_can_grow(const struct ldfs_ring *r);       /* [signal] */

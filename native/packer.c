@@ -64,7 +64,7 @@ static void finish_job(struct ldfs_packer *p, const struct job *job, uint64_t at
 		d->pack.where[job->granule] = at + job->within;
 		ldfs_step_saved(d, job->granule, job->checksum);
 	}
-	ldfs_ring_give(&d->ring, job->slot);
+	ldfs_ring_freed(&d->ring, job->slot);
 }
 
 /* Write what is packed and take its granules to their final states. */
@@ -285,8 +285,8 @@ static int init_packer(struct ldfs_packer *p, ldfs_dump *d)
 	p->d = d;
 	p->room = granule > LDFS_RUN_BYTES ? granule : LDFS_RUN_BYTES;
 	p->codec = ldfs_codec_open(d->pack.codec, d->pack.level);
-	p->copy = malloc(p->room);
-	p->out = malloc(p->room);
+	p->copy = ldfs_buffer_make(p->room);
+	p->out = ldfs_buffer_make(p->room);
 	if (!p->codec || !p->copy || !p->out)
 		return -ENOMEM;
 	return ldfs_batch_init(&p->batch, &d->ring);
@@ -312,8 +312,8 @@ void ldfs_packers_destroy(ldfs_dump *d)
 {
 	for (uint32_t i = 0; i < d->packer_count; i++) {
 		ldfs_codec_close(d->packers[i].codec);
-		free(d->packers[i].copy);
-		free(d->packers[i].out);
+		ldfs_buffer_free(d->packers[i].copy, d->packers[i].room);
+		ldfs_buffer_free(d->packers[i].out, d->packers[i].room);
 		free(d->packers[i].batch.slots);
 	}
 	free(d->packers);

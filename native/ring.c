@@ -15,6 +15,7 @@
 #include "internal.h"
 
 #define GROW_BYTES (4u << 20) /* by so much at a time under spill */
+#define TO_SPARE_SHARE 16     /* one slot of so many is fault-around's at the most while the target frees none */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -67,6 +68,17 @@ void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
 	sub_seq(&r->in_use, 1);
 	push_free(r, slot);
 	ldfs_event_notify(&r->freed);
+}
+
+/*
+ * A target that stands still frees nothing: then every slot that there is belongs to those who store. One that goes on
+ * may free fewer than are stored to; what it owes fault-around is bounded, for it may stop any time.
+ */
+void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot)
+{
+	if (load_relaxed(&r->to_spare) < (int32_t)(load_relaxed(&r->made) / TO_SPARE_SHARE))
+		add_relaxed(&r->to_spare, 1);
+	ldfs_ring_give(r, slot);
 }
 
 void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot)

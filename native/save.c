@@ -4,12 +4,10 @@
  * [signal], all of it: see fault_inside.c for what that means.
  */
 #include <errno.h>
-#include <sched.h>
 
 #include "copy.h"
 #include "internal.h"
 
-#define SPINS_BEFORE_YIELD 200
 #define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */
 
 /* ------------------------------------------------------------------ slots */
@@ -101,26 +99,18 @@ static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 
 /* ------------------------------------------------------------- make safe */
 
-static void pause_briefly(unsigned *spins)
-{
-	if (++*spins < SPINS_BEFORE_YIELD)
-		__builtin_ia32_pause();
-	else
-		sched_yield();
-}
-
 /* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
 static void make_safe(ldfs_dump *d, uint32_t g)
 {
 	uint64_t deadline_ns = 0;
-	unsigned spins = 0;
+	unsigned turns = 0;
 	uint32_t slot;
 
 	while (!ldfs_released(d)) {
 		uint8_t s = ldfs_state(d, g);
 
 		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
-			pause_briefly(&spins);
+			ldfs_event_soon(&turns);
 			continue;
 		}
 		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
@@ -131,7 +121,7 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 		case SLOT_NONE:
 			/* Where each granule has a slot, somebody holds one too many, and gives it back at once. */
 			if (load_seq(&d->ring.made) >= d->granules) {
-				pause_briefly(&spins);
+				ldfs_event_soon(&turns);
 				continue;
 			}
 			if (!ldfs_step_lose(d, g))
@@ -152,17 +142,22 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 /* ----------------------------------------------------------- fault-around */
 
 /*
- * Whether a granule may be saved that nobody has asked for. A quarter of the slots stays for those who store elsewhere.
- * None is taken where nobody waits for slots or frees them, unless each granule can have one: it would lose another granule.
+ * Whether a granule may be saved that nobody has asked for. Where each granule can have a slot, and while the target frees
+ * slots; a quarter of the pool is left to those who store elsewhere until there is one for each. None is taken that a
+ * store may need where nobody waits for slots or frees them: it would lose another granule.
  */
 static bool slot_to_spare(const ldfs_dump *d)
 {
-	uint32_t made = load_relaxed(&d->ring.made);
+	const struct ldfs_ring *r = &d->ring;
+	uint32_t made = load_relaxed(&r->made);
 
-	if ((d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up)) &&
-	    load_relaxed(&d->ring.limit) < d->granules)
+	if (made >= d->granules)
+		return true;
+	if (load_relaxed(&r->limit) < d->granules &&
+	    (d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up) ||
+	     load_relaxed(&r->to_spare) <= 0))
 		return false;
-	return made / 4 + load_relaxed(&d->ring.in_use) < made;
+	return made / 4 + load_relaxed(&r->in_use) < made;
 }
 
 /* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe yet. */
@@ -185,6 +180,7 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 		ldfs_ring_give(&d->ring, slot);
 		return false;
 	}
+	add_relaxed(&d->ring.to_spare, -1);
 	save_in_slot(d, g, slot, false);
 	return true;
 }

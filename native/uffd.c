@@ -52,11 +52,12 @@ static bool on_monitor(const struct ldfs_uffd *u)
 static int write_protect(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
 {
 	struct uffdio_writeprotect w = { .range = { (uintptr_t)start, length }, .mode = mode };
+	unsigned turns = 0;
 
 	while (ioctl(u->fd, UFFDIO_WRITEPROTECT, &w)) {
 		if ((errno != EAGAIN && errno != EINTR) || (errno == EAGAIN && on_monitor(u)))
 			return -errno;
-		sched_yield();
+		ldfs_event_soon(&turns);
 	}
 	return 0;
 }

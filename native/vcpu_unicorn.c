@@ -31,6 +31,8 @@
 
 #define STOP (1u << 31)
 
+#define HURRY_TURNS 500u /* of a pause each: some ten microseconds, for all vCPUs together */
+
 /* The timer that ends a hlt. */
 #define TICK_NS 1000000u
 
@@ -54,6 +56,7 @@ struct vcpu {
 	struct ldfs_event left; /* inside became 0, or the thread began or ended */
 	struct ldfs_event go;   /* attention was lowered, or STOP set */
 	_Atomic uint32_t state; /* enum ldfs_vcpu_state; what it explains is written before it */
+	_Atomic uint32_t urgent; /* somebody has raised the thread, which lowers itself when it goes on */
 	_Atomic uint32_t begun; /* the thread runs with its final signal mask */
 	_Atomic uint32_t ended; /* the thread touches nothing any more */
 
@@ -61,6 +64,7 @@ struct vcpu {
 	uint32_t index;
 	ldfs_uc *uc;
 	pthread_t thread;
+	_Atomic pid_t tid; /* before begun */
 	bool has_thread; /* owner */
 
 	uint64_t *code_pages; /* one bit for each page of RAM: code was fetched from it; thread */
@@ -79,6 +83,7 @@ struct ldfs_machine {
 	uint32_t vcpu_count;
 	bool started; /* owner */
 	pid_t pid;    /* of the process that made it */
+	bool urgent; /* the thread that does START was raised; that thread */
 	_Atomic uint32_t paused; /* quiesces that wait for their resume */
 	ldfs_quiesce_ops ops;
 	pthread_mutex_t snapshot_lock; /* vcpu.snapshot, has_snapshot */
@@ -169,6 +174,13 @@ static void wait_for_change(struct vcpu *v, uint32_t seen_attention, uint64_t de
 		ldfs_event_wait(&v->go, seen, deadline_ns);
 }
 
+/* [any thread] The vCPU goes on, or does not come in time. */
+static void lower(struct vcpu *v)
+{
+	if (exchange_seq(&v->urgent, 0))
+		ldfs_urgent_lower(load_relaxed(&v->tid));
+}
+
 /* [vCPU] Wait until nobody holds us, then be inside. False: STOP, and not inside. */
 static bool enter(struct vcpu *v)
 {
@@ -181,6 +193,8 @@ static bool enter(struct vcpu *v)
 			wait_for_change(v, attention, UINT64_MAX);
 			continue;
 		}
+		if (load_relaxed(&v->urgent))
+			lower(v);
 		store_seq(&v->inside, 1);
 		if (load_seq(&v->attention) == 0)
 			return true;
@@ -202,6 +216,20 @@ static bool wait_outside(struct vcpu *v, uint64_t deadline_ns)
 			return !load_seq(&v->inside);
 	}
 	return true;
+}
+
+/*
+ * [any thread] `attention` is raised: a vCPU that runs is out within microseconds. One that is not may be waiting for a processor. It
+ * cannot go on, and so lower itself, before it is let go.
+ */
+static void hurry(struct vcpu *v, unsigned *turns)
+{
+	while (*turns < HURRY_TURNS && load_seq(&v->inside)) {
+		__builtin_ia32_pause();
+		++*turns;
+	}
+	if (load_seq(&v->inside) && ldfs_urgent_raise(load_relaxed(&v->tid)))
+		store_seq(&v->urgent, 1);
 }
 
 static void hold(struct vcpu *v)
@@ -389,6 +417,7 @@ static void *vcpu_main(void *arg)
 {
 	struct vcpu *v = arg;
 
+	store_relaxed(&v->tid, gettid());
 	store_seq(&v->begun, 1);
 	ldfs_event_notify(&v->left);
 	while (run(v) && load_relaxed(&v->state) == LDFS_VCPU_IDLE)
@@ -469,14 +498,20 @@ int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns)
 
 int ldfs_machine_quiesce(ldfs_machine *m, uint64_t deadline_ns)
 {
+	unsigned turns = 0;
+
 	/* All are asked before the first is waited for: they park side by side. */
 	for (uint32_t i = 0; i < m->vcpu_count; i++)
 		hold(&m->vcpus[i]);
+	for (uint32_t i = 0; i < m->vcpu_count; i++)
+		hurry(&m->vcpus[i], &turns);
 	for (uint32_t i = 0; i < m->vcpu_count; i++) {
 		if (wait_outside(&m->vcpus[i], deadline_ns))
 			continue;
-		for (uint32_t j = 0; j < m->vcpu_count; j++)
+		for (uint32_t j = 0; j < m->vcpu_count; j++) {
+			lower(&m->vcpus[j]);
 			let_go(&m->vcpus[j]);
+		}
 		return -ETIMEDOUT;
 	}
 	add_seq(&m->paused, 1);
@@ -498,7 +533,14 @@ int ldfs_machine_resume(ldfs_machine *m)
 
 static int op_quiesce(void *ctx, uint64_t deadline_ns)
 {
-	return ldfs_machine_quiesce(ctx, deadline_ns);
+	ldfs_machine *m = ctx;
+	int rc;
+
+	m->urgent = ldfs_urgent_raise(0);
+	rc = ldfs_machine_quiesce(m, deadline_ns);
+	if (rc && m->urgent)
+		ldfs_urgent_lower(0);
+	return rc;
 }
 
 static void op_capture(void *ctx)
@@ -514,7 +556,11 @@ static void op_capture(void *ctx)
 
 static void op_resume(void *ctx)
 {
-	ldfs_machine_resume(ctx);
+	ldfs_machine *m = ctx;
+
+	ldfs_machine_resume(m);
+	if (m->urgent)
+		ldfs_urgent_lower(0);
 }
 
 ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m)
@@ -525,15 +571,19 @@ ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m)
 int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out,
 			   uint64_t deadline_ns)
 {
+	unsigned turns = 0;
 	int rc = 0;
 
 	if (vcpu >= m->vcpu_count)
 		return -EINVAL;
 	hold(&m->vcpus[vcpu]);
-	if (wait_outside(&m->vcpus[vcpu], deadline_ns))
+	hurry(&m->vcpus[vcpu], &turns);
+	if (wait_outside(&m->vcpus[vcpu], deadline_ns)) {
 		held_registers(&m->vcpus[vcpu], out);
-	else
+	} else {
+		lower(&m->vcpus[vcpu]);
 		rc = -ETIMEDOUT;
+	}
 	let_go(&m->vcpus[vcpu]);
 	return rc;
 }

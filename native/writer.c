@@ -99,7 +99,7 @@ static void finish_one(struct writer *w, uint32_t i, int error)
 		add_relaxed(&d->bytes_pool, length);
 		ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));
 	}
-	ldfs_ring_give(&d->ring, slot);
+	ldfs_ring_freed(&d->ring, slot);
 }
 
 static void write_entries(struct writer *w, uint32_t first, uint32_t end)

@@ -62,3 +62,15 @@ def test_a_discard_under_way_at_start(
 ) -> None:
     """What START found unprotected by it is protected again before the swap."""
     assert run_program(programs["discard_at_start"], microseconds) == (0, "same\n")
+
+
+def test_release_at_any_moment_of_a_start(programs: Programs, run_program: Run) -> None:
+    assert run_program(programs["release_at_start"]) == (0, "lives\n")
+
+
+@pytest.mark.parametrize(("what", "answer"), [("stores", "none waits"), ("user", "changed")])
+def test_a_target_that_stands_still(
+    programs: Programs, run_program: Run, what: str, answer: str
+) -> None:
+    """Its slots are for who stores; and who waits for one keeps nobody else."""
+    assert run_program(programs["standing_target"], what) == (0, f"{answer}\n")

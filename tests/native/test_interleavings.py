@@ -251,7 +251,7 @@ BUGS = (
         "discard",
         "no step|other bytes|called a hole|published|punched",
         ("dump.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
-         "\t\tsched_yield();\n", "\tstore_seq(&d->arena->dump, d);\n"),
+         "\t\tldfs_event_soon(&turns);\n", "\tstore_seq(&d->arena->dump, d);\n"),
     ),
     bug(
         "free stack without a tag",

@@ -607,6 +607,9 @@ long hook_syscall(long number, ...)
 		if (a[2])
 			memset((void *)a[2], 0xff, 8);
 		return 0;
+	case SYS_nanosleep:
+		turn_spin();
+		return 0;
 	case SYS_madvise:
 		return populate((uint8_t *)a[0]);
 	}

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whom a machine waits for runs before all ordinary threads, and no longer than that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.errors import LivedumpError
+from livedumpfs.machines import UnicornMachine
+
+MIB = 1 << 20
+RAM = 64 * MIB
+DEADLINE_S = 100.0
+NICE = 3
+HOGS = 4
+
+if not hasattr(os, "sched_setscheduler"):
+    pytest.skip("no scheduling policies", allow_module_level=True)
+
+
+def may_raise() -> bool:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            os.sched_setscheduler(child.pid, os.SCHED_FIFO, os.sched_param(1))
+        except PermissionError:
+            return False
+        finally:
+            child.kill()
+    return True
+
+
+needs_right = pytest.mark.skipif(not may_raise(), reason="no right to SCHED_FIFO here")
+
+
+def vcpu_thread() -> int:
+    """Thread id of the one vCPU."""
+    tasks = Path("/proc/self/task").iterdir()
+    (found,) = (int(t.name) for t in tasks if (t / "comm").read_text().startswith("ldfs-vcpu"))
+    return found
+
+
+@contextlib.contextmanager
+def crowded(thread: int) -> Iterator[None]:
+    """The thread hardly ever gets its processor; this one has another, where there are two."""
+    all_of_them = os.sched_getaffinity(0)
+    theirs, *others = sorted(all_of_them)
+    command = ["nice", "-n", "-20", sys.executable, "-c", "while True: pass"]
+    with contextlib.ExitStack() as stack:
+        for _ in range(HOGS):
+            hog = stack.enter_context(subprocess.Popen(command))
+            stack.callback(hog.kill)
+            os.sched_setaffinity(hog.pid, {theirs})
+        os.sched_setaffinity(thread, {theirs})
+        os.sched_setaffinity(0, set(others) or all_of_them)
+        stack.callback(os.sched_setaffinity, 0, all_of_them)
+        yield
+
+
+@pytest.fixture
+def machine() -> Iterator[UnicornMachine]:
+    with UnicornMachine(RAM) as machine:
+        machine.wait_ready(DEADLINE_S)
+        yield machine
+
+
+def until_ordinary(thread: int) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while os.sched_getscheduler(thread) != os.SCHED_OTHER:
+        assert time.monotonic() < end, "it still runs before all others"
+        time.sleep(0.01)
+
+
+@needs_right
+def test_a_vcpu_that_waits_for_a_processor_gets_one(machine: UnicornMachine) -> None:
+    thread = vcpu_thread()
+    os.setpriority(os.PRIO_PROCESS, thread, NICE)
+    raised = 0
+    end = time.monotonic() + DEADLINE_S
+    with crowded(thread):
+        while raised < 3:
+            assert time.monotonic() < end, "it was always there at once, or never raised"
+            machine.quiesce()
+            raised += os.sched_getscheduler(thread) == os.SCHED_FIFO
+            machine.resume()
+            until_ordinary(thread)
+    assert os.getpriority(os.PRIO_PROCESS, thread) == NICE
+
+
+@needs_right
+def test_its_registers_come_soon_too(machine: UnicornMachine) -> None:
+    thread = vcpu_thread()
+    with crowded(thread):
+        for _ in range(20):
+            machine.registers()
+            until_ordinary(thread)
+
+
+@needs_right
+def test_what_the_owner_chose_stays(machine: UnicornMachine) -> None:
+    thread = vcpu_thread()
+    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+    with crowded(thread):
+        for _ in range(3):
+            machine.quiesce()
+            assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+            machine.resume()
+
+
+@needs_right
+def test_who_does_start_is_ordinary_afterwards() -> None:
+    policies = []
+
+    class Late(Exception):
+        pass
+
+    def quiesce() -> None:
+        if len(policies) == 1:
+            raise Late
+
+    def resume() -> None:
+        policies.append(os.sched_getscheduler(0))
+
+    with Arena(MIB) as arena, LiveDump(arena, quiesce=quiesce, resume=resume) as live:
+        live.init(None)
+        live.start()
+        live.release()
+        live.init(None)
+        with pytest.raises(Late):
+            live.start()
+    assert policies == [os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@needs_right
+def test_a_vcpu_that_does_not_come_in_time_is_ordinary_again(machine: UnicornMachine) -> None:
+    """A stop that is asked for with no time at all."""
+    thread = vcpu_thread()
+    settings = DumpSettings(quiesce_deadline=1e-9)
+    failed = 0
+    end = time.monotonic() + DEADLINE_S
+    with crowded(thread), LiveDump(machine) as live:
+        while not failed:
+            assert time.monotonic() < end, "it was always in time"
+            live.init(None, settings)
+            try:
+                live.start()
+            except (LivedumpError, OSError):
+                failed += 1
+            live.release()
+            until_ordinary(thread)
+            assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        machine.quiesce()
+        machine.resume()
+
+
+def test_without_the_right_all_goes_on_as_it_was() -> None:
+    script = f"""
+import os
+from livedumpfs import LiveDump
+from livedumpfs.machines import UnicornMachine
+try:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+except PermissionError:
+    pass
+else:
+    raise SystemExit("it has the right")
+with UnicornMachine({RAM}) as machine:
+    machine.wait_ready({DEADLINE_S})
+    with LiveDump(machine) as live:
+        live.init(None)
+        live.start()
+        assert live.read(0, {RAM})
+print("done")
+"""
+    command = ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, "prlimit", "--rtprio=0:0", sys.executable, "-c", script],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "done\n"), done
