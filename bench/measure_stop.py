@@ -17,8 +17,8 @@ from ways import Found, dumps_of, in_turns, quantile, without_ticks
 from livedumpfs.units import format_size
 
 SIZES = (64 << 20, 256 << 20, 1 << 30, 4 << 30, 16 << 30)
-MANY_MOST = 1 << 30
-"""Bytes up to which there are figures for more than one writer, and with one of all ways."""
+ALL_WAYS_MOST = 1 << 30
+"""Bytes up to which there are figures of all ways."""
 PEERS = ("fork", "mprotect", "uffd", "stop")
 STOP = ("quiesce_ns", "arm_ns", "resume_ns")
 
@@ -39,8 +39,7 @@ def measure(effort: Effort) -> Measurement:
     for size in SIZES:
         if size > (256 << 20 if effort.quick else effort.largest):
             continue
-        most = SIZES[0] if effort.quick else MANY_MOST
-        for writers in (1, 2, 4) if size <= most else (1,):
+        for writers in (1, 2, 4) if size == SIZES[0] or not effort.quick else (1,):
             _measure_one(found, middles, effort, size, writers)
     _judge(found, middles)
     found.plots.append(_plot(middles))
@@ -57,8 +56,8 @@ def _measure_one(
     size: int,
     writers: int,
 ) -> None:
-    ways = ("ours", *PEERS) if size <= MANY_MOST and writers == 1 else ("ours", "fork")
-    rounds = 1 if effort.quick or size >= MANY_MOST else 2
+    ways = ("ours", *PEERS) if size <= ALL_WAYS_MOST and writers == 1 else ("ours", "fork")
+    rounds = 1 if effort.quick or size >= ALL_WAYS_MOST else 2
 
     def call(way: str) -> Found:
         dumps = effort.repeats(50 // rounds, 10) if way == "ours" else effort.repeats(5, 2)

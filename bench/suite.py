@@ -31,7 +31,18 @@ from livedumpfs.units import format_size, parse_size
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parent
-NAMES = ("stop", "stall", "writers", "touch", "rate", "reads", "memory", "growth", "hosting")
+NAMES = (
+    "stop",
+    "busy",
+    "stall",
+    "writers",
+    "touch",
+    "rate",
+    "reads",
+    "memory",
+    "growth",
+    "hosting",
+)
 """Of the measurements, in the order in which they run."""
 QUICK_LARGEST = 1 << 30
 FULL_LARGEST = 16 << 30

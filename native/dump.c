@@ -379,6 +379,7 @@ static void disarm(ldfs_dump *d)
 
 static int arm(ldfs_dump *d)
 {
+	bool urgent = ldfs_urgent_raise(0);
 	unsigned turns = 0;
 	int rc;
 
@@ -389,6 +390,8 @@ static int arm(ldfs_dump *d)
 		ldfs_event_soon(&turns);
 	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena)
 					  : ldfs_arena_protect(d->arena, d->backend);
+	if (urgent)
+		ldfs_urgent_lower(0);
 	if (rc)
 		disarm(d); /* mprotect may have done a part of it */
 	return rc;
@@ -397,7 +400,6 @@ static int arm(ldfs_dump *d)
 /* The machine stands. */
 static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 {
-	bool urgent;
 	int rc = 0;
 
 	if (ops && ops->capture)
@@ -408,16 +410,12 @@ static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 		return rc;
 	d->instant_wall_ns = wall_ns();
 	d->instant_mono_ns = ldfs_now_ns();
-	/* Not around what the caller wants called: that may wait in a loop for an ordinary thread. */
-	urgent = ldfs_urgent_raise(0);
 	rc = arm(d);
-	if (urgent)
-		ldfs_urgent_lower(0);
 	d->arm_ns = ldfs_now_ns() - d->instant_mono_ns;
 	return rc;
 }
 
-static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+static int stop_and_go(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
 {
 	uint64_t asked = ldfs_now_ns(), stopped, armed;
 	uint32_t ready = LDFS_PHASE_READY;
@@ -440,6 +438,16 @@ static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t q
 	d->resume_ns = ldfs_now_ns() - armed;
 	d->pause_ns = ldfs_now_ns() - asked;
 	ldfs_event_notify(&d->guard_wake);
+	return rc;
+}
+
+static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+{
+	bool urgent = ops && ops->patient && ldfs_urgent_raise(0);
+	int rc = stop_and_go(d, ops, quiesce_ns);
+
+	if (urgent)
+		ldfs_urgent_lower(0);
 	return rc;
 }
 

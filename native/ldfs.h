@@ -81,12 +81,15 @@ int ldfs_fault_blocked_task(void);
  *            machine running again.
  *   capture: keep the registers of the snapshot instant; called between quiesce and resume.
  *   resume:  let all vCPUs go.
+ *   patient: not 0 when none of them waits in a loop for another thread. Then the thread that does START runs before all
+ *            ordinary ones (SCHED_FIFO, where it may) from quiesce to resume, else while it arms only.
  */
 typedef struct ldfs_quiesce_ops {
 	int (*quiesce)(void *ctx, uint64_t deadline_ns);
 	void (*capture)(void *ctx);
 	void (*resume)(void *ctx);
 	void *ctx;
+	int patient;
 } ldfs_quiesce_ops;
 
 /* --------------------------------------------------------------------- dump */

@@ -83,7 +83,6 @@ struct ldfs_machine {
 	uint32_t vcpu_count;
 	bool started; /* owner */
 	pid_t pid;    /* of the process that made it */
-	bool urgent; /* the thread that does START was raised; that thread */
 	_Atomic uint32_t paused; /* quiesces that wait for their resume */
 	ldfs_quiesce_ops ops;
 	pthread_mutex_t snapshot_lock; /* vcpu.snapshot, has_snapshot */
@@ -533,14 +532,7 @@ int ldfs_machine_resume(ldfs_machine *m)
 
 static int op_quiesce(void *ctx, uint64_t deadline_ns)
 {
-	ldfs_machine *m = ctx;
-	int rc;
-
-	m->urgent = ldfs_urgent_raise(0);
-	rc = ldfs_machine_quiesce(m, deadline_ns);
-	if (rc && m->urgent)
-		ldfs_urgent_lower(0);
-	return rc;
+	return ldfs_machine_quiesce(ctx, deadline_ns);
 }
 
 static void op_capture(void *ctx)
@@ -556,11 +548,7 @@ static void op_capture(void *ctx)
 
 static void op_resume(void *ctx)
 {
-	ldfs_machine *m = ctx;
-
-	ldfs_machine_resume(m);
-	if (m->urgent)
-		ldfs_urgent_lower(0);
+	ldfs_machine_resume(ctx);
 }
 
 ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m)
@@ -819,7 +807,7 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 	m->pid = getpid();
 	m->vcpu_count = vcpus;
 	m->range_count = range_count;
-	m->ops = (ldfs_quiesce_ops){op_quiesce, op_capture, op_resume, m};
+	m->ops = (ldfs_quiesce_ops){op_quiesce, op_capture, op_resume, m, 1};
 	pthread_mutex_init(&m->snapshot_lock, NULL);
 	ldfs_console_open(&m->console);
 	m->ranges = calloc(range_count, sizeof(*ranges));

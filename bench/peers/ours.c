@@ -61,7 +61,7 @@ static void resume(void *ctx)
 
 static int start(struct bench *b)
 {
-	ldfs_quiesce_ops ops = { quiesce, capture, resume, b };
+	ldfs_quiesce_ops ops = { quiesce, capture, resume, b, 1 };
 	ldfs_counters c;
 	int rc = ldfs_dump_start(dump, &ops, 10 * SECOND);
 

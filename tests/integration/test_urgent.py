@@ -18,7 +18,7 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 
 MIB = 1 << 20
-RAM = 64 * MIB
+RAM = 8 * MIB
 DEADLINE_S = 100.0
 NICE = 3
 HOGS = 4
@@ -88,7 +88,7 @@ def test_a_vcpu_that_waits_for_a_processor_gets_one(machine: UnicornMachine) -> 
     with crowded(thread):
         while raised < 3:
             assert time.monotonic() < end, "it was always there at once, or never raised"
-            machine.quiesce()
+            machine.quiesce(DEADLINE_S)
             raised += os.sched_getscheduler(thread) == os.SCHED_FIFO
             machine.resume()
             until_ordinary(thread)
@@ -100,7 +100,7 @@ def test_its_registers_come_soon_too(machine: UnicornMachine) -> None:
     thread = vcpu_thread()
     with crowded(thread):
         for _ in range(20):
-            machine.registers()
+            machine.registers(DEADLINE_S)
             until_ordinary(thread)
 
 
@@ -110,7 +110,7 @@ def test_what_the_owner_chose_stays(machine: UnicornMachine) -> None:
     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
     with crowded(thread):
         for _ in range(3):
-            machine.quiesce()
+            machine.quiesce(DEADLINE_S)
             assert os.sched_getscheduler(thread) == os.SCHED_BATCH
             machine.resume()
 
@@ -158,7 +158,7 @@ def test_a_vcpu_that_does_not_come_in_time_is_ordinary_again(machine: UnicornMac
             live.release()
             until_ordinary(thread)
             assert os.sched_getscheduler(0) == os.SCHED_OTHER
-        machine.quiesce()
+        machine.quiesce(DEADLINE_S)
         machine.resume()
 
 
