@@ -21,7 +21,7 @@ from livedumpfs.abi import InitFlag, State
 from livedumpfs.control import Access, Caller, Control
 from livedumpfs.errors import StateError, TargetError
 from livedumpfs.machines import PhysicalRange
-from livedumpfs.targets import Kind
+from livedumpfs.targets import Errands, Kind
 from livedumpfs.units import PAGE_SIZE
 
 DEADLINE = 20.0
@@ -99,6 +99,7 @@ class FakeDump:
 
     def __init__(self) -> None:
         self.machine = FakeMachine()
+        self.errands = Errands()
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.failure: str | None = None
@@ -655,6 +656,7 @@ def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> N
         ("sweep_rate", "100MiB", "104857600"),
         ("spill_limit", "1GiB", "1073741824"),
         ("stall_deadline", "0.5", "0.5"),
+        ("init_deadline", "2.5", "2.5"),
         ("buffered", "1", "1"),
         ("force", "1", "1"),
         ("format", "kdump", "kdump"),
@@ -689,6 +691,7 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("granule", "2048"),
         ("sweep_rate", "fast"),
         ("stall_deadline", "0"),
+        ("init_deadline", "0"),
         ("stall_deadline", "nan"),
         ("stall_deadline", "inf"),
         ("buffered", "yes"),
