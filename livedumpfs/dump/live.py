@@ -26,7 +26,7 @@ from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageErro
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine, ThreadMachine
-from livedumpfs.targets import Errands, Target
+from livedumpfs.targets import Errands, Target, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
 """How writes are noticed."""
@@ -424,7 +424,7 @@ class LiveDump(Closing):
         """MachineError: no thread; nothing is left of the dump then."""
         assert run.keeper and run.core and run.files
         try:
-            run.keeper.start()
+            start_thread(run.keeper)
         except RuntimeError as error:
             run.core.release()
             run.core.free()
@@ -439,7 +439,7 @@ class LiveDump(Closing):
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
         )
         try:
-            watch.start()
+            start_thread(watch)
         except RuntimeError as error:
             self._free(run)
             self._retire(run)

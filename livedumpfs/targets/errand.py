@@ -1,17 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errands: work on a target that may hang, done by a thread while who asked waits for a limited time."""
+"""Errands: work on a target that may hang. A thread does it; who asked waits for so long only."""
 
 from __future__ import annotations
 
 import errno
+import mmap
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.targets.check import target_error
+from livedumpfs.units import PAGE_SIZE
 
 T = TypeVar("T")
+_MAPPINGS = 16
+"""More than a thread needs: for its stack, its malloc, its frames."""
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Thread.start waits for ever for one that finds no mapping for its first frame. RuntimeError:
+    there is no room for it."""
+    probes: list[mmap.mmap] = []
+    try:
+        probes.extend(mmap.mmap(-1, PAGE_SIZE) for _ in range(_MAPPINGS))
+    except (OSError, MemoryError):
+        raise RuntimeError("can't start new thread: no more mappings") from None
+    finally:
+        while probes:
+            probes.pop().close()
+    thread.start()
 
 
 class _Errand(Generic[T]):
@@ -66,7 +84,7 @@ class Errands:
         gives later is undone. MachineError EAGAIN: no thread; it has not begun."""
         errand = _Errand(work, undo)
         try:
-            errand.thread.start()
+            start_thread(errand.thread)
         except RuntimeError as error:
             raise MachineError(f"cannot open {path}: {error}", errno=errno.EAGAIN) from error
         try:
