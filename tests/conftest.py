@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import xxhash
+from aftermath import mounts_and_loops, wait_for
 from hypothesis import settings
 
 from livedumpfs import registry
@@ -438,6 +439,18 @@ class RunningHost:
 
 
 HostMaker = Callable[..., RunningHost]
+_open_folders: list[Path] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By no test of this session: others may have theirs."""
+    folder = tmp_path_factory.getbasetemp()
+    yield
+    wait_for(
+        lambda: not mounts_and_loops(folder, *_open_folders),
+        lambda: list(mounts_and_loops(folder, *_open_folders)),
+    )
 
 
 @pytest.fixture
@@ -445,6 +458,7 @@ def open_folder() -> Iterator[Path]:
     """A folder that other users may enter; pytest closes its own to them."""
     with tempfile.TemporaryDirectory(prefix="livedump-test-") as folder:
         Path(folder).chmod(0o755)
+        _open_folders.append(Path(folder))
         yield Path(folder)
 
 

@@ -110,6 +110,8 @@ class FakeDump:
         self.now = Counters()
         self.done = threading.Event()
         self.in_init: Callable[[], object] = lambda: None
+        self.in_wait: Callable[[], object] = lambda: None
+        """What others do while somebody waits."""
         self.releases = 0
 
     @property
@@ -143,6 +145,7 @@ class FakeDump:
         self.done.set()
 
     def wait(self, timeout: float) -> bool:
+        self.in_wait()
         return self.done.wait(timeout)
 
     def release(self) -> None:
@@ -215,7 +218,7 @@ def test_the_script_of_suse(bench: Bench, tmp_path: Path) -> None:
     bench.write("control/state", "2\n")
     bench.write("control/state", "3\n")
     assert bench.state is State.SWEEP
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     bench.write("control/state", "4\n")
     assert bench.state is State.FINISH
     bench.write("control/state", "5\n")
@@ -267,7 +270,7 @@ def test_release_is_allowed_in_every_state(bench: Bench) -> None:
 def test_plain_sweep_returns_at_the_end(bench: Bench) -> None:
     bench.init()
     bench.ioctl(abi.START)
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     bench.ioctl(abi.SWEEP)
     assert bench.state is State.FINISH
 
@@ -275,7 +278,7 @@ def test_plain_sweep_returns_at_the_end(bench: Bench) -> None:
 def test_release_wakes_who_waits_for_the_sweep(bench: Bench) -> None:
     bench.init()
     bench.ioctl(abi.START)
-    threading.Timer(0.1, lambda: bench.control.ioctl(abi.RELEASE, 0, b"", bench.caller, 2)).start()
+    bench.dump.in_wait = lambda: bench.control.ioctl(abi.RELEASE, 0, b"", bench.caller, 2)
     refused(errno.ECANCELED, lambda: bench.ioctl(abi.SWEEP))
 
 
@@ -284,7 +287,7 @@ def test_a_failed_dump_gives_its_errno_and_stays_to_be_looked_at(bench: Bench) -
     bench.ioctl(abi.START)
     bench.dump.failure = "cannot write page 0x1f3a to /dev/x: No space left on device"
     bench.dump.now.failure = Failure(1, errno.ENOSPC, 0x1F3A)
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     refused(errno.ENOSPC, lambda: bench.ioctl(abi.SWEEP))
     assert bench.read("control/error").strip() == bench.dump.failure
     assert bench.state is State.FINISH
