@@ -232,7 +232,7 @@ def test_a_device_that_fails_under_a_hosts_dump(
     with host_unharmed(host), Client(host.device) as client:
         client.init(loop, InitOptions(stall_deadline=0.5 if kind == "hang" else 0))
         client.start()
-        with faulted(disk, kind, MIDDLE):
+        with faulted(disk, kind, 12 * MIB if kind == "slow" else MIDDLE):
             client.sweep()
             wait_for(disk.hits, client.status)
             host.runs_on()

@@ -605,7 +605,7 @@ def test_who_has_withdrawn_is_not_called_and_who_was_before_us_is(handlers: Path
 from pathlib import Path
 def looks():  # of the guard, which sleeps after each
     tasks = [t for t in Path("/proc/self/task").iterdir()
-             if (t / "comm").read_text() == "ldfs-guard\n"]
+             if (t / "comm").read_text().strip() == "ldfs-guard"]
     lines = (tasks[0] / "status").read_text().splitlines()
     return int(next(l for l in lines if l.startswith("voluntary_ctxt")).split()[1])
 handlers.steal(3)
