@@ -167,8 +167,10 @@ static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 	bool grows = c->policy == LDFS_POLICY_SPILL && c->spill_limit > c->pool_size;
 	uint64_t made = slots_for(d, c->pool_size);
 	uint64_t limit = grows ? slots_for(d, c->spill_limit) : made;
-	int rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit, grows);
+	int rc = -ENOMEM;
 
+	if (ldfs_headroom(made << d->granule_shift))
+		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit, grows);
 	if (rc)
 		return rc;
 	return ldfs_batch_init(&d->writer_batch, &d->ring);

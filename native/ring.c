@@ -154,7 +154,7 @@ static bool grow(struct ldfs_dump *d)
 	uint32_t step = (uint32_t)(GROW_BYTES / r->slot_size) + 1;
 	uint32_t count = limit - made < step ? limit : made + step;
 
-	if (make_slots(r, count)) {
+	if (!ldfs_headroom((uint64_t)(count - made) * r->slot_size) || make_slots(r, count)) {
 		/* No memory: what there is must do. Those who wait look again and see the limit. */
 		store_seq(&r->limit, made);
 		ldfs_event_notify(&r->freed);

@@ -23,11 +23,14 @@ from typing import Any
 
 import pytest
 import xxhash
+from aftermath import mounts_and_loops, wait_for
 from hypothesis import settings
 
 from livedumpfs import registry
+from livedumpfs.dump import DumpSettings
 from livedumpfs.formats import KdumpPlan, MachineInfo, Plan, plan_dump
 from livedumpfs.formats import table as tables
+from livedumpfs.machines import UnicornMachine
 from livedumpfs.targets import Target, apply, open_sidecar, open_target, sidecar_path
 
 DETACH_DEADLINE_S = 10
@@ -136,6 +139,40 @@ def loop_device(tmp_path: Path) -> Iterator[LoopMaker]:
             return device
 
         yield make
+
+
+# ---------------------------------------------------------------------- patience
+
+DEADLINES_S = {"quiesce_deadline": 60.0, "stall_deadline": 100.0, "init_deadline": 100.0}
+"""What DumpSettings has in tests that say nothing else: a starved machine, or a disk that stands
+still because others use it, is no failure of a dump."""
+
+
+def _set_defaults(function: Any, values: Mapping[str, object]) -> None:
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__
+    with_default = names[len(names) - len(defaults) :]
+    assert set(values) <= set(with_default), (function, values)
+    function.__defaults__ = tuple(
+        values.get(name, default) for name, default in zip(with_default, defaults, strict=True)
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient() -> Iterator[None]:
+    """In this process; hosts are told when they are started."""
+    changed: dict[Any, Mapping[str, object]] = {
+        DumpSettings.__init__: DEADLINES_S,
+        UnicornMachine.quiesce: {"timeout": DEADLINES_S["quiesce_deadline"]},
+        UnicornMachine.registers: {"timeout": DEADLINES_S["quiesce_deadline"]},
+        UnicornMachine.stop: {"timeout": DEADLINES_S["quiesce_deadline"]},
+    }
+    before = {function: function.__defaults__ for function in changed}
+    for function, values in changed.items():
+        _set_defaults(function, values)
+    yield
+    for function, defaults in before.items():
+        function.__defaults__ = defaults
 
 
 DumpWriter = Callable[..., Plan]
@@ -275,12 +312,16 @@ HOST_DEADLINE_S = 60.0
 _HOST = """
 import sys
 from functools import partial
+from livedumpfs.dump import DumpSettings
 from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
-ram, mountpoint, group, others, reference = sys.argv[1:]
+ram, mountpoint, group, others, reference, quiesce, stall, init = sys.argv[1:]
 machine = UnicornMachine(ram, 2, dirty_share=0.5)
 group = int(group) if group else None
-host = Host(machine, mountpoint, allow_other=others == "others", group=group)
+patient = DumpSettings(
+    quiesce_deadline=float(quiesce), stall_deadline=float(stall), init_deadline=float(init)
+)
+host = Host(machine, mountpoint, allow_other=others == "others", group=group, settings=patient)
 host.dump.init = partial(host.dump.init, reference=int(reference))
 arena = machine.arena
 host.run(lambda: (machine.wait_ready(), print("ready", arena.address, arena.size, flush=True)))
@@ -333,6 +374,7 @@ class RunningHost:
                     group,
                     others,
                     str(self.reference),
+                    *map(str, DEADLINES_S.values()),
                 ],
                 env=self.environment,
                 pass_fds=[self.reference],
@@ -397,6 +439,18 @@ class RunningHost:
 
 
 HostMaker = Callable[..., RunningHost]
+_open_folders: list[Path] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """By no test of this session: others may have theirs."""
+    folder = tmp_path_factory.getbasetemp()
+    yield
+    wait_for(
+        lambda: not mounts_and_loops(folder, *_open_folders),
+        lambda: list(mounts_and_loops(folder, *_open_folders)),
+    )
 
 
 @pytest.fixture
@@ -404,6 +458,7 @@ def open_folder() -> Iterator[Path]:
     """A folder that other users may enter; pytest closes its own to them."""
     with tempfile.TemporaryDirectory(prefix="livedump-test-") as folder:
         Path(folder).chmod(0o755)
+        _open_folders.append(Path(folder))
         yield Path(folder)
 
 

@@ -287,7 +287,7 @@ class Control:
         with self._one_step("INIT"):
             self._expect_no_dump()
             settings = replace(settings, dump=settings.dump.fitted())
-            target, sidecar = self._open(settings, caller, memory_only)
+            target, sidecar = self._open_in_time(settings, caller, memory_only)
             if target is None:
                 settings = replace(settings, dump=settings.dump.without_target())
             taken = replace(settings.dump, sidecar=sidecar or settings.dump.sidecar)
@@ -302,6 +302,24 @@ class Control:
             self.dump.release()
             raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
         return b""
+
+    def _open_in_time(
+        self, settings: Settings, caller: Caller, memory_only: bool
+    ) -> tuple[Target | None, Target | None]:
+        """What lies on a target is looked at when it is opened, and that may hang."""
+        self.dump.errands.expect_none()
+
+        def undo(opened: tuple[Target | None, Target | None]) -> None:
+            for one in opened:
+                if one:
+                    one.abandon()
+
+        return self.dump.errands.run(
+            settings.output,
+            lambda: self._open(settings, caller, memory_only),
+            undo,
+            settings.dump.init_deadline,
+        )
 
     def _open(
         self, settings: Settings, caller: Caller, memory_only: bool

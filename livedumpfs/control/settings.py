@@ -180,6 +180,7 @@ _SETTINGS: dict[str, Setting] = {
     "sweep_rate": _number("sweep_rate", parse_size),
     "spill_limit": _number("spill_limit", parse_size),
     "stall_deadline": _number("stall_deadline", _seconds),
+    "init_deadline": _number("init_deadline", _seconds),
     "force": Setting(
         lambda s: str(int(s.dump.force)), lambda s, text: _with(s, "force", _flag(text))
     ),

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 from livedumpfs import __version__
@@ -27,6 +26,7 @@ from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageErro
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine, ThreadMachine
+from livedumpfs.targets import Errands, Target, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
 """How writes are noticed."""
@@ -201,6 +201,8 @@ class LiveDump(Closing):
         self._expired: str | None = None
         self._run: _Run | None = None
         self._stale: list[_Run] = []
+        self.errands = Errands()
+        """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
         self._generation = 0
         self._last: tuple[Counters, Verdict | None, str | None, str | None] = (
             Counters(), None, None, None,
@@ -329,8 +331,8 @@ class LiveDump(Closing):
         """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call
         on), or
         None for memory only. `reference`: for tests, an fd to which the arena is copied within the
-        pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError,
-        MachineError; nothing is left behind then."""
+        pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError
+        (ETIMEDOUT: the target hangs), MachineError; nothing is left behind then."""
         settings = settings or DumpSettings()
         self._expect_own("INIT")
         with self._step:
@@ -341,13 +343,19 @@ class LiveDump(Closing):
                     settings = settings.without_target()
                 self._expect_no_dump()
             except BaseException:
-                for given in (target, settings.sidecar):
-                    if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
-                        given.abandon()
+                self._abandon(target, settings)
                 raise
             self._init(target, settings, reference)
 
+    @staticmethod
+    def _abandon(target: TargetLike | None, settings: DumpSettings) -> None:
+        """Open files that INIT was given and has not begun to use."""
+        for given in (target, settings.sidecar):
+            if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
+                given.abandon()
+
     def _expect_no_dump(self) -> None:
+        self.errands.expect_none()
         if self._run is not None:
             raise StateError(
                 f"there is a dump already, in state {self._state.name}",
@@ -360,24 +368,12 @@ class LiveDump(Closing):
             )
 
     def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
-        files = DumpFiles(self.machine, settings, target) if target is not None else None
-        run = _Run(self.machine, settings, files)
-        try:
-            with files.patience(settings) if files else nullcontext():
-                if files:
-                    files.open(run.describe())
-                run.core = make_core(
-                    self.machine,
-                    settings,
-                    files.plan if files else None,
-                    files.for_core() if files else None,
-                    reference=reference,
-                )
-        except BaseException:
-            if files:
-                files.close()
-            raise
-        if files:
+        if target is None:
+            run = _Run(self.machine, settings, None)
+            run.core = make_core(self.machine, settings, None, reference=reference)
+        else:
+            run = self._prepare(target, settings, reference)
+        if run.files:
             # Made now: while many pages are unprotected there may be no room for a thread's stack.
             run.keeper = threading.Thread(
                 target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
@@ -389,12 +385,46 @@ class LiveDump(Closing):
         if settings.max_age:
             self._start_watching(run)
 
+    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> _Run:
+        """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
+        given up."""
+
+        begun = False
+
+        def work() -> _Run:
+            nonlocal begun
+            begun = True
+            files = DumpFiles(self.machine, settings, target)
+            run = _Run(self.machine, settings, files)
+            try:
+                with files.patience(settings):
+                    files.open(run.describe())
+                    run.core = make_core(
+                        self.machine, settings, files.plan, files.for_core(), reference=reference
+                    )
+            except BaseException:
+                files.close()
+                raise
+            return run
+
+        path = target.path if isinstance(target, Target) else os.fspath(target)
+        try:
+            return self.errands.run(path, work, self._give_up, settings.init_deadline)
+        finally:
+            if not begun:
+                self._abandon(target, settings)
+
+    def _give_up(self, run: _Run) -> None:
+        """What an INIT prepared that nobody waits for any more."""
+        self._free(run)
+        self._reap(run)
+
     @staticmethod
     def _start_keeper(run: _Run) -> None:
         """MachineError: no thread; nothing is left of the dump then."""
         assert run.keeper and run.core and run.files
         try:
-            run.keeper.start()
+            start_thread(run.keeper)
         except RuntimeError as error:
             run.core.release()
             run.core.free()
@@ -409,7 +439,7 @@ class LiveDump(Closing):
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
         )
         try:
-            watch.start()
+            start_thread(watch)
         except RuntimeError as error:
             self._free(run)
             self._retire(run)
@@ -489,6 +519,8 @@ class LiveDump(Closing):
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.
             self._free(run)
+        elif self._state is State.UNINIT:
+            return  # also while an INIT waits for its target
         with self._step:
             if run is not None and self._run is run:
                 self._retire(run)

@@ -58,6 +58,9 @@ class DumpSettings:
     stall_deadline: float = 10.0
     """Longest wait of a vCPU for a slot; after it the policy is `fail`."""
     quiesce_deadline: float = 1.0
+    init_deadline: float = 30.0
+    """Longest that INIT waits for its target; after it INIT fails, and the next one does until that
+    I/O has come back."""
     force: bool = False
     """Overwrite a file system, a partition table or a foreign file."""
     buffered: bool = False
@@ -134,9 +137,10 @@ class DumpSettings:
             raise UsageError("pool, spill limit and sweep rate cannot be negative, nor the pool 0")
         if max(self.pool, self.spill_limit, self.sweep_rate) > MOST:
             raise UsageError("pool, spill limit and sweep rate must be less than 8 EiB")
-        if self.stall_deadline <= 0 or self.quiesce_deadline <= 0:
+        deadlines = (self.stall_deadline, self.quiesce_deadline, self.init_deadline)
+        if min(deadlines) <= 0:
             raise UsageError("a deadline must be longer than 0 s")
-        if max(self.stall_deadline, self.quiesce_deadline) >= LONGEST:
+        if max(deadlines) >= LONGEST:
             raise UsageError(f"a deadline must be shorter than {LONGEST:g} s")
         self._check_packing()
         if self.table not in TABLES:

@@ -10,6 +10,7 @@ fd. Nothing is written by either; `Target.prepare` is the first call that change
 from __future__ import annotations
 
 from livedumpfs.targets.check import open_flags, refuse_kind
+from livedumpfs.targets.errand import Errands, start_thread
 from livedumpfs.targets.sidecar import retire_sidecar, sidecar_path
 from livedumpfs.targets.target import (
     OPEN_HINTS,
@@ -24,6 +25,7 @@ from livedumpfs.targets.target import (
 
 __all__ = [
     "OPEN_HINTS",
+    "Errands",
     "Kind",
     "Target",
     "adopt_sidecar",
@@ -35,4 +37,5 @@ __all__ = [
     "refuse_kind",
     "retire_sidecar",
     "sidecar_path",
+    "start_thread",
 ]

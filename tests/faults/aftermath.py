@@ -52,6 +52,8 @@ class Footprint:
     views: collections.Counter[int]
     """Bytes of each mapping of an arena, joined where only the rights differ."""
     children: collections.Counter[str]
+    mounts: collections.Counter[str]
+    """And loop devices: see mounts_and_loops()."""
 
     def beyond(self, before: Footprint) -> list[object]:
         """What is more than it was. Less is no leak: garbage of an earlier test may have gone."""
@@ -60,19 +62,34 @@ class Footprint:
             (self.threads, before.threads),
             (self.views, before.views),
             (self.children, before.children),
+            (self.mounts, before.mounts),
         )
         return [more for now, then in pairs if (more := now - then)]
 
 
-def footprint(pid: int | None = None) -> Footprint:
-    """Of this process, or of another one."""
+def footprint(pid: int | None = None, *folders: Path) -> Footprint:
+    """Of this process, or of another one; and what is mounted or attached in these folders."""
     base = Path(f"/proc/{pid or os.getpid()}")
     return Footprint(
         files=collections.Counter(_files(base)),
         threads=collections.Counter(_threads(base, pid)),
         views=_views(base),
         children=collections.Counter((base / f"task/{base.name}/children").read_text().split()),
+        mounts=mounts_and_loops(*folders),
     )
+
+
+def mounts_and_loops(*folders: Path) -> collections.Counter[str]:
+    """What is mounted in these folders, and the loop devices over files there. Others run tests on
+    this computer at the same time: whose they are, their folder says."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        found.append((line.split()[4], "is mounted"))
+    for loop in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached just now
+            found.append((loop.read_text().strip(), f"is the file of /dev/{loop.parts[3]}"))
+    inside = [one for one in found if any(one[0].startswith(f"{folder}/") for folder in folders)]
+    return collections.Counter(f"{path} {how}" for path, how in inside)
 
 
 def _files(base: Path) -> Iterator[str]:
@@ -122,11 +139,11 @@ def writable(address: int, size: int, pid: int | None = None) -> bool:
     return sum(e - s for s, e, how in rights if how == "rw-s") == size
 
 
-def expect_footprint(before: Footprint, pid: int | None = None) -> None:
+def expect_footprint(before: Footprint, pid: int | None = None, *folders: Path) -> None:
     """What was closed may take a moment to go."""
     wait_for(
-        lambda: not footprint(pid).beyond(before),
-        lambda: f"too much is {footprint(pid).beyond(before)}, before it was {before}",
+        lambda: not footprint(pid, *folders).beyond(before),
+        lambda: f"too much is {footprint(pid, *folders).beyond(before)}, before it was {before}",
     )
 
 
@@ -236,13 +253,14 @@ def expect_host_free(host: Host) -> None:
 @contextlib.contextmanager
 def host_unharmed(host: Host) -> Iterator[None]:
     """Around a fault of a host that lives on."""
-    with tempfile.TemporaryDirectory(dir=host.mountpoint.parent) as place:
+    folder = host.mountpoint.parent
+    with tempfile.TemporaryDirectory(dir=folder) as place:
         expect_host_dump(host, Path(place))
-        before = footprint(host.process.pid)
+        before = footprint(host.process.pid, folder)
         yield
         with Client(host.device) as client:
             finish_release(client)
         expect_host_free(host)
         expect_host_dump(host, Path(place))
         expect_host_free(host)
-        expect_footprint(before, host.process.pid)
+        expect_footprint(before, host.process.pid, folder)

@@ -195,6 +195,12 @@ void storm(void *memory, uint64_t size, long microseconds)
 	setitimer(ITIMER_PROF, &every, NULL);
 }
 
+/* How many there were so far. */
+uint64_t storms(void)
+{
+	return stormed;
+}
+
 uint64_t calm(void)
 {
 	struct itimerval never = { 0 };
@@ -207,16 +213,22 @@ uint64_t calm(void)
 /* ------------------------------------------- a signal's handler stores where the store is */
 
 static volatile uint8_t *volatile here;
+static volatile int ticks;
 
 static void store_here(int signo)
 {
 	(void)signo;
-	if (here)
+	if (here) {
 		*here = 9;
+		ticks++;
+	}
 }
 
-/* `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte. */
-void walk_under_ticks(uint8_t *memory, uint64_t step, int count)
+/*
+ * `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte; how many
+ * were met in all, as long as the byte was not the walk's own again.
+ */
+int walk_under_ticks(uint8_t *memory, uint64_t step, int count)
 {
 	struct sigaction act = { .sa_handler = store_here };
 	struct itimerval every = { .it_interval = { .tv_usec = 50 }, .it_value = { .tv_usec = 50 } };
@@ -229,4 +241,5 @@ void walk_under_ticks(uint8_t *memory, uint64_t step, int count)
 	}
 	here = NULL;
 	calm();
+	return ticks;
 }

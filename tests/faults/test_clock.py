@@ -21,6 +21,7 @@ from aftermath import unharmed, wait_for
 from faulty_disk import faulty_disk
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
+from livedumpfs.errors import StateError
 MIB, YEAR = 1 << 20, 365 * 86400
 place = Path(sys.argv[1])
 clock = ctypes.CDLL(None)
@@ -59,7 +60,14 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
         assert time.monotonic() - begun > 0.25
 # The longest wait for a slot, of a target that hangs.
 disks = faulty_disk(place / "disk", 16 * MIB)
-with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live:
+def comes_back():
+    try:
+        live.init(None)
+    except StateError:
+        return False
+    live.release()
+    return True
+with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = 1
     live.init(disk.file, DumpSettings(pool=MIB, stall_deadline=0.3, force=True)); live.start()
     disk.fault("hang")
@@ -69,6 +77,7 @@ with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live:
     assert time.monotonic() - begun > 0.25 and live.counters().gave_up
     live.release()
     disk.fault("none")
+    wait_for(comes_back)
 print("done")
 """
 

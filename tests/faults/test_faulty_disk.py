@@ -4,22 +4,24 @@ over it."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aftermath import DEADLINE_S, expect_free, host_unharmed, unharmed, wait_for
+from aftermath import DEADLINE_S, expect_free, expect_host_free, host_unharmed, unharmed, wait_for
 from faulty_disk import FaultyDisk, faulty_disk
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.abi import State, Verdict
-from livedumpfs.client import Client
+from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
-from livedumpfs.errors import StateError, TargetError
+from livedumpfs.errors import LivedumpError, StateError, TargetError
 from livedumpfs.snapshot import LOST, SAVED
 from livedumpfs.units import PAGE_SIZE
 
@@ -182,15 +184,7 @@ def test_a_disk_that_hangs_holds_writers_for_the_stall_deadline_only(
         assert caught.value.errno == errno.EBUSY
         disk.fault("none")
 
-        def let_go() -> bool:
-            try:
-                live.init(None)
-            except StateError:
-                return False
-            live.release()
-            return True
-
-        wait_for(let_go)
+        wait_for(lambda: comes_back(live))
         expect_honest(disk.file)
 
 
@@ -219,24 +213,122 @@ def is_attached(device: str, disk: FaultyDisk) -> bool:
     return f"{device}:" in listing.stdout
 
 
-@pytest.mark.parametrize("kind", ["eio", "hang"])
+@contextlib.contextmanager
+def faulted(disk: FaultyDisk, kind: str, offset: int = 0) -> Iterator[None]:
+    """A host that a hung disk holds would hold up the end of a test that fails."""
+    disk.fault(kind, offset)
+    try:
+        yield
+    finally:
+        disk.fault("none")
+
+
+@pytest.mark.parametrize("kinds", ["eio enospc sync slow", "hang"])
 def test_a_device_that_fails_under_a_hosts_dump(
+    loop: str, disk: FaultyDisk, run_host: Callable[..., Any], kinds: str
+) -> None:
+    """The client gets its answers in time, whatever the device does; each is the next dump of the
+    one before it, too."""
+    host = run_host()
+    with host_unharmed(host):
+        for kind in kinds.split():
+            dump_over(host, loop, disk, kind)
+            expect_host_free(host)
+
+
+def dump_over(host: Any, loop: str, disk: FaultyDisk, kind: str) -> None:
+    deadline = 0.5 if kind == "hang" else 0
+    with Client(host.device) as client:
+        client.init(loop, InitOptions(stall_deadline=deadline, force=True))
+        client.start()
+        with faulted(disk, kind, 12 * MIB if kind == "slow" else MIDDLE):
+            client.sweep()
+            wait_for(disk.hits, client.status)
+            host.runs_on()
+            if kind != "hang":
+                expect_end(client, kind)
+            client.release()
+            assert client.status().state is State.UNINIT
+            host.runs_on()
+
+
+def expect_end(client: Client, kind: str) -> None:
+    """A loop device says EIO for most that its file says."""
+    status = client.finish(DEADLINE_S)
+    if kind == "slow":
+        assert status.verdict is Verdict.CONSISTENT and not status.failure, status
+        return
+    assert status.verdict in (Verdict.INCOMPLETE, Verdict.TORN), status
+    assert status.failure and status.failure.errno in (errno.EIO, errno.ENOSPC), status
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump"])
+def test_an_init_whose_disk_hangs_fails_in_time(
+    disk: FaultyDisk, live: LiveDump, format: str
+) -> None:
+    """Nothing is armed, RELEASE answers, and INIT says why it cannot until the disk is back."""
+    with unharmed(live):
+        disk.fault("hang")
+        settings = DumpSettings(format=format, init_deadline=0.3, force=True)
+        with pytest.raises(TargetError, match=r"disk.*init_deadline") as caught:
+            live.init(disk.file, settings)
+        assert caught.value.errno == errno.ETIMEDOUT
+        wait_for(disk.hits)
+        live.release()
+        expect_free(live.machine.arena)
+        with pytest.raises(StateError, match="still hangs") as caught_again:
+            live.init(None)
+        assert caught_again.value.errno == errno.EBUSY
+        disk.fault("none")
+        wait_for(lambda: comes_back(live))
+
+
+def comes_back(live: LiveDump) -> bool:
+    try:
+        live.init(None)
+    except StateError:
+        return False
+    live.release()
+    return True
+
+
+def test_release_answers_while_an_init_waits_for_its_disk(disk: FaultyDisk, live: LiveDump) -> None:
+    """That INIT still works when the disk comes back before its deadline."""
+    with unharmed(live):
+        disk.fault("hang")
+        settings = DumpSettings(init_deadline=DEADLINE_S, force=True)
+        init = threading.Thread(target=live.init, args=(disk.file, settings))
+        init.start()
+        wait_for(disk.hits)
+        live.release()
+        assert live.state.value == "uninit" and init.is_alive()
+        disk.fault("none")
+        init.join(DEADLINE_S)
+        assert live.state.value == "init"
+
+
+@pytest.mark.parametrize("kind", ["hang", "mute"])
+def test_a_device_that_hangs_at_a_hosts_init(
     loop: str, disk: FaultyDisk, run_host: Callable[..., Any], kind: str
 ) -> None:
-    """The client gets its answers in time, whatever the device does."""
+    """Writes that hang, or reads: what lies there is looked at first. A client that lives has its
+    answer while the device still hangs."""
     host = run_host()
-    with host_unharmed(host), Client(host.device) as client:
-        client.init(loop)
-        client.start()
-        disk.fault(kind, MIDDLE)
-        client.sweep()
-        wait_for(disk.hits, client.status)
-        host.runs_on()
-        if kind != "hang":
-            status = client.finish(DEADLINE_S)
-            assert status.verdict in (Verdict.INCOMPLETE, Verdict.TORN)
-            assert status.failure and status.failure.errno in (errno.EIO, errno.ENOSPC)
+    with host_unharmed(host), Client(host.device) as client, faulted(disk, kind):
+        seconds, late = 0.5, ""
+        while not (late and disk.hits()):
+            host.write("control/init_deadline", str(seconds))
+            with pytest.raises(LivedumpError) as caught:
+                client.init(loop)
+            if caught.value.errno == errno.ETIMEDOUT:
+                late = str(caught.value)
+                seconds *= 2  # a busy machine may not even have opened it in so short a time
+            else:
+                assert caught.value.errno == errno.EBUSY, caught.value
+        assert "init_deadline" in late
         client.release()
-        assert client.status().state is State.UNINIT
         host.runs_on()
-        disk.fault("none")
+        with pytest.raises(LivedumpError, match="still hangs") as busy:
+            client.init(loop)
+        assert busy.value.errno == errno.EBUSY
+        host.write("control/init_deadline", str(DEADLINE_S))

@@ -8,11 +8,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aftermath import DEADLINE_S, expect_equal, host_unharmed, wait_for
 
 from livedumpfs import open_dump
+from livedumpfs.abi import Verdict
+from livedumpfs.client import Client
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -27,7 +32,7 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 MIB = 1 << 20
 place = Path(sys.argv[1])
-def child(body, *, deadline=20):
+def child(body, *, deadline=60):
     # How a child that runs `body` ends: its exit code, or minus the signal.
     pid = os.fork()
     if pid == 0:
@@ -40,7 +45,7 @@ def child(body, *, deadline=20):
             code = 99
         os._exit(code or 0)
     return wait(pid, deadline)
-def wait(pid, deadline=20):
+def wait(pid, deadline=60):
     end = time.monotonic() + deadline
     while not (found := os.waitpid(pid, os.WNOHANG))[0]:
         if time.monotonic() > end:
@@ -62,7 +67,7 @@ def run(script: str, place: Path) -> subprocess.CompletedProcess[str]:
     top = str(FOLDER.parents[1])
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + script, str(place)],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=110, check=False,
         env={**os.environ, "PYTHONPATH": f"{top}:{FOLDER}"},
     )  # fmt: skip
 
@@ -185,7 +190,7 @@ with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     look = "ls -l /proc/self/fd; grep -c livedumpfs-arena /proc/self/maps"
     for how in ({}, {"preexec_fn": lambda: None}):
         said = subprocess.run(
-            ["sh", "-c", look], capture_output=True, text=True, timeout=30, close_fds=False, **how
+            ["sh", "-c", look], capture_output=True, text=True, timeout=60, close_fds=False, **how
         ).stdout
         assert said.endswith("\\n0\\n") and "memfd" not in said and "dump" not in said, said
     arena.live[::4096] = 2
@@ -218,6 +223,11 @@ os._exit(5)
     assert done.returncode == 5, done
     with open_dump(tmp_path / "dump") as dump:
         assert dump.verdict == "incomplete"
+    expect_next(tmp_path)
+
+
+def expect_next(place: Path) -> None:
+    """Another process's dump goes over what the last one left."""
     done = run(
         """
 with Arena(8 * MIB) as arena, LiveDump(arena) as live:
@@ -227,7 +237,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live:
         assert dump.read_arena(0, 8 * MIB).count(3) == 8 * MIB
 print("done")
 """,
-        tmp_path,
+        place,
     )
     expect_done(done)
 
@@ -247,3 +257,32 @@ os.execv("/bin/sh", ["sh", "-c", "grep -E '^Sig(Blk|Cgt)' /proc/self/status; kil
     assert "SigBlk:\t0000000000000000" in done.stdout, done
     with open_dump(tmp_path / "dump") as dump:
         assert dump.verdict == "incomplete"
+    expect_next(tmp_path)
+
+
+def test_a_host_whose_threads_fork_and_exec_all_the_time(
+    run_host: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The process that serves the mount, with all its locks and threads, in the middle of dumps."""
+    log = tmp_path / "forks"
+    path = f"{FOLDER / 'forking'}:{FOLDER.parents[1]}"
+    host = run_host(environment={"PYTHONPATH": path, "LIVEDUMP_FORKS": str(log)})
+
+    def children() -> int:
+        return log.read_bytes().count(b"\n")
+
+    def forks_on() -> None:
+        begun = children()
+        wait_for(lambda: children() >= begun + 20, host.log.read_text)
+
+    with host_unharmed(host), Client(host.device) as client:
+        client.init(str(tmp_path / "dump"))
+        forks_on()
+        client.start()
+        forks_on()
+        client.sweep()
+        forks_on()
+        assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+        client.release()
+        expect_equal(tmp_path / "dump", host.reference, host.size)
+    assert "hangs" not in host.log.read_text()

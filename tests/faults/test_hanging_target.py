@@ -146,6 +146,13 @@ def test_a_host_ends_its_mount_while_the_target_hangs(
     host.process.wait(DEADLINE)
     with open_dump(str(freezer.folder / "out")) as dump:
         assert dump.verdict == "incomplete"
+    host.start()  # the next host, at the same place and with the same target
+    with host_unharmed(host), Client(host.device) as client:
+        client.init(str(freezer.folder / "out"))
+        client.start()
+        client.sweep()
+        assert client.finish(DEADLINE).verdict is Verdict.CONSISTENT
+        client.release()
 
 
 @pytest.fixture

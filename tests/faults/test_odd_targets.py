@@ -17,10 +17,11 @@ FOLDER = Path(__file__).resolve().parent
 DUMP = """
 import sys
 import numpy as np
+from aftermath import unharmed
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.snapshot import open_dump, verify_dump
 MIB = 1 << 20
-with Arena(8 * MIB) as arena, LiveDump(arena) as live:
+with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = np.random.default_rng(3).integers(1, 256, 8 * MIB, dtype=np.uint8)
     arena.live[2 * MIB : 3 * MIB] = 0
     arena.discard(5 * MIB, MIB)
@@ -51,7 +52,7 @@ def test_the_longer_way_is_taken(
 ) -> None:
     device = loop_device(16 << 20)
     Path(device).write_bytes(b"\xa5" * (16 << 20))  # what zeros must replace
-    environment = {"PYTHONPATH": str(FOLDER.parents[1]), "LD_PRELOAD": str(odd_target)}
+    environment = {"PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}", "LD_PRELOAD": str(odd_target)}
     done = subprocess.run(
         [sys.executable, "-c", DUMP, device],
         capture_output=True, text=True, timeout=100, check=False,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aftermath import expect_footprint, footprint, unharmed
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs._capi import ffi, lib
@@ -68,16 +69,21 @@ class Adopted:
 
 @contextmanager
 def adopted(seal: str | None = None, *, read_only: bool = False) -> Iterator[Adopted]:
+    """Whatever was refused or sealed, the next dump is right, and nothing is left of any."""
+    before = footprint()
     memory = Adopted(seal, read_only)
     try:
         yield memory
+        assert memory.dump(MPROTECT) == 0
     finally:
         assert lib.ldfs_arena_destroy(memory.arena) == 0
         os.close(memory.fd)
+        memory.live.close()
+    expect_footprint(before)
 
 
 def test_our_own_memory_cannot_be_sealed() -> None:
-    with Arena(SIZE) as arena, LiveDump(arena):
+    with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
         for seal in SEALS.values():
             with pytest.raises(PermissionError):
                 fcntl.fcntl(lib.ldfs_arena_memfd(arena.handle), fcntl.F_ADD_SEALS, seal)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aftermath import DEADLINE_S, host_unharmed, unharmed
+from memory_group import MemoryGroup, memory_group
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.client import Client, InitOptions
@@ -174,6 +175,62 @@ with Arena(32 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     except OSError as error:
         assert error.errno == errno.EIO
     calls.fail_populate(0)
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+@pytest.fixture
+def group() -> Iterator[MemoryGroup]:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(memory_group("short"))
+        except OSError as error:
+            pytest.skip(f"no memory cgroup of our own: {error}")
+        yield made
+
+
+def test_a_memory_cgroup_that_is_nearly_full(
+    tmp_path: Path, failing_calls: Path, group: MemoryGroup
+) -> None:
+    """What it does not have would be given, and the process killed for it: INIT refuses a pool that
+    does not fit, and `spill` stops to grow before that."""
+    expect_done(
+        f"""
+from memory_group import MemoryGroup
+group = MemoryGroup(Path({str(group.path)!r}))
+group.join()
+SIZE = 96 * MIB
+spill = dict(policy="spill", pool=MIB, granule=16384, spill_limit=SIZE)
+with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
+    arena.live[:] = 1
+    group.limit(group.usage() + 48 * MIB)
+    large = DumpSettings(pool=SIZE, granule=16384)
+    for target in (None, place / "dump"):
+        assert refused(lambda: live.init(target, large)) == errno.ENOMEM
+    # Nothing frees a slot: what finds none is lost, and named.
+    live.init(None, DumpSettings(**spill)); live.start()
+    arena.live[::4096] = 2
+    counters = live.counters()
+    assert 0 < counters.spilled and counters.slots < SIZE // 16384 - 512, counters
+    assert counters.lost > 0 and live.verdict == "torn", counters
+    live.release()
+    # A target frees them: nothing is lost.
+    arena.live[:] = 3
+    live.init(place / "dump", DumpSettings(force=True, **spill)); live.start(); live.sweep()
+    arena.live[::4096] = 4
+    assert live.finish(60) == "consistent", live.failure
+    counters = live.counters()
+    assert counters.slots < SIZE // 16384 - 512, counters
+    live.release()
+    with open_dump(place / "dump") as dump:
+        assert all(dump.read_arena(at, MIB).count(3) == MIB for at in range(0, SIZE, MIB))
+    group.limit(None)
+    live.init(None, DumpSettings(**spill)); live.start()
+    arena.live[::4096] = 5
+    assert live.verdict == "consistent", live.counters()
 print("done")
 """,
         tmp_path,

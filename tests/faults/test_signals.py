@@ -7,11 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+FOLDER = Path(__file__).resolve().parent
 PRELUDE = """
-import ctypes, faulthandler, os, resource, signal, sys, threading
+import ctypes, faulthandler, os, resource, signal, sys, tempfile, threading
+from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from aftermath import expect_free, expect_next_dump, unharmed, wait_for
 from livedumpfs import Arena, LiveDump
+from livedumpfs._capi import lib
 from livedumpfs.dump import DumpSettings
 MIB = 1 << 20
 def armed(arena, target=None):
@@ -25,6 +30,7 @@ def armed(arena, target=None):
 def run(script: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PRELUDE + script]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
+    environment["PYTHONPATH"] = f"{FOLDER.parents[1]}:{FOLDER}"
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env=environment
     )
@@ -80,16 +86,18 @@ print("done")
 def test_start_refuses_when_somebody_took_sigsegv() -> None:
     done = run("""
 arena = Arena(MIB); a = arena.array("u1", MIB); a[:] = 1
-live = LiveDump(arena); live.init(None)
-faulthandler.enable()
-try:
-    live.start()
-except OSError as error:
-    print(error)
-a[:] = 2
-faulthandler.disable()
-live.start(); a[:] = 3
-print(live.counters().faults > 0, live.read(0, MIB).count(2) == MIB)
+live = LiveDump(arena)
+with unharmed(live):
+    live.init(None)
+    faulthandler.enable()
+    try:
+        live.start()
+    except OSError as error:
+        print(error)
+    a[:] = 2
+    faulthandler.disable()
+    live.start(); a[:] = 3
+    print(live.counters().faults > 0, live.read(0, MIB).count(2) == MIB)
 """)
     assert "somebody took SIGSEGV" in done.stdout, done
     assert done.stdout.endswith("True True\n"), done
@@ -97,12 +105,16 @@ print(live.counters().faults > 0, live.read(0, MIB).count(2) == MIB)
 
 def test_faulthandler_enabled_during_a_dump_is_survived() -> None:
     done = run("""
-arena = Arena(4 * MIB); a = arena.array("u1", 4 * MIB); a[:] = 1
-live = armed(arena)
-faulthandler.enable()
-a[0] = 2
-a[3 * MIB] = 2
-print(live.read(0, 4 * MIB).count(1) == 4 * MIB, int(a[0]), int(a[3 * MIB]))
+arena = Arena(4 * MIB); a = arena.array("u1", 4 * MIB)
+live = LiveDump(arena)
+with unharmed(live):
+    a[:] = 1
+    live.init(None); live.start()
+    faulthandler.enable()
+    a[0] = 2
+    a[3 * MIB] = 2
+    print(live.read(0, 4 * MIB).count(1) == 4 * MIB, int(a[0]), int(a[3 * MIB]))
+    wait_for(lambda: lib.ldfs_fault_verify() == 0)
 """)
     assert done.returncode == 0, done
     assert done.stdout == "True 2 2\n", done
@@ -124,6 +136,8 @@ a[:] = 2
 end.set(); thread.join()
 live.start(); a[:] = 3
 print(live.read(0, MIB).count(2) == MIB)
+live.release()
+with unharmed(live): pass
 """)
     assert "blocks SIGSEGV" in done.stdout and done.stdout.endswith("True\n"), done
 
@@ -139,6 +153,11 @@ print([live.read(0, MIB).count(1) == MIB for live in lives])
 lives[1].release()
 arrays[1][:] = 3
 print(lives[0].read(0, MIB).count(1) == MIB, lives[0].counters().faults > 0)
+for live in lives:
+    live.release()
+    expect_free(live.machine.arena)
+with tempfile.TemporaryDirectory() as place:
+    for live in lives: expect_next_dump(live, Path(place))
 """)
     assert done.stdout == "[True, True, True]\nTrue True\n", done
 

@@ -42,16 +42,19 @@ def live() -> Iterator[LiveDump]:
 
 
 def begin(live: LiveDump, target: Path | str, **how: object) -> None:
-    live.machine.arena.live[:] = 5
-    settings = DumpSettings(granule=16384, sweep_rate=8 * MIB, force=True, **how)  # type: ignore[arg-type]
+    """Some of it is on the target, and no more comes before go_on()."""
+    memory = live.machine.arena.live
+    memory[:] = 5
+    settings = DumpSettings(granule=16384, force=True, **how)  # type: ignore[arg-type]
     live.init(target, settings)
     live.start()
-    live.sweep()
+    memory[: 4 * MIB : 4096] = 6
     wait_for(lambda: live.counters().bytes_written > 2 * MIB, live.counters)
 
 
-def write_on(live: LiveDump) -> None:
-    live.machine.arena.live[::4096] = 6
+def go_on(live: LiveDump) -> None:
+    live.sweep()
+    live.machine.arena.live[::4096] = 7
 
 
 def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
@@ -61,7 +64,7 @@ def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
         begin(live, target)
         held = os.open(target, os.O_RDONLY)
         target.unlink()
-        write_on(live)
+        go_on(live)
         assert live.finish(DEADLINE_S) == "incomplete"
         assert "removed it during the dump" in str(live.failure), live.failure
         live.release()
@@ -78,6 +81,7 @@ def test_a_sidecar_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> No
         begin(live, tmp_path / "dump", format="raw")
         (sidecar,) = set(tmp_path.glob("dump*")) - {tmp_path / "dump"}
         sidecar.unlink()
+        go_on(live)
         assert live.finish(DEADLINE_S) == "incomplete"
         assert str(sidecar) in str(live.failure), live.failure
 
@@ -89,7 +93,7 @@ def test_a_file_that_is_renamed_is_kept(live: LiveDump, tmp_path: Path) -> None:
         begin(live, target)
         target.rename(tmp_path / "moved")
         target.write_text("somebody else's\n")
-        write_on(live)
+        go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure
         live.release()
         assert target.read_text() == "somebody else's\n"
@@ -109,7 +113,7 @@ def test_a_file_that_somebody_cuts_off(
     with unharmed(live):
         begin(live, target, format=format, compression="none" if format == "kdump" else "zstd")
         os.truncate(target, left)
-        write_on(live)
+        go_on(live)
         live.finish(DEADLINE_S)
         live.release()
         try:
@@ -137,7 +141,7 @@ def test_a_device_that_is_detached(
     with unharmed(live):
         begin(live, device)
         losetup("-d", device)
-        write_on(live)
+        go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure
         held = os.open(device, os.O_RDONLY)
         try:
@@ -161,7 +165,7 @@ def test_a_device_whose_backing_file_is_cut_off(
         begin(live, device)
         os.truncate(backing, left)
         losetup("--set-capacity", device)
-        write_on(live)
+        go_on(live)
         assert live.finish(DEADLINE_S) in ("incomplete", "torn"), live.counters()
         assert live.failure and device in live.failure
         live.release()
@@ -178,7 +182,7 @@ def test_a_file_system_that_is_unmounted_under_it(live: LiveDump, small_tmpfs: P
         held = os.open(target, os.O_RDONLY)
         subprocess.run(["umount", "-l", str(small_tmpfs)], check=True, timeout=30)
         assert not target.exists()
-        write_on(live)
+        go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure
         live.release()
         try:

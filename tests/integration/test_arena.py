@@ -40,14 +40,14 @@ class Writers:
             with self._gate:
                 self._parked += 1
                 self._gate.notify_all()
-                self._gate.wait_for(lambda: not self._held, 30)
+                self._gate.wait_for(lambda: not self._held, 90)
                 self._parked -= 1
             array += 1
 
     def quiesce(self) -> None:
         with self._gate:
             self._held = 1
-            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 30)
+            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 90)
 
     def resume(self) -> None:
         with self._gate:
@@ -58,7 +58,7 @@ class Writers:
         self._end = True
         self.resume()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(90)
 
 
 def until_written(live: LiveDump) -> None:
@@ -91,7 +91,7 @@ def test_arrays_come_back_as_they_were_at_the_instant(tmp_path: Path) -> None:
                 live.start()
                 until_written(live)
                 live.sweep()
-                assert live.finish(30) == "consistent"
+                assert live.finish(90) == "consistent"
                 live.release()
                 with open_dump(tmp_path / "dump") as dump, Arena.load(dump) as loaded:
                     arrays = loaded.arrays
@@ -142,7 +142,7 @@ def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
             assert file.readinto(memoryview(a)[PAGE_SIZE : 2 * PAGE_SIZE]) == PAGE_SIZE
         assert bytes(a[PAGE_SIZE : 2 * PAGE_SIZE]) == data
         live.sweep()
-        assert live.finish(30) == "consistent"
+        assert live.finish(90) == "consistent"
         with open_dump(tmp_path / "dump") as dump:
             assert (dump.array("a") == 7).all()
         with pytest.raises(UsageError):
@@ -171,11 +171,11 @@ def test_discards_while_userfaultfd_is_prepared() -> None:
             thread = threading.Thread(target=punch, args=(arena,))
             thread.start()
             try:
-                assert punched.acquire(timeout=30)
+                assert punched.acquire(timeout=90)
                 live.init(None, DumpSettings(backend="uffd", pool=32 * MIB))
             finally:
                 end.set()
-                thread.join(30)
+                thread.join(90)
             assert not errors, errors
             live.start()
             a[:] = 4
@@ -246,7 +246,7 @@ def test_discard_during_a_dump_saves_first(tmp_path: Path) -> None:
         assert arena.resident() == 3 * MIB
         assert live.read(MIB, MIB).count(9) == MIB
         live.sweep()
-        assert live.finish(30) == "consistent"
+        assert live.finish(90) == "consistent"
         with open_dump(tmp_path / "dump") as dump:
             assert (dump.array("a") == 9).all()
         with pytest.raises(UsageError):
@@ -343,14 +343,14 @@ def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path) -> None:
         def linger() -> None:
             with core._using():  # type: ignore[union-attr]
                 inside.set()
-                leave.wait(30)
+                leave.wait(90)
 
         reader = threading.Thread(target=linger)
         reader.start()
-        assert inside.wait(30)
+        assert inside.wait(90)
         threading.Timer(0.05, leave.set).start()
         live.release()
-        reader.join(30)
+        reader.join(90)
         assert live.save(tmp_path / "dump") == "consistent"
 
 
@@ -376,7 +376,7 @@ def test_the_order_of_the_steps(tmp_path: Path) -> None:
         live.sweep()
         for step in (live.start, live.sweep):
             refused(errno.EINVAL, step)
-        assert live.finish(30) == "consistent"
+        assert live.finish(90) == "consistent"
         refused(errno.EBUSY, lambda: live.init(tmp_path / "other"))
         live.release()
         live.release()

@@ -7,7 +7,8 @@ LIVEDUMP_DUMPS=200 makes the long run of `make exact`; `make test` takes a small
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from livedumpfs.units import PAGE_SIZE
 MIB = 1 << 20
 DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "12"))
 DEADLINE_S = 60.0
+ENOUGH = 20
+"""Dumps until something must have happened: on a busy computer the guest may get no turn in one."""
 
 
 class Bench:
@@ -34,18 +37,30 @@ class Bench:
         self.reference = Reference(machine.arena.size)
         self.pages = 0
 
-    def dump(self, settings: DumpSettings, before_sweep_s: float = 0.02) -> Counters:
+    def dump(
+        self, settings: DumpSettings, until: Callable[[Counters], object] | None = None
+    ) -> Counters:
+        """The sweep begins after a moment, or `until` that is so."""
         self.reference.clear()
         self.live.init(self.target, settings, reference=self.reference.fd)
         try:
             self.live.start()
-            self.live.wait(before_sweep_s)
+            if until is None:
+                self.live.wait(0.02)
+            else:
+                self._wait(until)
             self.live.sweep()
             self.live.finish(DEADLINE_S)
         finally:
             self.live.release()
         self.pages += self.machine.arena.size // PAGE_SIZE
         return self.live.counters()
+
+    def _wait(self, until: Callable[[Counters], object]) -> None:
+        end = time.monotonic() + DEADLINE_S
+        while not until(self.live.counters()):
+            assert time.monotonic() < end, self.live.counters()
+            time.sleep(0.002)
 
     def expect_exact(self, settings: DumpSettings) -> Counters:
         counters = self.dump(settings)
@@ -103,8 +118,7 @@ def test_each_granule_arming_and_backend(
 ) -> None:
     settings = DumpSettings(granule=granule, arming=arming, backend=backend)
     faults = dumps = 0
-    # On a busy computer the guest may get no turn during a whole dump.
-    while dumps < 2 or (not faults and dumps < 20):
+    while dumps < 2 or (not faults and dumps < ENOUGH):
         counters = bench.expect_exact(settings)
         assert counters.granule_size == granule
         faults += counters.faults
@@ -118,29 +132,42 @@ def test_a_small_pool_loses_nothing(bench: Bench, policy: str, format: str) -> N
     settings = DumpSettings(
         format=format, policy=policy, granule=4096, pool=64 << 10, spill_limit=256 << 10
     )
-    counters = bench.expect_exact(settings)
-    assert counters.slots_peak <= 64
-    if policy == "spill":
-        assert counters.spilled > 0
+    spilled = 0
+    for _ in range(ENOUGH):
+        counters = bench.expect_exact(settings)
+        assert counters.slots_peak <= 64
+        spilled += counters.spilled
+        if policy == "block" or spilled:
+            break
+    assert policy == "block" or spilled > 0
 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzo", "snappy", "none"])
 def test_each_compression(bench: Bench, compression: str) -> None:
     settings = DumpSettings(format="kdump", compression=compression, threads=2, backend="uffd")
     counters = bench.expect_exact(settings)
-    assert 0 < counters.bytes_written < bench.machine.arena.size + counters.granule_size
+    # What was stolen has been written by the sweep, too.
+    granules = counters.steals + 1
+    assert counters.bytes_written > 0
+    assert counters.bytes_written < bench.machine.arena.size + granules * counters.granule_size
 
 
 def test_backends_take_turns(bench: Bench) -> None:
     """The view that one left is made the other's: nothing of its protection stays."""
-    for backend in ("uffd", "sigsegv", "uffd", "uffd", "sigsegv", "sigsegv"):
-        assert bench.expect_exact(DumpSettings(backend=backend)).faults > 0
+    faults = {"uffd": 0, "sigsegv": 0}
+    for _ in range(ENOUGH):
+        for backend in ("uffd", "sigsegv", "uffd", "uffd", "sigsegv", "sigsegv"):
+            faults[backend] += bench.expect_exact(DumpSettings(backend=backend)).faults
+        if all(faults.values()):
+            break
+    assert all(faults.values()), faults
 
 
 def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench) -> None:
     """A granule is lost for good: what the target has there may be old, new or nothing. What is not
     named must be right, and what differs must be named."""
-    counters = bench.dump(DumpSettings(policy="fail", granule=4096, pool=8 << 10), 0.1)
+    settings = DumpSettings(policy="fail", granule=4096, pool=8 << 10)
+    counters = bench.dump(settings, lambda now: now.lost > 0)
     assert bench.live.verdict == "torn" and counters.lost > 0
     with open_dump(bench.target) as dump:
         different = set(bench.reference.different_pages(dump).tolist())
@@ -155,8 +182,18 @@ def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench
 
 
 def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench) -> None:
-    counters = bench.expect_exact(DumpSettings(granule=65536, sweep_rate=64 * MIB))
-    assert counters.drained_ns - counters.sweep_start_ns > 0
+    """64 MiB, of which the guest writes what it likes, at 64 MiB a second; what is stolen is the
+    sweep's work for nothing, and counts."""
+    steals = 0
+    for _ in range(ENOUGH):
+        counters = bench.expect_exact(DumpSettings(granule=65536, sweep_rate=64 * MIB))
+        swept = counters.by_sweep * counters.granule_size
+        took_s = (counters.drained_ns - counters.sweep_start_ns) / 1e9
+        assert took_s >= 0.5 * swept / (64 * MIB), counters
+        steals += counters.steals
+        if steals:
+            break
+    assert steals > 0
 
 
 @pytest.mark.timeout(900 if DUMPS < 100 else 3600)

@@ -193,7 +193,9 @@ def test_what_is_broken_off_has_no_end(
     process = begin("dump", "-", *KDUMP, "--compress", "none", "--sweep-rate", "2M")
     head = b""
     while len(head) < 4 << 20:
-        head += process.stdout.read(PIECE)
+        piece = process.stdout.read(PIECE)
+        assert piece, process.communicate(timeout=DEADLINE)
+        head += piece
     assert state(host) is State.SWEEP
     process.send_signal(number)
     rest, err = process.communicate(timeout=DEADLINE)

@@ -25,6 +25,7 @@ WORKERS = 2
 LONG = bool(os.environ.get("LIVEDUMP_MODEL"))  # `make model`: the larger sizes too
 DEADLINE_S = 900 if LONG else 300
 MEMORY_MB = 2048
+pytestmark = pytest.mark.timeout(2 * DEADLINE_S)
 DEPTH = 20_000  # steps; the longest run of all models is below 1,000
 
 MODELS = (

@@ -182,14 +182,18 @@ static unsigned long compare(ldfs_dump *d, int fd, uint64_t granule, uint64_t ta
 static int run(ldfs_dump *d)
 {
 	ldfs_quiesce_ops ops = { quiesce, NULL, resume, NULL };
+	unsigned long before = reads + bad_reads;
 	pthread_t reader;
-	int rc = ldfs_dump_start(d, &ops, SECOND);
+	int rc = ldfs_dump_start(d, &ops, 60 * SECOND);
 
 	if (rc)
 		return rc;
 	reads_over = 0;
 	pthread_create(&reader, NULL, read_snapshot, d);
-	usleep(20000);
+	/* Some of the memory, before it is on the target; the harness has a deadline. */
+	do
+		usleep(20000);
+	while (reads + bad_reads == before);
 	rc = ldfs_dump_sweep(d);
 	if (!rc)
 		rc = ldfs_dump_wait(d, 60 * SECOND);

@@ -28,8 +28,8 @@ from livedumpfs.units import PAGE_SIZE
 TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
 PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", "make", "gcc")
-BOOT_S = 90.0
-STEP_S = 30.0
+BOOT_S = 180.0
+STEP_S = 90.0
 PROTECTED = 57
 """Bit of /proc/PID/pagemap: write-protected by userfaultfd."""
 

@@ -209,15 +209,24 @@ def test_an_init_that_took_too_long_is_taken_back(
     """The host has given it up: QEMU's side must not keep what came of it."""
     with QemuMachine(BASE) as machine:
         machine.start()
-        real = shim._exchange
+        real, real_last = shim._exchange, shim._last_chance
+        qemu = machine._process.pid
 
         def impatient(
             sock: socket.socket, asked: shim._Request, patience: float | None = None
         ) -> shim.Answer:
-            init = asked.operation == lib.LDFS_SHIM_INIT
-            return real(sock, asked, 0.0005 if init else DEADLINE_S)
+            if asked.operation != lib.LDFS_SHIM_INIT:
+                return real(sock, asked, DEADLINE_S)
+            os.kill(qemu, signal.SIGSTOP)
+            return real(sock, asked, 0.05)
+
+        def last_chance(sock: socket.socket) -> shim.Answer:
+            answer = real_last(sock)
+            os.kill(qemu, signal.SIGCONT)
+            return answer
 
         monkeypatch.setattr(shim, "_exchange", impatient)
+        monkeypatch.setattr(shim, "_last_chance", last_chance)
         live = LiveDump(machine)
         with pytest.raises(MachineError, match="in time") as caught:
             live.init(tmp_path / "dump")

@@ -152,7 +152,7 @@ def reset(host: Host) -> None:
     for name, value in (
         ("type", "auto"), ("format", "elf"), ("policy", "block"), ("arming", "swap"),
         ("buffer_size", "16384"), ("granule", "0"), ("sweep_rate", "0"), ("max_age", "0"),
-        ("stall_deadline", "10"), ("force", "0"),
+        ("stall_deadline", "10"), ("init_deadline", "30"), ("force", "0"),
     ):  # fmt: skip
         host.write(f"control/{name}", value)
 
@@ -194,7 +194,12 @@ def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: 
     print(f"  {sum(map(sum, (r.values() for r in found.values())))} requests in {took:.0f} s, "
           f"{len(files)} files, {size >> 10} KiB, {grown >> 10:+} KiB")  # fmt: skip
     assert settled(host) == files
-    assert grown < GROWTH or TREE
+    if grown >= GROWTH and not TREE:
+        # Threads of libfuse that had to wait for a CPU, or a leak: that takes as much again.
+        before = size_of(host)
+        fuzz(host, targets, f"again-{SEED}", REQUESTS)
+        check_dump(host, tmp_path / "out")
+        assert size_of(host) - before < GROWTH, (grown, size_of(host) - before)
     log = host.log.read_text()
     assert "failed" not in log and "Sanitizer" not in log, log[-4000:]
     check_reached(found)

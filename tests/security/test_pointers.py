@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import mmap
@@ -195,26 +194,21 @@ def test_a_number_that_another_task_has_got_lends_no_rights(tmp_path: Path) -> N
     assert not list(private.iterdir())
 
 
-def test_a_helper_that_is_held_up_is_given_up(tmp_path: Path) -> None:
-    """Its user may send it signals."""
-    stopped = threading.Event()
+def test_a_helper_that_is_held_up_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user may send it signals: here before it is asked for anything."""
 
-    def stop_helpers() -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(OSError, ValueError):
-                for child in children():
-                    os.kill(child, signal.SIGSTOP)
+    class Stopped(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how)
+            os.kill(self.pid, signal.SIGSTOP)
 
-    thread = threading.Thread(target=stop_helpers)
-    thread.start()
-    try:
-        with pytest.raises(opener.Refused) as caught:
-            target = os.fsencode(tmp_path / "out")
-            task = threading.get_native_id()
-            opener.open_as(task, os.geteuid(), os.getegid(), target, timeout=1.0)
-    finally:
-        stopped.set()
-        thread.join(DEADLINE)
+    with monkeypatch.context() as patch, pytest.raises(opener.Refused) as caught:
+        patch.setattr(subprocess, "Popen", Stopped)
+        target = os.fsencode(tmp_path / "out")
+        task = threading.get_native_id()
+        opener.open_as(task, os.geteuid(), os.getegid(), target, timeout=0.5)
     assert caught.value.errno == errno.ETIMEDOUT
     assert not children()
 

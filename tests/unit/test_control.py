@@ -21,7 +21,7 @@ from livedumpfs.abi import InitFlag, State
 from livedumpfs.control import Access, Caller, Control
 from livedumpfs.errors import StateError, TargetError
 from livedumpfs.machines import PhysicalRange
-from livedumpfs.targets import Kind
+from livedumpfs.targets import Errands, Kind
 from livedumpfs.units import PAGE_SIZE
 
 DEADLINE = 20.0
@@ -99,6 +99,7 @@ class FakeDump:
 
     def __init__(self) -> None:
         self.machine = FakeMachine()
+        self.errands = Errands()
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.failure: str | None = None
@@ -109,6 +110,8 @@ class FakeDump:
         self.now = Counters()
         self.done = threading.Event()
         self.in_init: Callable[[], object] = lambda: None
+        self.in_wait: Callable[[], object] = lambda: None
+        """What others do while somebody waits."""
         self.releases = 0
 
     @property
@@ -142,6 +145,7 @@ class FakeDump:
         self.done.set()
 
     def wait(self, timeout: float) -> bool:
+        self.in_wait()
         return self.done.wait(timeout)
 
     def release(self) -> None:
@@ -214,7 +218,7 @@ def test_the_script_of_suse(bench: Bench, tmp_path: Path) -> None:
     bench.write("control/state", "2\n")
     bench.write("control/state", "3\n")
     assert bench.state is State.SWEEP
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     bench.write("control/state", "4\n")
     assert bench.state is State.FINISH
     bench.write("control/state", "5\n")
@@ -266,7 +270,7 @@ def test_release_is_allowed_in_every_state(bench: Bench) -> None:
 def test_plain_sweep_returns_at_the_end(bench: Bench) -> None:
     bench.init()
     bench.ioctl(abi.START)
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     bench.ioctl(abi.SWEEP)
     assert bench.state is State.FINISH
 
@@ -274,7 +278,7 @@ def test_plain_sweep_returns_at_the_end(bench: Bench) -> None:
 def test_release_wakes_who_waits_for_the_sweep(bench: Bench) -> None:
     bench.init()
     bench.ioctl(abi.START)
-    threading.Timer(0.1, lambda: bench.control.ioctl(abi.RELEASE, 0, b"", bench.caller, 2)).start()
+    bench.dump.in_wait = lambda: bench.control.ioctl(abi.RELEASE, 0, b"", bench.caller, 2)
     refused(errno.ECANCELED, lambda: bench.ioctl(abi.SWEEP))
 
 
@@ -283,7 +287,7 @@ def test_a_failed_dump_gives_its_errno_and_stays_to_be_looked_at(bench: Bench) -
     bench.ioctl(abi.START)
     bench.dump.failure = "cannot write page 0x1f3a to /dev/x: No space left on device"
     bench.dump.now.failure = Failure(1, errno.ENOSPC, 0x1F3A)
-    threading.Timer(0.1, bench.dump.finish).start()
+    bench.dump.in_wait = bench.dump.finish
     refused(errno.ENOSPC, lambda: bench.ioctl(abi.SWEEP))
     assert bench.read("control/error").strip() == bench.dump.failure
     assert bench.state is State.FINISH
@@ -655,6 +659,7 @@ def test_a_caller_in_another_pid_namespace_can_have_no_target(bench: Bench) -> N
         ("sweep_rate", "100MiB", "104857600"),
         ("spill_limit", "1GiB", "1073741824"),
         ("stall_deadline", "0.5", "0.5"),
+        ("init_deadline", "2.5", "2.5"),
         ("buffered", "1", "1"),
         ("force", "1", "1"),
         ("format", "kdump", "kdump"),
@@ -689,6 +694,7 @@ def test_a_setting_reads_as_written(bench: Bench, name: str, written: str, shown
         ("granule", "2048"),
         ("sweep_rate", "fast"),
         ("stall_deadline", "0"),
+        ("init_deadline", "0"),
         ("stall_deadline", "nan"),
         ("stall_deadline", "inf"),
         ("buffered", "yes"),

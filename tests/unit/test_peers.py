@@ -31,15 +31,17 @@ WAYS = ["ours", "fork", "stop", "mprotect", "uffd", "uffd-sigbus"]
 def test_every_page_is_of_the_instant(
     build: ModuleType, way: str, pattern: int, tmp_path: Path
 ) -> None:
-    found = build.run(
-        way, size=SIZE, writers=2, pattern=pattern, dumps=2, target=tmp_path / "target",
-        verify=True, before=20, after=20,
-    )  # fmt: skip
-    for dump in found["dumps"]:
-        assert dump["compared"] == SIZE // 4096
-        assert dump["different"] == 0
-    assert found["during"]["count"] > 0
-    assert found["ticks"][-1][1] > found["ticks"][0][1]
+    for _ in range(20):  # on a busy computer the writers may get no turn during a dump
+        found = build.run(
+            way, size=SIZE, writers=2, pattern=pattern, dumps=2, target=tmp_path / "target",
+            verify=True, before=20, after=20,
+        )  # fmt: skip
+        for dump in found["dumps"]:
+            assert dump["compared"] == SIZE // 4096
+            assert dump["different"] == 0
+        if found["during"]["count"] and found["ticks"][-1][1] > found["ticks"][0][1]:
+            return
+    pytest.fail("nothing was written during a dump")
 
 
 def test_a_byte_that_is_wrong_is_found(build: ModuleType, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from livedumpfs.errors import MachineError
 from livedumpfs.machines import shim as module
 from livedumpfs.machines.shim import Shim, pack
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Other:
@@ -24,6 +25,8 @@ class Other:
     def __init__(self) -> None:
         self.ours, self.first = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.hung = threading.Event()
+        self.asked = threading.Semaphore(0)
+        """Once for each request that waits for `hung`."""
         self.connects = True
         self.version = lib.LDFS_SHIM_VERSION
         self._threads: list[threading.Thread] = []
@@ -36,7 +39,10 @@ class Other:
     def _main(self, sock: socket.socket) -> None:
         with sock:
             while True:
-                data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+                try:
+                    data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+                except ConnectionResetError:
+                    return
                 if not data:
                     return
                 request = ffi.from_buffer("ldfs_shim_request *", data)
@@ -49,6 +55,7 @@ class Other:
                     else:
                         reply.rc = -errno.ENOMEM
                 elif request.op in (lib.LDFS_SHIM_READ, lib.LDFS_SHIM_RECORD):
+                    self.asked.release()
                     self.hung.wait(DEADLINE_S)
                 elif request.op == lib.LDFS_SHIM_COUNTERS:
                     reply.rc = -errno.ENODATA
@@ -56,6 +63,10 @@ class Other:
                     sock.sendall(pack(reply))
                 except OSError:
                     return
+
+    def expect_asked(self, times: int = 1) -> None:
+        for _ in range(times):
+            assert self.asked.acquire(timeout=DEADLINE_S)
 
     def end(self) -> None:
         self.hung.set()
@@ -72,14 +83,15 @@ def other() -> Iterator[Other]:
 
 
 def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ANSWER_S", 1.0)
     with Shim(other.ours) as shim:
+        monkeypatch.setattr(module, "_ANSWER_S", 3.0)  # time for what is to be done meanwhile
         readers = [
             threading.Thread(target=shim.call, args=(lib.LDFS_SHIM_READ, 0, 4096))
             for _ in range(module._CONNECTIONS)
         ]
         for reader in readers:
             reader.start()
+        other.expect_asked(len(readers))
         assert shim.call(lib.LDFS_SHIM_RELEASE)[0] == 0
         shim.last_words(b"", -1)  # what the end of the host says
         assert all(reader.is_alive() for reader in readers)
@@ -110,9 +122,17 @@ def test_a_record_takes_as_long_as_the_reader_of_the_pipe(
 ) -> None:
     with Shim(other.ours) as shim:
         monkeypatch.setattr(module, "_ANSWER_S", 0.1)
-        threading.Timer(0.5, other.hung.set).start()
+
+        def read_later() -> None:
+            other.expect_asked()
+            time.sleep(0.3)  # longer than any other answer may take
+            other.hung.set()
+
+        reader = threading.Thread(target=read_later)
+        reader.start()
         assert shim.call(lib.LDFS_SHIM_RECORD, 0, 0, b"bytes").code == 0
         assert other.hung.is_set()
+        reader.join(DEADLINE_S)
 
 
 def test_an_answer_at_the_very_end_of_the_wait_counts() -> None:

@@ -741,6 +741,12 @@ int hook_munmap(void *at, size_t length)
 	return 0;
 }
 
+bool ldfs_headroom(uint64_t bytes)
+{
+	(void)bytes;
+	return true;
+}
+
 int hook_madvise(void *at, size_t length, int advice)
 {
 	return world_arena ? 0 : madvise(at, length, advice);
