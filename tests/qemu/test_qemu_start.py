@@ -157,7 +157,7 @@ def test_last_words_are_for_a_guest_that_we_hold(
         if paused:
             machine.monitor.execute("stop")
         assert machine.shim is not None
-        monkeypatch.setattr(machine.shim, "last_words", lambda text, fd: said.append(text))
+        monkeypatch.setattr(machine.shim, "last_words", lambda text, *rest: said.append(text))
         machine.quiesce()
         machine.resume()
         assert machine.monitor.status() == ("paused" if paused else "running")

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from livedumpfs.machines.shim import Answer, Shim
 from livedumpfs.units import PAGE_SIZE
 
 SIZE = 4 << 20
+DEADLINE_S = 30.0
 OTHER = """
 import ctypes, mmap, sys
 memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
@@ -39,20 +41,29 @@ class Elsewhere(ThreadMachine):
 
 
 @pytest.fixture
-def machine() -> Iterator[Elsewhere]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def machine(tmp_path: Path) -> Iterator[Elsewhere]:
     fd = os.memfd_create("ram")
     os.ftruncate(fd, SIZE)
-    preload = {"LD_PRELOAD": str(shim_path()), "LIVEDUMP_SHIM_FD": str(theirs.fileno())}
-    with theirs:
+    where = str(tmp_path / "shim")
+    preload = {
+        "LD_PRELOAD": str(shim_path()),
+        "LIVEDUMP_SHIM_SOCKET": where,
+        "LIVEDUMP_SHIM_WORD": OTHER,
+        "LIVEDUMP_SHIM_PROGRAM": Path(sys.executable).resolve().name,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(where)
+        listener.listen(1)
+        listener.settimeout(DEADLINE_S)
         process = subprocess.Popen(
             [sys.executable, "-c", OTHER, str(fd), str(SIZE)],
             env={**os.environ, **preload},
-            pass_fds=(fd, theirs.fileno()),
+            pass_fds=(fd,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        ours = listener.accept()[0]
     assert process.stdin and process.stdout
     try:
         address = int(process.stdout.readline())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -30,6 +31,7 @@ _SHAREABLE: Final = {
 }
 """Backends with a file behind them, and whether they are shared when nothing is said."""
 _KVM_PROGRAMS: Final = frozenset({"kvm", "qemu-kvm"})
+_QEMU: Final = re.compile(r"(?:.*/)?qemu-system-\w+|.*/(?:qemu-)?kvm", re.ASCII)
 _ONE_BACKEND: Final = "give the guest one memory backend with share=on"
 _LEAVE_IT_OUT: Final = (
     "leave it out: livedump makes a shared memory backend; or write "
@@ -60,9 +62,10 @@ class QemuCommand:
         the sentence says what and why, the hint what to do."""
         if not argv:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
-        options = read_options(argv[1:])
+        at = _find_qemu(argv)
+        options = read_options(argv[at + 1 :])
         check_options(options)
-        kvm = PurePath(argv[0]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
+        kvm = PurePath(argv[at]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
         stopped = any(option.name == "S" for option in options)
         named = _named_backend(options)
         if named is None:
@@ -71,8 +74,13 @@ class QemuCommand:
 
     @property
     def program(self) -> str:
-        """The program as the user wrote it."""
+        """What is started, as the user wrote it: QEMU, or what starts that."""
         return self.argv[0]
+
+    @property
+    def qemu(self) -> str:
+        """QEMU's program, which env, taskset or numactl may stand before."""
+        return self.argv[_find_qemu(self.argv)]
 
     def prepared(self, qmp_socket: str) -> list[str]:
         """What to run: RAM in a shared memory backend, a QMP server of ours at `qmp_socket`
@@ -88,6 +96,11 @@ class QemuCommand:
         made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on"
         # QEMU merges all its -machine options; the type stays what it was.
         return ["-object", made, "-machine", f"memory-backend={self.backend}"]
+
+
+def _find_qemu(argv: Sequence[str]) -> int:
+    """Where the program stands whose options follow; the first word unless another is named so."""
+    return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
 
 
 def _asks_for_kvm(option: Option) -> bool:
