@@ -69,6 +69,8 @@ class QemuMachine(Closing):
         self.command = QemuCommand.parse(list(argv))
         self._closed = False
         self._started = False
+        self._worded = False
+        """The shim has last words."""
         self._pause_until = 0.0
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
@@ -93,8 +95,7 @@ class QemuMachine(Closing):
             Monitor(self._process.qmp, _START_S, alive=lambda: not ended())
         )
         if not self.command.stopped:
-            assert self.shim is not None
-            self.shim.last_words(_CONTINUE, self.monitor.fileno())
+            self._keep_last_words()
         self._states = links.enter_context(StateDump(self.monitor))
         self.arena = links.enter_context(self._adopt())
         self.memory_map: Sequence[PhysicalRange] = read_memory_map(
@@ -124,6 +125,18 @@ class QemuMachine(Closing):
 
     # ------------------------------------------------------------------- running
 
+    def _keep_last_words(self, within: float = 0) -> None:
+        """The shim lets the guest run when we have gone, or after so many seconds."""
+        assert self.shim is not None
+        self._worded = True
+        self.shim.last_words(_CONTINUE, self.monitor.fileno(), within)
+
+    def _drop_last_words(self) -> None:
+        assert self.shim is not None
+        if self._worded:
+            self.shim.last_words(b"", -1)
+            self._worded = False
+
     @property
     def pid(self) -> int:
         """Of QEMU itself, whatever it was started through."""
@@ -131,11 +144,10 @@ class QemuMachine(Closing):
 
     def start(self) -> None:
         """The first instruction, unless the command line had -S."""
-        assert self.shim is not None
         self._started = True
         if not self.command.stopped:
             self.monitor.execute("cont")
-            self.shim.last_words(b"", -1)
+            self._drop_last_words()
 
     @property
     def vcpus(self) -> int:
@@ -165,7 +177,6 @@ class QemuMachine(Closing):
 
     def quiesce_for(self, seconds: float) -> None:
         """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
-        assert self.shim is not None
         check_now(self.monitor)
         if self.vcpus > self._room_vcpus:
             raise MachineError(
@@ -177,8 +188,7 @@ class QemuMachine(Closing):
         self._pause_until = time.monotonic() + seconds
         try:
             if self.monitor.live():  # else somebody else holds it, and we shall not let it go
-                limit = seconds + _SHIM_LATER_S
-                self.shim.last_words(_CONTINUE, self.monitor.fileno(), limit)
+                self._keep_last_words(seconds + _SHIM_LATER_S)
             self.monitor.stop(timeout=self.pause_left_s)
             self._captured, self._told = self._capture()
         except BaseException:
@@ -189,10 +199,9 @@ class QemuMachine(Closing):
     def resume(self) -> None:
         """Undo one quiesce: a machine that was stopped before stays so. MachineError: it does not
         say within its pause that it runs."""
-        assert self.shim is not None
         over = self._pause_until <= time.monotonic()
         self.monitor.cont(timeout=ANSWER_S if over else self.pause_left_s)
-        self.shim.last_words(b"", -1)
+        self._drop_last_words()
 
     def ended(self) -> bool:
         """QEMU has ended by itself."""
