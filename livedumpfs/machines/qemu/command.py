@@ -20,7 +20,6 @@ from livedumpfs.machines.qemu.options import (
 )
 from livedumpfs.machines.qemu.refusals import check_options, refuse
 
-OWN_BACKEND: Final = "livedump-ram"
 _DEFAULT_RAM: Final = 128 << 20
 _RAM_ALIGNMENT: Final = 8192
 _BACKEND: Final = "memory-backend-"
@@ -32,6 +31,10 @@ _SHAREABLE: Final = {
 """Backends with a file behind them, and whether they are shared when nothing is said."""
 _KVM_PROGRAMS: Final = frozenset({"kvm", "qemu-kvm"})
 _QEMU: Final = re.compile(r"(?:.*/)?qemu-system-\w+|.*/(?:qemu-)?kvm", re.ASCII)
+_NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
+_USUAL_IDS: Final = (("microvm", "microvm.ram"), ("", "pc.ram"))
+"""By how the machine's type begins: what QEMU calls the RAM that it makes itself (default-ram-id of
+`query-machines`), so that snapshots and migrations go to a QEMU without us, and come from there."""
 _ONE_BACKEND: Final = "give the guest one memory backend with share=on"
 _LEAVE_IT_OUT: Final = (
     "leave it out: livedump makes a shared memory backend; or write "
@@ -69,7 +72,7 @@ class QemuCommand:
         stopped = any(option.name == "S" for option in options)
         named = _named_backend(options)
         if named is None:
-            return cls(tuple(argv), OWN_BACKEND, _ram_size(options), True, kvm, stopped)
+            return cls(tuple(argv), _usual_id(options), _ram_size(options), True, kvm, stopped)
         return cls(tuple(argv), named["id"], _backend_size(named), False, kvm, stopped)
 
     @property
@@ -93,7 +96,8 @@ class QemuCommand:
         ]
 
     def _memory(self) -> list[str]:
-        made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on"
+        # Without the last, old machine types put a path before the name of the RAM.
+        made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on,{_NO_PATH}"
         # QEMU merges all its -machine options; the type stays what it was.
         return ["-object", made, "-machine", f"memory-backend={self.backend}"]
 
@@ -119,6 +123,11 @@ def _merged(options: Sequence[Option], name: str) -> Values:
         if option.name == name:
             merged.update(option.values)
     return merged
+
+
+def _usual_id(options: Sequence[Option]) -> str:
+    kind = _merged(options, "machine").get("type", "")
+    return next(name for start, name in _USUAL_IDS if kind.startswith(start))
 
 
 def _ram_size(options: Sequence[Option]) -> int:
