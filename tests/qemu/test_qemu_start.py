@@ -22,6 +22,7 @@ from livedumpfs.dump import DumpSettings, LiveDump, remote
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.machines.qemu.memory import find_mapping
 from livedumpfs.snapshot import open_dump, verify_dump
 
 BASE = (
@@ -79,6 +80,30 @@ def test_memory_that_is_kept_out_of_core_files_stays_out(tmp_path: Path) -> None
     with QemuMachine(BASE) as machine:
         machine.start()
         assert in_core_files(machine._process.pid, 64 << 20)
+
+
+def advice(pid: int, address: int) -> set[str]:
+    """What the kernel knows of the mapping that begins there."""
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            inside = int(words[0].split("-")[0], 16) == address
+        elif inside and words[0] == "VmFlags:":
+            return set(words[1:])
+    return set()
+
+
+def test_what_qemu_has_told_of_its_memory_stays(tmp_path: Path) -> None:
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        maps = Path(f"/proc/{machine.pid}/maps").read_text()
+        live = find_mapping(maps, 64 << 20).address
+        before = advice(machine.pid, live)
+        assert "hg" in before  # QEMU wants huge pages
+        for name in ("one", "two"):
+            assert LiveDump(machine).save(tmp_path / name) == "consistent"
+            assert advice(machine.pid, live) - {"nr"} == before  # ours reserves no swap
 
 
 def test_where_qemu_makes_no_dump_its_monitor_is_asked(

@@ -119,6 +119,8 @@ def test_kvm_is_noticed(words: tuple[str, ...], kvm: bool) -> None:
     ("words", "named"),
     [
         (("-daemonize",), "-daemonize"),
+        (("-chroot", "/var/empty"), "-chroot"),
+        (("-run-with", "async-teardown=on,chroot=/var/empty"), "-run-with chroot"),
         (("-incoming", "defer"), "-incoming"),
         (("-mem-path", "/dev/hugepages"), "-mem-path"),
         (("-readconfig", "vm.cfg"), "-readconfig"),

@@ -21,7 +21,7 @@ from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapp
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import ANSWER_S, STOP_S, Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
-from livedumpfs.machines.qemu.now import check_now
+from livedumpfs.machines.qemu.now import check_files, check_now
 from livedumpfs.machines.qemu.process import QemuProcess
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
@@ -178,6 +178,7 @@ class QemuMachine(Closing):
     def quiesce_for(self, seconds: float) -> None:
         """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
         check_now(self.monitor)
+        check_files(self.pid)
         if self.vcpus > self._room_vcpus:
             raise MachineError(
                 f"the guest has {self._vcpus} vCPUs now, INIT saw {self._room_vcpus}",

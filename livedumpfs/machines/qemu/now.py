@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.refusals import why_not
+from livedumpfs.machines.qemu.refusals import HOST_DEVICES, why_not
 
 _DEVICES: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 """Where QEMU keeps what -device and device_add make."""
@@ -55,6 +56,22 @@ def check_now(monitor: Monitor) -> None:
             errno=errno.ENOTSUP,
             hint="unplug it",
         )
+
+
+def check_files(pid: int) -> None:
+    """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as the
+    vhost of a network card that was switched on over the monitor."""
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            path = os.readlink(f"{folder}/{name}")
+        except FileNotFoundError:  # closed since
+            continue
+        why = next((why for start, why in HOST_DEVICES if path.startswith(start)), None)
+        if why:
+            raise MachineError(
+                f"QEMU has {path} open: {why}", errno=errno.ENOTSUP, hint="use vhost=off; unplug it"
+            )
 
 
 def _list(monitor: Monitor, command: str, **arguments: object) -> list[Any]:
