@@ -121,6 +121,7 @@ class Shim(Closing):
         if operation == lib.LDFS_SHIM_START:
             free = self._starting
         patience = self._patience(operation) if within is None else within
+        sock: socket.socket | None
         try:
             sock = free.get(timeout=_ANSWER_S if within is None else within)
         except queue.Empty:
@@ -129,7 +130,12 @@ class Shim(Closing):
             return _exchange(sock, request, patience)
         except TimeoutError:
             answer = _last_chance(sock)
-            sock = self._replace(sock)
+            if within is None:
+                sock = self._replace(sock)
+                return answer
+            # Who has no more time has none for the next connection either.
+            lost, sock = sock, None
+            threading.Thread(target=self._put_another, args=(free, lost), daemon=True).start()
             return answer
         except (OSError, MachineError):
             # Also when this connection alone broke: what is said of QEMU must be true.
@@ -139,7 +145,11 @@ class Shim(Closing):
             sock = self._replace(sock)
             raise
         finally:
-            free.put(sock)
+            if sock is not None:
+                free.put(sock)
+
+    def _put_another(self, free: queue.SimpleQueue[socket.socket], lost: socket.socket) -> None:
+        free.put(self._replace(lost))
 
     def _patience(self, operation: int) -> float | None:
         """Seconds to wait for the answer. A pipe's reader may stand still for as long as it likes;

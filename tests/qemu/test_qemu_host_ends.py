@@ -27,6 +27,35 @@ DEADLINE_S = 60.0
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 SIZE = 64 << 20
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
+HOLD = """
+import sys, time
+from livedumpfs.dump import DumpSettings, LiveDump, remote
+from livedumpfs.machines.qemu import QemuMachine
+machine = QemuMachine(sys.argv[1:])
+machine.start()
+print(machine.pid, flush=True)
+sys.stdin.readline()
+live = LiveDump(machine)
+live.init(None)
+real = machine.shim.call
+def call(operation, *rest, **words):
+    if operation == remote.lib.LDFS_SHIM_START:
+        print("held", flush=True)
+        sys.stdin.readline()  # stopped here, for as long as the test likes
+    return real(operation, *rest, **words)
+machine.shim.call = call
+try:
+    live.start()
+    print("started", flush=True)
+except OSError as error:
+    print(error, flush=True)
+machine.shim.call = real
+print(machine.monitor.status(), flush=True)
+live.release()
+print(live.save(None), flush=True)
+sys.stdin.readline()
+"""
+"""Between stop and START it waits for a line."""
 QEMU = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
@@ -269,3 +298,41 @@ def test_a_host_killed_at_random_moments(hosted: Callable[..., Hosted], tmp_path
             dump.wait(DEADLINE_S)
         os.kill(one.pid, signal.SIGKILL)
         subprocess.run(["fusermount", "-uz", str(one.mount)], check=False, capture_output=True)
+
+
+def test_a_host_that_stands_still_while_it_holds_the_guest(
+    tmp_path: Path, protection: Callable[..., Any]
+) -> None:
+    """The shim keeps the end of the pause; the START that comes after it is none."""
+    monitor = Path(os.environ["TMPDIR"]) / "own"
+    mark = f"unix:{monitor},server=on,wait=off"
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOLD, *QEMU, "-qmp", mark],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert host.stdin and host.stdout
+    pid = 0
+    try:
+        pid = int(host.stdout.readline())
+        protected = protection(pid, SIZE)
+        host.stdin.write("\n")
+        host.stdin.flush()
+        assert host.stdout.readline() == "held\n"
+        host.send_signal(signal.SIGSTOP)
+        wait_for(lambda: ask(monitor, "query-status")["status"] == "running")
+        assert protected.count() == 0
+        host.send_signal(signal.SIGCONT)
+        host.stdin.write("\n")
+        host.stdin.flush()
+        assert "stood still" in host.stdout.readline()
+        assert host.stdout.readline() == "running\n"
+        assert protected.count() == 0
+        assert host.stdout.readline() == "consistent\n"  # the next one
+    finally:
+        host.kill()
+        host.wait()
+        host.stdin.close()
+        host.stdout.close()
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,11 +39,30 @@ class Elsewhere(ThreadMachine):
 
     shim: Shim | None = None
     memory = -1
+    process = -1
     backends = ("uffd",)
 
 
+class StandingStill(Elsewhere):
+    """Nothing in its process runs between quiesce and resume, the shim neither."""
+
+    stop_asked_ns = 0
+    pause_left_s = 0.3
+    quiesced_ns = resumed_ns = 0
+
+    def quiesce_for(self, seconds: float) -> None:
+        del seconds
+        self.quiesced_ns = time.monotonic_ns()
+        os.kill(self.process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.process, signal.SIGCONT)
+        self.resumed_ns = time.monotonic_ns()
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Elsewhere]:
+def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
+    standing = getattr(request, "param", False)
     fd = os.memfd_create("ram")
     os.ftruncate(fd, SIZE)
     where = str(tmp_path / "shim")
@@ -68,7 +89,8 @@ def machine(tmp_path: Path) -> Iterator[Elsewhere]:
     try:
         address = int(process.stdout.readline())
         with Arena(SIZE) as arena, Shim(ours) as shim:
-            found = Elsewhere(arena)
+            found = StandingStill(arena) if standing else Elsewhere(arena)
+            found.process = process.pid
             found.shim = shim
             shim.adopt(address, SIZE, fd)
             os.pwrite(fd, b"first", PAGE_SIZE)
@@ -137,3 +159,18 @@ def test_a_start_without_an_answer_is_taken_back(
     assert read(new) == b"first"
     assert new.release()
     assert new.free()
+
+
+@pytest.mark.parametrize("machine", [True], indirect=True)
+def test_a_pause_ends_when_its_time_is_over(machine: Elsewhere) -> None:
+    """Not when the shim gives up, nor when it takes another connection: it stands still as well."""
+    core = make_core(machine, DumpSettings(backend="uffd").without_target(), None)
+    assert isinstance(machine, StandingStill)
+    with pytest.raises(MachineError, match="stood still") as caught:
+        core.start(machine, 1.0)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert 0 < machine.resumed_ns - machine.quiesced_ns < 15e9  # a hang is twice that
+    end = time.monotonic() + DEADLINE_S
+    while not core.free():
+        assert time.monotonic() < end
+        time.sleep(0.01)
