@@ -16,6 +16,7 @@ from livedumpfs.machines.qemu.refusals import HOST_DEVICES, why_not
 _DEVICES: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 """Where QEMU keeps what -device and device_add make."""
 _CHILD: Final = re.compile(r"child<(.*)>")
+_NETWORK: Final = re.compile(r"\btype=(vhost-user|vhost-vdpa)\b")
 _MIGRATING: Final = frozenset({"setup", "active", "device", "cancelling"})
 _BACKGROUND: Final = "background-snapshot"
 
@@ -50,6 +51,13 @@ def check_now(monitor: Monitor) -> None:
                 errno=errno.ENOTSUP,
                 hint="unplug it",
             )
+    network = _NETWORK.search(monitor.hmp("info network"))
+    if network:
+        raise MachineError(
+            f"the guest was given a network of type {network[1]}, which writes its memory itself",
+            errno=errno.ENOTSUP,
+            hint="take it away (netdev_del)",
+        )
     if _list(monitor, "query-memory-devices"):
         raise MachineError(
             "memory was plugged into the guest, which the dump would not have",
