@@ -24,8 +24,8 @@ _ANSWER_S: Final = 30.0
 _INIT_RATE: Final = 1 << 30
 """Bytes of memory for each second more that INIT gets. Measured: 3 to 8 times that in a second."""
 _URGENT: Final = frozenset({lib.LDFS_SHIM_RELEASE, lib.LDFS_SHIM_LAST_WORDS})
-"""What never waits behind reads of a target that hangs. START does not either, and RELEASE not behind
-START: it has a connection of its own too."""
+"""What never waits behind reads of a target that hangs. START does not either, and RELEASE not
+behind START: it has a connection of its own too."""
 _REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
 _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The core on Debian 12's own kernel, whatever kernel the tests run on: a program of its tests in a guest."""
+"""The core on Debian 12's own kernel, whatever kernel runs here: a program of its tests, in a
+guest."""
 
 from __future__ import annotations
 

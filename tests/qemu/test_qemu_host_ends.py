@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU outlives whatever becomes of its host: an unmounted mount, a kill at any moment, a stop that is
-never undone; with a QEMU that runs firmware only."""
+"""QEMU outlives whatever becomes of its host: an unmounted mount, a kill at any moment, a stop that
+is never undone; with a QEMU that runs firmware only."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_a_host_that_is_killed_before_the_guest_runs(
 
 
 def test_a_host_killed_at_random_moments(hosted: Callable[..., Hosted], tmp_path: Path) -> None:
-    """From its start to the end of its dumps. LIVEDUMP_KILLS says how often, LIVEDUMP_SEED repeats."""
+    """From its start to the end of a dump. LIVEDUMP_KILLS: how often; LIVEDUMP_SEED repeats."""
     seed = int(os.environ.get("LIVEDUMP_SEED", random.randrange(1 << 32)))
     print(f"LIVEDUMP_SEED={seed}")
     chosen = random.Random(seed)

@@ -52,8 +52,8 @@ def shim_path() -> Path:
 
 
 class QemuMachine(Closing):
-    """A QEMU process of the user's own command line. We start it, and it is no worse off for it: when
-    this process goes, its memory is free, and it runs on."""
+    """A QEMU process of the user's own command line. We start it, and it is no worse off for it:
+    when this process goes, its memory is free, and it runs on."""
 
     name = "qemu"
     architecture = "x86_64"

@@ -67,8 +67,8 @@ def check_now(monitor: Monitor) -> None:
 
 
 def check_files(pid: int) -> None:
-    """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as the
-    vhost of a network card that was switched on over the monitor."""
+    """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as
+    the vhost of a network card that was switched on over the monitor."""
     folder = f"/proc/{pid}/fd"
     for name in os.listdir(folder):
         try:

@@ -63,7 +63,11 @@ def refuse(what: str, why: str, hint: str) -> UsageError:
     return UsageError(f"cannot take live dumps of QEMU with {what}: {why}", hint=hint)
 
 
-HOST_DEVICES: Final = (("/dev/vhost-vdpa", _DEVICE), ("/dev/vhost-", _KERNEL), ("/dev/vfio/", _DEVICE))
+HOST_DEVICES: Final = (
+    ("/dev/vhost-vdpa", _DEVICE),
+    ("/dev/vhost-", _KERNEL),
+    ("/dev/vfio/", _DEVICE),
+)
 """Files that QEMU has open when one of those is in use, whoever switched it on."""
 
 
