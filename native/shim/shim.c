@@ -603,7 +603,7 @@ static bool is_machine(int argc, char **argv)
 	name = strrchr(path, '/');
 	name = name ? name + 1 : path;
 	return strstr(name, "qemu-system") || strstr(name, "qemu-kvm") || !strcmp(name, "kvm") ||
-	       (program && !strcmp(name, program));
+	       (program && *program && !strcmp(name, program));
 }
 
 static bool take_path(struct sockaddr_un *to, const char *variable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,26 @@ def test_started_by_a_script(
     text = f'{at}/{QEMU} --version >/dev/null || exit 9\n{call} {at}/{QEMU} "$@"'
     monkeypatch.setenv("LC_ALL", "C")
     dumped([script(tmp_path, text, name), *WORDS], tmp_path / "dump")
+
+
+def test_started_by_a_shell_that_env_starts(tmp_path: Path) -> None:
+    """No word of the command line says where QEMU is."""
+    wrapper = script(tmp_path, f'exec {QEMU} "$@"')
+    dumped(["env", "A=1", "sh", wrapper, *WORDS], tmp_path / "dump")
+
+
+def test_a_qemu_with_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = next(Path("/usr/lib").glob("**/qemu/accel-tcg-x86_64.so"), None)
+    if modules:
+        monkeypatch.setenv("QEMU_MODULE_DIR", str(modules.parent))
+    emulator = tmp_path / "emulator"
+    found = shutil.which(QEMU)
+    assert found
+    shutil.copy(found, emulator)
+    folders = ["-L", "/usr/share/seabios", "-L", "/usr/share/qemu"]
+    with QemuMachine([str(emulator), *WORDS, *folders]) as machine:
+        machine.start()
+        assert LiveDump(machine).save(tmp_path / "dump") == "consistent"
 
 
 def test_the_status_of_a_script_is_that_of_the_machine(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import select
 import shutil
@@ -30,6 +31,7 @@ _WORD: Final = "LIVEDUMP_SHIM_WORD"
 _PROGRAM: Final = "LIVEDUMP_SHIM_PROGRAM"
 _MONITOR: Final = "LIVEDUMP_SHIM_MONITOR"
 """See native/shim/shim.h."""
+_QEMU_SAYS: Final = b"QEMU emulator version"
 _NOT_LOADED: Final = (
     "it is statically linked, set-user-ID or not called qemu-system-*, or what starts it drops "
     "LD_PRELOAD from its environment or changes its arguments or user"
@@ -163,5 +165,11 @@ class QemuProcess(Closing):
 
 
 def _file_name(program: str) -> str:
-    """Of the file that runs when `program` is started, a script's own for a script."""
-    return os.path.basename(os.path.realpath(shutil.which(program) or program))
+    """Of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
+    empty: a script, a shell, or some other program that starts one."""
+    path = os.path.realpath(shutil.which(program) or program)
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            return os.path.basename(path) if content.find(_QEMU_SAYS) >= 0 else ""
+    except (OSError, ValueError):  # it will be told when it is started; or it is empty
+        return ""
