@@ -313,16 +313,13 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Under words_lock. The fd that they went to, which is then the caller's; -1: there were none. */
-static int say(void)
+/* Under words_lock. Once; the fd stays open, see listen_for_ever. */
+static void say(void)
 {
-	int fd = last_words.fd;
-
-	last_words.fd = -1;
+	if (last_words.length)
+		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	last_words.length = 0;
 	last_words.until = 0;
-	if (fd >= 0)
-		send(fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
-	return fd;
 }
 
 /* The host still has the connection, and reads the answer. */
@@ -332,7 +329,6 @@ static void *words_main(void *unused)
 	for (;;) {
 		uint64_t until = last_words.until;
 		struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
-		int fd;
 
 		if (!until) {
 			pthread_cond_wait(&words_changed, &words_lock);
@@ -340,9 +336,7 @@ static void *words_main(void *unused)
 			pthread_cond_clockwait(&words_changed, &words_lock, CLOCK_MONOTONIC, &t);
 		} else {
 			last_words.late = true; /* before they are said: see do_start */
-			fd = say();
-			if (fd >= 0)
-				close(fd);
+			say();
 		}
 	}
 	return unused;
@@ -386,12 +380,15 @@ static int keep_last_words(struct message *m)
 	return rc;
 }
 
+/* The fd that they went to, which is then the caller's; -1: there were none. */
 static int say_last_words(void)
 {
 	int fd;
 
 	pthread_mutex_lock(&words_lock);
-	fd = say();
+	say();
+	fd = last_words.fd;
+	last_words.fd = -1;
 	pthread_mutex_unlock(&words_lock);
 	return fd;
 }

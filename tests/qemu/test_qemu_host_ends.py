@@ -306,7 +306,7 @@ def test_a_host_killed_at_random_moments(hosted: Callable[..., Hosted], tmp_path
         dump = None
         if number % 3:
             dump = wait_for_a_dump(one, tmp_path / f"dump{number}", chosen)
-        after = chosen.uniform(0, 1.5)
+        after = chosen.uniform(0, 1.5 if dump else 0.5)
         time.sleep(after)
         state = one.mount / "control" / "state"
         at = state.read_text().split()[0] if state.exists() else "none"

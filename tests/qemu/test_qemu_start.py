@@ -189,6 +189,50 @@ def test_last_words_are_for_a_guest_that_we_hold(
     assert any(said) is not paused
 
 
+def test_one_deadline_for_the_whole_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of QEMU between stop and cont has what is left of it."""
+    asked: list[tuple[str, float]] = []
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        real = machine.monitor._ask
+
+        async def ask(command: str, arguments: dict[str, object] | None, timeout: float) -> object:
+            asked.append((command, timeout))
+            return await real(command, arguments, timeout)
+
+        monkeypatch.setattr(machine.monitor, "_ask", ask)
+        live = LiveDump(machine)
+        live.init(None, DumpSettings(quiesce_deadline=5.0).without_target())
+        live.start()
+        names = [name for name, _ in asked]
+        pause = asked[names.index("stop") : names.index("cont") + 1]
+        assert [name for name, _ in pause] == ["stop", "dump-guest-memory", "cont"]
+        left = [timeout for _, timeout in pause]
+        assert 5.0 > left[0] > left[1] > left[2] > 0
+        live.release()
+
+
+def test_a_qemu_that_is_late_in_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        live = LiveDump(machine)
+        live.init(tmp_path / "dump")
+
+        def take(*, timeout: float) -> None:
+            assert machine.monitor.status() == "paused"
+            raise MachineError(f"QEMU does not answer within {timeout}", errno=errno.ETIMEDOUT)
+
+        monkeypatch.setattr(machine._states, "take", take)
+        with pytest.raises(MachineError, match="does not answer"):
+            live.start()
+        assert machine.monitor.status() == "running"
+        monkeypatch.undo()
+        live.start()
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent"
+        live.release()
+
+
 def test_a_dump_into_a_pipe(tmp_path: Path) -> None:
     """Two processes write to it; what comes out is one file."""
     flat, plain = tmp_path / "flat", tmp_path / "plain"

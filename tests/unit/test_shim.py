@@ -36,7 +36,10 @@ class Other:
     def _main(self, sock: socket.socket) -> None:
         with sock:
             while True:
-                data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+                try:
+                    data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+                except ConnectionResetError:  # closed before it took the last answer
+                    return
                 if not data:
                     return
                 request = ffi.from_buffer("ldfs_shim_request *", data)
