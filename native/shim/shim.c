@@ -638,10 +638,10 @@ __attribute__((constructor)) static void begin(int argc, char **argv)
 	unsetenv(LDFS_SHIM_MONITOR);
 	unsetenv("LD_PRELOAD");
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&host, sizeof(host))) {
+	if (fd >= 0 && (connect(fd, (struct sockaddr *)&host, sizeof(host)) || serve_connection(fd, true))) {
 		close(fd);
 		fd = -1;
 	}
-	if (fd < 0 || serve_connection(fd, true))
+	if (fd < 0)
 		start_thread(alone_main, NULL); /* the host has gone already */
 }

@@ -43,6 +43,10 @@ class Elsewhere(ThreadMachine):
     backends = ("uffd",)
 
 
+def stands(stat: Path) -> bool:
+    return stat.read_text().rpartition(")")[2].split()[0] == "T"
+
+
 class StandingStill(Elsewhere):
     """Nothing in its process runs between quiesce and resume, the shim neither."""
 
@@ -54,6 +58,8 @@ class StandingStill(Elsewhere):
         del seconds
         self.quiesced_ns = time.monotonic_ns()
         os.kill(self.process, signal.SIGSTOP)
+        while not all(stands(stat) for stat in Path(f"/proc/{self.process}/task").glob("*/stat")):
+            assert time.monotonic_ns() - self.quiesced_ns < DEADLINE_S * 1e9
 
     def resume(self) -> None:
         os.kill(self.process, signal.SIGCONT)
