@@ -10,7 +10,7 @@
 #   make exact        200 dumps in a row under full load, each compared byte for byte
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, what crash and drgn see in one, and what
 #                     goes wrong around one
-#   make kill-points  100 hosts killed at random moments, what they left compared
+#   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
@@ -109,6 +109,7 @@ test-qemu: setup
 
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
+	LIVEDUMP_KILLS=50 $(python) -m pytest -s -k random tests/qemu/test_qemu_host_ends.py $(ARGS)
 
 FUZZ_SECONDS ?= 300
 

@@ -23,7 +23,7 @@ from livedumpfs.control import Access, Control
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.fs import FILE_SYSTEM, Adapter, serve
-from livedumpfs.machines import Machine
+from livedumpfs.machines import Machine, Outliving
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -39,7 +39,8 @@ class _Interrupted(BaseException):
 
 
 class Host:
-    """Serves `machine` at `mountpoint` until SIGINT, SIGTERM, SIGHUP, stop(), or somebody unmounts.
+    """Serves `machine` at `mountpoint` until SIGINT, SIGTERM, SIGHUP, stop(), or somebody unmounts;
+    a machine in a process of its own goes on then, without a mount, and the host with it.
 
     allow_other: other users may enter the mount. group: its members may control the host as well;
     without it only root and this process's user can. settings: what control/ starts with.
@@ -67,28 +68,50 @@ class Host:
         self._mount_error: BaseException | None = None
         self._entry: Path | None = None
         self._interruptible = False
+        self._hung_up = False
 
     def stop(self) -> None:
         """Make run() return. Any thread, signal handlers too."""
         self._stop.set()
 
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self,
+        on_ready: Callable[[], None] = lambda: None,
+        on_lost: Callable[[str], None] = lambda said: None,
+    ) -> None:
         """Clean up after dead hosts, mount, start the machine, call `on_ready`, serve, and end.
 
-        The machine is closed at the end. HostError: it could not be mounted, or the end was not
+        `on_lost` gets a sentence when the mount has gone and the machine goes on. The machine is
+        closed at the end. HostError: it could not be mounted, or the end was not
         clean: then something still hangs, and the process should leave by os._exit.
         """
         problems: list[str] = []
         with self._signals():
             try:
                 self._until_ready(on_ready)
-                while not (self._stop.wait(_WAKE) or self._unmounted.is_set()):
-                    if self.machine.ended():
-                        break
+                self._watch(self._unmounted)
+                if self._unmounted.is_set() and isinstance(self.machine, Outliving):
+                    on_lost(self._detach(self.machine))
+                    self._watch(threading.Event())
             finally:
                 problems = self._end()
         if problems:
             raise HostError(f"the host did not end cleanly: {'; '.join(problems)}", errno=errno.EIO)
+
+    def _watch(self, lost: threading.Event) -> None:
+        """Return when told to stop, when the mount is lost, or when the machine has ended."""
+        while not (self._stop.wait(_WAKE) or lost.is_set() or self.machine.ended()):
+            pass
+
+    def _detach(self, machine: Outliving) -> str:
+        """The machine is not ours to end because somebody took the mount away."""
+        problems = self._hang_up()
+        problem = _within(END_TIMEOUT, "leave the machine to itself", machine.detach)
+        said = (
+            f"{self.mountpoint} was unmounted: the machine (pid {machine.pid}) runs on without a "
+            "dump, and takes none any more; waiting for its end"
+        )
+        return "; ".join([said, *problems, *filter(None, [problem])])
 
     # ------------------------------------------------------------------- begin
 
@@ -164,14 +187,23 @@ class Host:
 
     def _end(self) -> list[str]:
         """Free the machine first, then the mount; what went wrong, as sentences."""
-        if self._entry is not None:
-            registry.remove(self._entry)
+        problems = self._hang_up()
+        if problem := _within(END_TIMEOUT, "close the machine", self.machine.close):
+            problems.append(problem)
+        return problems
+
+    def _hang_up(self) -> list[str]:
+        """All but the machine; nothing when done before."""
         steps: tuple[tuple[str, Callable[[], object]], ...] = (
             ("release the dump", self.control.close),
             ("end the calls under way", self._stop_calls),
             (f"unmount {self.mountpoint}", self._unmount),
-            ("close the machine", self.machine.close),
         )
+        if self._hung_up:
+            return []
+        self._hung_up = True
+        if self._entry is not None:
+            registry.remove(self._entry)
         return [problem for name, step in steps if (problem := _within(END_TIMEOUT, name, step))]
 
     def _stop_calls(self) -> None:

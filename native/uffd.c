@@ -24,19 +24,20 @@
 
 #include "internal.h"
 
-/* Linux 5.19, 6.1, 6.4; Debian 12's headers do not have all. */
+/* Linux 5.19, 6.1; older headers do not have them. */
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
-#endif
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
+/*
+ * Pages that do not exist are protected too: in memory of a file, which an arena always is, the kernel does that
+ * by itself. UFFD_FEATURE_WP_UNPOPULATED (6.4) is for anonymous memory alone, and Linux 6.1 refuses it.
+ */
 #define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
-		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED)
+		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define DEVICE "/dev/userfaultfd"
 #define PIECE (32ULL << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
 #define MESSAGES 32

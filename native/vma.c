@@ -2,8 +2,8 @@
 /*
  * vma.c - what a mapping's owner has told the kernel of it, so that another view in its place says the same.
  *
- * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children (MADV_DONTFORK); a
- * swap puts a mapping of ours there. proc(5), /proc/pid/smaps, VmFlags.
+ * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children (MADV_DONTFORK), and
+ * wants huge pages for it (MADV_HUGEPAGE); a swap puts a mapping of ours there. proc(5), /proc/pid/smaps, VmFlags.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +17,8 @@
 static const struct {
 	const char *flag;
 	int advice;
-} kept[] = { { " dd", MADV_DONTDUMP }, { " dc", MADV_DONTFORK } };
+} kept[] = { { " dd", MADV_DONTDUMP },   { " dc", MADV_DONTFORK },  { " hg", MADV_HUGEPAGE },
+	     { " nh", MADV_NOHUGEPAGE }, { " mg", MADV_MERGEABLE } };
 
 /* The VmFlags line of the mapping that has `address`; false: there is none. */
 static bool find_flags(FILE *f, uintptr_t address, char *line, int size)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from livedumpfs import registry
 from livedumpfs.cli.options import Commands, add_command, share, size
-from livedumpfs.cli.outcome import Exit, complain, sentence
+from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.text import count
 from livedumpfs.errors import HostError
 from livedumpfs.units import format_size
@@ -118,7 +118,7 @@ def serve(
 
     host = Host(machine, directory, allow_other=args.allow_other, group=args.group)
     try:
-        host.run(lambda: announce(host.device))
+        host.run(lambda: announce(host.device), note)
     except HostError as error:
         # Something may hang in a thread that an orderly exit would wait for.
         complain(sentence(error))

@@ -30,7 +30,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_qemu(args: argparse.Namespace) -> int:
-    """Start QEMU with the shim, serve it, and end it with the host."""
+    """Start QEMU with the shim, serve it, end it with the host, and answer as it does."""
     from livedumpfs.machines.qemu import QemuMachine
 
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -43,4 +43,5 @@ def run_qemu(args: argparse.Namespace) -> int:
             what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
             print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
 
-        return serve(machine, directory, args, announce)
+        serve(machine, directory, args, announce)
+        return machine.exit_status

@@ -35,6 +35,7 @@ from livedumpfs.machines.shim import READ_MOST, Shim, pack
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
 _PIPE: Final = 16
+_COPY_S: Final = 30.0
 _USERFAULTFD: Final = "/dev/userfaultfd"
 _GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
 
@@ -43,11 +44,18 @@ _GIVEN_UP: Final = (-errno.ECANCELED, -errno.ENODATA)
 
 @runtime_checkable
 class StopsLater(Protocol):
-    """A machine whose quiesce begins with questions while it runs."""
+    """A machine whose quiesce begins with questions while it runs, and whose pause has an end."""
 
     @property
     def stop_asked_ns(self) -> int:
         """CLOCK_MONOTONIC, until which it ran for certain."""
+
+    def quiesce_for(self, seconds: float) -> None:
+        """As quiesce; but it may stand still for so long, and is let go then, whoever asks."""
+
+    @property
+    def pause_left_s(self) -> float:
+        """Seconds of the pause that are left, above 0."""
 
 
 class RemoteCore:
@@ -66,6 +74,7 @@ class RemoteCore:
         """INIT. StateError EBUSY: there is a dump; MachineError."""
         files = files or CoreFiles()
         self._shim = shim
+        self._copies = reference >= 0
         self._times = (0, 0, 0)
         self._last = Counters()
         self._lock = threading.Lock()
@@ -104,21 +113,34 @@ class RemoteCore:
         return self._ask(lib.LDFS_SHIM_RECORD, offset, 0, bytes(data))[0]
 
     def start(self, machine: Machine, deadline_s: float) -> None:
-        """START: stop the machine, arm, let it go. MachineError; the machine runs then."""
+        """START: stop the machine, arm, let it go, all within the deadline. MachineError; the
+        machine runs then."""
         asked = time.monotonic_ns()
-        machine.quiesce()
+        if self._copies:  # all of the memory, in the pause
+            deadline_s += _COPY_S
+        later = machine if isinstance(machine, StopsLater) else None
+        if later:
+            later.quiesce_for(deadline_s)
+        else:
+            machine.quiesce()
         stopped = time.monotonic_ns()
         try:
-            code, _ = self._ask(lib.LDFS_SHIM_START)
+            left = later.pause_left_s if later else deadline_s
+            code = self._shim.call(lib.LDFS_SHIM_START, dump=self._number, within=left).code
             armed = time.monotonic_ns()
         finally:
             self._resume(machine)
         now = time.monotonic_ns()
-        if isinstance(machine, StopsLater):
-            asked = max(asked, machine.stop_asked_ns)
+        if later:
+            asked = max(asked, later.stop_asked_ns)
         self._times = (stopped - asked, now - armed, now - asked)
         if code == -errno.ETIMEDOUT:
             self.release()
+            raise MachineError(
+                f"the machine stood still for {deadline_s:g} s, and START was not done",
+                errno=errno.ETIMEDOUT,
+                hint="it runs on, and the dump is released",
+            )
         if code:
             raise step_error("start", -code)
 

@@ -2,7 +2,7 @@
 """Machines: whatever has an arena and can be held at an instant."""
 
 from livedumpfs.machines.ledger import LedgerReport, verify_ledger
-from livedumpfs.machines.machine import Machine, PhysicalRange, Registers
+from livedumpfs.machines.machine import Machine, Outliving, PhysicalRange, Registers
 from livedumpfs.machines.threads import ThreadMachine
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine, VcpuStatus
 
@@ -10,6 +10,7 @@ __all__ = [
     "BUILT_IN_GUEST",
     "LedgerReport",
     "Machine",
+    "Outliving",
     "PhysicalRange",
     "Registers",
     "ThreadMachine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from livedumpfs._capi import CData
 from livedumpfs.arena import ArrayInfo
@@ -141,3 +141,16 @@ class Machine(Protocol):
 
     def close(self) -> None:
         """End the machine and free its memory; may be called twice."""
+
+
+@runtime_checkable
+class Outliving(Protocol):
+    """A machine in a process of its own, which need not end with us."""
+
+    @property
+    def pid(self) -> int:
+        """Of that process."""
+
+    def detach(self) -> None:
+        """Leave it to itself, at full speed and without a dump, for good; `ended` and `close` go on
+        to work. MachineError: it may not be at full speed."""

@@ -24,7 +24,8 @@ _ANSWER_S: Final = 30.0
 _INIT_RATE: Final = 1 << 30
 """Bytes of memory for each second more that INIT gets. Measured: 3 to 8 times that in a second."""
 _URGENT: Final = frozenset({lib.LDFS_SHIM_RELEASE, lib.LDFS_SHIM_LAST_WORDS})
-"""What never waits behind reads of a target that hangs."""
+"""What never waits behind reads of a target that hangs. START does not either, and RELEASE not
+behind START: it has a connection of its own too."""
 _REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
 _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
 
@@ -47,13 +48,14 @@ class _Request(NamedTuple):
 
 class Shim(Closing):
     """The host's side. Any thread may call; requests go over as many connections as are free, and
-    what frees the guest over one of its own."""
+    what the guest stands still for over others."""
 
     def __init__(self, first: socket.socket) -> None:
-        """`first`: our end of the pair whose other end QEMU inherited; ours from the call on.
+        """`first`: the connection that the shim made; ours from the call on.
         MachineError: the other side does not answer, or was built from another tree."""
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._urgent: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._starting: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._first = first
         self._connecting = threading.Lock()
         self._all = [first]
@@ -65,6 +67,16 @@ class Shim(Closing):
             for _ in range(_CONNECTIONS):
                 self._free.put(self._connect())
             self._urgent.put(self._connect())
+            self._starting.put(self._connect())
+        except OSError as error:  # MachineError too
+            self.close()
+            if isinstance(error, TimeoutError):
+                raise MachineError(
+                    "the shim in QEMU does not answer", errno=errno.ETIMEDOUT
+                ) from error
+            if error.errno in (errno.ECONNRESET, errno.EPIPE):
+                raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
+            raise
         except BaseException:
             self.close()
             raise
@@ -99,20 +111,31 @@ class Shim(Closing):
         fds: Sequence[int] = (),
         *,
         dump: int = 0,
+        within: float | None = None,
     ) -> Answer:
-        """One request, about that dump. -ECONNRESET: QEMU has gone; -ETIMEDOUT: no answer in time,
-        as when the target's I/O hangs, and there will be none."""
+        """One request, about that dump. -ECONNRESET: QEMU has gone; -ETIMEDOUT: no answer in time
+        (`within` seconds, or what such a request may take), as when the target's I/O hangs, and
+        there will be none."""
         request = _Request(operation, (first, second), payload, fds, dump)
         free = self._urgent if operation in _URGENT else self._free
+        if operation == lib.LDFS_SHIM_START:
+            free = self._starting
+        patience = self._patience(operation) if within is None else within
+        sock: socket.socket | None
         try:
-            sock = free.get(timeout=_ANSWER_S)
+            sock = free.get(timeout=_ANSWER_S if within is None else within)
         except queue.Empty:
             return Answer(-errno.ETIMEDOUT)
         try:
-            return _exchange(sock, request, self._patience(operation))
+            return _exchange(sock, request, patience)
         except TimeoutError:
             answer = _last_chance(sock)
-            sock = self._replace(sock)
+            if within is None:
+                sock = self._replace(sock)
+                return answer
+            # Who has no more time has none for the next connection either.
+            lost, sock = sock, None
+            threading.Thread(target=self._put_another, args=(free, lost), daemon=True).start()
             return answer
         except (OSError, MachineError):
             # Also when this connection alone broke: what is said of QEMU must be true.
@@ -122,7 +145,11 @@ class Shim(Closing):
             sock = self._replace(sock)
             raise
         finally:
-            free.put(sock)
+            if sock is not None:
+                free.put(sock)
+
+    def _put_another(self, free: queue.SimpleQueue[socket.socket], lost: socket.socket) -> None:
+        free.put(self._replace(lost))
 
     def _patience(self, operation: int) -> float | None:
         """Seconds to wait for the answer. A pipe's reader may stand still for as long as it likes;
@@ -157,11 +184,12 @@ class Shim(Closing):
         if code:
             raise MachineError(f"QEMU's memory at {address:#x} cannot be watched", errno=-code)
 
-    def last_words(self, text: bytes, fd: int) -> None:
-        """What the shim is to write to `fd` should we die without another word; b"": nothing.
-        MachineError."""
+    def last_words(self, text: bytes, fd: int, within: float = 0) -> None:
+        """What the shim is to write to `fd` should we die without another word, or have none for
+        `within` seconds (0: for ever); b"": nothing. MachineError."""
         fds = (fd,) if text else ()
-        code = self.call(lib.LDFS_SHIM_LAST_WORDS, payload=text, fds=fds).code
+        limit = int(within * 1e9)
+        code = self.call(lib.LDFS_SHIM_LAST_WORDS, limit, payload=text, fds=fds).code
         if code:
             raise MachineError("the shim in QEMU does not answer", errno=-code)
 

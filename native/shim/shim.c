@@ -3,7 +3,8 @@
  * shim.c - the C core inside another process (QEMU), by LD_PRELOAD: serves the host's requests.
  *
  * The process must never pay for it: when the host goes, for whatever reason, the dump is released and the
- * memory is as free as before. The shim waits on its sockets and does nothing else until it is asked.
+ * memory is as free as before, and a machine that the host held, or had not let run yet, runs. The shim waits
+ * on its sockets and does nothing else until it is asked.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,7 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "atomic.h"
@@ -24,7 +27,7 @@
 #include "memory.h"
 #include "shim.h"
 
-#define SOCKET_VARIABLE "LIVEDUMP_SHIM_FD"
+#define FIRST_WORDS "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"cont\"}\n"
 #define WAIT_MOST_NS 100000000u
 #define RETRY_US 10000
 
@@ -226,6 +229,46 @@ static int do_counters(struct answer *out)
 	return 0;
 }
 
+/*
+ * What the host would have said: a machine that it holds must go on without it, also when the host is only stopped.
+ * Under a lock of their own: they never wait for a target. Before the first of them, `monitor` is where to say
+ * that the machine may run at all.
+ */
+static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t words_changed = PTHREAD_COND_INITIALIZER;
+static struct {
+	uint8_t text[LDFS_SHIM_WORDS];
+	size_t length;
+	int fd;
+	uint64_t until; /* CLOCK_MONOTONIC, ns; 0: until the host has gone */
+	bool watched;   /* a thread looks at `until` */
+	bool late;      /* they were said while the host lives: the machine runs, and no instant is one */
+	struct sockaddr_un monitor; /* no path: none */
+} last_words = { .fd = -1 };
+
+static bool said_too_late(void)
+{
+	bool late;
+
+	pthread_mutex_lock(&words_lock);
+	late = last_words.late;
+	pthread_mutex_unlock(&words_lock);
+	return late;
+}
+
+/* Words that are said while memory is being armed let the machine write in the middle of it: looked at before, and
+ * after. Said after that they do no harm, for the instant is behind us. */
+static int do_start(void)
+{
+	int rc = said_too_late() ? -ETIMEDOUT : ldfs_dump_start(dump, NULL, 0);
+
+	if (!rc && said_too_late()) {
+		ldfs_dump_release(dump);
+		rc = -ETIMEDOUT;
+	}
+	return rc;
+}
+
 /* What needs a dump; the read lock is held. */
 static int serve_dump(const struct message *m, struct answer *out)
 {
@@ -235,7 +278,7 @@ static int serve_dump(const struct message *m, struct answer *out)
 	case LDFS_SHIM_RECORD:
 		return do_record(m);
 	case LDFS_SHIM_START:
-		return ldfs_dump_start(dump, NULL, 0);
+		return do_start();
 	case LDFS_SHIM_SWEEP:
 		return ldfs_dump_sweep(dump);
 	case LDFS_SHIM_WAIT:
@@ -262,32 +305,79 @@ static int with_dump(const struct message *m, struct answer *out)
 	return rc;
 }
 
-/*
- * What the host would have said: a guest that it holds must go on without it. Under a lock of their own: they
- * never wait for a target.
- */
-static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct {
-	uint8_t text[LDFS_SHIM_WORDS];
-	size_t length;
-	int fd;
-} last_words = { .fd = -1 };
-
-/* Takes the fd over. */
-static int keep_last_words(struct message *m)
+static uint64_t now_ns(void)
 {
-	if (m->head.size > sizeof(last_words.text) || (m->head.size && m->fds[0] < 0))
-		return -EINVAL;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Under words_lock. Once; the fd stays open, see listen_for_ever. */
+static void say(void)
+{
+	if (last_words.length)
+		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	last_words.length = 0;
+	last_words.until = 0;
+}
+
+/* The host still has the connection, and reads the answer. */
+static void *words_main(void *unused)
+{
 	pthread_mutex_lock(&words_lock);
+	for (;;) {
+		uint64_t until = last_words.until;
+		struct timespec t = { (time_t)(until / 1000000000u), (long)(until % 1000000000u) };
+
+		if (!until) {
+			pthread_cond_wait(&words_changed, &words_lock);
+		} else if (now_ns() < until) {
+			pthread_cond_clockwait(&words_changed, &words_lock, CLOCK_MONOTONIC, &t);
+		} else {
+			last_words.late = true; /* before they are said: see do_start */
+			say();
+		}
+	}
+	return unused;
+}
+
+static int start_thread(void *(*run)(void *), void *arg);
+
+/* Under words_lock. Takes the fd over when it answers 0. */
+static int set_last_words(struct message *m)
+{
+	int rc = 0;
+
+	if (m->head.arg[0] && !last_words.watched)
+		rc = start_thread(words_main, NULL);
+	if (rc)
+		return rc;
+	last_words.watched |= m->head.arg[0] != 0;
 	if (last_words.fd >= 0)
 		close(last_words.fd);
 	memcpy(last_words.text, m->payload, m->head.size);
 	last_words.length = m->head.size;
 	last_words.fd = m->head.size ? m->fds[0] : -1;
+	last_words.until = m->head.size && m->head.arg[0] ? now_ns() + m->head.arg[0] : 0;
+	last_words.late = false;
+	last_words.monitor.sun_path[0] = 0;
 	if (m->head.size)
 		m->fds[0] = -1;
-	pthread_mutex_unlock(&words_lock);
+	pthread_cond_signal(&words_changed);
 	return 0;
+}
+
+static int keep_last_words(struct message *m)
+{
+	int rc;
+
+	if (m->head.size > sizeof(last_words.text) || (m->head.size && m->fds[0] < 0))
+		return -EINVAL;
+	pthread_mutex_lock(&words_lock);
+	rc = set_last_words(m);
+	pthread_mutex_unlock(&words_lock);
+	return rc;
 }
 
 /* The fd that they went to, which is then the caller's; -1: there were none. */
@@ -296,10 +386,9 @@ static int say_last_words(void)
 	int fd;
 
 	pthread_mutex_lock(&words_lock);
+	say();
 	fd = last_words.fd;
 	last_words.fd = -1;
-	if (fd >= 0)
-		send(fd, last_words.text, last_words.length, MSG_NOSIGNAL);
 	pthread_mutex_unlock(&words_lock);
 	return fd;
 }
@@ -385,6 +474,29 @@ static uint64_t latest(void)
 	return which;
 }
 
+/* The host went before it let the machine run. Whoever listens for it may not do so yet. -1: nobody will. */
+static int say_first_words(void)
+{
+	struct sockaddr_un monitor;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	pthread_mutex_lock(&words_lock);
+	monitor = last_words.monitor;
+	pthread_mutex_unlock(&words_lock);
+	while (fd >= 0 && (!monitor.sun_path[0] ||
+			   connect(fd, (struct sockaddr *)&monitor, sizeof(monitor)))) {
+		if (monitor.sun_path[0] && (errno == ENOENT || errno == ECONNREFUSED || errno == EINTR)) {
+			usleep(RETRY_US);
+			continue;
+		}
+		close(fd);
+		fd = -1;
+	}
+	if (fd >= 0)
+		send(fd, FIRST_WORDS, sizeof(FIRST_WORDS) - 1, MSG_NOSIGNAL);
+	return fd;
+}
+
 /* The host has gone. */
 static void give_up(void)
 {
@@ -392,6 +504,8 @@ static void give_up(void)
 
 	store_seq(&gone, 1); /* an INIT that does not see it has the lock, and is the latest then */
 	end_dump(latest());
+	if (fd < 0)
+		fd = say_first_words();
 	if (fd >= 0)
 		listen_for_ever(fd);
 }
@@ -427,7 +541,7 @@ static void *connection_main(void *arg)
 }
 
 /* All signals stay with the process's own threads; but SIGSEGV must never be blocked. */
-static int start_thread(struct connection *c)
+static int start_thread(void *(*run)(void *), void *arg)
 {
 	sigset_t ours, before;
 	pthread_t thread;
@@ -439,7 +553,7 @@ static int start_thread(struct connection *c)
 	sigdelset(&ours, SIGFPE);
 	sigdelset(&ours, SIGILL);
 	pthread_sigmask(SIG_SETMASK, &ours, &before);
-	rc = pthread_create(&thread, NULL, connection_main, c);
+	rc = pthread_create(&thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (!rc) {
 		pthread_setname_np(thread, "ldfs-shim");
@@ -458,26 +572,76 @@ static int serve_connection(int fd, bool first)
 		return -ENOMEM;
 	c->fd = fd;
 	c->first = first;
-	rc = start_thread(c);
+	rc = start_thread(connection_main, c);
 	if (rc)
 		free(c);
 	return rc;
 }
 
-/* Children of this process are not QEMU: neither variable is for them. */
-__attribute__((constructor)) static void begin(void)
-{
-	const char *value = getenv(SOCKET_VARIABLE);
-	char *end;
-	long fd = value ? strtol(value, &end, 10) : -1;
+/* ------------------------------------------------------------------ begin */
 
-	if (!value)
+/*
+ * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to it, and what a
+ * wrapper asks of another QEMU (--version), have the same environment, and leave it as it is.
+ */
+static bool is_machine(int argc, char **argv)
+{
+	const char *word = getenv(LDFS_SHIM_WORD), *program = getenv(LDFS_SHIM_PROGRAM);
+	char path[4096];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	const char *name;
+	bool told = false;
+
+	for (int i = 1; word && i < argc; i++)
+		told |= !strcmp(argv[i], word);
+	if (!told || n <= 0)
+		return false;
+	path[n] = 0;
+	name = strrchr(path, '/');
+	name = name ? name + 1 : path;
+	return strstr(name, "qemu-system") || strstr(name, "qemu-kvm") || !strcmp(name, "kvm") ||
+	       (program && *program && !strcmp(name, program));
+}
+
+static bool take_path(struct sockaddr_un *to, const char *variable)
+{
+	const char *path = getenv(variable);
+
+	to->sun_family = AF_UNIX;
+	if (!path || strlen(path) >= sizeof(to->sun_path))
+		return false;
+	strcpy(to->sun_path, path);
+	return true;
+}
+
+static void *alone_main(void *unused)
+{
+	give_up();
+	return unused;
+}
+
+/*
+ * Children of this process are not QEMU: none of the variables is for them. A child that kept the connection
+ * would keep us from seeing that the host, or the host that QEMU, has gone.
+ */
+__attribute__((constructor)) static void begin(int argc, char **argv)
+{
+	struct sockaddr_un host;
+	int fd;
+
+	if (!take_path(&host, LDFS_SHIM_SOCKET) || !is_machine(argc, argv))
 		return;
-	unsetenv(SOCKET_VARIABLE);
+	take_path(&last_words.monitor, LDFS_SHIM_MONITOR);
+	unsetenv(LDFS_SHIM_SOCKET);
+	unsetenv(LDFS_SHIM_WORD);
+	unsetenv(LDFS_SHIM_PROGRAM);
+	unsetenv(LDFS_SHIM_MONITOR);
 	unsetenv("LD_PRELOAD");
-	if (!*value || *end || fd < 0)
-		return;
-	/* A child that kept it would keep us from seeing that QEMU, or the host that QEMU, has gone. */
-	fcntl((int)fd, F_SETFD, FD_CLOEXEC);
-	serve_connection((int)fd, true);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && (connect(fd, (struct sockaddr *)&host, sizeof(host)) || serve_connection(fd, true))) {
+		close(fd);
+		fd = -1;
+	}
+	if (fd < 0)
+		start_thread(alone_main, NULL); /* the host has gone already */
 }

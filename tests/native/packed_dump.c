@@ -181,7 +181,7 @@ static unsigned long compare(ldfs_dump *d, int fd, uint64_t granule, uint64_t ta
 
 static int run(ldfs_dump *d)
 {
-	ldfs_quiesce_ops ops = { quiesce, NULL, resume, NULL };
+	ldfs_quiesce_ops ops = { .quiesce = quiesce, .resume = resume };
 	unsigned long before = reads + bad_reads;
 	pthread_t reader;
 	int rc = ldfs_dump_start(d, &ops, 60 * SECOND);

@@ -22,6 +22,7 @@ from livedumpfs.dump import DumpSettings, LiveDump, remote
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.machines.qemu.memory import find_mapping
 from livedumpfs.snapshot import open_dump, verify_dump
 
 BASE = (
@@ -79,6 +80,30 @@ def test_memory_that_is_kept_out_of_core_files_stays_out(tmp_path: Path) -> None
     with QemuMachine(BASE) as machine:
         machine.start()
         assert in_core_files(machine._process.pid, 64 << 20)
+
+
+def advice(pid: int, address: int) -> set[str]:
+    """What the kernel knows of the mapping that begins there."""
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            inside = int(words[0].split("-")[0], 16) == address
+        elif inside and words[0] == "VmFlags:":
+            return set(words[1:])
+    return set()
+
+
+def test_what_qemu_has_told_of_its_memory_stays(tmp_path: Path) -> None:
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        maps = Path(f"/proc/{machine.pid}/maps").read_text()
+        live = find_mapping(maps, 64 << 20).address
+        before = advice(machine.pid, live)
+        assert "hg" in before  # QEMU wants huge pages
+        for name in ("one", "two"):
+            assert LiveDump(machine).save(tmp_path / name) == "consistent"
+            assert advice(machine.pid, live) - {"nr"} == before  # ours reserves no swap
 
 
 def test_where_qemu_makes_no_dump_its_monitor_is_asked(
@@ -157,11 +182,55 @@ def test_last_words_are_for_a_guest_that_we_hold(
         if paused:
             machine.monitor.execute("stop")
         assert machine.shim is not None
-        monkeypatch.setattr(machine.shim, "last_words", lambda text, fd: said.append(text))
+        monkeypatch.setattr(machine.shim, "last_words", lambda text, *rest: said.append(text))
         machine.quiesce()
         machine.resume()
         assert machine.monitor.status() == ("paused" if paused else "running")
     assert any(said) is not paused
+
+
+def test_one_deadline_for_the_whole_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of QEMU between stop and cont has what is left of it."""
+    asked: list[tuple[str, float]] = []
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        real = machine.monitor._ask
+
+        async def ask(command: str, arguments: dict[str, object] | None, timeout: float) -> object:
+            asked.append((command, timeout))
+            return await real(command, arguments, timeout)
+
+        monkeypatch.setattr(machine.monitor, "_ask", ask)
+        live = LiveDump(machine)
+        live.init(None, DumpSettings(quiesce_deadline=5.0).without_target())
+        live.start()
+        names = [name for name, _ in asked]
+        pause = asked[names.index("stop") : names.index("cont") + 1]
+        assert [name for name, _ in pause] == ["stop", "dump-guest-memory", "cont"]
+        left = [timeout for _, timeout in pause]
+        assert 5.0 > left[0] > left[1] > left[2] > 0
+        live.release()
+
+
+def test_a_qemu_that_is_late_in_the_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with QemuMachine(BASE) as machine:
+        machine.start()
+        live = LiveDump(machine)
+        live.init(tmp_path / "dump")
+
+        def take(*, timeout: float) -> None:
+            assert machine.monitor.status() == "paused"
+            raise MachineError(f"QEMU does not answer within {timeout}", errno=errno.ETIMEDOUT)
+
+        monkeypatch.setattr(machine._states, "take", take)
+        with pytest.raises(MachineError, match="does not answer"):
+            live.start()
+        assert machine.monitor.status() == "running"
+        monkeypatch.undo()
+        live.start()
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent"
+        live.release()
 
 
 def test_a_dump_into_a_pipe(tmp_path: Path) -> None:

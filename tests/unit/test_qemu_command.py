@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from livedumpfs.errors import UsageError
-from livedumpfs.machines.qemu.command import OWN_BACKEND, QemuCommand
+from livedumpfs.machines.qemu.command import QemuCommand
 from livedumpfs.machines.qemu.options import parse_qemu_size, read_options, read_values
 
 QEMU = "qemu-system-x86_64"
@@ -15,6 +15,7 @@ FILE = "memory-backend-file,id=ram0,size=1G,mem-path=/dev/shm/x"
 RAM1 = MEMFD.replace("ram0", "ram1")
 NODE1 = ("-numa", "node,memdev=ram1")
 RAM0 = ("-machine", "q35,memory-backend=ram0")
+NO_PATH = "x-use-canonical-path-for-ramblock-id=off"
 MIB = 1 << 20
 
 
@@ -25,11 +26,11 @@ def parse(*words: str) -> QemuCommand:
 def test_a_backend_a_monitor_and_a_pause_are_added_behind_the_users_own_words() -> None:
     words = ["-machine", "q35", "-m", "1G", "-append", "-m 7G quiet", "disk.img"]
     command = parse(*words)
-    assert (command.program, command.backend, command.ram_size) == (QEMU, OWN_BACKEND, 1024 * MIB)
+    assert (command.program, command.backend, command.ram_size) == (QEMU, "pc.ram", 1024 * MIB)
     assert command.prepared("/run/a,b") == [
         *(QEMU, *words),
-        *("-object", f"memory-backend-memfd,id={OWN_BACKEND},size={1024 * MIB},share=on"),
-        *("-machine", f"memory-backend={OWN_BACKEND}"),
+        *("-object", f"memory-backend-memfd,id=pc.ram,size={1024 * MIB},share=on,{NO_PATH}"),
+        *("-machine", "memory-backend=pc.ram"),
         *("-S", "-qmp", "unix:/run/a,,b,server=on,wait=off"),
     ]
 
@@ -50,6 +51,32 @@ def test_a_shared_backend_of_the_users_is_used(made: str, machine: tuple[str, st
     command = parse("-object", made, *machine, "-S")
     assert (command.backend, command.ram_size, command.stopped) == ("ram0", 1024 * MIB, True)
     assert command.prepared("/q") == [*command.argv, "-qmp", "unix:/q,server=on,wait=off"]
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "kvm"),
+    [
+        (("env", "A=-daemonize", QEMU), QEMU, False),
+        (("taskset", "-c", "0", f"/opt/bin/{QEMU}"), f"/opt/bin/{QEMU}", False),
+        (("numactl", "--membind=0", "/usr/libexec/qemu-kvm"), "/usr/libexec/qemu-kvm", True),
+        (("wrapper", "-name", "kvm"), "wrapper", False),
+        (("/usr/local/bin/wrapper",), "/usr/local/bin/wrapper", False),
+    ],
+)
+def test_what_stands_before_qemu_is_not_its_options(
+    words: tuple[str, ...], program: str, kvm: bool
+) -> None:
+    command = QemuCommand.parse([*words, "-m", "1G"])
+    assert (command.qemu, command.program, command.kvm) == (program, words[0], kvm)
+    assert command.ram_size == 1024 * MIB
+    with pytest.raises(UsageError, match="-daemonize"):
+        QemuCommand.parse([*words, "-daemonize"])
+
+
+def test_ram_is_called_as_qemu_calls_it() -> None:
+    assert parse("-M", "microvm").backend == "microvm.ram"
+    for words in ([], ["-M", "q35"], ["-machine", "accel=tcg"], ["-M", "pc-i440fx-4.0"]):
+        assert parse(*words).backend == "pc.ram"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +119,8 @@ def test_kvm_is_noticed(words: tuple[str, ...], kvm: bool) -> None:
     ("words", "named"),
     [
         (("-daemonize",), "-daemonize"),
+        (("-chroot", "/var/empty"), "-chroot"),
+        (("-run-with", "async-teardown=on,chroot=/var/empty"), "-run-with chroot"),
         (("-incoming", "defer"), "-incoming"),
         (("-mem-path", "/dev/hugepages"), "-mem-path"),
         (("-readconfig", "vm.cfg"), "-readconfig"),

@@ -29,6 +29,10 @@ class FakeMonitor:
     def status(self) -> str:
         return str(self.answers.get("query-status", "running"))
 
+    def hmp(self, line: str) -> str:
+        assert line == "info network"
+        return str(self.answers.get("info-network", "hub 0\n \\ net0: index=0,type=user\n"))
+
     def execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
         assert (command in ("qom-list", "query-named-block-nodes")) == bool(arguments)
         return self.answers[command]
@@ -52,6 +56,12 @@ def test_nothing_stands_in_the_way() -> None:
 def test_a_device_whose_stores_nobody_sees(driver: str) -> None:
     with pytest.raises(MachineError, match=driver) as caught:
         check(qom_list=[{"name": "one", "type": f"child<{driver}>"}])
+    assert caught.value.errno == errno.ENOTSUP
+
+
+def test_a_network_whose_stores_nobody_sees() -> None:
+    with pytest.raises(MachineError, match="of type vhost-user") as caught:
+        check(info_network="n0: index=0,type=vhost-user,\n")
     assert caught.value.errno == errno.ENOTSUP
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,7 @@ from livedumpfs.machines.shim import Answer, Shim
 from livedumpfs.units import PAGE_SIZE
 
 SIZE = 4 << 20
+DEADLINE_S = 30.0
 OTHER = """
 import ctypes, mmap, sys
 memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
@@ -35,29 +39,64 @@ class Elsewhere(ThreadMachine):
 
     shim: Shim | None = None
     memory = -1
+    process = -1
     backends = ("uffd",)
 
 
+def stands(stat: Path) -> bool:
+    return stat.read_text().rpartition(")")[2].split()[0] == "T"
+
+
+class StandingStill(Elsewhere):
+    """Nothing in its process runs between quiesce and resume, the shim neither."""
+
+    stop_asked_ns = 0
+    pause_left_s = 0.3
+    quiesced_ns = resumed_ns = 0
+
+    def quiesce_for(self, seconds: float) -> None:
+        del seconds
+        self.quiesced_ns = time.monotonic_ns()
+        os.kill(self.process, signal.SIGSTOP)
+        while not all(stands(stat) for stat in Path(f"/proc/{self.process}/task").glob("*/stat")):
+            assert time.monotonic_ns() - self.quiesced_ns < DEADLINE_S * 1e9
+
+    def resume(self) -> None:
+        os.kill(self.process, signal.SIGCONT)
+        self.resumed_ns = time.monotonic_ns()
+
+
 @pytest.fixture
-def machine() -> Iterator[Elsewhere]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
+    standing = getattr(request, "param", False)
     fd = os.memfd_create("ram")
     os.ftruncate(fd, SIZE)
-    preload = {"LD_PRELOAD": str(shim_path()), "LIVEDUMP_SHIM_FD": str(theirs.fileno())}
-    with theirs:
+    where = str(tmp_path / "shim")
+    preload = {
+        "LD_PRELOAD": str(shim_path()),
+        "LIVEDUMP_SHIM_SOCKET": where,
+        "LIVEDUMP_SHIM_WORD": OTHER,
+        "LIVEDUMP_SHIM_PROGRAM": Path(sys.executable).resolve().name,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(where)
+        listener.listen(1)
+        listener.settimeout(DEADLINE_S)
         process = subprocess.Popen(
             [sys.executable, "-c", OTHER, str(fd), str(SIZE)],
             env={**os.environ, **preload},
-            pass_fds=(fd, theirs.fileno()),
+            pass_fds=(fd,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        ours = listener.accept()[0]
     assert process.stdin and process.stdout
     try:
         address = int(process.stdout.readline())
         with Arena(SIZE) as arena, Shim(ours) as shim:
-            found = Elsewhere(arena)
+            found = StandingStill(arena) if standing else Elsewhere(arena)
+            found.process = process.pid
             found.shim = shim
             shim.adopt(address, SIZE, fd)
             os.pwrite(fd, b"first", PAGE_SIZE)
@@ -126,3 +165,18 @@ def test_a_start_without_an_answer_is_taken_back(
     assert read(new) == b"first"
     assert new.release()
     assert new.free()
+
+
+@pytest.mark.parametrize("machine", [True], indirect=True)
+def test_a_pause_ends_when_its_time_is_over(machine: Elsewhere) -> None:
+    """Not when the shim gives up, nor when it takes another connection: it stands still as well."""
+    core = make_core(machine, DumpSettings(backend="uffd").without_target(), None)
+    assert isinstance(machine, StandingStill)
+    with pytest.raises(MachineError, match="stood still") as caught:
+        core.start(machine, 1.0)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert 0 < machine.resumed_ns - machine.quiesced_ns < 15e9  # a hang is twice that
+    end = time.monotonic() + DEADLINE_S
+    while not core.free():
+        assert time.monotonic() < end
+        time.sleep(0.01)

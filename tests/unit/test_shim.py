@@ -41,7 +41,7 @@ class Other:
             while True:
                 try:
                     data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 4)
-                except ConnectionResetError:
+                except ConnectionResetError:  # closed before it took the last answer
                     return
                 if not data:
                     return

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -19,7 +20,6 @@ from livedumpfs.machines.qemu.options import (
 )
 from livedumpfs.machines.qemu.refusals import check_options, refuse
 
-OWN_BACKEND: Final = "livedump-ram"
 _DEFAULT_RAM: Final = 128 << 20
 _RAM_ALIGNMENT: Final = 8192
 _BACKEND: Final = "memory-backend-"
@@ -30,6 +30,11 @@ _SHAREABLE: Final = {
 }
 """Backends with a file behind them, and whether they are shared when nothing is said."""
 _KVM_PROGRAMS: Final = frozenset({"kvm", "qemu-kvm"})
+_QEMU: Final = re.compile(r"(?:.*/)?qemu-system-\w+|.*/(?:qemu-)?kvm", re.ASCII)
+_NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
+_USUAL_IDS: Final = (("microvm", "microvm.ram"), ("", "pc.ram"))
+"""By how the machine's type begins: what QEMU calls the RAM that it makes itself (default-ram-id of
+`query-machines`), so that snapshots and migrations go to a QEMU without us, and come from there."""
 _ONE_BACKEND: Final = "give the guest one memory backend with share=on"
 _LEAVE_IT_OUT: Final = (
     "leave it out: livedump makes a shared memory backend; or write "
@@ -60,19 +65,25 @@ class QemuCommand:
         the sentence says what and why, the hint what to do."""
         if not argv:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
-        options = read_options(argv[1:])
+        at = _find_qemu(argv)
+        options = read_options(argv[at + 1 :])
         check_options(options)
-        kvm = PurePath(argv[0]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
+        kvm = PurePath(argv[at]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
         stopped = any(option.name == "S" for option in options)
         named = _named_backend(options)
         if named is None:
-            return cls(tuple(argv), OWN_BACKEND, _ram_size(options), True, kvm, stopped)
+            return cls(tuple(argv), _usual_id(options), _ram_size(options), True, kvm, stopped)
         return cls(tuple(argv), named["id"], _backend_size(named), False, kvm, stopped)
 
     @property
     def program(self) -> str:
-        """The program as the user wrote it."""
+        """What is started, as the user wrote it: QEMU, or what starts that."""
         return self.argv[0]
+
+    @property
+    def qemu(self) -> str:
+        """QEMU's program, which env, taskset or numactl may stand before."""
+        return self.argv[_find_qemu(self.argv)]
 
     def prepared(self, qmp_socket: str) -> list[str]:
         """What to run: RAM in a shared memory backend, a QMP server of ours at `qmp_socket`
@@ -85,9 +96,15 @@ class QemuCommand:
         ]
 
     def _memory(self) -> list[str]:
-        made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on"
+        # Without the last, old machine types put a path before the name of the RAM.
+        made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on,{_NO_PATH}"
         # QEMU merges all its -machine options; the type stays what it was.
         return ["-object", made, "-machine", f"memory-backend={self.backend}"]
+
+
+def _find_qemu(argv: Sequence[str]) -> int:
+    """Where the program stands whose options follow; the first word unless another is named so."""
+    return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
 
 
 def _asks_for_kvm(option: Option) -> bool:
@@ -106,6 +123,11 @@ def _merged(options: Sequence[Option], name: str) -> Values:
         if option.name == name:
             merged.update(option.values)
     return merged
+
+
+def _usual_id(options: Sequence[Option]) -> str:
+    kind = _merged(options, "machine").get("type", "")
+    return next(name for start, name in _USUAL_IDS if kind.startswith(start))
 
 
 def _ram_size(options: Sequence[Option]) -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import socket
-import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -21,9 +19,10 @@ from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
 from livedumpfs.machines.qemu.command import QemuCommand
 from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapped
 from livedumpfs.machines.qemu.memory_map import read_memory_map
-from livedumpfs.machines.qemu.monitor import Monitor
+from livedumpfs.machines.qemu.monitor import ANSWER_S, STOP_S, Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
-from livedumpfs.machines.qemu.now import check_now
+from livedumpfs.machines.qemu.now import check_files, check_now
+from livedumpfs.machines.qemu.process import QemuProcess
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
 from livedumpfs.machines.qemu.vmcoreinfo import (
@@ -35,8 +34,10 @@ from livedumpfs.machines.qemu.vmcoreinfo import (
 from livedumpfs.machines.shim import Shim
 
 _START_S: Final = 30.0
-_END_S: Final = 10.0
-_CONTINUE: Final = b'{"execute": "cont"}\n'
+_LEAST_S: Final = 0.1
+_SHIM_LATER_S: Final = 0.25
+"""When we do not keep the end of a pause ourselves the shim does, after that much more."""
+_CONTINUE: Final = b'{"execute": "cont", "id": "livedump-last-words"}\n'
 
 
 def shim_path() -> Path:
@@ -51,8 +52,8 @@ def shim_path() -> Path:
 
 
 class QemuMachine(Closing):
-    """A QEMU process of the user's own command line. It is our child, and no worse off for it: when
-    this process goes, its memory is free, and it runs on."""
+    """A QEMU process of the user's own command line. We start it, and it is no worse off for it:
+    when this process goes, its memory is free, and it runs on."""
 
     name = "qemu"
     architecture = "x86_64"
@@ -67,59 +68,45 @@ class QemuMachine(Closing):
         UsageError: a command line that cannot be dumped; MachineError: QEMU does not start."""
         self.command = QemuCommand.parse(list(argv))
         self._closed = False
+        self._started = False
+        self._worded = False
+        """The shim has last words."""
+        self._pause_until = 0.0
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
         self._information: tuple[int, int] | None = None
         with contextlib.ExitStack() as undo:
-            self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
-            self._process, ours = self._spawn()
+            folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
+            self._process = undo.enter_context(
+                QemuProcess(self.command, folder, shim_path(), _START_S)
+            )
             undo.callback(self._end_process)
-            undo.callback(ours.close)
-            alive = self._process.poll
-            self.monitor = undo.enter_context(
-                Monitor(self._socket, _START_S, alive=lambda: alive() is None)
-            )
-            self._states = undo.enter_context(StateDump(self.monitor))
-            self.shim: Shim | None = undo.enter_context(Shim(ours))
-            self.arena = undo.enter_context(self._adopt())
-            self.memory_map: Sequence[PhysicalRange] = read_memory_map(
-                self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
-            )
-            self._vcpus = self._room_vcpus = len(self._look())
+            with contextlib.ExitStack() as links:
+                self.shim: Shim | None = links.enter_context(Shim(self._process.connection))
+                # Hung up on, the shim would let it run.
+                links.callback(self._end_unless_started)
+                self._connect(links)
+                self._links = links.pop_all()
             self._undo = undo.pop_all()
 
-    @property
-    def _socket(self) -> str:
-        return os.path.join(self._folder, "qmp")
-
-    def _spawn(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        preload = [str(shim_path()), os.environ.get("LD_PRELOAD", "")]
-        environment = {
-            **os.environ,
-            "LD_PRELOAD": ":".join(filter(None, preload)),
-            "LIVEDUMP_SHIM_FD": str(theirs.fileno()),
-        }
-        with theirs:
-            theirs.set_inheritable(True)
-            try:
-                process = subprocess.Popen(
-                    self.command.prepared(self._socket),
-                    env=environment,
-                    close_fds=False,  # those that we inherited are for QEMU (libvirt's, fd=N)
-                    start_new_session=True,  # Ctrl-C is for us
-                )
-            except OSError as error:
-                ours.close()
-                raise MachineError(
-                    f"cannot start {self.command.program}: {error.strerror}", errno=error.errno or 0
-                ) from error
-        return process, ours
+    def _connect(self, links: contextlib.ExitStack) -> None:
+        ended = self._process.ended
+        self.monitor = links.enter_context(
+            Monitor(self._process.qmp, _START_S, alive=lambda: not ended())
+        )
+        if not self.command.stopped:
+            self._keep_last_words()
+        self._states = links.enter_context(StateDump(self.monitor))
+        self.arena = links.enter_context(self._adopt())
+        self.memory_map: Sequence[PhysicalRange] = read_memory_map(
+            self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
+        )
+        self._vcpus = self._room_vcpus = len(self._look())
 
     def _adopt(self) -> GuestMemory:
         size = self.command.ram_size
-        mapping = find_mapping(Path(f"/proc/{self._process.pid}/maps").read_text(), size)
-        memory = GuestMemory(open_mapped(self._process.pid, mapping), size)
+        mapping = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), size)
+        memory = GuestMemory(open_mapped(self.pid, mapping), size)
         try:
             assert self.shim is not None
             self.shim.adopt(mapping.address, size, memory.fd)
@@ -129,20 +116,38 @@ class QemuMachine(Closing):
         return memory
 
     def _end_process(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if not self._process.ended():
+            self._process.end(kill=not self._started)
+
+    def _end_unless_started(self) -> None:
+        if not self._started:
+            self._end_process()
 
     # ------------------------------------------------------------------- running
 
+    def _keep_last_words(self, within: float = 0) -> None:
+        """The shim lets the guest run when we have gone, or after so many seconds."""
+        assert self.shim is not None
+        self._worded = True
+        self.shim.last_words(_CONTINUE, self.monitor.fileno(), within)
+
+    def _drop_last_words(self) -> None:
+        assert self.shim is not None
+        if self._worded:
+            self.shim.last_words(b"", -1)
+            self._worded = False
+
+    @property
+    def pid(self) -> int:
+        """Of QEMU itself, whatever it was started through."""
+        return self._process.pid
+
     def start(self) -> None:
         """The first instruction, unless the command line had -S."""
+        self._started = True
         if not self.command.stopped:
             self.monitor.execute("cont")
+            self._drop_last_words()
 
     @property
     def vcpus(self) -> int:
@@ -161,50 +166,74 @@ class QemuMachine(Closing):
         """See Monitor."""
         return self.monitor.stop_asked_ns
 
+    @property
+    def pause_left_s(self) -> float:
+        """Of the pause that quiesce_for began."""
+        return max(self._pause_until - time.monotonic(), _LEAST_S)
+
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
-        assert self.shim is not None
+        self.quiesce_for(STOP_S)
+
+    def quiesce_for(self, seconds: float) -> None:
+        """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
         check_now(self.monitor)
+        check_files(self.pid)
         if self.vcpus > self._room_vcpus:
             raise MachineError(
                 f"the guest has {self._vcpus} vCPUs now, INIT saw {self._room_vcpus}",
                 errno=errno.EBUSY,
                 hint="release the dump, INIT anew",
             )
-        if self.monitor.live():  # else somebody else holds it, and we shall not let it go
-            self.shim.last_words(_CONTINUE, self.monitor.fileno())
+        self._states.prepare()
+        self._pause_until = time.monotonic() + seconds
         try:
-            self._states.prepare()
-            self.monitor.stop()
+            if self.monitor.live():  # else somebody else holds it, and we shall not let it go
+                self._keep_last_words(seconds + _SHIM_LATER_S)
+            self.monitor.stop(timeout=self.pause_left_s)
             self._captured, self._told = self._capture()
         except BaseException:
+            self._pause_until = 0.0
             self.resume()
             raise
 
     def resume(self) -> None:
-        """Undo one quiesce: a machine that was stopped before stays so."""
-        assert self.shim is not None
-        self.monitor.cont()
-        self.shim.last_words(b"", -1)
+        """Undo one quiesce: a machine that was stopped before stays so. MachineError: it does not
+        say within its pause that it runs."""
+        over = self._pause_until <= time.monotonic()
+        self.monitor.cont(timeout=ANSWER_S if over else self.pause_left_s)
+        self._drop_last_words()
 
     def ended(self) -> bool:
         """QEMU has ended by itself."""
-        return self._process.poll() is not None
+        return self._process.ended()
+
+    @property
+    def exit_status(self) -> int:
+        """Of what we started, after QEMU's end, as a shell has it."""
+        return self._process.status()
+
+    def detach(self) -> None:
+        """Leave QEMU to itself, at full speed and without a dump, for good; what is left is to wait
+        for its end. MachineError."""
+        with contextlib.ExitStack() as undo:
+            undo.push(self._links)
+            self.resume()
 
     # ------------------------------------------------------------------- looking
 
     def _capture(self) -> tuple[list[VcpuState], bytes | None]:
         """The vCPUs of a guest that stands still, and what its kernel has told QEMU."""
         try:
-            return self._states.take()
+            return self._states.take(timeout=self.pause_left_s)
         except MachineError as error:
             # Another dump or a migration is under way, or it is a QEMU that we do not know.
             if error.errno not in (errno.EINVAL, errno.EPROTO):
                 raise
-            return self._look(), None
+            return self._look(timeout=self.pause_left_s), None
 
-    def _look(self) -> list[VcpuState]:
-        return parse_registers(self.monitor.hmp("info registers -a"))
+    def _look(self, timeout: float = ANSWER_S) -> list[VcpuState]:
+        return parse_registers(self.monitor.hmp("info registers -a", timeout=timeout))
 
     def registers(self) -> list[Registers]:
         """Live, of vCPUs that run meanwhile. MachineError."""
@@ -272,9 +301,8 @@ class QemuMachine(Closing):
         }
 
     def close(self) -> None:
-        """Hang up, and end QEMU; may be called twice."""
+        """Hang up, and end QEMU; may be called twice. MachineError: it takes its time."""
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(MachineError):
+            with self._undo, self._links, contextlib.suppress(MachineError):
                 self.resume()  # and no last words for what is no death
-            self._undo.close()

@@ -37,10 +37,13 @@ def find_mapping(maps: str, size: int) -> Mapping:
     found = [one for line in maps.splitlines() if (one := _parse(line)) and one.size == size]
     if len(found) != 1:
         count = "no" if not found else str(len(found))
+        hint = "its RAM must be one memory backend with share=on"
+        if found:
+            hint = "give ivshmem, or what else has the same size as the RAM, another size"
         raise MachineError(
             f"QEMU has {count} shared mappings of {format_size(size)}",
             errno=errno.ENOENT,
-            hint="its RAM must be one memory backend with share=on",
+            hint=hint,
         )
     return found[0]
 

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.refusals import why_not
+from livedumpfs.machines.qemu.refusals import HOST_DEVICES, why_not
 
 _DEVICES: Final = ("/machine/peripheral", "/machine/peripheral-anon")
 """Where QEMU keeps what -device and device_add make."""
 _CHILD: Final = re.compile(r"child<(.*)>")
+_NETWORK: Final = re.compile(r"\btype=(vhost-user|vhost-vdpa)\b")
 _MIGRATING: Final = frozenset({"setup", "active", "device", "cancelling"})
 _BACKGROUND: Final = "background-snapshot"
 
@@ -49,12 +51,35 @@ def check_now(monitor: Monitor) -> None:
                 errno=errno.ENOTSUP,
                 hint="unplug it",
             )
+    network = _NETWORK.search(monitor.hmp("info network"))
+    if network:
+        raise MachineError(
+            f"the guest was given a network of type {network[1]}, which writes its memory itself",
+            errno=errno.ENOTSUP,
+            hint="take it away (netdev_del)",
+        )
     if _list(monitor, "query-memory-devices"):
         raise MachineError(
             "memory was plugged into the guest, which the dump would not have",
             errno=errno.ENOTSUP,
             hint="unplug it",
         )
+
+
+def check_files(pid: int) -> None:
+    """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as
+    the vhost of a network card that was switched on over the monitor."""
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):
+        try:
+            path = os.readlink(f"{folder}/{name}")
+        except FileNotFoundError:  # closed since
+            continue
+        why = next((why for start, why in HOST_DEVICES if path.startswith(start)), None)
+        if why:
+            raise MachineError(
+                f"QEMU has {path} open: {why}", errno=errno.ENOTSUP, hint="use vhost=off; unplug it"
+            )
 
 
 def _list(monitor: Monitor, command: str, **arguments: object) -> list[Any]:

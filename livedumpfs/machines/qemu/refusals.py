@@ -12,9 +12,12 @@ from livedumpfs.machines.qemu.options import Option, is_on
 _PROCESS: Final = "another process writes the guest's memory"
 _KERNEL: Final = "the host's kernel writes the guest's memory behind QEMU's back (vhost)"
 _DEVICE: Final = "a device of the host writes the guest's memory"
+_NO_PROC: Final = "our part of QEMU would not see its own /proc there"
+_NO_CHROOT: Final = "leave it out; -runas and -sandbox will do"
 _EMULATE: Final = "use a device that QEMU itself emulates, e.g. virtio-blk-pci or virtio-net-pci"
 
 _OPTIONS: Final = {
+    "chroot": (_NO_PROC, _NO_CHROOT),
     "daemonize": ("QEMU would run on without us", "leave it out; a service manager can detach us"),
     "incoming": (
         "its memory is filled by a migration",
@@ -60,6 +63,14 @@ def refuse(what: str, why: str, hint: str) -> UsageError:
     return UsageError(f"cannot take live dumps of QEMU with {what}: {why}", hint=hint)
 
 
+HOST_DEVICES: Final = (
+    ("/dev/vhost-vdpa", _DEVICE),
+    ("/dev/vhost-", _KERNEL),
+    ("/dev/vfio/", _DEVICE),
+)
+"""Files that QEMU has open when one of those is in use, whoever switched it on."""
+
+
 def why_not(driver: str) -> str | None:
     """Why no dump can be taken of a guest with such a device; None: it can."""
     return next((why for prefix, why in _DEVICES if driver.startswith(prefix)), None)
@@ -83,6 +94,8 @@ def _check_plain(option: Option) -> None:
     if option.name in _OPTIONS:
         why, hint = _OPTIONS[option.name]
         raise refuse(f"-{option.name}", why, hint)
+    if option.name == "run-with" and "chroot" in option.values:
+        raise refuse("-run-with chroot", _NO_PROC, _NO_CHROOT)
 
 
 def _check_kind(option: Option, key: str, prefixes: Sequence[tuple[str, str]]) -> None:

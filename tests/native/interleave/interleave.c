@@ -184,7 +184,7 @@ static void resume(void *ctx)
 
 static void start(int expect)
 {
-	ldfs_quiesce_ops ops = { quiesce, NULL, resume, NULL };
+	ldfs_quiesce_ops ops = { .quiesce = quiesce, .resume = resume };
 	int rc = ldfs_dump_start(world_dump, &ops, SECOND);
 
 	if (rc != expect)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QemuProcess: the process that has our shim, and whatever the user starts it through."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+from livedumpfs.closing import Closing
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.command import QemuCommand
+
+_POLL_S: Final = 0.02
+_END_S: Final = 7.0
+_CHILD_S: Final = 2.0
+"""Together less than the host gives the machine to close."""
+_CREDENTIALS: Final = struct.Struct("3i")
+_SOCKET: Final = "LIVEDUMP_SHIM_SOCKET"
+_WORD: Final = "LIVEDUMP_SHIM_WORD"
+_PROGRAM: Final = "LIVEDUMP_SHIM_PROGRAM"
+_MONITOR: Final = "LIVEDUMP_SHIM_MONITOR"
+"""See native/shim/shim.h."""
+_QEMU_SAYS: Final = b"QEMU emulator version"
+_NOT_LOADED: Final = (
+    "it is statically linked, set-user-ID or not called qemu-system-*, or what starts it drops "
+    "LD_PRELOAD from its environment or changes its arguments or user"
+)
+
+
+class QemuProcess(Closing):
+    """Our child, or a descendant of that: a wrapper script may have started it."""
+
+    def __init__(self, command: QemuCommand, folder: str, shim: Path, timeout: float) -> None:
+        """Start it, with sockets in `folder`, and wait until its shim has connected. MachineError:
+        it does not start, or has no shim."""
+        self.qmp = os.path.join(folder, "qmp")
+        self._command = command
+        self._pidfd = -1
+        where = os.path.join(folder, "shim")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(where)
+            listener.listen(1)
+            listener.settimeout(_POLL_S)
+            self._child = self._spawn(where, shim)
+            try:
+                self.connection = self._wait_for_shim(listener, time.monotonic() + timeout)
+                self.pid = self._peer()
+            except BaseException:
+                self._kill_child()
+                raise
+
+    def _spawn(self, where: str, shim: Path) -> subprocess.Popen[bytes]:
+        words = self._command.prepared(self.qmp)
+        preload = [str(shim), os.environ.get("LD_PRELOAD", "")]
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": ":".join(filter(None, preload)),
+            _SOCKET: where,
+            _WORD: words[-1],
+            _PROGRAM: _file_name(self._command.qemu),
+            _MONITOR: self.qmp,
+        }
+        if self._command.stopped:  # by the user: it is not ours to let run
+            del environment[_MONITOR]
+        try:
+            return subprocess.Popen(
+                words,
+                env=environment,
+                close_fds=False,  # those that we inherited are for QEMU (libvirt's, fd=N)
+                start_new_session=True,  # Ctrl-C is for us
+            )
+        except OSError as error:
+            raise MachineError(
+                f"cannot start {self._command.program}: {error.strerror}", errno=error.errno or 0
+            ) from error
+
+    def _wait_for_shim(self, listener: socket.socket, until: float) -> socket.socket:
+        while True:
+            # Before we look for the shim: it comes before whatever QEMU does.
+            ended, listens = self._child.poll() is not None, os.path.exists(self.qmp)
+            with contextlib.suppress(TimeoutError):
+                return listener.accept()[0]
+            if ended:
+                status = self._child.returncode
+                raise MachineError(
+                    f"QEMU ended at once, without our shim (exit status {status})",
+                    errno=errno.ECONNRESET,
+                    hint=_NOT_LOADED,
+                )
+            if listens or time.monotonic() >= until:
+                raise MachineError(
+                    "QEMU did not load our shim", errno=errno.ENOTCONN, hint=_NOT_LOADED
+                )
+
+    def _peer(self) -> int:
+        """Process id of whoever connected. MachineError."""
+        level, name = socket.SOL_SOCKET, socket.SO_PEERCRED
+        try:
+            found = self.connection.getsockopt(level, name, _CREDENTIALS.size)
+            pid = int(_CREDENTIALS.unpack(found)[0])
+            self._pidfd = os.pidfd_open(pid)
+        except (OSError, OverflowError) as error:
+            self.connection.close()
+            raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
+        return pid
+
+    def _kill_child(self) -> None:
+        """What has run no guest yet, and has no shim to ask."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(1.0)
+
+    def ended(self, within: float = 0.0) -> bool:
+        """QEMU has; waits for so many seconds."""
+        if self._pidfd < 0:
+            return True
+        waiting = select.poll()
+        waiting.register(self._pidfd, select.POLLIN)
+        return bool(waiting.poll(int(within * 1000)))
+
+    def end(self, *, kill: bool) -> None:
+        """SIGTERM, and time for its disks. MachineError: it still ends; `kill`: then it is killed,
+        having run nothing."""
+        self._signal(signal.SIGTERM)
+        if not self.ended(_END_S):
+            if not kill:
+                raise MachineError(
+                    f"QEMU (pid {self.pid}) still ends", errno=errno.EBUSY, hint="it got SIGTERM"
+                )
+            self._signal(signal.SIGKILL)
+        self.status()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def status(self) -> int:
+        """Exit status of what we started, after QEMU's end; 128 and the number of the signal that
+        ended it. 0 when it goes on without QEMU."""
+        try:
+            code = self._child.wait(_CHILD_S)
+        except subprocess.TimeoutExpired:
+            return 0
+        return code if code >= 0 else 128 - code
+
+    def close(self) -> None:
+        """Forget it; may be called twice."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _file_name(program: str) -> str:
+    """Of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
+    empty: a script, a shell, or some other program that starts one."""
+    path = os.path.realpath(shutil.which(program) or program)
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            return os.path.basename(path) if content.find(_QEMU_SAYS) >= 0 else ""
+    except (OSError, ValueError):  # it will be told when it is started; or it is empty
+        return ""
