@@ -89,7 +89,10 @@ static int make_views(ldfs_arena *a, uint8_t *live)
 	rc = live ? 0 : map_view(a, a->live, RW);
 	if (!rc)
 		rc = map_view(a, a->observer, RO);
-	return rc || !live ? rc : ldfs_vma_advise_like(live, a->observer, a->size);
+	if (rc || !live)
+		return rc;
+	rc = ldfs_vma_read(live, &a->advice);
+	return rc ? rc : ldfs_vma_advise(a->observer, a->size, a->advice);
 }
 
 static void unmake(ldfs_arena *a)
@@ -328,15 +331,17 @@ static int map_shadow(ldfs_arena *a)
 
 	if (!a->spare_mapped) {
 		rc = map_view(a, a->shadow, RO);
+		/* Its program may have said something since it made the arena. */
+		if (!rc && !a->adopted)
+			rc = ldfs_vma_read(a->live, &a->advice);
 		if (!rc)
-			rc = ldfs_vma_advise_like(a->live, a->shadow, a->size);
+			rc = ldfs_vma_advise(a->shadow, a->size, a->advice);
 		return rc ? rc : check_writable(a->shadow);
 	}
 	a->spare = a->shadow;
 	a->shadow = was_live;
 	a->spare_mapped = false;
-	/* What its owner has told the kernel since it was made. */
-	return a->adopted ? ldfs_vma_advise_like(a->live, a->shadow, a->size) : 0;
+	return 0;
 }
 
 int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)

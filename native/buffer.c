@@ -6,9 +6,10 @@
  * malloc they would not, and would stay in the heap after free.
  */
 #define _GNU_SOURCE
+#include <stddef.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "buffer.h"
 
 void *ldfs_buffer_make(uint64_t size)
 {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "buffer.h"
 #include "ldfs.h"
 
 #define NO_SLOT UINT32_MAX
@@ -50,12 +51,6 @@ uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
 bool ldfs_urgent_raise(pid_t thread);
 /* [any thread] One that was raised. */
 void ldfs_urgent_lower(pid_t thread);
-
-/* --------------------------------------------------------------- buffer.c
- * Memory for the machine's bytes outside of its views: in no core file, in no child, gone when it is freed. [any thread]
- */
-void *ldfs_buffer_make(uint64_t size); /* NULL: no memory */
-void ldfs_buffer_free(void *buffer, uint64_t size); /* NULL: nothing to do */
 
 /* ------------------------------------------------------------------- io.c
  * Whole reads and writes at an offset: 0, -errno, or -EIO where the file ends early. [signal]
@@ -101,6 +96,7 @@ struct ldfs_arena {
 	int memfd;
 	uint8_t *live;     /* RW between dumps; its address never changes */
 	bool adopted;      /* live was there before the arena, and stays */
+	uint32_t advice;   /* owner; what the memory's owner has told the kernel, for ldfs_vma_advise */
 	uint8_t *observer; /* R, never moved; our own reads */
 	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
 	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
@@ -191,8 +187,12 @@ void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
 
 /* ----------------------------------------------------------------------- vma.c */
 
-/* Advice that the owner of the mapping at `model` gave (no core file, no child) goes for `view` too. */
-int ldfs_vma_advise_like(const uint8_t *model, uint8_t *view, uint64_t size);
+/*
+ * Advice that the owner of the mapping at `view` gave (no core file, no child), as bits of vma.c's own. To find it the kernel
+ * walks the pages of each mapping up to that one, and keeps out who maps meanwhile: not for a machine that has filled its memory.
+ */
+int ldfs_vma_read(const uint8_t *view, uint32_t *advice);
+int ldfs_vma_advise(uint8_t *view, uint64_t size, uint32_t advice);
 
 /* --------------------------------------------------------------- protect.c, [signal] */
 enum { LDFS_OPENED = 1, LDFS_STORED_TO }; /* writable; and it is so because of a store to it */

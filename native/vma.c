@@ -35,20 +35,26 @@ static bool find_flags(FILE *f, uintptr_t address, char *line, int size)
 	return false;
 }
 
-int ldfs_vma_advise_like(const uint8_t *model, uint8_t *view, uint64_t size)
+int ldfs_vma_read(const uint8_t *view, uint32_t *advice)
 {
 	FILE *f = fopen("/proc/self/smaps", "re");
 	char line[512];
-	bool found;
 
+	*advice = 0;
 	if (!f)
 		return -errno;
-	found = find_flags(f, (uintptr_t)model, line, sizeof(line));
+	/* Not found: a kernel that does not tell. */
+	if (find_flags(f, (uintptr_t)view, line, sizeof(line)))
+		for (unsigned i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+			*advice |= strstr(line, kept[i].flag) ? 1u << i : 0;
 	fclose(f);
-	if (!found)
-		return 0; /* a kernel that does not tell */
+	return 0;
+}
+
+int ldfs_vma_advise(uint8_t *view, uint64_t size, uint32_t advice)
+{
 	for (unsigned i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
-		if (strstr(line, kept[i].flag) && madvise(view, size, kept[i].advice))
+		if (advice & 1u << i && madvise(view, size, kept[i].advice))
 			return -errno;
 	return 0;
 }
