@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerator import accelerator
 
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.memory import find_mapping
@@ -114,12 +115,13 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def guest_command(console: Path, memory: str = "1G") -> list[str]:
-    """2 vCPUs, TCG; three processes write memory, one takes it and gives it back, one reads
+    """2 vCPUs; three processes write memory, one takes it and gives it back, one reads
     a disk directly."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
-        "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", memory, "-smp", "2",
+        "qemu-system-x86_64", "-accel", accelerator(build / "vmlinuz"),
+        "-M", "q35", "-m", memory, "-smp", "2",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
         "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",
@@ -162,6 +164,17 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         found.protected = Protection(machine._process.pid)
         found.boot()
         yield found
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For QEMU's -bios: see firmware.S."""
+    source, folder = Path(__file__).with_name("firmware.S"), tmp_path_factory.mktemp("firmware")
+    made, linked = folder / "firmware.o", folder / "firmware"
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0xffff0000", "-e", "0", "--oformat", "binary"]
+    for command in (["as", "--32", "-o", made, source], [*link, "-o", linked, made]):
+        subprocess.run(command, check=True, timeout=60)
+    return linked
 
 
 def _children(pid: int) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Final
 
 from livedumpfs.errors import UsageError
@@ -29,7 +28,6 @@ _SHAREABLE: Final = {
     "memory-backend-shm": True,
 }
 """Backends with a file behind them, and whether they are shared when nothing is said."""
-_KVM_PROGRAMS: Final = frozenset({"kvm", "qemu-kvm"})
 _ONE_BACKEND: Final = "give the guest one memory backend with share=on"
 _LEAVE_IT_OUT: Final = (
     "leave it out: livedump makes a shared memory backend; or write "
@@ -49,8 +47,6 @@ class QemuCommand:
     """Bytes of it."""
     own_backend: bool
     """The backend is not the user's: prepared() adds it."""
-    kvm: bool
-    """The guest may run under KVM."""
     stopped: bool
     """The user asked that the guest does not start by itself (-S)."""
 
@@ -62,12 +58,11 @@ class QemuCommand:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
         options = read_options(argv[1:])
         check_options(options)
-        kvm = PurePath(argv[0]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
         stopped = any(option.name == "S" for option in options)
         named = _named_backend(options)
         if named is None:
-            return cls(tuple(argv), OWN_BACKEND, _ram_size(options), True, kvm, stopped)
-        return cls(tuple(argv), named["id"], _backend_size(named), False, kvm, stopped)
+            return cls(tuple(argv), OWN_BACKEND, _ram_size(options), True, stopped)
+        return cls(tuple(argv), named["id"], _backend_size(named), False, stopped)
 
     @property
     def program(self) -> str:
@@ -88,15 +83,6 @@ class QemuCommand:
         made = f"memory-backend-memfd,id={self.backend},size={self.ram_size},share=on"
         # QEMU merges all its -machine options; the type stays what it was.
         return ["-object", made, "-machine", f"memory-backend={self.backend}"]
-
-
-def _asks_for_kvm(option: Option) -> bool:
-    if option.name == "enable-kvm":
-        return True
-    if option.name not in {"accel", "machine"}:
-        return False
-    # "kvm:tcg": the first that works.
-    return "kvm" in option.values.get("accel", "").split(":")
 
 
 def _merged(options: Sequence[Option], name: str) -> Values:

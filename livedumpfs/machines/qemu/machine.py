@@ -86,6 +86,7 @@ class QemuMachine(Closing):
                 self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
             )
             self._vcpus = self._room_vcpus = len(self._look())
+            self._accelerator = "kvm" if self.monitor.has_kvm() else "tcg"
             self._undo = undo.pop_all()
 
     @property
@@ -263,11 +264,11 @@ class QemuMachine(Closing):
         return b""
 
     def metadata(self) -> dict[str, object]:
-        """Kind, QEMU's version, and how it was started."""
+        """Kind, what runs the guest's code, and how QEMU was started."""
         return {
             "name": self.name,
             "vcpus": self.vcpus,
-            "accelerator": "kvm" if self.command.kvm else "tcg",
+            "accelerator": self._accelerator,
             "command": list(self.command.argv),
         }
 
