@@ -83,6 +83,7 @@ class Guest:
         """Wait until all of its workload has begun."""
         self.wait_for(lambda: self.reads() > 0, BOOT_S)
         self.wait_for(lambda: self.beats() > 0 and bool(self.tasks()))
+        self.wait_for(lambda: bool(self.word("release (.*)")), BOOT_S)
 
     def beats(self) -> int:
         return self.number(r"beat (\d+)")
@@ -115,8 +116,8 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def guest_command(console: Path, memory: str = "1G") -> list[str]:
-    """2 vCPUs; three processes write memory, one takes it and gives it back, one reads
-    a disk directly."""
+    """2 vCPUs; three processes write memory, one takes it and gives it back, one reads a disk
+    directly. What has been free for two seconds is given back to QEMU."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
@@ -125,7 +126,7 @@ def guest_command(console: Path, memory: str = "1G") -> list[str]:
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
         "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",
-        "-device", "virtio-balloon-pci", "-drive", drive,
+        "-device", "virtio-balloon-pci,free-page-reporting=on", "-drive", drive,
     ]  # fmt: skip
 
 

@@ -129,6 +129,20 @@ def test_the_accelerator_is_what_qemu_has_not_what_it_was_asked_for() -> None:
         assert machine.metadata()["accelerator"] == "tcg"
 
 
+def test_start_does_not_look_for_what_init_has_not_found(
+    storing: Callable[..., QemuMachine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest without VMCOREINFO: all of its memory is looked through while it runs, once."""
+    live = LiveDump(storing())
+    live.init(tmp_path / "dump")
+    monkeypatch.delattr("livedumpfs.machines.qemu.machine.locate_vmcoreinfo")
+    try:
+        live.start()
+        assert not live.snapshot.machine.notes
+    finally:
+        live.release()
+
+
 @pytest.mark.parametrize("format", ["elf", "raw", "kdump"])
 @pytest.mark.parametrize("where", ["file", "device"])
 def test_each_kind_of_target(

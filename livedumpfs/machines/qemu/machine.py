@@ -15,7 +15,7 @@ from typing import Final
 
 from livedumpfs._capi import CData
 from livedumpfs.closing import Closing
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import LivedumpError, MachineError
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
 from livedumpfs.machines.qemu.command import QemuCommand
@@ -23,13 +23,14 @@ from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapp
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
-from livedumpfs.machines.qemu.now import check_now
+from livedumpfs.machines.qemu.now import check_now, has_vmcoreinfo
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
 from livedumpfs.machines.qemu.vmcoreinfo import (
     check_vmcoreinfo,
     find_vmcoreinfo,
     is_current,
+    kernel_tables,
     locate_vmcoreinfo,
 )
 from livedumpfs.machines.shim import Shim
@@ -70,6 +71,8 @@ class QemuMachine(Closing):
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
         self._information: tuple[int, int] | None = None
+        self._uninformed: frozenset[bytes] | None = None
+        """INIT found none in all the memory: kernel_tables then."""
         with contextlib.ExitStack() as undo:
             self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process, ours = self._spawn()
@@ -228,13 +231,38 @@ class QemuMachine(Closing):
         """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
         return vcpu_notes(self._captured, self._find_information(read))
 
+    def look_ahead(self) -> None:
+        """INIT, while the guest runs: where its kernel has put VMCOREINFO. To look through the
+        memory takes a second for each GiB or two, and START is not to wait for it."""
+        with contextlib.suppress(LivedumpError, OSError):
+            if has_vmcoreinfo(self.monitor):
+                return  # the guest tells it itself
+            read, size = self.arena.read, self.arena.size
+            controls = [one.controls[3] for one in self._look()]
+
+            def proof(text: bytes) -> bool:
+                return is_current(text, read, self.memory_map, controls)
+
+            if self._information:
+                text = check_vmcoreinfo(read(*self._information))
+                if text and proof(text):
+                    return
+            tables = kernel_tables(read, self.memory_map, controls)
+            self._information = locate_vmcoreinfo(read, size, proof, data=self.arena.data())
+            self._uninformed = None if self._information else tables
+
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """What the guest has told QEMU; or from the snapshot, at the place where it was the last
-        time, or where the live memory has it: it stays where the kernel put it when it started."""
+        """What the guest has told QEMU; or from the snapshot, at the place where INIT or the dump
+        before saw it, for it stays where the kernel put it when it started. Only another kernel
+        than at INIT makes us look for it."""
         told = self._told and check_vmcoreinfo(self._told)
         if told:
             return told
         controls = [one.controls[3] for one in self._captured]
+        if self._uninformed is not None:
+            tables = kernel_tables(read, self.memory_map, controls)
+            if tables & self._uninformed or not tables | self._uninformed:
+                return None
 
         def proof(text: bytes) -> bool:
             return is_current(text, read, self.memory_map, controls)
