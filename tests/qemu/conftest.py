@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerator import accelerator
+from firmware import build
 
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.memory import find_mapping
@@ -169,13 +170,8 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For QEMU's -bios: see firmware.S."""
-    source, folder = Path(__file__).with_name("firmware.S"), tmp_path_factory.mktemp("firmware")
-    made, linked = folder / "firmware.o", folder / "firmware"
-    link = ["ld", "-m", "elf_i386", "-Ttext", "0xffff0000", "-e", "0", "--oformat", "binary"]
-    for command in (["as", "--32", "-o", made, source], [*link, "-o", linked, made]):
-        subprocess.run(command, check=True, timeout=60)
-    return linked
+    """For QEMU's -bios: guest/firmware.S."""
+    return build(tmp_path_factory.mktemp("firmware"))
 
 
 def _children(pid: int) -> list[int]:

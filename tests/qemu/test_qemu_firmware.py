@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Live dumps of a guest that is nothing but a loop of stores (firmware.S), under TCG and, where it
-runs, under KVM."""
+"""Live dumps of a guest that is nothing but a loop of stores (guest/firmware.S), under TCG and,
+where it runs, under KVM."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerator import why_no_kvm
+from firmware import ROUNDS
 from oracle import Reference
 
 from livedumpfs.dump import DumpSettings, LiveDump
@@ -21,9 +22,8 @@ from livedumpfs.snapshot import LOST, DumpFile, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 BASE = ("qemu-system-x86_64", "-display", "none", "-nodefaults", "-m", "64M")
-ROUNDS = 7
-"""The page that has the number of rounds; the pages from FIRST on follow it."""
 FIRST = 256
+"""Pages from here on follow the number of rounds."""
 RATE = 64 << 20
 """Bytes a second: the sweep leaves the guest some time."""
 DEADLINE_S = 60.0
@@ -62,15 +62,16 @@ def until(what: Callable[[], bool]) -> None:
 
 
 def rounds(machine: QemuMachine) -> int:
-    return int.from_bytes(machine.arena.read(ROUNDS * PAGE_SIZE, 4), "little")
+    return int.from_bytes(machine.arena.read(ROUNDS, 4), "little")
 
 
 def check_instant(dump: DumpFile, size: int) -> None:
     """The pages were stored to in order: those up to some page have the number of this round, the
     rest that of the one before."""
     words = np.frombuffer(dump.read_arena(0, size), "<u4").reshape(-1, PAGE_SIZE // 4)[:, 0]
-    behind = words[ROUNDS] - words[FIRST:].astype(np.int64)
-    assert words[ROUNDS] > 1 and set(behind.tolist()) <= {0, 1}
+    count = words[ROUNDS // PAGE_SIZE]
+    behind = count - words[FIRST:].astype(np.int64)
+    assert count > 1 and set(behind.tolist()) <= {0, 1}
     assert (np.diff(behind) >= 0).all(), "no later page is newer"
 
 

@@ -37,6 +37,7 @@ from livedumpfs.machines.shim import Shim
 
 _START_S: Final = 30.0
 _END_S: Final = 10.0
+_SEARCHES: Final = 2
 _CONTINUE: Final = b'{"execute": "cont"}\n'
 
 
@@ -73,6 +74,8 @@ class QemuMachine(Closing):
         self._information: tuple[int, int] | None = None
         self._uninformed: frozenset[bytes] | None = None
         """INIT found none in all the memory: kernel_tables then."""
+        self._searches = 0
+        """Of that kernel's memory, in vain."""
         with contextlib.ExitStack() as undo:
             self._folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process, ours = self._spawn()
@@ -248,8 +251,18 @@ class QemuMachine(Closing):
                 if text and proof(text):
                     return
             tables = kernel_tables(read, self.memory_map, controls)
-            self._information = locate_vmcoreinfo(read, size, proof, data=self.arena.data())
-            self._uninformed = None if self._information else tables
+            # Twice: the first time a kernel may just have begun. Without tables there is none.
+            searches = self._searches if self._is_uninformed(tables) else 0
+            self._information = self._uninformed = None
+            if tables and searches < _SEARCHES:
+                self._information = locate_vmcoreinfo(read, size, proof, data=self.arena.data())
+            if self._information is None:
+                self._uninformed, self._searches = tables, searches + 1
+
+    def _is_uninformed(self, tables: frozenset[bytes]) -> bool:
+        """The kernel that INIT found without VMCOREINFO runs, or none still."""
+        before = self._uninformed
+        return before is not None and bool(tables & before or not tables | before)
 
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
         """What the guest has told QEMU; or from the snapshot, at the place where INIT or the dump
@@ -259,10 +272,8 @@ class QemuMachine(Closing):
         if told:
             return told
         controls = [one.controls[3] for one in self._captured]
-        if self._uninformed is not None:
-            tables = kernel_tables(read, self.memory_map, controls)
-            if tables & self._uninformed or not tables | self._uninformed:
-                return None
+        if self._is_uninformed(kernel_tables(read, self.memory_map, controls)):
+            return None
 
         def proof(text: bytes) -> bool:
             return is_current(text, read, self.memory_map, controls)
