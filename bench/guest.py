@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps of one running QEMU guest: ours, and QEMU's own ways, in turn.
 
-The guest is that of tests/qemu (Debian's kernel, 1 GiB, 2 vCPUs, TCG; processes that write memory,
-and one that reads a disk). What is measured of each way:
+The guest is that of tests/qemu (Debian's kernel, 1 GiB, 2 vCPUs; processes that write memory, and
+one that reads a disk), with the device `vmcoreinfo`, over which it tells QEMU's own dumps what
+debuggers need. What is measured of each way:
 
-stop    from QEMU's event STOP to its RESUME, by QEMU's own clock. `stop and cont` is QMP's pair
-        alone, which each of the others has in it.
+stop    from QEMU's event STOP to its RESUME, by QEMU's own clock.
+pair    the same of QMP's `stop` and `cont` alone, which also flush disks and which each way has in
+        it, done just before; `rest`: the stop less that pair.
+swap    within the rest of ours, by the core's clock.
 gap     the longest time without a byte of those that the guest writes to a serial port every
         millisecond, as this program sees them come; `nothing` is the longest in 2 s without a dump.
 total   until the file is there, its last byte handed to the kernel (ours: synced).
 size    of the file, holes apart.
 
-arming  what the swap takes, for guests of several sizes whose memory is all there.
-answer  from START's return until drgn has read the kernel's release from snapshot/vmcore.
+arming  what the swap takes, for guests of several sizes that store to all of their memory.
+answer  from START's call until drgn has read the kernel's release from snapshot/vmcore.
 
 Medians, with the largest. Trust the ratios: the times are this computer's.
 """
@@ -32,17 +35,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import computer
+import firmware
+import report
+from accelerator import accelerator, why_no_kvm, why_no_linux
+from measurement import Bar, Measurement
 from qemu.qmp.legacy import QEMUMonitorProtocol
 from rich.console import Console
 from rich.table import Table
 
 from livedumpfs.abi import Compression, Format, Verdict
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dump import LiveDump
+from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import format_size, parse_size
 
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "linux" / "build"
+KERNEL = GUEST / "vmlinuz"
 CRASH, SYMBOLS = GUEST / "crash", GUEST / "vmlinux"
 """`make -C guest/linux crash symbols`; without them nobody is asked."""
 DEADLINE = 300.0
@@ -133,11 +142,11 @@ def hosted(folder: Path) -> Iterator[Guest]:
     drive = f"file={GUEST}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     process = subprocess.Popen(
         [sys.executable, "-m", "livedumpfs.cli", "qemu", "--mount", mount, "--",
-         "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", "1G", "-smp", "2",
+         "qemu-system-x86_64", "-accel", accelerator(KERNEL), "-M", "q35", "-m", "1G", "-smp", "2",
          "-display", "none", "-no-reboot", "-serial", f"file:{console}",
          "-serial", f"unix:{folder}/pulse,server=on,wait=off",
          "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-         "-kernel", f"{GUEST}/vmlinuz", "-initrd", f"{GUEST}/initramfs.gz", "-append",
+         "-device", "vmcoreinfo", "-kernel", KERNEL, "-initrd", f"{GUEST}/initramfs.gz", "-append",
          "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96 pulse=/dev/ttyS1",
          "-drive", drive],
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -231,6 +240,13 @@ WAYS: dict[str, Way] = {
     "dump-guest-memory kdump-zlib": theirs("kdump-zlib"),
     "background-snapshot": background,
 }
+OURS = ("livedump elf", "livedump kdump zstd")
+ALONE = ("nothing", "stop and cont")
+THEIRS = tuple(name for name in WAYS if name not in (*OURS, *ALONE))
+TIMED = (*OURS, *THEIRS)
+ROUND = firmware.ROUNDS
+FLAT = 2.0
+"""A swap is a fraction of a millisecond: noise is more of it than of a whole stop."""
 
 
 # ------------------------------------------------------------------------ looking at it
@@ -271,22 +287,38 @@ class Figures:
 
     def __init__(self) -> None:
         self.stops: list[float] = []
+        self.pairs: list[float] = []
+        self.rests: list[float] = []
+        self.swaps: list[float] = []
         self.gaps: list[float] = []
         self.totals: list[float] = []
-        self.own: list[int] = []
-        """Of ours: nanoseconds that the swap took."""
         self.size = 0
         self.readers = ""
 
     def row(self, name: str) -> list[str]:
         """Of the table."""
+        times = [spread(one) for one in (self.stops, self.pairs, self.rests, self.swaps, self.gaps)]
         total = f"{statistics.median(self.totals):.2f} s" if self.size else "-"
         size = format_size(self.size) if self.size else "-"
-        return [name, spread(self.stops), spread(self.gaps), total, size, self.readers or "-"]
+        return [name, *times, total, size, self.readers or "-"]
+
+
+COLUMNS = [
+    "way", "stop ms", "pair ms", "rest ms", "swap ms", "gap ms", "total", "size", "opened by",
+]  # fmt: skip
+
+
+def pair(guest: Guest) -> float:
+    """Seconds of QMP's stop and cont now."""
+    guest.stops()
+    stop_and_cont(guest, Path())
+    return sum(guest.stops())
 
 
 def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     """One dump in that way."""
+    time.sleep(0.3)
+    alone = pair(guest) if name not in ALONE else None
     time.sleep(0.3)
     guest.stops()
     guest.pulse.begin()
@@ -295,47 +327,59 @@ def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     figures.totals.append(time.monotonic() - before)
     time.sleep(0.1)  # the pulse of a guest that has just resumed
     figures.gaps.append(guest.pulse.longest())
-    figures.stops += guest.stops()
-    if "livedump" in name:
-        figures.own.append(guest.client.status().counters["arm_ns"])
+    stopped = guest.stops()
+    figures.stops += stopped
+    if alone is not None:
+        figures.pairs.append(alone)
+        figures.rests.append(sum(stopped) - alone)
+    if name in OURS:
+        figures.swaps.append(guest.client.status().counters["arm_ns"] / 1e9)
     if out.exists():
         figures.size = out.stat().st_blocks * 512
         figures.readers = figures.readers or readers(out)
         out.unlink()
 
 
-def compare(repeats: int, folder: Path) -> Iterator[Table | str]:
+def compare(repeats: int, folder: Path) -> Measurement:
     """All ways in turn, and the first answer."""
-    found = {name: Figures() for name in WAYS}
+    ways = {name: Figures() for name in WAYS}
     with hosted(folder) as guest:
         for _ in range(repeats):
-            for name, figures in found.items():
+            for name, figures in ways.items():
                 measure(guest, name, folder / "dump", figures)
         times = [answer(guest.client, RELEASE) for _ in range(repeats)]
         known = [answer(guest.client, SYMBOLIC) for _ in range(repeats)] if SYMBOLS.exists() else []
-    table = Table("way", "stop ms", "gap ms", "total", "size", "opened by")
-    for name, figures in found.items():
-        table.add_row(*figures.row(name))
-    yield table
-    arming = [one / 1e9 for figures in found.values() for one in figures.own]
-    yield f"arming, within the stop of livedump: {spread(arming)} ms"
-    yield f"drgn's answer {answers(times)}"
+    rows = [figures.row(name) for name, figures in ways.items()]
+    found = Measurement("guest", f"A Debian guest under {accelerator(KERNEL)}", COLUMNS, rows)
+    if why_no_linux(KERNEL):
+        found.notes.append(f"Not under KVM: {why_no_linux(KERNEL)}.")
+    found.notes.append(f"drgn's answer {answers(times)}")
     if known:
-        yield f"drgn's list of tasks, with the kernel's symbols, {answers(known)}"
+        found.notes.append(f"drgn's list of tasks, with the kernel's symbols, {answers(known)}")
+    stops = {
+        name: statistics.median(figures.stops) for name, figures in ways.items() if name in TIMED
+    }
+    shortest = min(stops[name] for name in THEIRS)
+    for name in OURS:
+        text = f"stop of {name} / the shortest of QEMU's own"
+        found.bars.append(Bar(text, stops[name] / shortest, 1, at_least=False))
+    text = "s from START's call to drgn's first answer, median"
+    found.bars.append(Bar(text, statistics.median(times), 2, at_least=False))
+    return found
 
 
 def answers(times: list[float]) -> str:
     """Median, and all."""
     shown = ", ".join(f"{one:.2f}" for one in times)
-    return f"{statistics.median(times):.2f} s after START (of {shown})"
+    return f"{statistics.median(times):.2f} s after START's call (of {shown})"
 
 
 def answer(client: Client, program: str) -> float:
-    """Seconds from START's return to the end of that drgn program."""
-    client.init(None)
+    """Seconds from START's call to the end of that drgn program."""
+    client.init(None, InitOptions(spill_limit=1 << 30))  # all of the guest: no page is lost
     try:
-        client.start()
         before = time.monotonic()
+        client.start()
         vmcore = Path(client.mountpoint) / "snapshot" / "vmcore"
         subprocess.run(
             [sys.executable, "-c", program, vmcore, SYMBOLS],
@@ -346,34 +390,75 @@ def answer(client: Client, program: str) -> float:
         client.release()
 
 
-def arming(size: int, repeats: int) -> str:
-    """The swap of a guest's memory that is all there; its vCPU idles in the firmware."""
-    words = ["qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m"]
-    with QemuMachine([*words, f"{size >> 20}M"]) as machine:
+def swaps(size: int, accelerator: str, bios: Path, repeats: int) -> list[float]:
+    """Seconds of each swap of a guest's memory that is all there and that it stores to."""
+    words = ["-accel", accelerator, "-display", "none", "-nodefaults", "-bios", str(bios)]
+    with QemuMachine(["qemu-system-x86_64", *words, "-m", f"{size >> 20}M"]) as machine:
         piece = os.urandom(1 << 20)
-        for at in range(1 << 20, size, 1 << 20):  # the firmware works in the first
+        for at in range(1 << 20, size, 1 << 20):  # above 3 GiB the guest does not store
             os.pwrite(machine.arena.fd, piece, at)
         machine.start()
+        until(lambda: machine.arena.read(ROUND, 1) > b"\1", DEADLINE, "the guest's first round")
         live, took = LiveDump(machine), []
         for _ in range(repeats):
-            live.init(None)
+            live.init(None, DumpSettings(policy="fail"))
             live.start()
             took.append(live.counters().arm_ns / 1e9)
             live.release()
-    return f"{format_size(size)}: arming {spread(took)} ms"
+    return took
+
+
+def arming(sizes: list[int], repeats: int, folder: Path) -> Measurement:
+    """The swap does not grow with the memory."""
+    ways = ["tcg", *(["kvm"] if not why_no_kvm() else [])]
+    found = Measurement("arming", "The swap, ms", ["RAM", *ways])
+    if why_no_kvm():
+        found.notes.append(f"Not under KVM: {why_no_kvm()}.")
+    bios, middle = firmware.build(folder), {}
+    for size in sizes:
+        took = {way: swaps(size, way, bios, 3 * repeats) for way in ways}
+        found.rows.append([format_size(size), *(spread(took[way]) for way in ways)])
+        middle |= {(way, size): statistics.median(took[way]) for way in ways}
+    small, large = sizes[0], sizes[-1]
+    for way in ways if len(sizes) > 1 else ():
+        text = f"swap at {format_size(large)} / at {format_size(small)}, {way}"
+        ratio = middle[way, large] / middle[way, small]
+        found.bars.append(Bar(text, ratio, FLAT, at_least=False))
+    return found
+
+
+def show(console: Console, found: Measurement) -> None:
+    """As Markdown has it, too."""
+    table = Table(*found.columns, title=found.title)
+    for row in found.rows:
+        table.add_row(*row)
+    console.print(table)
+    for note in found.notes:
+        console.print(note)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--arming", default="512M,1G,2G,4G", help="sizes, or empty for none")
+    parser.add_argument("--only-arming", action="store_true")
     args = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    console.print(f"load {computer.load():.1f}")
+    sizes = [parse_size(text) for text in filter(None, args.arming.split(","))]
+    found = []
     with tempfile.TemporaryDirectory(prefix="livedump-bench-") as name:
-        for one in compare(args.repeats, Path(name)):
-            console.print(one)
-    for text in filter(None, args.arming.split(",")):
-        console.print(arming(parse_size(text), args.repeats))
+        if not args.only_arming:
+            found.append(compare(args.repeats, Path(name)))
+            show(console, found[-1])
+        if sizes:
+            found.append(arming(sizes, args.repeats, Path(name)))
+            show(console, found[-1])
+    bars = Table(*report.BAR_COLUMNS, title="What must hold")
+    for row in report.bar_rows(found):
+        bars.add_row(*row)
+    console.print(bars)
+    console.print(f"load {computer.load():.1f} at the end")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 from livedumpfs._capi import ffi, lib
 from livedumpfs.arena import Arena
+from livedumpfs.dump.blocks import Blocks
 from livedumpfs.dump.core import (
     Core,
     CoreDump,
@@ -58,6 +59,14 @@ class StopsLater(Protocol):
         """Seconds of the pause that are left, above 0."""
 
 
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A machine of which something is to be known at START that takes time to find."""
+
+    def look_ahead(self) -> None:
+        """INIT, while it runs. Raises nothing: START can do without."""
+
+
 class RemoteCore:
     """As CoreDump. The machine is stopped and resumed from here; the pause that is counted is that
     of the machine, not of the core alone."""
@@ -69,12 +78,14 @@ class RemoteCore:
         plan: Plan | None,
         files: CoreFiles | None = None,
         *,
+        size: int,
         reference: int = -1,
     ) -> None:
-        """INIT. StateError EBUSY: there is a dump; MachineError."""
+        """INIT, of `size` bytes of memory. StateError EBUSY: there is a dump; MachineError."""
         files = files or CoreFiles()
         self._shim = shim
         self._copies = reference >= 0
+        self._blocks = Blocks(self._read, size)
         self._times = (0, 0, 0)
         self._last = Counters()
         self._lock = threading.Lock()
@@ -181,6 +192,7 @@ class RemoteCore:
     def release(self) -> bool:
         """RELEASE. True: nothing is under way any more; also when the machine has gone."""
         self._released = True
+        self._blocks.close()
         code, _ = self._ask(lib.LDFS_SHIM_RELEASE)
         return code in (0, -errno.ENODATA, -errno.ECONNRESET)
 
@@ -224,6 +236,9 @@ class RemoteCore:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """As CoreDump.read_into."""
+        self._blocks.read_into(offset, view)
+
+    def _read(self, offset: int, view: memoryview) -> None:
         for at in range(0, len(view), READ_MOST):
             part = view[at : at + READ_MOST]
             code, data = self._ask(lib.LDFS_SHIM_READ, offset + at, len(part))
@@ -265,6 +280,10 @@ def make_core(
 ) -> Core:
     """INIT, where the machine's memory is: in this process, or in that of its shim."""
     if machine.shim is not None:
-        return RemoteCore(machine.shim, settings, plan, files, reference=reference)
+        if isinstance(machine, LooksAhead):
+            machine.look_ahead()
+        return RemoteCore(
+            machine.shim, settings, plan, files, size=machine.arena.size, reference=reference
+        )
     assert isinstance(machine.arena, Arena)
     return CoreDump(machine.arena, settings, plan, files, reference=reference)

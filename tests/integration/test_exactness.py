@@ -16,6 +16,7 @@ import pytest
 from oracle import Reference
 
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
+from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.snapshot import LOST, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
@@ -112,7 +113,7 @@ def bench(
 
 @pytest.mark.parametrize("granule", [4096, 16384, 65536])
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
-@pytest.mark.parametrize("backend", ["sigsegv", "uffd"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_each_granule_arming_and_backend(
     bench: Bench, backend: str, arming: str, granule: int
 ) -> None:
@@ -128,9 +129,15 @@ def test_each_granule_arming_and_backend(
 
 @pytest.mark.parametrize("format", ["elf", "raw", "kdump"])
 @pytest.mark.parametrize("policy", ["block", "spill"])
-def test_a_small_pool_loses_nothing(bench: Bench, policy: str, format: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_small_pool_loses_nothing(bench: Bench, backend: str, policy: str, format: str) -> None:
     settings = DumpSettings(
-        format=format, policy=policy, granule=4096, pool=64 << 10, spill_limit=256 << 10
+        format=format,
+        policy=policy,
+        backend=backend,
+        granule=4096,
+        pool=64 << 10,
+        spill_limit=256 << 10,
     )
     spilled = 0
     for _ in range(ENOUGH):
@@ -163,10 +170,13 @@ def test_backends_take_turns(bench: Bench) -> None:
     assert all(faults.values()), faults
 
 
-def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(
+    bench: Bench, backend: str
+) -> None:
     """A granule is lost for good: what the target has there may be old, new or nothing. What is not
     named must be right, and what differs must be named."""
-    settings = DumpSettings(policy="fail", granule=4096, pool=8 << 10)
+    settings = DumpSettings(policy="fail", backend=backend, granule=4096, pool=8 << 10)
     counters = bench.dump(settings, lambda now: now.lost > 0)
     assert bench.live.verdict == "torn" and counters.lost > 0
     with open_dump(bench.target) as dump:
@@ -181,12 +191,15 @@ def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(bench: Bench
             dump.read_arena(min(named) * PAGE_SIZE, 1)
 
 
-def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench, backend: str) -> None:
     """64 MiB, of which the guest writes what it likes, at 64 MiB a second; what is stolen is the
     sweep's work for nothing, and counts."""
     steals = 0
     for _ in range(ENOUGH):
-        counters = bench.expect_exact(DumpSettings(granule=65536, sweep_rate=64 * MIB))
+        counters = bench.expect_exact(
+            DumpSettings(backend=backend, granule=65536, sweep_rate=64 * MIB)
+        )
         swept = counters.by_sweep * counters.granule_size
         took_s = (counters.drained_ns - counters.sweep_start_ns) / 1e9
         assert took_s >= 0.5 * swept / (64 * MIB), counters

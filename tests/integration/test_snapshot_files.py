@@ -32,6 +32,7 @@ from livedumpfs.arena import Arena
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.control.snapshot import SnapshotTree
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
+from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
@@ -345,7 +346,10 @@ def expected_file(name: str, head: bytes, memory: mmap.mmap, at: int, length: in
     return bytes(found[: max(0, end - at)])
 
 
-def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(
+    tmp_path: Path, backend: str
+) -> None:
     """1,000 reads of the three files of a machine with a gap, while two vCPUs and the sweep go on.
     The sweep is held back: it is under way still when the last read has ended."""
     reference = os.memfd_create("reference")
@@ -356,7 +360,7 @@ def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(tmp_p
             machine.wait_ready()
             pages = machine.arena.live.reshape(-1, PAGE)
             pages[~pages.any(axis=1)] = np.arange(PAGE, dtype=np.uint8)  # what the guest left out
-            settings = DumpSettings(sweep_rate=RATE // 8, granule=PAGE)
+            settings = DumpSettings(sweep_rate=RATE // 8, granule=PAGE, backend=backend)
             live.init(tmp_path / "out", settings, reference=reference)
             live.start()
             with mmap.mmap(reference, SIZE, prot=mmap.PROT_READ) as kept:

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerator import accelerator
+from firmware import build
 
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.memory import find_mapping
@@ -82,6 +84,7 @@ class Guest:
         """Wait until all of its workload has begun."""
         self.wait_for(lambda: self.reads() > 0, BOOT_S)
         self.wait_for(lambda: self.beats() > 0 and bool(self.tasks()))
+        self.wait_for(lambda: bool(self.word("release (.*)")), BOOT_S)
 
     def beats(self) -> int:
         return self.number(r"beat (\d+)")
@@ -114,12 +117,13 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def guest_command(console: Path, memory: str = "1G") -> list[str]:
-    """2 vCPUs, TCG; three processes write memory, one takes it and gives it back, one reads
+    """2 vCPUs; three processes write memory, one takes it and gives it back, one reads
     a disk directly."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
-        "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-m", memory, "-smp", "2",
+        "qemu-system-x86_64", "-accel", accelerator(build / "vmlinuz"),
+        "-M", "q35", "-m", memory, "-smp", "2",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
         "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",
@@ -162,6 +166,12 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         found.protected = Protection(machine._process.pid)
         found.boot()
         yield found
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For QEMU's -bios: guest/firmware.S."""
+    return build(tmp_path_factory.mktemp("firmware"))
 
 
 def _children(pid: int) -> list[int]:

@@ -122,6 +122,52 @@ def test_a_live_dump_is_exact(guest: Guest, tmp_path: Path, number: int) -> None
         os.close(reference)
 
 
+def test_pages_that_the_guest_reports_free_are_saved_first(
+    guest_parts: Any, tmp_path: Path
+) -> None:
+    """Its balloon stays as it is: what goes during the dump is what its kernel found to be free
+    for two seconds. A guest of its own, as these pages come and go with every look at them."""
+    command, make_guest = guest_parts
+    console, balloon = tmp_path / "console", "virtio-balloon-pci"
+    words = [f"{w},free-page-reporting=on" if w == balloon else w for w in command(console)]
+    with QemuMachine(words) as machine:
+        guest = make_guest(machine, console)
+        machine.start()
+        guest.boot()
+        for format in ("elf", "kdump"):
+            dump_while_pages_go(guest, tmp_path / format, format)
+
+
+def dump_while_pages_go(guest: Guest, target: Path, format: str) -> None:
+    machine = guest.machine
+    fd, size = machine.arena.fd, machine.arena.size
+    live, reference = LiveDump(machine), os.memfd_create("reference")
+    try:
+        os.ftruncate(reference, size)
+        before = machine.monitor.execute("query-balloon")
+        live.init(target, DumpSettings(format=format, pool=512 * MIB), reference=reference)
+        live.start()
+        had_data = nonzero_pages(reference, size)
+        gone = np.zeros_like(had_data)
+
+        def reported() -> bool:
+            nonlocal gone
+            gone |= had_data & ~data_pages(fd, size)  # the guest soon takes some of it again
+            return int(gone.sum()) >= DISCARDED
+
+        guest.wait_for(reported, DEADLINE_S)
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent", live.failure
+        assert machine.monitor.execute("query-balloon") == before
+        live.release()
+        assert different_pages(target, reference, size) == 0
+        guest.goes_on()
+        print(f"\n{format}: {int(gone.sum())} pages with data were discarded before the sweep")
+    finally:
+        live.release()
+        os.close(reference)
+
+
 def test_the_disk_is_read_into_protected_memory(guest: Guest, tmp_path: Path) -> None:
     """The kernel writes what the guest reads directly: none of it fails while nothing is swept."""
     protected = guest.protected
@@ -245,6 +291,42 @@ def test_the_snapshot_is_a_linux_core_before_anything_is_saved(
         live.release()
     assert information(core) == information(target)
     guest.goes_on()
+
+
+def test_start_does_not_look_for_what_init_has_found(
+    guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """START returns as soon with much memory as with little."""
+    live = LiveDump(guest.machine)
+    guest.machine._information = None
+    live.init(tmp_path / "dump")
+    monkeypatch.delattr("livedumpfs.machines.qemu.machine.locate_vmcoreinfo")
+    try:
+        live.start()
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent"
+    finally:
+        live.release()
+    check_vmcore(guest, tmp_path / "dump")
+
+
+def test_a_kernel_that_comes_up_between_init_and_start(guest_parts: Any, tmp_path: Path) -> None:
+    """INIT has found none, and that was true of what ran then."""
+    command, make_guest = guest_parts
+    console, target = tmp_path / "console", tmp_path / "dump"
+    with QemuMachine(command(console, "512M")) as machine:
+        live = LiveDump(machine)
+        live.init(target)
+        try:
+            machine.start()
+            guest = make_guest(machine, console)
+            guest.boot()
+            live.start()
+            live.sweep()
+            assert live.finish(DEADLINE_S) == "consistent"
+        finally:
+            live.release()
+        check_vmcore(guest, target)
 
 
 @pytest.mark.parametrize("format", ("elf", "kdump")[: 1 if DUMPS < 10 else 2])

@@ -98,24 +98,6 @@ def test_the_size_of_ram(words: tuple[str, ...], size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "kvm"),
-    [
-        ((), False),
-        (("-accel", "tcg,thread=multi"), False),
-        (("-accel", "kvm,dirty-ring-size=4096"), True),
-        (("-accel", "tcg", "-accel", "accel=kvm"), True),
-        (("-enable-kvm",), True),
-        (("-M", "q35,accel=kvm:tcg"), True),
-        (("-machine", "q35,accel=tcg"), False),
-        (("-append", "-enable-kvm"), False),
-    ],
-)
-def test_kvm_is_noticed(words: tuple[str, ...], kvm: bool) -> None:
-    assert parse(*words).kvm is kvm
-    assert QemuCommand.parse(["/usr/bin/kvm", *words]).kvm
-
-
-@pytest.mark.parametrize(
     ("words", "named"),
     [
         (("-daemonize",), "-daemonize"),

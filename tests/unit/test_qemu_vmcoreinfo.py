@@ -12,6 +12,7 @@ from livedumpfs.machines.qemu.vmcoreinfo import (
     Read,
     find_vmcoreinfo,
     is_current,
+    kernel_tables,
     locate_vmcoreinfo,
 )
 
@@ -148,3 +149,13 @@ def test_the_kernel_that_runs_is_known_by_its_page_tables(own: int, cr3: int, ta
 )
 def test_numbers_that_are_none_prove_nothing(broken: bytes) -> None:
     assert not is_current(broken, reader(memory()), MAP, [0, 0x1000])
+
+
+def test_a_kernel_keeps_the_tables_that_map_it() -> None:
+    """Of tasks and of their user halves; before it has any there are none."""
+    places = (0x1000, 0x2A0C000), (0x4000, 0x2A0C000), (0x5000, 0x77000)
+    read = reader(memory(*(entry(*one) for one in places)))
+    first, user = kernel_tables(read, MAP, [0x1000]), kernel_tables(read, MAP, [0x5000])
+    assert first and first == kernel_tables(read, MAP, [0x4000])
+    assert first & user and user - first, "of the user half's other one too"
+    assert kernel_tables(read, MAP, [0, 0x9000]) == frozenset()

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from livedumpfs.arena import Arena
+from livedumpfs.dump.blocks import BLOCK
 from livedumpfs.dump.remote import RemoteCore, make_core
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError
@@ -28,10 +31,31 @@ SIZE = 4 << 20
 DEADLINE_S = 30.0
 OTHER = """
 import ctypes, mmap, sys
-memory = mmap.mmap(int(sys.argv[1]), int(sys.argv[2]))
-print(ctypes.addressof(ctypes.c_char.from_buffer(memory)), flush=True)
-sys.stdin.read()
+fd, size = map(int, sys.argv[1:])
+memory = mmap.mmap(fd, size)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+page, number = ctypes.c_void_p, ctypes.c_size_t
+libc.madvise.argtypes = page, number, ctypes.c_int
+libc.fallocate64.argtypes = libc.fallocate.argtypes = (
+    ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
+)
+print(start, flush=True)
+for line in sys.stdin:
+    what, at, length = line.split()
+    at, length = int(at), int(length)
+    if what == "store":
+        for one in range(at, at + length, 4096):
+            memory[one] = (memory[one] + 1) % 256
+        code = 0
+    elif what.startswith("fallocate"):
+        code = getattr(libc, what)(fd, 3, at, length)  # PUNCH_HOLE | KEEP_SIZE
+    else:
+        code = libc.madvise(start + at, length, getattr(mmap, what))
+    print(code, ctypes.get_errno(), flush=True)
 """
+"""Where the memory is, then one line for each that it gets: what, offset, length."""
+DISCARDS = ("MADV_REMOVE", "fallocate", "fallocate64")
 
 
 class Elsewhere(ThreadMachine):
@@ -40,6 +64,8 @@ class Elsewhere(ThreadMachine):
     shim: Shim | None = None
     memory = -1
     process = -1
+    tell: Callable[[str, int, int], str]
+    """What its process is to do with a range of the memory; what that returned, and errno."""
     backends = ("uffd",)
 
 
@@ -101,6 +127,14 @@ def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Elsewher
             shim.adopt(address, SIZE, fd)
             os.pwrite(fd, b"first", PAGE_SIZE)
             found.memory = fd
+
+            def tell(what: str, offset: int, length: int) -> str:
+                assert process.stdin and process.stdout
+                process.stdin.write(f"{what} {offset} {length}\n")
+                process.stdin.flush()
+                return process.stdout.readline().strip()
+
+            found.tell = tell
             yield found
     finally:
         process.kill()
@@ -110,17 +144,27 @@ def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Elsewher
         os.close(fd)
 
 
-def started(machine: Elsewhere) -> RemoteCore:
-    core = make_core(machine, DumpSettings(backend="uffd").without_target(), None)
+def started(machine: Elsewhere, reference: int = -1, **settings: Any) -> RemoteCore:
+    made = DumpSettings(backend="uffd", **settings).without_target()
+    core = make_core(machine, made, None, reference=reference)
     core.start(machine, 1.0)
     assert isinstance(core, RemoteCore)
     return core
 
 
-def read(core: RemoteCore, length: int = 5) -> bytes:
+def read(core: RemoteCore, length: int = 5, offset: int = PAGE_SIZE) -> bytes:
     found = bytearray(length)
-    core.read_into(PAGE_SIZE, memoryview(found))
+    core.read_into(offset, memoryview(found))
     return bytes(found)
+
+
+@pytest.fixture
+def reference() -> Iterator[int]:
+    """Of the memory at the instant; see Reference in tests/soak/oracle.py."""
+    fd = os.memfd_create("reference")
+    os.ftruncate(fd, SIZE)
+    yield fd
+    os.close(fd)
 
 
 def test_an_old_dump_neither_reads_nor_ends_the_next(machine: Elsewhere) -> None:
@@ -180,3 +224,77 @@ def test_a_pause_ends_when_its_time_is_over(machine: Elsewhere) -> None:
     while not core.free():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("arming", ["swap", "mprotect"])
+@pytest.mark.parametrize("what", [*DISCARDS, "MADV_DONTNEED"])
+def test_what_the_other_process_discards_is_saved_first(
+    machine: Elsewhere, reference: int, what: str, arming: str
+) -> None:
+    """In the middle of a dump, with some of it stored to before and some after."""
+    data = os.urandom(SIZE)
+    os.pwrite(machine.memory, data, 0)
+    core = started(machine, reference, arming=arming, granule=PAGE_SIZE, pool=SIZE)
+    part = SIZE // 4
+    assert machine.tell("store", part, part // 2) == "0 0"
+    assert machine.tell(what, part, part) == "0 0"
+    now = os.pread(machine.memory, part, part)
+    assert now.count(0) == part if what in DISCARDS else now[part // 2 :] in data
+    assert machine.tell("store", 0, 2 * part) == "0 0"
+    assert os.pread(machine.memory, 1, part) != data[part : part + 1]
+    assert os.pread(reference, SIZE, 0) == data
+    assert read(core, SIZE, 0) == data, "the instant, whatever was discarded or stored since"
+    counters = core.counters()
+    assert counters.lost == 0 and counters.faults > 0
+    assert core.release() and core.free()
+
+
+@pytest.mark.parametrize("what", DISCARDS)
+def test_without_a_dump_a_discard_is_a_discard(machine: Elsewhere, what: str) -> None:
+    for _ in range(2):
+        os.pwrite(machine.memory, b"x" * SIZE, 0)
+        assert machine.tell(what, PAGE_SIZE, PAGE_SIZE) == "0 0"
+        assert os.fstat(machine.memory).st_blocks * 512 == SIZE - PAGE_SIZE
+        core = started(machine)
+        assert core.release() and core.free()
+
+
+def test_small_reads_of_a_snapshot_are_few_requests(
+    machine: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is lost hides nothing else of its block, and RELEASE ends what is kept."""
+    os.pwrite(machine.memory, bytes(range(1, 251)) * (SIZE // 250), 0)
+    data = os.pread(machine.memory, SIZE, 0)
+    core = started(machine, policy="fail", granule=PAGE_SIZE, pool=PAGE_SIZE)
+    assert machine.tell("store", SIZE // 2, 3 * PAGE_SIZE) == "0 0"
+    assert core.counters().lost == 2
+    lost = [at for at in range(0, SIZE, PAGE_SIZE) if not readable(core, at)]
+    assert len(lost) == 2 and all(SIZE // 2 <= at < SIZE // 2 + 3 * PAGE_SIZE for at in lost)
+    assert machine.shim is not None
+    real, asked = machine.shim.call, []
+
+    def counted(operation: int, *rest: Any, **words: Any) -> Answer:
+        asked.append(operation)
+        return real(operation, *rest, **words)
+
+    monkeypatch.setattr(machine.shim, "call", counted)
+    order = random.Random(5)
+    for _ in range(2000):
+        at = order.randrange(SIZE // 4)
+        assert read(core, 8, at) == data[at : at + 8]
+    assert len(asked) <= SIZE // 4 // BLOCK + 1
+    assert core.release()
+    for at in (0, lost[0]):
+        with pytest.raises(OSError) as caught:
+            read(core, 8, at)
+        assert caught.value.errno == errno.ENODATA
+    assert core.free()
+
+
+def readable(core: RemoteCore, offset: int) -> bool:
+    try:
+        read(core, 8, offset)
+    except OSError as error:
+        assert error.errno == errno.EIO
+        return False
+    return True

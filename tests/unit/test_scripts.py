@@ -108,3 +108,50 @@ def test_livedump_imports_nothing_from_the_working_directory(tmp_path: Path) -> 
         timeout=60,
     )
     assert result.returncode == 0, result.stderr
+
+
+def guest(tmp_path: Path, *targets: str) -> subprocess.CompletedProcess[str]:
+    """`make` of a copy of the Linux guest, with the commands in tmp_path/bin before all others."""
+    (tmp_path / "guest").mkdir(exist_ok=True)
+    shutil.copy(TOP / "guest/linux/Makefile", tmp_path / "guest/Makefile")
+    return run("make", "-C", tmp_path / "guest", *targets, path=tmp_path / "bin")
+
+
+def test_the_guest_says_what_to_do_when_apt_knows_no_kernel(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    fake(tmp_path / "bin", "apt-cache", "exit 0")
+    fake(tmp_path / "bin", "apt-get", f"touch {tmp_path}/called")
+    result = guest(tmp_path, "build/kernel.deb")
+    assert result.returncode != 0 and "as root: apt-get update" in result.stderr
+    assert not (tmp_path / "called").exists()
+
+
+def test_the_symbols_are_those_of_the_kernel_that_is_there(tmp_path: Path) -> None:
+    """Whatever apt has now, and fetched once."""
+    fakes, build = tmp_path / "bin", tmp_path / "guest/build"
+    fakes.mkdir()
+    build.mkdir(parents=True)
+    (build / "kernel.deb").write_text("an older one")
+    content = tmp_path / "content/usr/lib/debug/boot"
+    content.mkdir(parents=True)
+    (content / "vmlinux-6.1.0-7-amd64").write_text("symbols")
+    os.utime(content / "vmlinux-6.1.0-7-amd64", (1, 1))
+    fake(fakes, "apt-cache", "echo '  Depends: linux-image-6.1.0-8-amd64'")
+    fake(fakes, "dpkg-deb", '[ "$3" = Version ] && echo 6.1.7-1 || echo linux-image-6.1.0-7-amd64')
+    fake(fakes, "dpkg", f"tar -c -C {tmp_path}/content ./usr")
+    fake(
+        fakes,
+        "apt-get",
+        f'echo "$3" >>{tmp_path}/calls\n'
+        '[ "$3" = linux-image-6.1.0-7-amd64-dbg=6.1.7-1 ] && touch "${3%%=*}_6.1.7-1_amd64.deb"',
+    )
+    for _ in range(2):
+        result = guest(tmp_path, "symbols")
+        assert result.returncode == 0, result.stderr
+    assert (build / "vmlinux").read_text() == "symbols"
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+    fake(fakes, "apt-get", "exit 100")
+    (build / "vmlinux").unlink()
+    result = guest(tmp_path, "symbols")
+    assert result.returncode != 0
+    assert "apt has no linux-image-6.1.0-7-amd64-dbg 6.1.7-1" in result.stderr

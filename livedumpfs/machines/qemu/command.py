@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Final
 
 from livedumpfs.errors import UsageError
@@ -29,7 +28,6 @@ _SHAREABLE: Final = {
     "memory-backend-shm": True,
 }
 """Backends with a file behind them, and whether they are shared when nothing is said."""
-_KVM_PROGRAMS: Final = frozenset({"kvm", "qemu-kvm"})
 _QEMU: Final = re.compile(r"(?:.*/)?qemu-system-\w+|.*/(?:qemu-)?kvm", re.ASCII)
 _NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
 _USUAL_IDS: Final = (("microvm", "microvm.ram"), ("", "pc.ram"))
@@ -54,8 +52,6 @@ class QemuCommand:
     """Bytes of it."""
     own_backend: bool
     """The backend is not the user's: prepared() adds it."""
-    kvm: bool
-    """The guest may run under KVM."""
     stopped: bool
     """The user asked that the guest does not start by itself (-S)."""
 
@@ -68,12 +64,11 @@ class QemuCommand:
         at = _find_qemu(argv)
         options = read_options(argv[at + 1 :])
         check_options(options)
-        kvm = PurePath(argv[at]).name in _KVM_PROGRAMS or any(map(_asks_for_kvm, options))
         stopped = any(option.name == "S" for option in options)
         named = _named_backend(options)
         if named is None:
-            return cls(tuple(argv), _usual_id(options), _ram_size(options), True, kvm, stopped)
-        return cls(tuple(argv), named["id"], _backend_size(named), False, kvm, stopped)
+            return cls(tuple(argv), _usual_id(options), _ram_size(options), True, stopped)
+        return cls(tuple(argv), named["id"], _backend_size(named), False, stopped)
 
     @property
     def program(self) -> str:
@@ -105,15 +100,6 @@ class QemuCommand:
 def _find_qemu(argv: Sequence[str]) -> int:
     """Where the program stands whose options follow; the first word unless another is named so."""
     return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
-
-
-def _asks_for_kvm(option: Option) -> bool:
-    if option.name == "enable-kvm":
-        return True
-    if option.name not in {"accel", "machine"}:
-        return False
-    # "kvm:tcg": the first that works.
-    return "kvm" in option.values.get("accel", "").split(":")
 
 
 def _merged(options: Sequence[Option], name: str) -> Values:

@@ -13,7 +13,7 @@ from typing import Final
 
 from livedumpfs._capi import CData
 from livedumpfs.closing import Closing
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import LivedumpError, MachineError
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
 from livedumpfs.machines.qemu.command import QemuCommand
@@ -21,7 +21,7 @@ from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapp
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import ANSWER_S, STOP_S, Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
-from livedumpfs.machines.qemu.now import check_files, check_now
+from livedumpfs.machines.qemu.now import check_files, check_now, has_vmcoreinfo
 from livedumpfs.machines.qemu.process import QemuProcess
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
@@ -29,6 +29,7 @@ from livedumpfs.machines.qemu.vmcoreinfo import (
     check_vmcoreinfo,
     find_vmcoreinfo,
     is_current,
+    kernel_tables,
     locate_vmcoreinfo,
 )
 from livedumpfs.machines.shim import Shim
@@ -38,6 +39,7 @@ _LEAST_S: Final = 0.1
 _SHIM_LATER_S: Final = 0.25
 """When we do not keep the end of a pause ourselves the shim does, after that much more."""
 _CONTINUE: Final = b'{"execute": "cont", "id": "livedump-last-words"}\n'
+_SEARCHES: Final = 2
 
 
 def shim_path() -> Path:
@@ -75,6 +77,10 @@ class QemuMachine(Closing):
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
         self._information: tuple[int, int] | None = None
+        self._uninformed: frozenset[bytes] | None = None
+        """INIT found none in all the memory: kernel_tables then."""
+        self._searches = 0
+        """Of that kernel's memory, in vain."""
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process = undo.enter_context(
@@ -102,6 +108,7 @@ class QemuMachine(Closing):
             self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
         )
         self._vcpus = self._room_vcpus = len(self._look())
+        self._accelerator = "kvm" if self.monitor.has_kvm() else "tcg"
 
     def _adopt(self) -> GuestMemory:
         size = self.command.ram_size
@@ -256,13 +263,46 @@ class QemuMachine(Closing):
         """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
         return vcpu_notes(self._captured, self._find_information(read))
 
+    def look_ahead(self) -> None:
+        """INIT, while the guest runs: where its kernel has put VMCOREINFO. To look through the
+        memory takes a second for each GiB or two, and START is not to wait for it."""
+        with contextlib.suppress(LivedumpError, OSError):
+            if has_vmcoreinfo(self.monitor):
+                return  # the guest tells it itself
+            read, size = self.arena.read, self.arena.size
+            controls = [one.controls[3] for one in self._look()]
+
+            def proof(text: bytes) -> bool:
+                return is_current(text, read, self.memory_map, controls)
+
+            if self._information:
+                text = check_vmcoreinfo(read(*self._information))
+                if text and proof(text):
+                    return
+            tables = kernel_tables(read, self.memory_map, controls)
+            # Twice: the first time a kernel may just have begun. Without tables there is none.
+            searches = self._searches if self._is_uninformed(tables) else 0
+            self._information = self._uninformed = None
+            if tables and searches < _SEARCHES:
+                self._information = locate_vmcoreinfo(read, size, proof, data=self.arena.data())
+            if self._information is None:
+                self._uninformed, self._searches = tables, searches + 1
+
+    def _is_uninformed(self, tables: frozenset[bytes]) -> bool:
+        """The kernel that INIT found without VMCOREINFO runs, or none still."""
+        before = self._uninformed
+        return before is not None and bool(tables & before or not tables | before)
+
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """What the guest has told QEMU; or from the snapshot, at the place where it was the last
-        time, or where the live memory has it: it stays where the kernel put it when it started."""
+        """What the guest has told QEMU; or from the snapshot, at the place where INIT or the dump
+        before saw it, for it stays where the kernel put it when it started. Only another kernel
+        than at INIT makes us look for it."""
         told = self._told and check_vmcoreinfo(self._told)
         if told:
             return told
         controls = [one.controls[3] for one in self._captured]
+        if self._is_uninformed(kernel_tables(read, self.memory_map, controls)):
+            return None
 
         def proof(text: bytes) -> bool:
             return is_current(text, read, self.memory_map, controls)
@@ -292,11 +332,11 @@ class QemuMachine(Closing):
         return b""
 
     def metadata(self) -> dict[str, object]:
-        """Kind, QEMU's version, and how it was started."""
+        """Kind, what runs the guest's code, and how QEMU was started."""
         return {
             "name": self.name,
             "vcpus": self.vcpus,
-            "accelerator": "kvm" if self.command.kvm else "tcg",
+            "accelerator": self._accelerator,
             "command": list(self.command.argv),
         }
 

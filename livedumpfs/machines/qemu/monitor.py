@@ -92,6 +92,12 @@ class Monitor(Closing):
         """The run state, e.g. "running" or "paused". MachineError as of `execute`."""
         return self._submit(self._status(timeout), timeout)
 
+    def has_kvm(self) -> bool:
+        """KVM runs the guest's code, whatever the command line asks for (`kvm:tcg`). MachineError
+        as of `execute`."""
+        found = self.execute("query-kvm")
+        return isinstance(found, dict) and found.get("enabled") is True
+
     def live(self, *, timeout: float = ANSWER_S) -> bool:
         """The guest runs, or a `stop` of ours is all that holds it. MachineError as of
         `execute`."""

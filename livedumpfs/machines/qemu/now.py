@@ -82,6 +82,11 @@ def check_files(pid: int) -> None:
             )
 
 
+def has_vmcoreinfo(monitor: Monitor) -> bool:
+    """QEMU has the device over which a guest tells where its VMCOREINFO is. MachineError."""
+    return "vmcoreinfo" in _drivers(monitor)
+
+
 def _list(monitor: Monitor, command: str, **arguments: object) -> list[Any]:
     found = monitor.execute(command, arguments)
     assert isinstance(found, list)

@@ -73,8 +73,16 @@ def is_current(
     if symbol is None or base is None:
         return False
     own = _top_entry(read, memory_map, symbol - _KERNEL_MAP + base)
-    tables = {cr3 & _ADDRESS_BITS & mask for cr3 in cr3s for mask in (~0, ~_USER_TABLE)}
-    return own is not None and any(_top_entry(read, memory_map, one) == own for one in tables)
+    return own in kernel_tables(read, memory_map, cr3s)
+
+
+def kernel_tables(
+    read: Read, memory_map: Sequence[PhysicalRange], cr3s: Iterable[int]
+) -> frozenset[bytes]:
+    """What maps the kernel in the page tables that the vCPUs use. A kernel keeps some of it for as
+    long as it runs; empty: none is that far."""
+    tables = (cr3 & _ADDRESS_BITS & mask for cr3 in cr3s for mask in (~0, ~_USER_TABLE))
+    return frozenset(filter(None, (_top_entry(read, memory_map, one) for one in tables)))
 
 
 def _hits(read: Read, size: int, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""guest/firmware.S, a guest of stores alone, for QEMU's -bios: in tests and measurements."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[1] / "guest" / "firmware.S"
+ROUNDS = 0x7000
+"""Where the guest counts how often it has stored to all of its pages."""
+
+
+def build(folder: Path) -> Path:
+    """The file, in `folder`. CalledProcessError: binutils cannot."""
+    made, linked = folder / "firmware.o", folder / "firmware"
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0xffff0000", "-e", "0", "--oformat", "binary"]
+    for command in (["as", "--32", "-o", made, SOURCE], [*link, "-o", linked, made]):
+        subprocess.run(command, check=True, timeout=60)
+    return linked
