@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs of this folder, and those of interleave/, under ThreadSanitizer, AddressSanitizer and
+"""The programs of this folder, and of interleave/, under ThreadSanitizer, AddressSanitizer and
 UndefinedBehaviorSanitizer, by gcc and by clang: no report at all. The one suppression has its
 reason in thread.suppressions.
 
