@@ -76,6 +76,8 @@ class DumpFiles:
             self._retire_old_sidecar()
             if self.sidecar:
                 self.sidecar.prepare(self.plan.book_size)
+                # Before the memory of the older dump that it may seal is touched.
+                self.sidecar.sync()
             self.book.reserve(*self.plan.description)
         except BaseException:
             self.abandon()

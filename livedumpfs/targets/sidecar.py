@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import Final
@@ -86,7 +87,19 @@ def retire_sidecar(path: str) -> bool:
         os.close(look)
     if ours:
         os.unlink(path)
+        _sync_removal(path)
     return ours
+
+
+def _sync_removal(path: str) -> None:
+    """So that it does not come back when the power fails. Where the folder may not be read, or
+    cannot be synced, that is not known."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _holds_superblock(look: int) -> bool:

@@ -20,6 +20,7 @@ from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings, State
 from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import MachineError, StateError, UsageError
+from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -448,6 +449,31 @@ def test_what_an_arena_refuses() -> None:
         ):
             with pytest.raises(ValueError):
                 bad()
+
+
+def test_an_older_sidecar_is_durably_gone_before_its_memory_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tests/model/durable.pml has it (BUG_WIPE_UNSYNCED): else a power loss could leave the old
+    seal over a target that INIT has begun to overwrite."""
+    steps: list[str] = []
+
+    def note(name: str) -> None:
+        real = getattr(Target, name)
+
+        def noted(self: Target, *arguments: object) -> object:
+            if not self.path.endswith(".ldfs") or name == "sync":
+                steps.append(f"{name} {Path(self.path).name}")
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Target, name, noted)
+
+    for name in ("pwrite", "zero", "sync"):
+        note(name)
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        live.init(tmp_path / "dump", DumpSettings(format="raw"))
+    assert "zero dump" in steps
+    assert steps.index("sync dump.ldfs") < steps.index("zero dump")
 
 
 @pytest.mark.parametrize("format", ["elf", "kdump", "raw"])

@@ -76,13 +76,38 @@ byte sum[NG];                       /* table entry in memory: checksum = the byt
 byte slot_of[NG];
 byte slot_bytes[NS];
 byte slot_granule[NS];
-byte free_slots = ALL_SLOTS;        /* bit masks of slots */
+#ifndef SLOTS_AT_FIRST
+#define SLOTS_AT_FIRST ALL_SLOTS
+#endif
+byte free_slots = SLOTS_AT_FIRST;   /* bit masks of slots */
 byte filled;
 byte remaining = NG;
 byte inside;
 byte readers;
 byte phase = FIRST_PHASE;
 byte policy = BLOCK;                /* what it counts as now */
+#ifdef SPILL
+byte made = MADE;                   /* slots that are there, and how many there may be */
+byte limit = NS;
+bit low_event = 1;                  /* the keeper's */
+bit growth_failed;                  /* ghost */
+#define CAN_GROW (made < limit)
+#define USED (made - (free_slots & 1) - ((free_slots >> 1) & 1) - ((free_slots >> 2) & 1))
+#ifdef TARGET
+#define MAY_WAIT true
+#else
+#define MAY_WAIT CAN_GROW           /* nothing else ever frees a slot */
+#endif
+#define MAY_LOSE (growth_failed && !MAY_WAIT)
+#else
+#define MAY_WAIT true
+#define MAY_LOSE (policy == FAIL)
+#endif
+#ifdef LATE_READERS
+byte generation = 1;                /* ghost: of which dump all of this is; readers have the first one's handle */
+bit closed;                         /* the handle leads to no dump any more */
+byte users;                         /* who is in a call with it */
+#endif
 bit linked = 1;                     /* the arena points at the dump */
 bit freed;                          /* ghost: the dump's memory is gone */
 bit io_failed;                      /* ghost: some I/O failed, or a deadline passed */
@@ -128,6 +153,13 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #define STOPS(me) ((me) == 0)
 #else
 #define STOPS(me) true
+#endif
+
+/* Whom a reader may touch. */
+#ifdef LATE_READERS
+#define IS_THERE (!freed && generation == 1)
+#else
+#define IS_THERE (!freed)
 #endif
 
 /* What "the bytes are safe" means, byte for byte. */
@@ -246,7 +278,7 @@ inline step_publish_stolen(g, won)
 inline step_lose(g, won)
 {
 	d_step {
-		assert(policy == FAIL);
+		assert(MAY_LOSE);
 		won = TAKEABLE(state[g]);
 		if :: won -> state[g] = LOST; one_less() :: else fi
 	}
@@ -493,7 +525,7 @@ inline wait_for_slot(x)
 	d_step {
 		slot_event[me] = 0;
 		if
-		:: free_slots != 0 || policy == FAIL || !ON || !TAKEABLE(state[x]) -> slot_event[me] = 1
+		:: free_slots != 0 || policy == FAIL || !MAY_WAIT || !ON || !TAKEABLE(state[x]) -> slot_event[me] = 1
 		:: else
 #ifdef BUG_WAKE_ONE
 			-> asleep[me] = 1
@@ -546,8 +578,32 @@ inline save(x)
 			fi
 #else
 			slot_take(slot);
+#ifdef SPILL
+#ifndef BUG_NO_WAKE_KEEPER
+			d_step { if :: slot != NONE && USED >= made -> low_event = 1 :: else fi };
+#endif
 			if
-#if NS >= NG
+			:: slot != NONE || MAY_WAIT
+			:: slot == NONE && !MAY_WAIT ->     /* slots are there before it counts as grown to its end */
+#ifndef BUG_END_NOT_LOOKED_AT
+				slot_take(slot);
+#endif
+				won = (slot == NONE)
+			fi;
+#endif
+			if
+#ifdef SPILL
+			:: won ->
+				won = 0;
+				step_lose(x, won);
+				if
+				:: won -> d_step { wake_slot_waiters() }; break
+				:: else
+				fi
+			:: slot == NONE && !won ->
+				low_event = 1;
+				wait_for_slot(x)
+#elif NS >= NG
 			:: slot == NONE && policy == FAIL ->    /* somebody holds one too many */
 				if
 				:: free_slots != 0
@@ -564,7 +620,9 @@ inline save(x)
 				:: else
 				fi
 #endif
+#ifndef SPILL
 			:: slot == NONE && policy == BLOCK -> wait_for_slot(x)
+#endif
 			:: slot != NONE ->
 				claim_or_steal(x);
 				if
@@ -1273,60 +1331,134 @@ proctype drainer()
 
 /* ----------------------------------------------------------------- readers */
 
+/*
+ * What it got is only ever compared, so `wrong` is remembered instead of bytes, and where it looks instead of the state that it
+ * saw. A granule's slot_of is written once, before it is published, and its place on the target is not written once it is final:
+ * these need no step of their own.
+ */
+#define MEMORY 1
+#define POOL 2
+
+#ifdef ONE_READ
+#define PICK_READ(g) g = ONE_READ
+#else
+#define PICK_READ(g) \
+	do \
+	:: g < NG - 1 -> g++ \
+	:: break \
+	od
+#endif
+
+inline look_where(g, from, wrong)
+{
+	if
+	:: IN_MEMORY(state[g]) -> from = MEMORY
+	:: IN_POOL(state[g]) -> from = POOL
+	:: state[g] == SAVED -> from = 0; wrong = (target[g] != instant[g])
+	:: state[g] == HOLE -> from = 0; wrong = (instant[g] != ZERO)
+	:: state[g] == LOST -> from = 0
+	fi
+}
+
+inline copy_from(g, from, wrong)
+{
+	if
+	:: from == MEMORY -> wrong = (mem[g] != instant[g])
+	:: from == POOL -> wrong = (slot_bytes[slot_of[g]] != instant[g])
+	fi
+}
+
+#ifdef BUG_READER_CHECKS_BEFORE
+#define STILL_THERE(g, from) true
+#else
+#define STILL_THERE(g, from) ((from) == MEMORY && IN_MEMORY(state[g]) || (from) == POOL && IN_POOL(state[g]))
+#endif
+
+inline read_granule()
+{
+	do
+	:: atomic {
+			assert(IS_THERE);
+			look_where(g, from, wrong);
+			if
+			:: from == 0 -> break
+			:: else
+			fi
+		};
+		d_step { assert(IS_THERE); copy_from(g, from, wrong) };
+		atomic {
+			assert(IS_THERE);
+			if
+			:: STILL_THERE(g, from) -> break
+			:: else -> wrong = 0; from = 0
+			fi
+		}
+	od
+}
+
 proctype reader()
 {
-	byte g, s, v;
-	atomic {
-		do
-		:: g < NG - 1 -> g++
-		:: break
-		od
-	};
+	byte g, from;
+	bit wrong;
 #ifdef RELEASES
-	readers++;
-#endif
+	atomic { PICK_READ(g); readers++ };
 	if
-	:: phase == PHASE_RELEASED || phase == PHASE_READY
-	:: else ->
-		do
-		:: s = state[g];
-			if
-			:: IN_MEMORY(s) ->
-				v = mem[g];
-#ifdef BUG_READER_CHECKS_BEFORE
-				break
-#else
-				if
-				:: IN_MEMORY(state[g]) -> break
-				:: else
-				fi
-#endif
-			:: IN_POOL(s) ->
-				s = slot_of[g];
-				d_step { assert(!freed); v = slot_bytes[s] };
-#ifdef BUG_READER_CHECKS_BEFORE
-				break
-#else
-				if
-				:: IN_POOL(state[g]) -> break
-				:: else
-				fi
-#endif
-			:: s == SAVED -> v = target[g]; break
-			:: s == HOLE -> v = ZERO; break
-			:: s == LOST -> break
-			fi
-		od;
-		atomic {
-			assert(!freed);
-			assert(!ON || s == LOST || v == instant[g])
-		}
+	:: phase == PHASE_RELEASED || phase == PHASE_READY -> goto over
+	:: else
 	fi;
-#ifdef RELEASES
-	readers--;
+#else
+	atomic { PICK_READ(g) };
 #endif
-	atomic { g = 0; s = 0; v = 0 }
+	read_granule();
+over:	atomic {
+#ifdef BUG_NO_PHASE_AFTER_COPY
+		assert(!wrong);
+#else
+		assert(!ON || !wrong);
+#endif
+#ifdef RELEASES
+		readers--;
+#endif
+		g = 0; from = 0; wrong = 0
+	}
 }
+
+#ifdef LATE_READERS
+#ifdef BUG_READERS_UNCOUNTED
+#define COUNT_READER(n, by) skip
+#else
+#define COUNT_READER(n, by) n = n + (by)
+#endif
+
+/* Two reads by a handle of the first dump, whenever: livedumpfs/dump/core.py asks the handle, then ldfs_dump_read counts itself in. */
+proctype late_reader()
+{
+	byte g, from, n;
+	bit wrong, there;
+	do
+	:: n < 2 ->
+		atomic { n++; there = !closed; if :: there -> COUNT_READER(users, 1) :: else fi };
+		if
+		:: !there
+		:: there ->
+			COUNT_READER(readers, 1);
+			d_step { assert(IS_THERE); there = (phase != PHASE_RELEASED && phase != PHASE_READY) };
+			if
+			:: there -> read_granule()
+			:: else
+			fi;
+			atomic {
+				assert(IS_THERE);
+				assert(!ON || !wrong);
+				COUNT_READER(readers, -1);
+				there = 0; from = 0; wrong = 0
+			};
+			COUNT_READER(users, -1)
+		fi
+	:: else -> break
+	od
+}
+#endif
 
 /* ------------------------------------------------------------------- owner */
 
@@ -1440,6 +1572,10 @@ inline release()
 #endif
 	readers == 0;
 	writer_ended && sweep_ended;
+#ifdef LATE_READERS
+	closed = 1;                 /* free: no new call finds it, and those under way end */
+	users == 0;
+#endif
 #if !defined(DISCARDS) && !defined(UFFD)    /* these free it by themselves */
 	freed = 1
 #endif

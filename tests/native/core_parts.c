@@ -97,6 +97,15 @@ static void check_publish(uint8_t from, bool stolen, uint8_t to)
 	CHECK(d->slot_of[0] == 3);
 }
 
+static void check_copy_lost(uint8_t from)
+{
+	ldfs_dump *d = dump_in(from);
+
+	ldfs_step_copy_lost(d, 0);
+	CHECK(ldfs_state(d, 0) == LDFS_G_LOST);
+	CHECK(d->remaining == 0 && d->lost == 1);
+}
+
 static void check_granules(void)
 {
 	check_steps();
@@ -108,6 +117,8 @@ static void check_granules(void)
 	check_sweep_over(LDFS_G_LOST, LDFS_G_SAVED, LDFS_G_LOST);
 	check_publish(LDFS_G_CLAIMED, false, LDFS_G_IN_SLOT);
 	check_publish(LDFS_G_STEALING, true, LDFS_G_STOLEN);
+	check_copy_lost(LDFS_G_CLAIMED);
+	check_copy_lost(LDFS_G_STEALING);
 	check_publish(LDFS_G_CLAIMED, true, LDFS_G_IN_SLOT); /* the sweep's I/O ended meanwhile */
 }
 

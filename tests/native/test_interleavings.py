@@ -164,6 +164,12 @@ BUGS = (
         options="-b 1",
     ),
     bug(
+        "NO_PHASE_AFTER_COPY",
+        "release_reader",
+        "a reader got other bytes",
+        ("reader.c", "\treturn readable(d) ? 0 : -ENODATA;\n}", "\treturn 0;\n}"),
+    ),
+    bug(
         "SLOT_EARLY",
         "reader",
         "a reader got other bytes",
@@ -241,7 +247,7 @@ BUGS = (
         ("arena.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
     ),
     bug(
-        "seal before the data is synced",
+        "SEAL_BEFORE_SYNC",
         "two_by_two",
         "sealed, but data written since",
         ("sweep.c", "\tsync_target(d);\n\tstore_seq", "\tstore_seq"),
@@ -262,7 +268,13 @@ BUGS = (
         ("ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | load", "\t\thead = load"),
     ),
     bug(
-        "pool at its end is not looked at again",
+        "NO_WAKE_KEEPER",
+        "spill",
+        NEVER_ENDS,
+        ("ring.c", "\t\tldfs_event_notify(&r->low);\n\treturn slot;", "\t\treturn slot;\n\treturn slot;"),
+    ),
+    bug(
+        "END_NOT_LOOKED_AT",
         "spill",
         "lost without a cause",
         ("save.c", "\t\t*slot = ldfs_ring_take(&d->ring);\n"
@@ -367,6 +379,10 @@ IN_THE_MODEL_ALONE = {
     "POLL",  # an endless run of the model's waiting; here who waits sleeps
     "WIDEN_HOLDS_CLAIM",  # there is no place in C where a claim could outlive its copy
     "WAKE_ONE_PACKER",  # packers are not among the cases
+    "NO_WAKE_AT_LIMIT",  # memory for the pool never fails here
+    "READERS_UNCOUNTED",  # no reader comes after the owner has begun to free the dump
+    # What is on the target after a kill or a power loss; the last two are Python's.
+    *("MARK_BEFORE_DATA", "SYNC_ERROR_SEALS", "MARKS_TRUSTED", "WIPE_UNSYNCED"),
     # Pipes are not among the cases.
     *("CANCEL_FIRST", "NO_CANCEL", "CUT_OFF_COUNTS"),
     # userfaultfd is not: the kernel's part of it would have to be written anew.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs of this folder under ThreadSanitizer, AddressSanitizer and
+"""The programs of this folder, and of interleave/, under ThreadSanitizer, AddressSanitizer and
 UndefinedBehaviorSanitizer, by gcc and by clang: no report at all. The one suppression has its
 reason in thread.suppressions.
 
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.native.test_interleavings import CASES, Interleave
 
 LONG = bool(os.environ.get("LIVEDUMP_SANITIZE"))
 ROUNDS = 10 if LONG else 1
@@ -52,10 +54,13 @@ EVERYWHERE = (
 WITH_SIGNALS = (
     ("signal_in_writable", "hit\n"),
     ("kernel_writes 0 0", "EFAULT\nsame\n"),
+    ("discard_at_start 300", "same\n"),
     ("packed_dump 32 3 4096 256 0", "same\n"),
     *(
         (
             ("kernel_writes 0 1", "EFAULT\nsame\n"),
+            ("discard_at_start 0", "same\n"),
+            ("discard_at_start 3000", "same\n"),
             ("packed_dump 4 3 16384 64 1", "same\n"),
             ("packed_dump 32 2 65536 4096 0 pipe", "same\n"),
         )
@@ -63,6 +68,26 @@ WITH_SIGNALS = (
         else ()
     ),
 )
+# Of interleave/, whose actors are coroutines of one thread: nothing for ThreadSanitizer. In random
+# orders each case runs for a moment; some that are short also in all orders.
+IN_ALL_ORDERS = CASES if LONG else ("two_by_two", "reader", "spill", "discard")
+RANDOM_RUNS = "20000" if LONG else "100"
+
+
+@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_no_report_in_chosen_orders(
+    compiler: str, building: Callable[..., Any], run_program: Callable[..., tuple[int, str]]
+) -> None:
+    program = Interleave(building("interleave", compiler=compiler, flags=ADDRESS)).program
+    # Coroutines have no fake stacks.
+    options = {"ASAN_OPTIONS": f"{OPTIONS}:detect_stack_use_after_return=0"}
+    for arguments in (
+        *((case, "-b", "0") for case in IN_ALL_ORDERS),
+        *((case, "-s", "11", "-r", RANDOM_RUNS) for case in CASES),
+    ):
+        code, printed = run_program(program, *arguments, deadline_s=1200, **options)
+        assert code == 0 and printed.startswith(f"{arguments[0]}: "), printed
 
 
 @pytest.mark.timeout(3600 if LONG else 300)

@@ -54,20 +54,18 @@ def test_a_shared_backend_of_the_users_is_used(made: str, machine: tuple[str, st
 
 
 @pytest.mark.parametrize(
-    ("words", "program", "kvm"),
+    ("words", "program"),
     [
-        (("env", "A=-daemonize", QEMU), QEMU, False),
-        (("taskset", "-c", "0", f"/opt/bin/{QEMU}"), f"/opt/bin/{QEMU}", False),
-        (("numactl", "--membind=0", "/usr/libexec/qemu-kvm"), "/usr/libexec/qemu-kvm", True),
-        (("wrapper", "-name", "kvm"), "wrapper", False),
-        (("/usr/local/bin/wrapper",), "/usr/local/bin/wrapper", False),
+        (("env", "A=-daemonize", QEMU), QEMU),
+        (("taskset", "-c", "0", f"/opt/bin/{QEMU}"), f"/opt/bin/{QEMU}"),
+        (("numactl", "--membind=0", "/usr/libexec/qemu-kvm"), "/usr/libexec/qemu-kvm"),
+        (("wrapper", "-name", "kvm"), "wrapper"),
+        (("/usr/local/bin/wrapper",), "/usr/local/bin/wrapper"),
     ],
 )
-def test_what_stands_before_qemu_is_not_its_options(
-    words: tuple[str, ...], program: str, kvm: bool
-) -> None:
+def test_what_stands_before_qemu_is_not_its_options(words: tuple[str, ...], program: str) -> None:
     command = QemuCommand.parse([*words, "-m", "1G"])
-    assert (command.qemu, command.program, command.kvm) == (program, words[0], kvm)
+    assert (command.qemu, command.program) == (program, words[0])
     assert command.ram_size == 1024 * MIB
     with pytest.raises(UsageError, match="-daemonize"):
         QemuCommand.parse([*words, "-daemonize"])

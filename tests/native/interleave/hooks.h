@@ -113,7 +113,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #define memcpy(to, from, length) hook_memcpy((to), (from), (length))
 #define copy_past_cache(to, from, length) ((void)hook_memcpy((to), (from), (length)))
 #define mprotect(start, length, prot) hook_mprotect((start), (length), (prot))
-#define syscall(...) hook_syscall(__VA_ARGS__)
+#define syscall(...) hook_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L) /* six are looked at */
 #define pwrite(fd, bytes, length, at) hook_pwrite((fd), (bytes), (length), (at))
 #define pwritev(fd, iov, count, at) hook_pwritev((fd), (iov), (count), (at))
 #define fallocate(fd, mode, at, length) hook_fallocate((fd), (mode), (at), (length))

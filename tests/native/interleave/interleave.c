@@ -43,6 +43,8 @@ static const struct test_case cases[] = {
 	  .bound = 1 },
 	{ "reader", { .granules = 2, .slots = 1, .hole = 1 }, .vcpus = 1, .stores = 2, .readers = 1,
 	  .owner = WHOLE, .bound = 1 },
+	{ "readers_two", { .granules = 2, .slots = 2 }, .vcpus = 2, .stores = 1, .readers = 1,
+	  .owner = WHOLE, .bound = 1 },
 	{ "fail", { .granules = 2, .slots = 1, .fail = true, .errors = 1 }, .vcpus = 2, .stores = 1,
 	  .owner = WHOLE, .bound = 2 },
 	{ "errors", { .granules = 2, .slots = 1, .errors = 1, .deadlines = 1 }, .vcpus = 2,

@@ -310,6 +310,59 @@ static void count_turn(int actor)
 	}
 }
 
+/* AddressSanitizer must know on whose stack it is. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+
+static int left;                /* whose stack it was */
+static const void *home_stack;
+static size_t home_size;
+
+static void leave_for(int next)
+{
+	left = now;
+	__sanitizer_start_switch_fiber(NULL, next < 0 ? home_stack : actors[next].stack,
+				       next < 0 ? home_size : STACK);
+}
+
+static void arrived(void)
+{
+	const void *stack;
+	size_t size;
+
+	__sanitizer_finish_switch_fiber(NULL, &stack, &size);
+	if (left < 0) {
+		home_stack = stack;
+		home_size = size;
+	}
+}
+
+/* Whoever had it before may have ended in the middle of calls. */
+static void fresh(void *stack)
+{
+	ASAN_UNPOISON_MEMORY_REGION(stack, STACK);
+}
+#else
+static void fresh(void *stack)
+{
+	(void)stack;
+}
+
+static void leave_for(int next)
+{
+	(void)next;
+}
+
+static void arrived(void)
+{
+}
+#endif
+
 static void give_turn(void)
 {
 	int before = now, next = next_actor();
@@ -325,11 +378,14 @@ static void give_turn(void)
 		a->waits = GOES;
 		a->seen = writes - a->own;
 	}
-	now = next;
 	if (next == before)
 		return;
-	if (_setjmp(before < 0 ? home : actors[before].context))
+	leave_for(next);
+	now = next;
+	if (_setjmp(before < 0 ? home : actors[before].context)) {
+		arrived();
 		return;
+	}
 	if (next < 0)
 		_longjmp(home, 1);
 	if (actors[next].begun)
@@ -449,6 +505,7 @@ void turn_deadlines(int most)
 
 static void run_actor(int i)
 {
+	arrived();
 	actors[i].main(actors[i].arg);
 	actors[i].waits = ENDED;
 	writes++;
@@ -472,6 +529,7 @@ int actor_make(const char *name, void *(*main)(void *), void *arg)
 		a->stack = malloc(STACK);
 		getcontext(&a->first);
 	}
+	fresh(a->stack);
 	a->first.uc_stack.ss_sp = a->stack;
 	a->first.uc_stack.ss_size = STACK;
 	a->first.uc_link = NULL;
