@@ -22,7 +22,7 @@
 #define STORES_MOST 6
 #define SECOND 1000000000ull
 
-enum owner { RING, WHOLE, RELEASES, NO_SWEEP, NO_RELEASE_OF_IO, STARTS, NEXT };
+enum owner { RING, WHOLE, RELEASES, NO_SWEEP, NO_RELEASE_OF_IO, STARTS, OVERTAKEN, NEXT };
 
 struct test_case {
 	const char *name;
@@ -73,6 +73,8 @@ static const struct test_case cases[] = {
 	  .owner = RELEASES, .bound = 1 },
 	{ "start", { .granules = 2, .slots = 2, .start_fails = true }, .vcpus = 1, .stores = 2,
 	  .callers = 1, .owner = STARTS, .bound = 1 },
+	{ "overtaken", { .granules = 2, .slots = 2, .unstopped = true }, .vcpus = 1, .stores = 1,
+	  .owner = OVERTAKEN, .bound = 2 },
 	{ "discard", { .granules = 2, .slots = 2 }, .vcpus = 1, .stores = 1, .discards = 1,
 	  .owner = STARTS, .bound = 1 },
 	{ "next_dump", { .granules = 2, .slots = 1 }, .vcpus = 1, .stores = 1, .callers = 1,
@@ -165,6 +167,15 @@ static void *discarder(void *arg)
 	return NULL;
 }
 
+/* Beside a START that is at work. */
+static void *releaser(void *arg)
+{
+	(void)arg;
+	ldfs_dump_release(world_dump);
+	user_ended();
+	return NULL;
+}
+
 /* --------------------------------------------------------------------- owner */
 
 static int quiesce(void *ctx, uint64_t deadline_ns)
@@ -172,7 +183,7 @@ static int quiesce(void *ctx, uint64_t deadline_ns)
 	(void)ctx, (void)deadline_ns;
 	world_stop = true;
 	actor_wrote();
-	while (world_in_store)
+	while (world_in_store && !test->world.unstopped)
 		turn_spin();
 	return 0;
 }
@@ -191,6 +202,16 @@ static void start(int expect)
 
 	if (rc != expect)
 		violated("START: %d instead of %d", rc, expect);
+}
+
+/* RELEASE came first, in the middle, or after it. */
+static void start_overtaken(void)
+{
+	ldfs_quiesce_ops ops = { .quiesce = quiesce, .resume = resume };
+	int rc = ldfs_dump_start(world_dump, &ops, SECOND);
+
+	if (rc && rc != -EINVAL && rc != -ECANCELED)
+		violated("START: %d beside RELEASE", rc);
 }
 
 static void sweep_and_wait(void)
@@ -237,6 +258,9 @@ static void *owner(void *arg)
 			start(-ENOMEM);
 		start(0);
 		break;
+	case OVERTAKEN:
+		start_overtaken();
+		break;
 	case RELEASES: /* also in the middle of it all */
 		if (turn_choose(2, "without SWEEP") == 0)
 			ldfs_dump_sweep(world_dump);
@@ -273,13 +297,15 @@ static void begin(void)
 {
 	world_begin(&test->world);
 	users_ended = 0;
-	users = test->vcpus + test->readers + test->callers + test->discards;
+	users = test->vcpus + test->readers + test->callers + test->discards + (test->owner == OVERTAKEN);
 	memset(expected, 0, sizeof(expected));
 	memset(slot_held, 0, sizeof(slot_held));
 	world_dump_init();
-	if (test->owner != STARTS)
+	if (test->owner != STARTS && test->owner != OVERTAKEN)
 		world_dump_start();
 	actor_make("owner", owner, NULL);
+	if (test->owner == OVERTAKEN)
+		actor_make("releaser", releaser, NULL);
 	for (uint32_t i = 0; i < test->vcpus; i++)
 		actor_make((const char *[]){ "vcpu0", "vcpu1", "vcpu2" }[i],
 			   test->owner == RING ? slot_user : vcpu, (void *)(uintptr_t)i);

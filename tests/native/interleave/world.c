@@ -350,7 +350,7 @@ void world_store(uint32_t g, unsigned half)
 	world_in_store++;
 	for (;;) {
 		STEP("store");
-		if (world_stop) {
+		if (world_stop && !c.unstopped) {
 			world_in_store--; /* parked */
 			actor_wrote();
 			while (world_stop)

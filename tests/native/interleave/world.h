@@ -30,6 +30,7 @@ struct world_config {
 	bool waits_end;           /* deadlines pass when nobody else can go on */
 	uint32_t deadlines;       /* and so many at any time */
 	bool start_fails;         /* the first mprotect of START */
+	bool unstopped;           /* the vCPUs are threads that no quiesce stops */
 };
 
 void world_begin(const struct world_config *c);
