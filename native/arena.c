@@ -18,7 +18,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -439,6 +438,7 @@ int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t le
  */
 static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
+	unsigned turns = 0;
 	ldfs_dump *d;
 
 	for (;;) {
@@ -449,7 +449,7 @@ static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 		if (load_seq(&d->phase) != LDFS_PHASE_READY)
 			break;
 		ldfs_fault_leave(a);
-		sched_yield();
+		ldfs_event_soon(&turns);
 	}
 	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
 		ldfs_save_make_writable(d, g, false);

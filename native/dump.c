@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,11 +226,12 @@ static void join_threads(ldfs_dump *d)
 
 static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 {
+	unsigned turns = 0;
 	int rc;
 
 	/* A discard that found no owner just before may not have punched yet. */
 	while (ldfs_fault_inside(d->arena))
-		sched_yield();
+		ldfs_event_soon(&turns);
 	rc = find_full(d);
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
@@ -381,7 +381,9 @@ static void disarm(ldfs_dump *d)
 
 static int arm(ldfs_dump *d)
 {
-	bool urgent = ldfs_urgent_raise(0);
+	/* The swap is over when the monitor has read of it. */
+	pid_t monitor = d->backend == LDFS_BACKEND_UFFD ? load_seq(&d->arena->uffd.tid) : 0;
+	bool urgent = ldfs_urgent_raise(0), monitor_too = monitor && ldfs_urgent_raise(monitor);
 	unsigned turns = 0;
 	int rc;
 
@@ -392,6 +394,8 @@ static int arm(ldfs_dump *d)
 		ldfs_event_soon(&turns);
 	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena)
 					  : ldfs_arena_protect(d->arena, d->backend);
+	if (monitor_too)
+		ldfs_urgent_lower(monitor);
 	if (urgent)
 		ldfs_urgent_lower(0);
 	if (rc)

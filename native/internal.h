@@ -76,6 +76,7 @@ struct ldfs_uffd {
 	int fd;   /* -1: not opened yet; from then on as long as the arena */
 	int stop; /* eventfd: the monitor ends */
 	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not begun */
+	_Atomic pid_t tid;     /* and its thread id */
 	pthread_t monitor;
 };
 

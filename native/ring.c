@@ -76,7 +76,7 @@ void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
  */
 void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot)
 {
-	if (load_relaxed(&r->to_spare) < (int32_t)(load_relaxed(&r->made) / TO_SPARE_SHARE))
+	if (load_relaxed(&r->to_spare) <= (int32_t)(load_relaxed(&r->made) / TO_SPARE_SHARE))
 		add_relaxed(&r->to_spare, 1);
 	ldfs_ring_give(r, slot);
 }

@@ -180,7 +180,8 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 		ldfs_ring_give(&d->ring, slot);
 		return false;
 	}
-	add_relaxed(&d->ring.to_spare, -1);
+	if (load_relaxed(&d->ring.to_spare) > 0)
+		add_relaxed(&d->ring.to_spare, -1);
 	save_in_slot(d, g, slot, false);
 	return true;
 }

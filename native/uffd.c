@@ -16,7 +16,6 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -151,6 +150,7 @@ static void *monitor(void *arena)
 	struct pollfd fds[2] = { { .fd = a->uffd.fd, .events = POLLIN },
 				 { .fd = a->uffd.stop, .events = POLLIN } };
 
+	store_seq(&a->uffd.tid, gettid());
 	store_seq(&a->uffd.self, (uint64_t)pthread_self());
 	while (!(fds[1].revents & POLLIN)) {
 		if (poll(fds, 2, -1) > 0 && fds[0].revents)

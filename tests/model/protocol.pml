@@ -603,7 +603,7 @@ inline save(x)
 			:: slot == NONE && !won ->
 				low_event = 1;
 				wait_for_slot(x)
-#elif NS >= NG
+#elif NS >= NG && !defined(BUG_NO_LOOK_AGAIN)
 			:: slot == NONE && policy == FAIL ->    /* somebody holds one too many */
 				if
 				:: free_slots != 0

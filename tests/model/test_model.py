@@ -52,6 +52,7 @@ MODELS = (
     "hang",
     "slots",
     "same_granule",
+    "each",
     "spill",
     "around",
     "widen",
@@ -82,6 +83,7 @@ VARIANTS = (
 # Of so many states that optimising the checker takes less than it saves.
 LARGE = (
     "around",
+    "each",
     "fail",
     "packers",
     "readers_two",
@@ -114,6 +116,7 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("spill", ("BUG_END_NOT_LOOKED_AT",)), ASSERTION),
     (Check("spill", ("BUG_NO_WAKE_AT_LIMIT",)), DEADLOCK),
     (Check("spill", ("BUG_NO_WAKE_KEEPER", "NS=3", "NV=3")), DEADLOCK),
+    (Check("each", ("BUG_NO_LOOK_AGAIN",)), ASSERTION),
     (Check("hang", ("BUG_CLAIM_FIRST",)), DEADLOCK),
     (Check("slots", ("BUG_NO_WAKE_BACK",)), DEADLOCK),
     (Check("same_granule", ("BUG_NO_WAKE_PUBLISH",)), DEADLOCK),

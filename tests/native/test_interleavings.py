@@ -181,6 +181,12 @@ BUGS = (
         ("writer.c", "\t}\n\tldfs_ring_give(&d->ring, slot);\n}", "\t}\n}"),
     ),
     bug(
+        "NO_LOOK_AGAIN",
+        "each",
+        "lost without a cause",
+        ("save.c", "\t\t\tif (load_seq(&d->ring.made) >= d->granules) {\n", "\t\t\tif (!d) {\n"),
+    ),
+    bug(
         "CLAIM_FIRST",
         "hang",
         NEVER_ENDS,
@@ -252,6 +258,13 @@ BUGS = (
         "sealed, but data written since",
         ("sweep.c", "\tsync_target(d);\n\tstore_seq", "\tstore_seq"),
         ("sweep.c", "/* not over RELEASED */\n", "/* not over RELEASED */\n\tsync_target(d);\n"),
+    ),
+    bug(
+        "RELEASE takes the dump from a START",
+        "overtaken",
+        "armed, and without a dump",
+        ("dump.c", "\t\tif (before == LDFS_PHASE_READY)\n\t\t\twait_for_start(d);\n\t\telse if", "\t\tif"),
+        ("dump.c", "static void wait_for_start", "static void __attribute__((unused)) wait_for_start"),
     ),
     bug(
         "START does not wait for a discard",

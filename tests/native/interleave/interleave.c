@@ -57,6 +57,8 @@ static const struct test_case cases[] = {
 	  .bound = 2 },
 	{ "same_granule", { .granules = 1, .slots = 1, .hangs = true }, .vcpus = 3, .stores = 1,
 	  .owner = NO_RELEASE_OF_IO, .bound = 2 },
+	{ "each", { .granules = 1, .slots = 1, .fail = true }, .vcpus = 3, .stores = 1, .owner = WHOLE,
+	  .bound = 2 },
 	{ "spill", { .granules = 4, .slots = 1, .spill = 3, .no_target = true }, .vcpus = 3,
 	  .stores = 1, .owner = NO_SWEEP, .bound = 4 },
 	{ "around", { .granules = 3, .slots = 3 }, .vcpus = 3, .stores = 1, .owner = WHOLE,

@@ -110,7 +110,7 @@ static bool safe(uint32_t g)
 
 bool world_may_lose(void)
 {
-	return c.fail || io_failed || (world_dump && !c.guarded && atomic_load(&world_dump->gave_up));
+	return (c.fail && c.slots < c.granules) || io_failed || (world_dump && !c.guarded && atomic_load(&world_dump->gave_up));
 }
 
 static bool step_exists(uint8_t from, uint8_t to)
