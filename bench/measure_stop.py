@@ -17,6 +17,8 @@ from ways import Found, dumps_of, in_turns, quantile, without_ticks
 from livedumpfs.units import format_size
 
 SIZES = (64 << 20, 256 << 20, 1 << 30, 4 << 30, 16 << 30)
+MANY_MOST = 4 << 30
+"""Bytes up to which there are figures for more than one writer: beyond, each INIT takes seconds."""
 ALL_WAYS_MOST = 1 << 30
 """Bytes up to which there are figures of all ways."""
 PEERS = ("fork", "mprotect", "uffd", "stop")
@@ -39,7 +41,8 @@ def measure(effort: Effort) -> Measurement:
     for size in SIZES:
         if size > (256 << 20 if effort.quick else effort.largest):
             continue
-        for writers in (1, 2, 4) if size == SIZES[0] or not effort.quick else (1,):
+        most = SIZES[0] if effort.quick else MANY_MOST
+        for writers in (1, 2, 4) if size <= most else (1,):
             _measure_one(found, middles, effort, size, writers)
     _judge(found, middles)
     found.plots.append(_plot(middles))
