@@ -314,16 +314,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Under words_lock. Once; the fd stays open, see listen_for_ever. */
+/* Under words_lock. The fd stays open, see listen_for_ever. */
 static void say(void)
 {
 	if (last_words.length)
 		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
-	last_words.length = 0;
 	last_words.until = 0;
 }
 
-/* The host still has the connection, and reads the answer. */
+/*
+ * The host still has the connection, and reads the answer. It may have stood still before it stopped the machine:
+ * the words then change nothing, and are kept for its end. Said again and again, they would undo whatever somebody
+ * else does to the machine meanwhile.
+ */
 static void *words_main(void *unused)
 {
 	pthread_mutex_lock(&words_lock);
@@ -389,6 +392,7 @@ static int say_last_words(void)
 	pthread_mutex_lock(&words_lock);
 	say();
 	fd = last_words.fd;
+	last_words.length = 0;
 	last_words.fd = -1;
 	pthread_mutex_unlock(&words_lock);
 	return fd;
