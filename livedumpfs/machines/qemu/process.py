@@ -30,8 +30,8 @@ _PROGRAM: Final = "LIVEDUMP_SHIM_PROGRAM"
 _MONITOR: Final = "LIVEDUMP_SHIM_MONITOR"
 """See native/shim/shim.h."""
 _NOT_LOADED: Final = (
-    "it is statically linked, set-user-ID or not called qemu-system-*, or what starts it drops "
-    "LD_PRELOAD from its environment or changes its arguments or user"
+    "it is statically linked, set-user-ID, no QEMU or not called qemu-system-*, or what starts it "
+    "drops LD_PRELOAD from its environment or changes its arguments or user"
 )
 
 
