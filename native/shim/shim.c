@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,6 +30,7 @@
 #include "shim.h"
 
 #define FIRST_WORDS "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"cont\"}\n"
+#define VERSION "QEMU emulator version" /* it prints that */
 #define WAIT_MOST_NS 100000000u
 #define RETRY_US 10000
 
@@ -314,16 +316,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Under words_lock. Once; the fd stays open, see listen_for_ever. */
+/* Under words_lock. The fd stays open, see listen_for_ever. */
 static void say(void)
 {
 	if (last_words.length)
 		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
-	last_words.length = 0;
 	last_words.until = 0;
 }
 
-/* The host still has the connection, and reads the answer. */
+/*
+ * The host still has the connection, and reads the answer. It may have stood still before it stopped the machine:
+ * the words then change nothing, and are kept for its end. Said again and again, they would undo whatever somebody
+ * else does to the machine meanwhile.
+ */
 static void *words_main(void *unused)
 {
 	pthread_mutex_lock(&words_lock);
@@ -389,6 +394,7 @@ static int say_last_words(void)
 	pthread_mutex_lock(&words_lock);
 	say();
 	fd = last_words.fd;
+	last_words.length = 0;
 	last_words.fd = -1;
 	pthread_mutex_unlock(&words_lock);
 	return fd;
@@ -581,9 +587,32 @@ static int serve_connection(int fd, bool first)
 
 /* ------------------------------------------------------------------ begin */
 
+/* In what nobody writes to of the program itself, which comes first. */
+static int look_for_version(struct dl_phdr_info *program, size_t size, void *found)
+{
+	(void)size;
+	for (int i = 0; i < program->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = &program->dlpi_phdr[i];
+
+		if (p->p_type == PT_LOAD && (p->p_flags & (PF_R | PF_W)) == PF_R &&
+		    memmem((const void *)(program->dlpi_addr + p->p_vaddr), p->p_filesz, VERSION, strlen(VERSION)))
+			*(bool *)found = true;
+	}
+	return 1;
+}
+
+/* Not what is only called so, and starts one: NixOS's wrappers are programs, not scripts. */
+static bool says_that_it_is_qemu(void)
+{
+	bool found = false;
+
+	dl_iterate_phdr(look_for_version, &found);
+	return found;
+}
+
 /*
- * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to it, and what a
- * wrapper asks of another QEMU (--version), have the same environment, and leave it as it is.
+ * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to it, a wrapper that
+ * is called as QEMU, and what one asks of another QEMU (--version), have the same environment, and leave it as it is.
  */
 static bool is_machine(int argc, char **argv)
 {
@@ -600,8 +629,10 @@ static bool is_machine(int argc, char **argv)
 	path[n] = 0;
 	name = strrchr(path, '/');
 	name = name ? name + 1 : path;
-	return strstr(name, "qemu-system") || strstr(name, "qemu-kvm") || !strcmp(name, "kvm") ||
-	       (program && *program && !strcmp(name, program));
+	if (program && *program && !strcmp(name, program))
+		return true; /* the host has looked into it */
+	return (strstr(name, "qemu-system") || strstr(name, "qemu-kvm") || !strcmp(name, "kvm")) &&
+	       says_that_it_is_qemu();
 }
 
 static bool take_path(struct sockaddr_un *to, const char *variable)

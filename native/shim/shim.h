@@ -44,7 +44,7 @@ enum ldfs_shim_op {
 	LDFS_SHIM_STATES = 11,  /* arg: first, count. Answers a byte each. */
 	LDFS_SHIM_READ = 12,    /* arg: offset, length. Answers bytes of the snapshot. */
 	LDFS_SHIM_LAST_WORDS = 13, /* payload: what to write to fds [fd] when the host has gone; empty: nothing.
-				      arg[0]: or when so many nanoseconds have passed; 0: never */
+				      arg[0]: and when so many nanoseconds have passed; 0: never */
 	LDFS_SHIM_RECORD = 14 /* arg: offset. payload: bytes of the file that a pipe takes; none: its end */
 };
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +72,18 @@ def test_started_by_a_script(
     text = f'{at}/{QEMU} --version >/dev/null || exit 9\n{call} {at}/{QEMU} "$@"'
     monkeypatch.setenv("LC_ALL", "C")
     dumped([script(tmp_path, text, name), *WORDS], tmp_path / "dump")
+
+
+@pytest.mark.parametrize("prefix", [[], ["env"]], ids=str)
+def test_started_by_a_program_that_is_called_as_qemu(tmp_path: Path, prefix: Sequence[str]) -> None:
+    """NixOS's wrappers are no scripts."""
+    source, wrapper = tmp_path / "wrapper.c", tmp_path / QEMU
+    source.write_text(
+        "#include <unistd.h>\n"
+        f'int main(int count, char **words) {{ return execv("{shutil.which(QEMU)}", words); }}\n'
+    )
+    subprocess.run(["cc", "-o", wrapper, source], check=True, timeout=DEADLINE_S)
+    dumped([*prefix, str(wrapper), *WORDS], tmp_path / "dump")
 
 
 def test_started_by_a_shell_that_env_starts(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from livedumpfs.errors import UsageError
@@ -69,6 +71,41 @@ def test_what_stands_before_qemu_is_not_its_options(words: tuple[str, ...], prog
     assert command.ram_size == 1024 * MIB
     with pytest.raises(UsageError, match="-daemonize"):
         QemuCommand.parse([*words, "-daemonize"])
+
+
+@pytest.mark.parametrize(
+    "program", ["kvm", "/usr/bin/qemu-kvm", "/a,b=c/kvm", "qemu-system-x86_64.old"]
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-pidfile", "/run/kvm"),
+        ("-accel", "kvm,device=/dev/kvm"),
+        ("-name", "qemu-system-prod"),
+        ("-D", "/var/log/qemu/kvm"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_word_behind_a_qemu_is_the_program(program: str, words: tuple[str, ...]) -> None:
+    command = QemuCommand.parse([program, "-m", "1G", "-S", *words, "-display", "none"])
+    assert (command.qemu, command.ram_size, command.stopped) == (program, 1024 * MIB, True)
+    with pytest.raises(UsageError, match="-device vfio-pci"):
+        QemuCommand.parse([program, "-device", "vfio-pci,host=01:00.0", *words])
+
+
+def test_a_qemu_is_known_by_its_file(tmp_path: Path) -> None:
+    """A script that looks for the same words is none."""
+    emulator, wrapper = tmp_path / "emulator", tmp_path / "wrapper"
+    emulator.write_bytes(b"\x7fELF\0QEMU emulator version 7.2\0")
+    wrapper.write_text("#!/bin/sh\n$2 --version | grep -q 'QEMU emulator version' && exec $2")
+    for path, found in ((emulator, str(emulator)), (wrapper, "/usr/bin/kvm")):
+        assert QemuCommand.parse([str(path), "-S", "/usr/bin/kvm"]).qemu == found
+
+
+@pytest.mark.parametrize("value", ["kvm,device=/dev/kvm", "path=/dev/kvm"])
+def test_a_value_is_no_program(value: str) -> None:
+    command = QemuCommand.parse(["wrapper", "-m", "1G", "-accel", value])
+    assert (command.qemu, command.ram_size) == ("wrapper", 1024 * MIB)
 
 
 def test_ram_is_called_as_qemu_calls_it() -> None:

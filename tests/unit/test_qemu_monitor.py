@@ -8,6 +8,7 @@ import errno
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_a_stop_that_is_late_is_undone_in_order(server: Server) -> None:
         # It holds nothing: neither this nor its end says cont once more.
         monitor.cont()
     assert server.seen.count("cont") == 1
+
+
+def test_nothing_is_stopped_when_the_pause_is_over(server: Server) -> None:
+    """As when we stood still ourselves before it."""
+    with Monitor(server.path) as monitor:
+        with pytest.raises(MachineError, match="no time left") as caught:
+            monitor.stop(until=time.monotonic())
+        assert caught.value.errno == errno.ETIMEDOUT
+        monitor.cont()
+    assert server.seen == ["qmp_capabilities", "query-status"]
 
 
 def test_a_stop_that_is_refused_is_undone_too(server: Server) -> None:

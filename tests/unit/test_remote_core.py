@@ -226,6 +226,28 @@ def test_a_pause_ends_when_its_time_is_over(machine: Elsewhere) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("dropped", [False, True], ids=["held", "let go"])
+def test_words_that_were_said_already_are_said_again_at_our_end(
+    machine: Elsewhere, dropped: bool
+) -> None:
+    """A host that stood still before it stopped its machine may die while it holds it."""
+    assert machine.shim is not None
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.settimeout(DEADLINE_S)
+        with theirs:
+            machine.shim.last_words(b"cont\n", theirs.fileno(), 0.01)
+        assert ours.recv(100) == b"cont\n"
+        if dropped:
+            machine.shim.last_words(b"", -1)
+        machine.shim.close()
+        assert ours.recv(100) == (b"" if dropped else b"cont\n")
+        if not dropped:  # and once only
+            ours.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                ours.recv(100)
+
+
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
 @pytest.mark.parametrize("what", [*DISCARDS, "MADV_DONTNEED"])
 def test_what_the_other_process_discards_is_saved_first(

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,7 +31,11 @@ _SHAREABLE: Final = {
     "memory-backend-shm": True,
 }
 """Backends with a file behind them, and whether they are shared when nothing is said."""
-_QEMU: Final = re.compile(r"(?:.*/)?qemu-system-\w+|.*/(?:qemu-)?kvm", re.ASCII)
+_NAMED_SO: Final = re.compile(r"qemu-system-.*|(?:qemu-)?kvm")
+_QEMU: Final = re.compile(r"(?:[^,=]*/)?qemu-system-\w+|[^,=]*/(?:qemu-)?kvm", re.ASCII)
+"""A word behind the first: no value of an option, as far as can be seen."""
+_QEMU_SAYS: Final = b"QEMU emulator version"
+_ELF: Final = b"\x7fELF"
 _NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
 _USUAL_IDS: Final = (("microvm", "microvm.ram"), ("", "pc.ram"))
 """By how the machine's type begins: what QEMU calls the RAM that it makes itself (default-ram-id of
@@ -98,8 +105,24 @@ class QemuCommand:
 
 
 def _find_qemu(argv: Sequence[str]) -> int:
-    """Where the program stands whose options follow; the first word unless another is named so."""
+    """Where the program stands whose options follow; the first word unless that is no QEMU and
+    another is named so."""
+    if _NAMED_SO.fullmatch(os.path.basename(argv[0])) or qemu_file(argv[0]):
+        return 0
     return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
+
+
+def qemu_file(program: str) -> str:
+    """Name of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
+    empty: a script, a shell, or some other program that starts one."""
+    path = os.path.realpath(shutil.which(program) or program)
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            if content[: len(_ELF)] == _ELF and content.find(_QEMU_SAYS) >= 0:
+                return os.path.basename(path)
+    except (OSError, ValueError):  # it will be told when it is started; or it is empty
+        pass
+    return ""
 
 
 def _merged(options: Sequence[Option], name: str) -> Values:

@@ -197,7 +197,7 @@ class QemuMachine(Closing):
         try:
             if self.monitor.live():  # else somebody else holds it, and we shall not let it go
                 self._keep_last_words(seconds + _SHIM_LATER_S)
-            self.monitor.stop(timeout=self.pause_left_s)
+            self.monitor.stop(timeout=self.pause_left_s, until=self._pause_until)
             self._captured, self._told = self._capture()
         except BaseException:
             self._pause_until = 0.0

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import errno
 import logging
+import math
 import socket
 import threading
 import time
@@ -103,14 +104,16 @@ class Monitor(Closing):
         `execute`."""
         return self._held or self.status(timeout=timeout) in _LIVE
 
-    def stop(self, *, timeout: float = STOP_S) -> None:
+    def stop(self, *, timeout: float = STOP_S, until: float = math.inf) -> None:
         """Return once no vCPU runs and no request of a disk is under way.
 
-        A guest that stood still already is left to whoever stopped it. MachineError as of
-        `execute`; the guest then runs on, if only once QEMU answers again.
+        A guest that stood still already is left to whoever stopped it. From `until` on, in
+        seconds of CLOCK_MONOTONIC, none is stopped: whoever would let it go when we cannot has
+        done so. MachineError as of `execute`; the guest then runs on, if only once QEMU answers
+        again.
         """
         with self._holding:
-            self._submit(self._stop(timeout), timeout)
+            self._submit(self._stop(min(until, time.monotonic() + timeout), timeout), timeout)
 
     def cont(self, *, timeout: float = ANSWER_S) -> None:
         """Undo `stop`; nothing if it left the guest as it was. MachineError as of `execute`."""
@@ -200,10 +203,11 @@ class Monitor(Closing):
             raise MachineError("QEMU answers 'query-status' with no state", errno=errno.EPROTO)
         return state
 
-    async def _stop(self, timeout: float) -> None:
-        until = time.monotonic() + timeout
+    async def _stop(self, until: float, timeout: float) -> None:
         if await self._status(timeout) not in _LIVE:
             return
+        if time.monotonic() >= until:
+            raise MachineError("no time left to stop the guest", errno=errno.ETIMEDOUT)
         self._held = True
         self.stop_asked_ns = time.monotonic_ns()
         try:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -19,7 +17,7 @@ from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.command import QemuCommand, qemu_file
 
 _POLL_S: Final = 0.02
 _END_S: Final = 7.0
@@ -31,10 +29,9 @@ _WORD: Final = "LIVEDUMP_SHIM_WORD"
 _PROGRAM: Final = "LIVEDUMP_SHIM_PROGRAM"
 _MONITOR: Final = "LIVEDUMP_SHIM_MONITOR"
 """See native/shim/shim.h."""
-_QEMU_SAYS: Final = b"QEMU emulator version"
 _NOT_LOADED: Final = (
-    "it is statically linked, set-user-ID or not called qemu-system-*, or what starts it drops "
-    "LD_PRELOAD from its environment or changes its arguments or user"
+    "it is statically linked, set-user-ID, no QEMU or not called qemu-system-*, or what starts it "
+    "drops LD_PRELOAD from its environment or changes its arguments or user"
 )
 
 
@@ -68,7 +65,7 @@ class QemuProcess(Closing):
             "LD_PRELOAD": ":".join(filter(None, preload)),
             _SOCKET: where,
             _WORD: words[-1],
-            _PROGRAM: _file_name(self._command.qemu),
+            _PROGRAM: qemu_file(self._command.qemu),
             _MONITOR: self.qmp,
         }
         if self._command.stopped:  # by the user: it is not ours to let run
@@ -162,14 +159,3 @@ class QemuProcess(Closing):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-
-
-def _file_name(program: str) -> str:
-    """Of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
-    empty: a script, a shell, or some other program that starts one."""
-    path = os.path.realpath(shutil.which(program) or program)
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
-            return os.path.basename(path) if content.find(_QEMU_SAYS) >= 0 else ""
-    except (OSError, ValueError):  # it will be told when it is started; or it is empty
-        return ""
