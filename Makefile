@@ -68,7 +68,7 @@ demo: setup
 
 # The limit is for a hang that the tests' own deadlines do not end.
 test: setup
-	timeout --foreground --signal=INT --kill-after=60 2400 $(python) -m pytest $(ARGS)
+	timeout --foreground --signal=INT --kill-after=60 4500 $(python) -m pytest $(ARGS)
 
 model: $(pins)
 	LIVEDUMP_MODEL=1 $(python) -m pytest tests/model $(ARGS)
