@@ -12,14 +12,18 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import live as live_module
+from livedumpfs.dump.core import Core
 from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import MachineError, StateError, UsageError
+from livedumpfs.machines import ThreadMachine
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
@@ -474,6 +478,58 @@ def test_an_older_sidecar_is_durably_gone_before_its_memory_is_touched(
         live.init(tmp_path / "dump", DumpSettings(format="raw"))
     assert "zero dump" in steps
     assert steps.index("sync dump.ldfs") < steps.index("zero dump")
+
+
+def test_init_looks_ahead_before_the_target_has_to_answer(tmp_path: Path) -> None:
+    """As QEMU's machine does, which looks through all of the memory."""
+    path, seen = tmp_path / "dump", []
+
+    class Looking(ThreadMachine):
+        def look_ahead(self) -> None:
+            seen.append((threading.current_thread().name, path.exists()))
+
+    with Arena(4 * MIB) as arena, LiveDump(Looking(arena)) as live:
+        live.init(path)
+        assert seen == [(threading.current_thread().name, False)]
+
+
+def test_what_init_does_to_the_memory_is_not_in_the_time_of_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, deadline = live_module.make_core, 0.5
+
+    def slow(*words: Any, **more: Any) -> Core:
+        time.sleep(2 * deadline)
+        return real(*words, **more)
+
+    monkeypatch.setattr(live_module, "make_core", slow)
+    monkeypatch.setattr(live_module, "init_seconds", lambda size: size / MIB * 15)
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        live.init(tmp_path / "dump", DumpSettings(init_deadline=deadline))
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("place", ["start_thread", "_begin", "_start_watching"])
+def test_an_interrupted_init_leaves_no_dump_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A signal's handler may raise wherever the caller's thread is."""
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        owner = live_module if place == "start_thread" else LiveDump
+        monkeypatch.setattr(owner, place, interrupted)
+        with pytest.raises(Interrupted):
+            live.init(tmp_path / "dump", DumpSettings(max_age=1000))
+        monkeypatch.undo()
+        assert live.state is State.UNINIT
+        arena.live[:] = 5
+        assert live.save(tmp_path / "dump", DumpSettings(force=True)) == "consistent"
 
 
 @pytest.mark.parametrize("format", ["elf", "kdump", "raw"])
