@@ -22,7 +22,7 @@ from livedumpfs.dump import DumpSettings, State
 from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core import Core
 from livedumpfs.dump.settings import BACKENDS
-from livedumpfs.errors import MachineError, StateError, UsageError
+from livedumpfs.errors import InvalidDump, MachineError, StateError, TargetError, UsageError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
@@ -478,6 +478,59 @@ def test_an_older_sidecar_is_durably_gone_before_its_memory_is_touched(
         live.init(tmp_path / "dump", DumpSettings(format="raw"))
     assert "zero dump" in steps
     assert steps.index("sync dump.ldfs") < steps.index("zero dump")
+
+
+@pytest.mark.parametrize("size", [4 * MIB, 8 * MIB])
+@pytest.mark.parametrize("format", ["elf", "kdump", "raw"])
+def test_an_init_killed_anywhere_leaves_the_older_raw_dump_whole_or_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, size: int
+) -> None:
+    """Looked at after each call that changes a size: that is what a kill leaves, and what there is
+    while a slow file system is at it (BUG_EMPTIED_FIRST in tests/model/durable.pml)."""
+    path, found = tmp_path / "dump", []
+    old = b"\x07" * MIB
+    real = os.ftruncate
+
+    def looked_at(fd: int, length: int) -> None:
+        real(fd, length)
+        try:
+            with open_dump(path) as dump:
+                found.append(dump.verdict)
+                assert dump.verdict != "consistent" or dump.read_arena(0, MIB) == old
+        except InvalidDump:
+            found.append("invalid")
+
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 7
+        assert live.save(path, DumpSettings(format="raw")) == "consistent"
+    with Arena(size) as arena, LiveDump(arena) as live:
+        monkeypatch.setattr(os, "ftruncate", looked_at)
+        live.init(path, DumpSettings(format=format))
+        monkeypatch.undo()
+        assert "invalid" in found, found
+
+
+@pytest.mark.parametrize("sort", ["dump", "sidecar"])
+def test_what_has_no_room_loses_nothing_of_the_older_dump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sort: str
+) -> None:
+    path = tmp_path / "dump"
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 7
+        assert live.save(path, DumpSettings(format="raw")) == "consistent"
+        refusing = path if sort == "dump" else tmp_path / "dump.ldfs"
+        real = Target.expect_room
+
+        def expect_room(self: Target, total_size: int) -> None:
+            if Path(self.path) == refusing:
+                raise TargetError("it is too large", errno=errno.EFBIG)
+            real(self, total_size)
+
+        monkeypatch.setattr(Target, "expect_room", expect_room)
+        with pytest.raises(TargetError, match="too large"):
+            live.init(path, DumpSettings(format="raw"))
+        with open_dump(path) as dump:
+            assert dump.verdict == "consistent" and dump.read_arena(0, MIB) == b"\x07" * MIB
 
 
 def test_init_looks_ahead_before_the_target_has_to_answer(tmp_path: Path) -> None:
