@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs._capi import lib
 from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import core as core_module
 from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core import Core
 from livedumpfs.dump.settings import BACKENDS
@@ -478,6 +480,28 @@ def test_an_older_sidecar_is_durably_gone_before_its_memory_is_touched(
         live.init(tmp_path / "dump", DumpSettings(format="raw"))
     assert "zero dump" in steps
     assert steps.index("sync dump.ldfs") < steps.index("zero dump")
+
+
+def test_a_memory_only_init_that_a_signal_interrupts_leaves_no_dump_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Handlers run as soon as the core's call has returned, in which the time is spent."""
+
+    class Interrupting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name)
+
+        def ldfs_dump_init(self, *words: Any) -> int:
+            assert lib.ldfs_dump_init(*words) == 0
+            raise Interrupted
+
+    with Arena(4 * MIB) as arena, LiveDump(arena) as live:
+        monkeypatch.setattr(core_module, "lib", Interrupting())
+        with pytest.raises(Interrupted):
+            live.init(None)
+        monkeypatch.undo()
+        live.init(None)
+        live.release()
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 8 * MIB])
