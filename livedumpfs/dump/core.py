@@ -175,7 +175,13 @@ class CoreDump:
         self._arena = arena.handle  # keeps the memory mapped
         config, kept = core_config(settings, plan, files or CoreFiles(), reference)
         out = ffi.new("ldfs_dump **")
-        rc = lib.ldfs_dump_init(self._arena, config, out)
+        try:
+            rc = lib.ldfs_dump_init(self._arena, config, out)
+        except BaseException:  # of a signal's handler, as it returns: it is made all the same
+            if out[0] != ffi.NULL:
+                lib.ldfs_dump_release(out[0])
+                lib.ldfs_dump_free(out[0])
+            raise
         del kept
         if rc == -errno.EBUSY:
             raise StateError(

@@ -72,16 +72,23 @@ class DumpFiles:
             self.plan = _plan(machine, settings, self.target)
             if self.plan.book == "sidecar":
                 self.sidecar = self._open_sidecar(settings)
-            self.target.prepare(self.plan.total_size)
-            self._retire_old_sidecar()
-            if self.sidecar:
-                self.sidecar.prepare(self.plan.book_size)
-                # Before the memory of the older dump that it may seal is touched.
-                self.sidecar.sync()
-            self.book.reserve(*self.plan.description)
+            self._make_room()
         except BaseException:
             self.abandon()
             raise
+
+    def _make_room(self) -> None:
+        """An older sidecar goes, durably, before the memory that it may vouch for is touched: zeros
+        with a good seal would be left if we, or the power, fail in between."""
+        self.target.expect_room(self.plan.total_size)
+        if self.sidecar:
+            self.sidecar.expect_room(self.plan.book_size)
+        self._retire_old_sidecar()
+        if self.sidecar:
+            self.sidecar.prepare(self.plan.book_size)
+            self.sidecar.sync()
+        self.target.prepare(self.plan.total_size)
+        self.book.reserve(*self.plan.description)
 
     def _open_sidecar(self, settings: DumpSettings) -> Target:
         chosen = settings.sidecar

@@ -18,7 +18,7 @@ from livedumpfs.closing import Closing
 from livedumpfs.dump.core import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
-from livedumpfs.dump.remote import make_core
+from livedumpfs.dump.remote import LooksAhead, make_core
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
@@ -26,6 +26,7 @@ from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageErro
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine, ThreadMachine
+from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
@@ -342,6 +343,9 @@ class LiveDump(Closing):
                 if target is None:
                     settings = settings.without_target()
                 self._expect_no_dump()
+                # Not in the time that the target has to answer.
+                if isinstance(self.machine, LooksAhead):
+                    self.machine.look_ahead()
             except BaseException:
                 self._abandon(target, settings)
                 raise
@@ -373,27 +377,32 @@ class LiveDump(Closing):
             run.core = make_core(self.machine, settings, None, reference=reference)
         else:
             run = self._prepare(target, settings, reference)
+        try:
+            self._begin(run)
+        except BaseException:  # also of a signal's handler: nobody else knows of this dump
+            self._free(run)
+            self._retire(run)
+            raise
+
+    def _begin(self, run: _Run) -> None:
+        """The state INIT. MachineError: no thread."""
         if run.files:
             # Made now: while many pages are unprotected there may be no room for a thread's stack.
             run.keeper = threading.Thread(
                 target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
             )
             self._start_keeper(run)
-        self.settings = settings
+        self.settings = run.settings
         self._run = run
         self._set(State.INIT)
-        if settings.max_age:
+        if run.settings.max_age:
             self._start_watching(run)
 
     def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> _Run:
         """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
         given up."""
 
-        begun = False
-
         def work() -> _Run:
-            nonlocal begun
-            begun = True
             files = DumpFiles(self.machine, settings, target)
             run = _Run(self.machine, settings, files)
             try:
@@ -408,11 +417,14 @@ class LiveDump(Closing):
             return run
 
         path = target.path if isinstance(target, Target) else os.fspath(target)
-        try:
-            return self.errands.run(path, work, self._give_up, settings.init_deadline)
-        finally:
-            if not begun:
-                self._abandon(target, settings)
+        return self.errands.run(
+            path,
+            work,
+            self._give_up,
+            settings.init_deadline,
+            more=init_seconds(self.machine.arena.size),
+            never=lambda: self._abandon(target, settings),
+        )
 
     def _give_up(self, run: _Run) -> None:
         """What an INIT prepared that nobody waits for any more."""
@@ -421,28 +433,23 @@ class LiveDump(Closing):
 
     @staticmethod
     def _start_keeper(run: _Run) -> None:
-        """MachineError: no thread; nothing is left of the dump then."""
-        assert run.keeper and run.core and run.files
+        """MachineError: no thread."""
+        assert run.keeper
         try:
             start_thread(run.keeper)
         except RuntimeError as error:
-            run.core.release()
-            run.core.free()
-            run.files.close()
             raise MachineError(
                 f"cannot keep the dump's files: {error}", errno=errno.EAGAIN
             ) from error
 
     def _start_watching(self, run: _Run) -> None:
-        """MachineError: no thread; the dump is released then."""
+        """MachineError: no thread."""
         watch = threading.Thread(
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
         )
         try:
             start_thread(watch)
         except RuntimeError as error:
-            self._free(run)
-            self._retire(run)
             raise MachineError(
                 f"cannot watch the age of the dump: {error}", errno=errno.EAGAIN
             ) from error
@@ -564,7 +571,7 @@ class LiveDump(Closing):
         run.swept.set()
 
     def _retire(self, run: _Run) -> None:
-        if run.keeper:
+        if run.keeper and run.keeper.ident is not None:
             run.keeper.join(_RELEASE_PATIENCE_S)
         self._last = (self.counters(), self.verdict, self.failure, self.target_path)
         self._expired = run.ended

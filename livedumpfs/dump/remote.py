@@ -280,8 +280,6 @@ def make_core(
 ) -> Core:
     """INIT, where the machine's memory is: in this process, or in that of its shim."""
     if machine.shim is not None:
-        if isinstance(machine, LooksAhead):
-            machine.look_ahead()
         return RemoteCore(
             machine.shim, settings, plan, files, size=machine.arena.size, reference=reference
         )

@@ -4,7 +4,8 @@
 The life of a plan::
 
     plan = plan_dump("elf", machine_info, arena_size=..., granule_size=..., identity=...)
-    target.prepare(plan.total_size)                          # ENOSPC here; files are truncated
+    target.expect_room(plan.total_size)                      # ENOSPC; then an old sidecar goes
+    target.prepare(plan.total_size)                          # files are emptied
     apply(plan.opening(meta), target, sidecar)               # INIT; then the C core: empty table
     apply(plan.started(registers, meta), target, sidecar)    # after START
     apply(plan.seal(verdict, meta, registers), target, sidecar)  # FINISH, after the drain

@@ -9,6 +9,7 @@ import errno
 import queue
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -21,6 +22,8 @@ READ_MOST: Final = 128 << 10
 _CONNECTIONS: Final = 4
 _ANSWER_S: Final = 30.0
 """Longest that a request takes."""
+_LEAST_S: Final = 1e-3
+"""A socket takes 0 for another thing."""
 _INIT_RATE: Final = 1 << 30
 """Bytes of memory for each second more that INIT gets. Measured: 3 to 8 times that in a second."""
 _URGENT: Final = frozenset({lib.LDFS_SHIM_RELEASE, lib.LDFS_SHIM_LAST_WORDS})
@@ -28,6 +31,11 @@ _URGENT: Final = frozenset({lib.LDFS_SHIM_RELEASE, lib.LDFS_SHIM_LAST_WORDS})
 behind START: it has a connection of its own too."""
 _REPLY_SIZE: Final = ffi.sizeof("ldfs_shim_reply")
 _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
+
+
+def init_seconds(size: int) -> float:
+    """What INIT of `size` bytes of memory may take at the most, without its target."""
+    return size / _INIT_RATE
 
 
 class Answer(NamedTuple):
@@ -114,18 +122,21 @@ class Shim(Closing):
         within: float | None = None,
     ) -> Answer:
         """One request, about that dump. -ECONNRESET: QEMU has gone; -ETIMEDOUT: no answer in time
-        (`within` seconds, or what such a request may take), as when the target's I/O hangs, and
-        there will be none."""
+        (`within` seconds in all, or what such a request may take), as when the target's I/O hangs,
+        and there will be none."""
         request = _Request(operation, (first, second), payload, fds, dump)
         free = self._urgent if operation in _URGENT else self._free
         if operation == lib.LDFS_SHIM_START:
             free = self._starting
-        patience = self._patience(operation) if within is None else within
+        patience = self._patience(operation)
+        began = time.monotonic()
         sock: socket.socket | None
         try:
             sock = free.get(timeout=_ANSWER_S if within is None else within)
         except queue.Empty:
             return Answer(-errno.ETIMEDOUT)
+        if within is not None:
+            patience = max(within - (time.monotonic() - began), _LEAST_S)
         try:
             return _exchange(sock, request, patience)
         except TimeoutError:
@@ -156,7 +167,7 @@ class Shim(Closing):
         RELEASE ends that. INIT looks at every page."""
         if operation == lib.LDFS_SHIM_RECORD:
             return None
-        return _ANSWER_S + (self._size / _INIT_RATE if operation == lib.LDFS_SHIM_INIT else 0)
+        return _ANSWER_S + (init_seconds(self._size) if operation == lib.LDFS_SHIM_INIT else 0)
 
     def _replace(self, sock: socket.socket) -> socket.socket:
         """Another connection for one that never answered: what comes over it later would be taken

@@ -40,12 +40,18 @@ class _Errand(Generic[T]):
         self._work, self._undo = work, undo
         self._lock = threading.Lock()
         self._given_up = False
+        self.begun = False
+        """Stays as it is once the errand is given up."""
         self.done = False
         self.result: list[T] = []
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="livedump-init", daemon=True)
 
     def _run(self) -> None:
+        with self._lock:
+            if self._given_up:
+                return
+            self.begun = True
         try:
             self.result.append(self._work())
         except BaseException as error:
@@ -57,9 +63,10 @@ class _Errand(Generic[T]):
             self._undo(self.result.pop())
 
     def give_up(self) -> bool:
-        """False: it is done."""
+        """False: it is done, and its result is for who asks. From True on it is nobody's; what has
+        not begun never will."""
         with self._lock:
-            self._given_up = not self.done
+            self._given_up = self._given_up or not self.done
             return self._given_up
 
 
@@ -78,24 +85,44 @@ class Errands:
             )
 
     def run(
-        self, path: str, work: Callable[[], T], undo: Callable[[T], object], seconds: float
+        self,
+        path: str,
+        work: Callable[[], T],
+        undo: Callable[[T], object],
+        seconds: float,
+        *,
+        more: float = 0,
+        never: Callable[[], object] = lambda: None,
     ) -> T:
-        """What `work` gives or raises. TargetError ETIMEDOUT: it took longer than that; what it
-        gives later is undone. MachineError EAGAIN: no thread; it has not begun."""
+        """What `work` gives or raises. `seconds` are for the target, `more` for what else there is
+        to do. `never`: called when the work has not begun and never will. TargetError ETIMEDOUT:
+        it took longer than that; what it gives later is undone, and so is what it gave if a
+        signal's handler raises here. MachineError EAGAIN: no thread."""
         errand = _Errand(work, undo)
+        try:
+            return self._wait(errand, path, seconds, more)
+        except BaseException:
+            if not errand.give_up():
+                while errand.result:
+                    undo(errand.result.pop())
+            elif errand.begun:
+                self._late.append(errand.thread)
+            else:
+                never()
+            raise
+
+    @staticmethod
+    def _wait(errand: _Errand[T], path: str, seconds: float, more: float) -> T:
         try:
             start_thread(errand.thread)
         except RuntimeError as error:
             raise MachineError(f"cannot open {path}: {error}", errno=errno.EAGAIN) from error
-        try:
-            errand.thread.join(seconds)
-        finally:  # also when a signal's handler raises here
-            late = errand.give_up()
-            if late:
-                self._late.append(errand.thread)
-        if late:
+        errand.thread.join(seconds + more)
+        if errand.give_up():
             hint = f"it did not answer within {seconds:g} s (init_deadline)"
+            if more >= 1:
+                hint += f" and {more:.0f} s for the machine's memory"
             raise target_error("dump to", path, errno.ETIMEDOUT, hint)
         if errand.error is not None:
             raise errand.error
-        return errand.result.pop()
+        return errand.result[0]  # no call, after which a signal could be handled and it be lost

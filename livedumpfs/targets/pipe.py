@@ -74,8 +74,11 @@ class PipeTarget(Target):
             timer.cancel()
             timer.join()
 
-    def prepare(self, total_size: int) -> None:
+    def expect_room(self, total_size: int) -> None:
         """There is always room."""
+
+    def prepare(self, total_size: int) -> None:
+        """Nothing was there."""
 
     def pread(self, length: int, offset: int) -> bytes:
         """TargetError ESPIPE."""

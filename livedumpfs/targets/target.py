@@ -102,12 +102,9 @@ class Target(Closing):
     def complete(self) -> None:
         """The dump is sealed: what a pipe must be told."""
 
-    def prepare(self, total_size: int) -> None:
-        """Make room for a dump of `total_size` bytes: the first call that loses what was there.
-
-        ENOSPC: the device, or the file system's limit for one file, is too small; nothing is lost
-        then. A regular file is emptied and gets the size, as one hole.
-        """
+    def expect_room(self, total_size: int) -> None:
+        """Whether a dump of `total_size` bytes can be there; nothing is lost. ENOSPC, EFBIG: the
+        device, or the file system's limit for one file, is too small."""
         if self.capacity is not None:
             if self.capacity < total_size:
                 raise TargetError(
@@ -115,19 +112,31 @@ class Target(Closing):
                     f"({total_size} bytes), the device has {format_size(self.capacity)}",
                     errno=errno.ENOSPC,
                 )
-            self._retire_tail(self.capacity)
             return
         before = self.size
-        try:
-            if total_size > before:  # tells EFBIG while the old content still stands
-                os.ftruncate(self.fd, total_size)
-                os.ftruncate(self.fd, before)
-            os.ftruncate(self.fd, 0)
-            os.ftruncate(self.fd, total_size)
-        except OSError as error:
-            raise target_error("make room in", self.path, error.errno or errno.EIO) from error
+        if total_size > before:
+            self._resize(total_size)
+            self._refuse_pseudo_file(total_size)
+            self._resize(before)
+
+    def prepare(self, total_size: int) -> None:
+        """Make room for a dump of `total_size` bytes: the first call that loses what was there. An
+        older sidecar must not vouch for it any more by then. A regular file is emptied and gets
+        the size, as one hole. As expect_room, which comes first: nothing is lost then."""
+        self.expect_room(total_size)
+        if self.capacity is not None:
+            self._retire_tail(self.capacity)
+            return
+        self._resize(0)
+        self._resize(total_size)
         self._refuse_pseudo_file(total_size)
         self.reads_zero = True
+
+    def _resize(self, size: int) -> None:
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise target_error("make room in", self.path, error.errno or errno.EIO) from error
 
     def _refuse_pseudo_file(self, size: int) -> None:
         """A file of /proc or /sys does not take a size. What is written to one is an order to the
@@ -291,6 +300,7 @@ class Target(Closing):
             return
         if new is None or not os.path.samestat(os.fstat(self.beside), os.fstat(new.fd)):
             os.ftruncate(self.beside, 0)
+            os.fsync(self.beside)
 
     def _claim_device(self) -> None:
         """Make sure that nobody else has the device. An fd that came from a helper may have been

@@ -205,6 +205,9 @@ inline sync_target()
 /* INIT: what was there is no dump any more before anything of it is overwritten. */
 inline opening()
 {
+#ifdef BUG_EMPTIED_FIRST
+	put_whole(DATA(0), TORN);   /* a regular file: DumpFiles._make_room() */
+#endif
 	put_whole(SUPER, WIPED);
 #ifndef BUG_WIPE_UNSYNCED
 	sync(BOOK, good);

@@ -162,6 +162,7 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("durable", ("BUG_SEAL_BEFORE_SYNC",)), ASSERTION),
     (Check("durable", ("BUG_SYNC_ERROR_SEALS",)), ASSERTION),
     (Check("durable", ("BUG_WIPE_UNSYNCED", "SIDECAR")), ASSERTION),
+    (Check("durable", ("BUG_EMPTIED_FIRST", "SIDECAR")), ASSERTION),
     (Check("durable", ("BUG_MARKS_TRUSTED",)), ASSERTION),
 )
 # The same models with more in them, by `make model` alone.

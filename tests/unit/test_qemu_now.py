@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.now import check_now
+from livedumpfs.machines.qemu.now import check_files, check_now
 
 QUIET: dict[str, Any] = {
     "query-migrate": {},
@@ -86,3 +89,21 @@ def test_a_background_snapshot(status: str) -> None:
     with pytest.raises(MachineError, match="background snapshot") as caught:
         check(query_migrate={"status": status}, query_migrate_capabilities=[on])
     assert caught.value.errno == errno.EBUSY
+
+
+def test_a_qemu_that_has_just_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        pass
+    with pytest.raises(MachineError, match="ended") as caught:
+        check_files(child.pid)
+    assert caught.value.errno == errno.ECONNRESET
+
+
+def test_a_qemu_whose_files_cannot_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(MachineError, match="cannot see") as caught:
+        check_files(os.getpid())
+    assert caught.value.errno == errno.EACCES

@@ -183,3 +183,23 @@ def test_an_interrupted_call_leaves_no_answer_behind(
             shim.call(lib.LDFS_SHIM_STATES)
         found = {shim.call(lib.LDFS_SHIM_COUNTERS).code for _ in range(3 * module._CONNECTIONS)}
         assert found == {-errno.ENODATA}
+
+
+def test_the_wait_for_a_connection_is_part_of_the_time_there_is(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float | None] = []
+
+    def exchange(sock: object, request: object, patience: float | None = None) -> module.Answer:
+        given.append(patience)
+        return module.Answer(0)
+
+    with Shim(other.ours) as shim:
+        monkeypatch.setattr(module, "_exchange", exchange)
+        taken = shim._starting.get()
+        timer = threading.Timer(0.5, shim._starting.put, (taken,))
+        timer.start()
+        assert shim.call(lib.LDFS_SHIM_START, within=DEADLINE_S).code == 0
+        timer.join()
+        monkeypatch.undo()
+    assert given[0] is not None and 0 < given[0] <= DEADLINE_S - 0.4

@@ -220,6 +220,25 @@ def test_abandon_takes_away_only_an_empty_file_of_its_own(tmp_path: Path) -> Non
     assert [path.exists() for path in (new, old, used)] == [False, True, True]
 
 
+def test_an_older_sidecar_that_came_with_the_target_is_durably_emptied(
+    tmp_path: Path, write_dump: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the target is: else a power loss could bring it back over another memory."""
+    path, beside = tmp_path / "dump", tmp_path / "dump.ldfs"
+    write_dump(path, MEMORY, format="raw")
+    synced, real = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size))
+        real(fd)
+
+    with open_target(path) as target:
+        target.beside = os.open(beside, os.O_RDWR)
+        monkeypatch.setattr(os, "fsync", fsync)
+        target.retire_beside(None)
+    assert synced == [(str(beside), 0)]
+
+
 def test_close_may_be_called_twice(tmp_path: Path) -> None:
     target = open_target(tmp_path / "dump")
     target.close()

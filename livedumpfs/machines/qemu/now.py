@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import MachineError, os_cause
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.refusals import HOST_DEVICES, why_not
 
@@ -68,18 +69,31 @@ def check_now(monitor: Monitor) -> None:
 
 def check_files(pid: int) -> None:
     """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as
-    the vhost of a network card that was switched on over the monitor."""
-    folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):
-        try:
-            path = os.readlink(f"{folder}/{name}")
-        except FileNotFoundError:  # closed since
-            continue
+    the vhost of a network card that was switched on over the monitor; ECONNRESET: it has ended."""
+    for path in _open_files(pid):
         why = next((why for start, why in HOST_DEVICES if path.startswith(start)), None)
         if why:
             raise MachineError(
                 f"QEMU has {path} open: {why}", errno=errno.ENOTSUP, hint="use vhost=off; unplug it"
             )
+
+
+def _open_files(pid: int) -> list[str]:
+    """Where its descriptors lead. MachineError."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    try:
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                found.append(os.readlink(f"{folder}/{name}"))
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise MachineError("QEMU has ended", errno=errno.ECONNRESET) from error
+    except OSError as error:
+        code = error.errno or errno.EIO
+        raise MachineError(
+            f"cannot see what QEMU has open: {os_cause(code)}", errno=code
+        ) from error
+    return found
 
 
 def has_vmcoreinfo(monitor: Monitor) -> bool:

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* headroom_below FOLDER BYTES - what headroom.c, built with -Dopen=open_below, says where /proc and /sys are below a folder. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+static const char *folder;
+
+int open_below(const char *path, int flags, ...);
+
+int open_below(const char *path, int flags, ...)
+{
+	char below[8192];
+
+	snprintf(below, sizeof(below), "%s%s", folder, path);
+	return open(below, flags);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		return 2;
+	folder = argv[1];
+	puts(ldfs_headroom(strtoull(argv[2], NULL, 10)) ? "yes" : "no");
+	return 0;
+}
