@@ -14,7 +14,7 @@
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
-#   make bench        every measurement beside its peers, about 15 minutes, into docs/performance/
+#   make bench        every measurement beside its peers, about 20 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile

@@ -42,19 +42,21 @@ LEAST = 0.90
 """Of bare Unicorn's speed."""
 STORES = """
 	.globl _start
-_start:	mov $0x200000, %ebx
-	mov %rbx, %rcx
-1:	mov %r15, (%rcx)
-	mov %r15, 8(%rcx)
-	mov %r15, 16(%rcx)
-	mov %r15, 24(%rcx)
-	add $64, %rcx
-	and $0x2fffc0, %ecx
-	or %rbx, %rcx
+_start:	mov 12(%rdi), %eax
+	shl $20, %eax
+	lea 0x200000(%rax), %rbx
+	xor %ecx, %ecx
+1:	mov %r15, (%rbx,%rcx)
+	mov %r15, 8(%rbx,%rcx)
+	mov %r15, 16(%rbx,%rcx)
+	mov %r15, 24(%rbx,%rcx)
+	add $64, %ecx
+	and $0xfffc0, %ecx
 	inc %r15
 	jmp 1b
 	.section .note.GNU-stack
 """
+"""Each vCPU in a MiB of its own: hosted ones have one memory, bare ones one each."""
 TLBS = {"bare": unicorn.UC_TLB_CPU, "bare, virtual TLB": unicorn.UC_TLB_VIRTUAL}
 FLOOR = "virtual TLB, empty hook"
 """Bare, with a C function that does nothing called before each block: the least that a look there
