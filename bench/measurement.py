@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much may be spent: `make bench` about 10 minutes in all, `make bench-quick` under 1."""
+    """How much may be spent: `make bench` about 20 minutes in all, `make bench-quick` under 1."""
 
     quick: bool
     largest: int

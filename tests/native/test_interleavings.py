@@ -175,10 +175,10 @@ BUGS = (
         "a reader got other bytes",
         ("writer.c", "\tif (error) {\n\t\tif (error",
          "\tuint64_t sum = ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length);\n\n"
-         "\tldfs_ring_give(&d->ring, slot);\n\tif (error) {\n\t\tif (error"),
+         "\tldfs_ring_freed(&d->ring, slot);\n\tif (error) {\n\t\tif (error"),
         ("writer.c", "ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));",
          "ldfs_step_saved(d, g, sum);"),
-        ("writer.c", "\t}\n\tldfs_ring_give(&d->ring, slot);\n}", "\t}\n}"),
+        ("writer.c", "\t}\n\tldfs_ring_freed(&d->ring, slot);\n}", "\t}\n}"),
     ),
     bug(
         "NO_LOOK_AGAIN",
@@ -271,7 +271,7 @@ BUGS = (
         "discard",
         "no step|other bytes|called a hole|published|punched",
         ("dump.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
-         "\t\tldfs_event_soon(&turns);\n", "\tstore_seq(&d->arena->dump, d);\n"),
+         "\t\tldfs_event_soon(&turns);\n", "\tstore_seq(&d->arena->dump, d);\n\t(void)turns;\n"),
     ),
     bug(
         "free stack without a tag",
@@ -394,8 +394,9 @@ IN_THE_MODEL_ALONE = {
     "WAKE_ONE_PACKER",  # packers are not among the cases
     "NO_WAKE_AT_LIMIT",  # memory for the pool never fails here
     "READERS_UNCOUNTED",  # no reader comes after the owner has begun to free the dump
-    # What is on the target after a kill or a power loss; the last two are Python's.
+    # What is on the target after a kill or a power loss; the last three are Python's.
     *("MARK_BEFORE_DATA", "SYNC_ERROR_SEALS", "MARKS_TRUSTED", "WIPE_UNSYNCED"),
+    "EMPTIED_FIRST",
     # Pipes are not among the cases.
     *("CANCEL_FIRST", "NO_CANCEL", "CUT_OFF_COUNTS"),
     # userfaultfd is not: the kernel's part of it would have to be written anew.
