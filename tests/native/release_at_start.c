@@ -14,7 +14,7 @@
 
 #define SIZE (256ull << 20) /* START's own disarming takes a while */
 #define PAGE 4096ull
-#define ROUNDS 200
+#define ROUNDS 100
 #define STEPS 97 /* of ROUNDS: the moments of RELEASE are spread over so many */
 
 static unsigned char *live;
