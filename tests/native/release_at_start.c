@@ -15,7 +15,8 @@
 #define SIZE (256ull << 20) /* START's own disarming takes a while */
 #define PAGE 4096ull
 #define ROUNDS 100
-#define STEPS 97 /* of ROUNDS: the moments of RELEASE are spread over so many */
+#define ROUNDS_MOST 600
+#define STEPS 97 /* the moments of RELEASE are spread over so many, closer at the beginning */
 
 static unsigned char *live;
 static ldfs_dump *dump;
@@ -82,8 +83,9 @@ int main(void)
 	memset(live, 1, SIZE);
 	pthread_create(&writer, NULL, store, NULL);
 	pthread_create(&other, NULL, release, NULL);
-	for (unsigned long i = 0; i < ROUNDS; i++) {
-		int how = round_of(arena, i % STEPS * i % STEPS * 200);
+	/* More of them where a thread did not get its processor in time. */
+	for (unsigned long i = 0; i < ROUNDS || (i < ROUNDS_MOST && !(ended[0] && ended[1])); i++) {
+		int how = round_of(arena, (i % STEPS) * (i % STEPS) * 20);
 
 		if (how < 0)
 			return 2;
