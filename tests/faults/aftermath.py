@@ -24,7 +24,7 @@ from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
-from livedumpfs.errors import LivedumpError
+from livedumpfs.errors import LivedumpError, StateError
 from livedumpfs.units import PAGE_SIZE
 
 Host = Any
@@ -38,6 +38,16 @@ def wait_for(what: Callable[[], object], tell: Callable[[], object] = lambda: ""
     while not what():
         assert time.monotonic() < end, tell()
         time.sleep(0.01)
+
+
+def comes_back(live: LiveDump) -> bool:
+    """Whether what an earlier dump left hanging is over: an INIT works again."""
+    try:
+        live.init(None)
+    except StateError:
+        return False
+    live.release()
+    return True
 
 
 # --------------------------------------------------------------------- what a process has

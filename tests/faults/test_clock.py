@@ -17,11 +17,10 @@ SCRIPT = """
 import ctypes, os, sys, time
 del os.environ["LD_PRELOAD"]  # programs that this one starts have the usual clock
 from pathlib import Path
-from aftermath import unharmed, wait_for
+from aftermath import comes_back, unharmed, wait_for
 from faulty_disk import faulty_disk
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
-from livedumpfs.errors import StateError
 MIB, YEAR = 1 << 20, 365 * 86400
 place = Path(sys.argv[1])
 clock = ctypes.CDLL(None)
@@ -60,13 +59,6 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
         assert time.monotonic() - begun > 0.25
 # The longest wait for a slot, of a target that hangs.
 disks = faulty_disk(place / "disk", 16 * MIB)
-def comes_back():
-    try:
-        live.init(None)
-    except StateError:
-        return False
-    live.release()
-    return True
 with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = 1
     live.init(disk.file, DumpSettings(pool=MIB, stall_deadline=0.3, force=True)); live.start()
@@ -77,7 +69,7 @@ with disks as disk, Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(l
     assert time.monotonic() - begun > 0.25 and live.counters().gave_up
     live.release()
     disk.fault("none")
-    wait_for(comes_back)
+    wait_for(lambda: comes_back(live))
 print("done")
 """
 

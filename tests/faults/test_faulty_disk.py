@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aftermath import DEADLINE_S, expect_free, expect_host_free, host_unharmed, unharmed, wait_for
+from aftermath import (
+    DEADLINE_S,
+    comes_back,
+    expect_free,
+    expect_host_free,
+    host_unharmed,
+    unharmed,
+    wait_for,
+)
 from faulty_disk import FaultyDisk, faulty_disk
 
 from livedumpfs import Arena, LiveDump, open_dump
@@ -281,15 +289,6 @@ def test_an_init_whose_disk_hangs_fails_in_time(
         assert caught_again.value.errno == errno.EBUSY
         disk.fault("none")
         wait_for(lambda: comes_back(live))
-
-
-def comes_back(live: LiveDump) -> bool:
-    try:
-        live.init(None)
-    except StateError:
-        return False
-    live.release()
-    return True
 
 
 def test_release_answers_while_an_init_waits_for_its_disk(disk: FaultyDisk, live: LiveDump) -> None:
