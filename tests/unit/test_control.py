@@ -818,7 +818,7 @@ def test_live_memory_by_physical_address(bench: Bench) -> None:
     pages = [memory[at] for at in range(0, len(memory), PAGE_SIZE)]
     # Pages 0, 3 and 4 are in no range: zeros. Arena page 0 is full of zeros too.
     assert pages == [0, 0, 1, 0, 0, 2]
-    assert bench.control.size("mem") == len(memory) == 6 * PAGE_SIZE
+    assert bench.control.memory.size == len(memory) == 6 * PAGE_SIZE
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4095, 4096, 8191, 12287, 12288, 20479, 20480, 24575])
