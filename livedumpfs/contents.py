@@ -24,22 +24,33 @@ class Contents:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Hashable, int], tuple[float, bytes]] = OrderedDict()
-        self._said: dict[Hashable, tuple[int, int, int]] = {}
+        self._said: dict[Hashable, tuple[Hashable, int, int]] = {}
 
-    def look(self, key: Hashable, task: int, make: Callable[[], bytes], since: int = 0) -> None:
+    def look(
+        self,
+        key: Hashable,
+        task: int,
+        make: Callable[[], bytes],
+        *,
+        since: int = 0,
+        essence: Callable[[bytes], Hashable] = hash,
+    ) -> None:
         """See what the file says now. `since`: from when on it says what it says at the first look,
-        in nanoseconds since the epoch; 0: that is not known, so from now on. Errors of `make`."""
+        in nanoseconds since the epoch; 0: that is not known, so from now on. `essence`: it has
+        changed when this has. Errors of `make`."""
         data = make()
         with self._lock:
             self._kept.pop((key, task), None)
             self._kept[key, task] = time.monotonic(), data
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-            said, before = hash(data), self._said.get(key)
-            if before is None or before[0] != said:
-                now = time.time_ns()
-                changed = max(now, before[1] + 1) if before else since or now
-                self._said[key] = said, changed, len(data)
+            self._said[key] = *self._change(key, essence(data), since), len(data)
+
+    def _change(self, key: Hashable, said: Hashable, since: int) -> tuple[Hashable, int]:
+        before, now = self._said.get(key), time.time_ns()
+        if before is None:
+            return said, since or now
+        return said, before[1] if before[0] == said else max(now, before[1] + 1)
 
     def known(self, key: Hashable) -> tuple[int, int]:
         """(since when it says what the last look saw, length of that), nothing looked at anew;

@@ -141,6 +141,7 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         with self._lock:
             self._handles.pop(info.fh, None)
         self._control.closed(info.fh)
+        self._tree.now()
         return 0
 
     def read_into(self, view: memoryview, offset: int, info: Any) -> int:

@@ -7,6 +7,7 @@ something else than at the look before.
 
 from __future__ import annotations
 
+import json
 import stat
 import threading
 import time
@@ -108,17 +109,23 @@ class HostTree:
         own = name.removeprefix(SNAPSHOT)
         if own == INFO:
             made, key = _info_of(shown), (_INFO, shown.number)
-            changed, size = self._look(key, made, caller, shown.changed_ns)
+            changed, size = self._look(key, made, caller, shown.changed_ns, _without_counters)
             return Attributes(number, mode, changed, size, size)
         size, stored = shown.files.size(own), shown.files.stored(own)
         return Attributes(number, mode, shown.changed_ns, size, stored)
 
     def _look(
-        self, key: Hashable, make: Callable[[Caller], bytes], caller: Caller, since: int
+        self,
+        key: Hashable,
+        make: Callable[[Caller], bytes],
+        caller: Caller,
+        since: int,
+        essence: Callable[[bytes], Hashable] = hash,
     ) -> tuple[int, int]:
         """(time of the last change, size). A file that cannot be read now has what it had."""
         with suppress(OSError):
-            self._contents.look(key, caller.tid, partial(make, caller), since)
+            made = partial(make, caller)
+            self._contents.look(key, caller.tid, made, since=since, essence=essence)
         changed, size = self._contents.known(key)
         return changed or self._began, size
 
@@ -174,6 +181,13 @@ def _numbers_of(shown: Shown) -> dict[str, int]:
     """Of snapshot/ and its files: other ones for each dump, also after the host began anew."""
     first = dump_numbers(shown.instant_ns.to_bytes(8, "little"), shown.number)
     return numbered((_ABOVE, *(SNAPSHOT + name for name in shown.files.names)), first)
+
+
+def _without_counters(info: bytes) -> Hashable:
+    """What makes info.json another one. Its counters change with each fault, and a backup is not to
+    fail for that; when they are final, the state is another one, too."""
+    found = json.loads(info)
+    return hash(json.dumps({**found, "counters": None}))
 
 
 def _info_of(shown: Shown) -> Callable[[Caller], bytes]:

@@ -8,6 +8,7 @@ target      the target and the sidecar, opened with the caller's rights
 memory      mem: the live memory by physical address
 snapshot    snapshot/: which dump's files there are now
 report      status line, STATUS, stats.json, machine/
+metrics     the same numbers for Prometheus
 """
 
 from livedumpfs.control.caller import Access, Caller

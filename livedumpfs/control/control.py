@@ -21,6 +21,7 @@ from livedumpfs.control import report
 from livedumpfs.control import settings as text
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.memory import PhysicalMemory
+from livedumpfs.control.metrics import metrics
 from livedumpfs.control.settings import Settings
 from livedumpfs.control.snapshot import Shown, SnapshotTree
 from livedumpfs.control.target import open_for, open_sidecar_for
@@ -94,6 +95,7 @@ class Control:
         readers: dict[str, Callable[[Caller], str | bytes]] = {
             DEVICE: lambda _: report.status_line(self.state, dump),
             "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
+            "metrics": lambda _: metrics(self.state, dump),
             "machine/console": lambda _: machine.console(),
             "machine/registers": lambda _: report.registers_text(machine),
             "machine/registers.json": lambda _: report.registers_json(machine),
