@@ -495,3 +495,16 @@ def run_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostMa
     finally:
         for host in hosts:
             host.clean()
+
+
+@pytest.fixture(scope="module")
+def module_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
+    """One host of 8 MiB for all tests of a module. Its clients are told its device."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("the mount needs /dev/fuse")
+    host = RunningHost(tmp_path_factory.mktemp("host"), 0, "8MiB", None, False, {})
+    try:
+        yield host
+        host.end()
+    finally:
+        host.clean()
