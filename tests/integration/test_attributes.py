@@ -279,7 +279,7 @@ def test_info_changes_with_the_state_and_not_with_a_counter(
 ) -> None:
     path = module_host.mountpoint / "snapshot/info.json"
     with Client(module_host.device) as client:
-        client.init(str(tmp_path / "out"), InitOptions(sweep_rate=64 << 10))
+        client.init(str(tmp_path / "out"), InitOptions(sweep_rate=1 << 20))
         client.start()
         try:
             start = os.stat(path).st_mtime_ns
