@@ -33,7 +33,6 @@ def roomy() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_4_gib_written_at_random_in_granules_of_4_kib(roomy: Path) -> None:
     """Lone writable pages reach the limit after some 32,700; the sweep is held back till then."""

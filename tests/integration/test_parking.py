@@ -20,7 +20,7 @@ from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.machine import Registers
 
 RAM = 8 << 20
-STOPS = int(os.environ.get("LIVEDUMP_STOPS", "150"))
+STOPS = int(os.environ.get("LIVEDUMP_STOPS", "60"))
 DEADLINE = 60.0
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")

@@ -24,7 +24,7 @@ from livedumpfs.units import PAGE_SIZE
 
 RAM = 8 << 20
 DEADLINE = 60.0
-STOPS = int(os.environ.get("LIVEDUMP_STOPS", "60"))
+STOPS = int(os.environ.get("LIVEDUMP_STOPS", "25"))
 """Copies of the held ledger; `make exact` takes 1000."""
 
 needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")

@@ -41,7 +41,8 @@ BALLOON = (None, None, 700, 500, None, None, 1024, 600)
 DISCARDED = 500
 """Pages with data, at the least, that are given back before they are saved."""
 
-pytestmark = pytest.mark.timeout(300 if DUMPS < 10 else 1200)
+# One guest for all of them; and what a busy machine needs to boot it.
+pytestmark = [pytest.mark.together, pytest.mark.timeout(900 if DUMPS < 10 else 3600)]
 
 
 def pieces(size: int) -> Iterator[tuple[int, int]]:

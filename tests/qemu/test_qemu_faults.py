@@ -57,8 +57,6 @@ time.sleep(600)
 )
 """Is in the middle of START for as long as the copy of the memory takes."""
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def qemus(host: subprocess.Popen[str]) -> list[int]:
     children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()

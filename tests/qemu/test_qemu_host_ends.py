@@ -60,8 +60,6 @@ QEMU = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def gone(pid: int) -> bool:
     try:
