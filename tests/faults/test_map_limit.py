@@ -136,7 +136,7 @@ def test_steps_of_a_process_whose_mappings_are_at_the_limit(tmp_path: Path) -> N
     here = Path(__file__).resolve().parent
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)],
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": f"{here.parents[1]}:{here}"},
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done

@@ -32,8 +32,8 @@ TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
 PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", "make", "gcc")
 FETCH_S = 600.0
-BOOT_S = 180.0
-STEP_S = 90.0
+BOOT_S = 300.0
+STEP_S = 300.0
 PROTECTED = 57
 """Bit of /proc/PID/pagemap: write-protected by userfaultfd."""
 

@@ -28,7 +28,7 @@ print(one.quiesce_deadline, one.stall_deadline, one.init_deadline, host.MOUNT_TI
 def told(path: str) -> list[float]:
     done = subprocess.run(
         [sys.executable, "-c", TELL], env={**os.environ, "PYTHONPATH": path}, text=True,
-        capture_output=True, timeout=100, check=True,
+        capture_output=True, timeout=300, check=True,
     )  # fmt: skip
     return [float(word) for word in done.stdout.split()]
 
