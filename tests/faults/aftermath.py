@@ -29,7 +29,7 @@ from livedumpfs.units import PAGE_SIZE
 
 Host = Any
 """RunningHost of tests/conftest.py."""
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 def wait_for(what: Callable[[], object], tell: Callable[[], object] = lambda: "") -> None:

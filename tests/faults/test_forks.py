@@ -67,7 +67,7 @@ def run(script: str, place: Path) -> subprocess.CompletedProcess[str]:
     top = str(FOLDER.parents[1])
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + script, str(place)],
-        capture_output=True, text=True, timeout=110, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": f"{top}:{FOLDER}"},
     )  # fmt: skip
 
@@ -107,7 +107,7 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live), memory_file(
     if {phase!r} == "init": live.start()
     if {phase!r} != "sweep": live.sweep()
     arena.live[::4096] = 2
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     live.release()
     expect_equal(place / "dump", kept, SIZE)
 print("done")
@@ -130,7 +130,7 @@ with UnicornMachine(8 * MIB, 2) as machine, LiveDump(machine) as live, memory_fi
     if pid == 0:
         sys.exit(7)
     assert wait(pid) == 7
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     live.release()
     expect_equal(place / "dump", kept, 8 * MIB)
     assert live.save(place / "next") == "consistent"
@@ -190,11 +190,11 @@ with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     look = "ls -l /proc/self/fd; grep -c livedumpfs-arena /proc/self/maps"
     for how in ({}, {"preexec_fn": lambda: None}):
         said = subprocess.run(
-            ["sh", "-c", look], capture_output=True, text=True, timeout=60, close_fds=False, **how
+            ["sh", "-c", look], capture_output=True, text=True, timeout=300, close_fds=False, **how
         ).stdout
         assert said.endswith("\\n0\\n") and "memfd" not in said and "dump" not in said, said
     arena.live[::4096] = 2
-    assert live.finish(60) == "consistent"
+    assert live.finish(300) == "consistent"
     live.release()
     with open_dump(place / "dump") as dump:
         assert dump.read_arena(0, 4 * MIB).count(1) == 4 * MIB

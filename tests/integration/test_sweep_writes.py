@@ -24,7 +24,7 @@ ZEROS = range(0, 8 * MIB, 3 * GRANULE)
 """Offsets of granules that exist and are all zeros, each between two of data."""
 LONG_ZEROS = slice(12 * MIB, 17 * MIB)
 HOLES = slice(18 * MIB, 20 * MIB)
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 LoopMaker = Callable[..., str]
 
 
@@ -110,7 +110,7 @@ def pages_cached(file: Path) -> int:
         [tool, "--noheadings", "--output", "pages", file],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=True,
     )
     return int(done.stdout)

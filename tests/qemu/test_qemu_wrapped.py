@@ -20,7 +20,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 
 QEMU = "qemu-system-x86_64"
 WORDS = ["-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M"]
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 
 
 def script(folder: Path, text: str, name: str = "wrapper") -> str:
