@@ -12,16 +12,24 @@ import logging
 import os
 import stat
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import fuse
 
+from livedumpfs.attributes import (
+    OPTIONS,
+    Attributes,
+    Tree,
+    as_statfs,
+    blocks,
+    dump_numbers,
+    numbered,
+)
 from livedumpfs.errors import HostError
 from livedumpfs.fs import FILE_SYSTEM, Mount
 from livedumpfs.host import check_mountpoint, clean_up
-from livedumpfs.snapshot import OpenFile, SnapshotFiles
+from livedumpfs.snapshot import OpenFile, StoredFiles
 
 DIRECTORY = "/snapshot"
 """Where the files are, as in the mount of a host."""
@@ -30,19 +38,23 @@ log = logging.getLogger(__name__)
 
 
 class Browser(fuse.Operations):  # type: ignore[misc]
-    """SnapshotFiles as a file system. libfuse calls it from many threads at once."""
+    """StoredFiles as a file system. libfuse calls it from many threads at once."""
 
     use_ns = True
 
-    def __init__(self, files: SnapshotFiles, ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, files: StoredFiles, ready: Callable[[], None] = lambda: None) -> None:
         """`ready` is called, on a thread of libfuse, as soon as the mount answers."""
         self._files = files
         self._ready = ready
         self._open: dict[int, OpenFile] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._time = time.time_ns()
-        self._sizes = {f"{DIRECTORY}/{name}": files.size(name) for name in files.names}
+        self._owner, self._group = os.geteuid(), os.getegid()
+        first = dump_numbers(files.dump_id, int.from_bytes(files.dump_id[:2], "little"))
+        above = DIRECTORY[1:]
+        names = (above, *(f"{above}/{name}" for name in files.names))
+        self._tree = Tree(numbered(names, first))
+        self._time = files.instant_ns
 
     def __call__(self, op: str, *args: Any) -> Any:
         """Every call of libfuse. Nothing but an OSError may leave: fusepy ends the mount then."""
@@ -60,27 +72,24 @@ class Browser(fuse.Operations):  # type: ignore[misc]
 
     def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
         """All is the mounting user's, for reading."""
-        if path in self._sizes:
-            mode, links = stat.S_IFREG | 0o400, 1
-        elif path in ("/", DIRECTORY):
-            mode, links = stat.S_IFDIR | 0o500, 2
-        else:
-            raise FileNotFoundError(errno.ENOENT, path)
-        return {
-            "st_mode": mode,
-            "st_nlink": links,
-            "st_uid": os.geteuid(),
-            "st_gid": os.getegid(),
-            "st_size": self._sizes.get(path, 0),
-            "st_atime": self._time,
-            "st_mtime": self._time,
-            "st_ctime": self._time,
-        }
+        return self._attributes(path.lstrip("/")).as_stat(self._owner, self._group)
 
-    def readdir(self, path: str, fh: Any) -> list[str]:
-        """Names of a directory."""
-        names = self._files.names if path == DIRECTORY else (DIRECTORY[1:],)
-        return [".", "..", *names]
+    def _attributes(self, path: str) -> Attributes:
+        if self._tree.is_directory(path):
+            return self._tree.directory(path, 0o500, self._time)
+        name = path.rpartition("/")[2]
+        size, stored = self._files.size(name), self._files.stored(name)
+        mode = stat.S_IFREG | 0o400
+        return Attributes(self._tree.numbers[path], mode, self._time, size, stored)
+
+    def readdir(self, path: str, fh: Any) -> list[tuple[str, dict[str, int], int]]:
+        """Names of a directory, with kind and inode number."""
+        return self._tree.entries(path.lstrip("/"))
+
+    def statfs(self, path: str) -> dict[str, int]:
+        """All of it is used."""
+        stored = sum(blocks(self._files.stored(name)) for name in self._files.names)
+        return as_statfs(len(self._tree.numbers), stored)
 
     def open(self, path: str, flags: int) -> int:
         """The kernel has seen to the mode (ro, default_permissions)."""
@@ -103,7 +112,7 @@ class Browser(fuse.Operations):  # type: ignore[misc]
 
 
 def browse(
-    files: SnapshotFiles, mountpoint: str, on_ready: Callable[[], None] = lambda: None
+    files: StoredFiles, mountpoint: str, on_ready: Callable[[], None] = lambda: None
 ) -> None:
     """Mount `files` at an empty directory, and answer until it is unmounted, or SIGINT, SIGTERM or
     SIGHUP; then it is unmounted. Main thread only. HostError: it could not be mounted."""
@@ -113,7 +122,7 @@ def browse(
     try:
         Mount(
             Browser(files, on_ready), place, foreground=True, default_permissions=True, ro=True,
-            fsname=FILE_SYSTEM, subtype=FILE_SYSTEM,
+            fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, **OPTIONS,
         )  # fmt: skip
     except RuntimeError as error:
         hint = "libfuse says why above" if os.path.exists("/dev/fuse") else "there is no /dev/fuse"

@@ -12,18 +12,18 @@ import errno
 import itertools
 import logging
 import os
-import stat
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import fuse
 
 from livedumpfs import abi
+from livedumpfs.attributes import OPTIONS, as_statfs
 from livedumpfs.control import Caller, Control
-from livedumpfs.control.control import DEVICE, MEMORY, SNAPSHOT
-from livedumpfs.snapshot import OpenFile
+from livedumpfs.control.control import DEVICE, MEMORY
+from livedumpfs.hosttree import HostTree, Opened
 
 FILE_SYSTEM = "livedumpfs"
 
@@ -42,10 +42,10 @@ class Handle:
     """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
     gets halves of two answers."""
 
-    def __init__(self, name: str, opener: Caller, file: OpenFile | None = None) -> None:
+    def __init__(self, name: str, opener: Caller, opened: Opened) -> None:
         self.name = name
         self.opened_by = (opener.uid, opener.gid)
-        self.file = file
+        self.opened = opened
         """Of snapshot/: bound to the dump that there was at the open."""
         self.content: bytes | None = None
 
@@ -68,8 +68,7 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         self._owner = os.geteuid()
         group = control.access.group
         self._group = os.getegid() if group is None else group
-        self._mode = 0 if group is None else 0o070
-        self._time = time.time_ns()
+        self._tree = HostTree(control, 0 if group is None else 0o070)
 
     def __call__(self, op: str, *args: Any) -> Any:
         """Every call of libfuse comes through here. Nothing but an OSError may leave: fusepy ends
@@ -104,38 +103,21 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
     # ------------------------------------------------------------------- the tree
 
     def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
-        """Directories come from the names of the files."""
-        name = path.lstrip("/")
-        if name in self._control.names():
-            kind, mode, links = stat.S_IFREG, self._file_mode(name), 1
-        elif self._children(name):
-            kind, mode, links = stat.S_IFDIR, 0o500 | (self._mode & 0o050), 2
-        else:
-            raise FileNotFoundError(errno.ENOENT, path)
-        return {
-            "st_mode": kind | mode,
-            "st_nlink": links,
-            "st_uid": self._owner,
-            "st_gid": self._group,
-            "st_size": self._control.size(name),
-            "st_atime": self._time,
-            "st_mtime": self._time,
-            "st_ctime": self._time,
-        }
+        """Of the file that is there now; by way of an open file of snapshot/, of that one."""
+        handle = self._handles.get(fh.fh) if fh else None
+        found = self._tree.attributes(path.lstrip("/"), _caller())
+        bound = handle.opened.bound if handle else None
+        if bound and bound.number != found.number:
+            found = replace(bound, links=0)
+        return found.as_stat(self._owner, self._group)
 
-    def _file_mode(self, name: str) -> int:
-        # The misc device shows 0600, as it would in /dev, though it takes no write.
-        write = name == DEVICE or self._control.writable(name)
-        return (0o600 if write else 0o400) | (self._mode & (0o060 if write else 0o040))
+    def readdir(self, path: str, fh: Any) -> list[tuple[str, dict[str, int], int]]:
+        """Names of a directory, with kind and inode number."""
+        return self._tree.now().entries(path.lstrip("/"))
 
-    def _children(self, name: str) -> list[str]:
-        prefix = f"{name}/" if name else ""
-        below = (one[len(prefix) :] for one in self._control.names() if one.startswith(prefix))
-        return list(dict.fromkeys(one.split("/")[0] for one in below))
-
-    def readdir(self, path: str, fh: Any) -> list[str]:
-        """Names of a directory."""
-        return [".", "..", *self._children(path.lstrip("/"))]
+    def statfs(self, path: str) -> dict[str, int]:
+        """Asks nobody: this is how others find out whether the mount is alive."""
+        return as_statfs(*self._tree.totals())
 
     # ------------------------------------------------------------------ open files
 
@@ -146,10 +128,11 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
             name == DEVICE or self._control.writable(name)
         ):
             raise PermissionError(errno.EACCES, path)
-        file = self._control.open_snapshot(name) if name.startswith(SNAPSHOT) else None
+        caller = _caller()
+        opened = self._tree.open(name, caller)
         with self._lock:
             info.fh = next(self._numbers)
-            self._handles[info.fh] = Handle(name, _caller(), file)
+            self._handles[info.fh] = Handle(name, caller, opened)
         info.direct_io = True
         return 0
 
@@ -158,13 +141,14 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         with self._lock:
             self._handles.pop(info.fh, None)
         self._control.closed(info.fh)
+        self._tree.now()
         return 0
 
     def read_into(self, view: memoryview, offset: int, info: Any) -> int:
         """Small files, from the start: what it is now; further on: the rest of that."""
         handle = self._handles[info.fh]
-        if handle.file:
-            return handle.file.read_into(offset, view)
+        if handle.opened.image:
+            return handle.opened.image.read_into(offset, view)
         data = self._read(handle, offset, len(view))
         view[: len(data)] = data
         return len(data)
@@ -172,15 +156,19 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
     def _read(self, handle: Handle, offset: int, size: int) -> bytes:
         if handle.name == MEMORY:
             return self._control.read_memory(offset, size)
-        content = handle.content
+        content, caller = handle.content, _caller(handle)
         if content is None or offset == 0:
-            content = handle.content = self._control.read(handle.name, _caller(handle))
+            content = handle.content = self._tree.content(handle.opened, caller)
+        elif handle.opened.bound:
+            handle.opened.make(caller)  # ENODATA: the rest has gone
         return content[offset : offset + size]
 
     def write(self, path: str, data: bytes, offset: int, info: Any) -> int:
         """One write is one value, wherever the file offset stands."""
         handle = self._handles[info.fh]
-        self._control.write(handle.name, data, _caller(handle))
+        caller = _caller(handle)
+        with self._tree.changing(caller):
+            self._control.write(handle.name, data, caller)
         return len(data)
 
     def truncate(self, path: str, length: int, fh: Any = None) -> int:
@@ -200,7 +188,9 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
             raise OSError(errno.ENOTTY, path)
         size = abi.payload_size(command) if data else 0
         payload = ctypes.string_at(data, size) if data and size else b""
-        reply = self._control.ioctl(command, argument or 0, payload, _caller(handle), info.fh)
+        caller = _caller(handle)
+        with self._tree.changing(caller, told=command == abi.STATUS):
+            reply = self._control.ioctl(command, argument or 0, payload, caller, info.fh)
         if reply and data:
             ctypes.memmove(data, reply, min(len(reply), size))
         return 0
@@ -231,5 +221,6 @@ def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
     options: dict[str, Any] = {"allow_other": True} if allow_other else {}
     Mount(
         adapter, mountpoint, raw_fi=True, foreground=True, default_permissions=True,
-        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, entry_timeout=0, attr_timeout=0, **options,
+        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, entry_timeout=0, attr_timeout=0, **OPTIONS,
+        **options,
     )  # fmt: skip

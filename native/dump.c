@@ -644,6 +644,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.bytes_pool = load_relaxed(&d->bytes_pool),
 		.target_end = d->pack.on ? load_seq(&d->pack.end) : 0,
 		.stall_max_ns = load_relaxed(&d->stall_max_ns),
+		.handler_sum_ns = load_relaxed(&d->handler_sum_ns),
 		.quiesce_ns = d->quiesce_ns,
 		.arm_ns = d->arm_ns,
 		.resume_ns = d->resume_ns,

@@ -56,6 +56,7 @@ static void count_fault(ldfs_dump *d, uint64_t ns)
 		bin = LDFS_HISTOGRAM_BINS - 1;
 	add_relaxed(&d->faults, 1);
 	add_relaxed(&d->handler_ns[bin], 1);
+	add_relaxed(&d->handler_sum_ns, ns);
 	raise_u64(&d->stall_max_ns, ns);
 }
 

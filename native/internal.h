@@ -412,7 +412,7 @@ struct ldfs_dump {
 	/* counters; see ldfs_counters */
 	_Atomic uint64_t faults __attribute__((aligned(CACHE_LINE)));
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
-	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS];
+	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
 	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken, left_out;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;

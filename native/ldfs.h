@@ -209,6 +209,7 @@ typedef struct ldfs_counters {
 	uint64_t target_end;        /* packed target: first byte behind all data; else 0 */
 	uint64_t stall_max_ns;      /* longest time in the handler */
 	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
+	uint64_t handler_sum_ns;    /* sum of the times in the handler */
 	uint64_t quiesce_ns;        /* request to all vCPUs parked */
 	uint64_t arm_ns;            /* the swap, or mprotect */
 	uint64_t resume_ns;         /* resume call */

@@ -6,11 +6,14 @@ caller      who asks, and whether he may
 settings    the files of control/ that INIT goes by, in text
 target      the target and the sidecar, opened with the caller's rights
 memory      mem: the live memory by physical address
+snapshot    snapshot/: which dump's files there are now
 report      status line, STATUS, stats.json, machine/
+metrics     the same numbers for Prometheus
 """
 
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.control import Control
 from livedumpfs.control.settings import Settings
+from livedumpfs.control.snapshot import Shown
 
-__all__ = ["Access", "Caller", "Control", "Settings"]
+__all__ = ["Access", "Caller", "Control", "Settings", "Shown"]

@@ -21,8 +21,9 @@ from livedumpfs.control import report
 from livedumpfs.control import settings as text
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.memory import PhysicalMemory
+from livedumpfs.control.metrics import metrics
 from livedumpfs.control.settings import Settings
-from livedumpfs.control.snapshot import SnapshotTree
+from livedumpfs.control.snapshot import Shown, SnapshotTree
 from livedumpfs.control.target import open_for, open_sidecar_for
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import (
@@ -35,7 +36,6 @@ from livedumpfs.errors import (
     printable,
 )
 from livedumpfs.machines import Machine
-from livedumpfs.snapshot import OpenFile, SnapshotFiles
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
@@ -95,6 +95,7 @@ class Control:
         readers: dict[str, Callable[[Caller], str | bytes]] = {
             DEVICE: lambda _: report.status_line(self.state, dump),
             "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
+            "metrics": lambda _: metrics(self.state, dump),
             "machine/console": lambda _: machine.console(),
             "machine/registers": lambda _: report.registers_text(machine),
             "machine/registers.json": lambda _: report.registers_json(machine),
@@ -111,36 +112,27 @@ class Control:
     # ------------------------------------------------------------------- files
 
     def names(self) -> tuple[str, ...]:
-        """All files, by path from the mount's root, without a leading slash."""
-        files = self._snapshot.files()
-        shown = [SNAPSHOT + name for name in files.names] if files else []
-        return (*self._readers, MEMORY, *shown)
+        """All files but those of snapshot/, by path from the mount's root, without a leading slash,
+        always in the same order."""
+        return (*self._readers, MEMORY)
+
+    def snapshot(self) -> Shown | None:
+        """snapshot/ now. An open file of it stays that dump's: ENODATA from its RELEASE on."""
+        return self._snapshot.shown()
 
     def writable(self, name: str) -> bool:
         """Whether the file may be opened for writing."""
         return name == "control/state" or name.removeprefix(_PREFIX) in text.names()
 
-    def size(self, name: str) -> int:
-        """Bytes of `mem` and of snapshot/; 0, as in /proc, for what is made up when it is read.
-        OSError: a file of snapshot/ that has gone."""
-        if name.startswith(SNAPSHOT):
-            return self._snapshot_files().size(name.removeprefix(SNAPSHOT))
-        return self._memory.size if name == MEMORY else 0
+    @property
+    def memory(self) -> PhysicalMemory:
+        """What `mem` shows."""
+        return self._memory
 
-    def open_snapshot(self, name: str) -> OpenFile:
-        """A file of snapshot/. It stays that dump's: ENODATA from its RELEASE on.
-        FileNotFoundError: there is none now."""
-        return self._snapshot_files().open(name.removeprefix(SNAPSHOT))
-
-    def _snapshot_files(self) -> SnapshotFiles:
-        files = self._snapshot.files()
-        if files is None:
-            raise FileNotFoundError(errno.ENOENT, "there is no snapshot")
-        return files
-
-    def read(self, name: str, caller: Caller) -> bytes:
-        """A whole small file. FileNotFoundError: there is none of that name."""
-        with self._recording(caller, keep=name != "control/error"):
+    def read(self, name: str, caller: Caller, *, keep_error: bool = True) -> bytes:
+        """A whole small file. FileNotFoundError: there is none of that name. `keep_error`: for
+        control/error, when it fails."""
+        with self._recording(caller, keep=keep_error and name != "control/error"):
             reader = self._readers.get(name)
             if reader is None:
                 raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)

@@ -15,6 +15,8 @@ class PhysicalMemory:
         self._ranges = sorted(ranges, key=lambda one: one.start)
         self._read = read
         self.size = max((one.start + one.size for one in self._ranges), default=0)
+        self.stored = sum(one.size for one in self._ranges)
+        """Bytes that lie in no hole of the map."""
 
     def pread(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length), fewer at the end. ValueError: a negative number."""

@@ -4,9 +4,27 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from typing import Final
 
 from livedumpfs.dump import LiveDump, Snapshot
 from livedumpfs.snapshot import SnapshotFiles, standard_images
+
+_SECOND: Final = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """snapshot/ of one dump."""
+
+    files: SnapshotFiles
+    number: int
+    """Of the dump, from 1 on, among those of its host."""
+    instant_ns: int
+    """When the memory was so, in nanoseconds since the epoch."""
+    changed_ns: int
+    """The same, but in a later second than that of the host's dump before: rsync and others compare
+    whole seconds, and would take this dump for that one."""
 
 
 class SnapshotTree:
@@ -15,9 +33,10 @@ class SnapshotTree:
     def __init__(self, dump: LiveDump) -> None:
         self._dump = dump
         self._lock = threading.Lock()
-        self._made: tuple[Snapshot, SnapshotFiles] | None = None
+        self._made: tuple[Snapshot, Shown] | None = None
+        self._last_second = 0
 
-    def files(self) -> SnapshotFiles | None:
+    def shown(self) -> Shown | None:
         """Of the dump that there is; None: none was started."""
         try:
             snapshot = self._dump.snapshot
@@ -29,6 +48,9 @@ class SnapshotTree:
                 self._made = (snapshot, self._make(snapshot))
             return self._made[1]
 
-    def _make(self, snapshot: Snapshot) -> SnapshotFiles:
+    def _make(self, snapshot: Snapshot) -> Shown:
         images = standard_images(snapshot.machine, snapshot.size, snapshot.registers)
-        return SnapshotFiles(images, snapshot.read_into, snapshot.describe)
+        files = SnapshotFiles(images, snapshot.read_into, snapshot.describe)
+        changed = max(snapshot.instant_ns, (self._last_second + 1) * _SECOND)
+        self._last_second = changed // _SECOND
+        return Shown(files, snapshot.generation, snapshot.instant_ns, changed)

@@ -44,6 +44,7 @@ class Counters:
     bytes_pool: int = 0
     target_end: int = 0
     stall_max_ns: int = 0
+    handler_sum_ns: int = 0
     quiesce_ns: int = 0
     arm_ns: int = 0
     resume_ns: int = 0

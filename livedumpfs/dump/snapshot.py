@@ -57,6 +57,8 @@ class Snapshot:
         """Of the instant, one for each vCPU."""
         self.machine = replace(machine_info(machine, len(self.registers)), notes=tuple(notes))
         self._named = {one.name: one for one in machine.arena.named}
+        self.instant_ns = core.counters().instant_wall_ns
+        """When it was taken, in nanoseconds since the epoch."""
         self._core = core
         self._describe = describe
 

@@ -87,6 +87,11 @@ class Image:
     def _ends(self) -> list[int]:
         return [one.offset + one.length for one in self.segments]
 
+    @property
+    def filled(self) -> int:
+        """Bytes that are no gap."""
+        return sum(one.length for one in self.segments)
+
     def pieces(self, offset: int, length: int) -> Iterator[Piece]:
         """What [offset, offset+length) consists of, in order and without a break; less at the
         end of the file, nothing behind it. ValueError: a negative number."""

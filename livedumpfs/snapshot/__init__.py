@@ -20,17 +20,18 @@ from livedumpfs.snapshot.compare import Comparison, Difference, DifferentRange, 
 from livedumpfs.snapshot.convert import convert_dump, is_image, refuse_inconsistent
 from livedumpfs.snapshot.describe import describe_dump, format_description
 from livedumpfs.snapshot.dumpfile import DumpFile, open_dump
-from livedumpfs.snapshot.files import OpenFile, SnapshotFiles, standard_images
+from livedumpfs.snapshot.files import INFO, OpenFile, SnapshotFiles, standard_images
 from livedumpfs.snapshot.flat import is_flattened, rearrange
 from livedumpfs.snapshot.layout import DumpArray
 from livedumpfs.snapshot.output import NewFile, Output, Stream
 from livedumpfs.snapshot.pages import DamagedPage
-from livedumpfs.snapshot.stored import files_of, missing_pages
+from livedumpfs.snapshot.stored import StoredFiles, files_of, missing_pages
 from livedumpfs.snapshot.verify import VerifyReport, format_ranges, verify_dump
 
 __all__ = [
     "ARMED",
     "HOLE",
+    "INFO",
     "LOST",
     "SAVED",
     "ChecksumReport",
@@ -45,6 +46,7 @@ __all__ = [
     "Output",
     "Progress",
     "SnapshotFiles",
+    "StoredFiles",
     "Stream",
     "VerifyReport",
     "compare_dumps",

@@ -122,6 +122,18 @@ class DumpFile(Closing):
         found = self.meta.get("registers", [])
         return [r for r in found if isinstance(r, dict)] if isinstance(found, list) else []
 
+    @property
+    def instant_ns(self) -> int:
+        """The snapshot instant in nanoseconds since the epoch; 0: the dump does not say it."""
+        instant = self.meta.get("instant")
+        wall = instant.get("wall_ns") if isinstance(instant, dict) else None
+        return wall if isinstance(wall, int) and 0 < wall < 1 << 63 else 0
+
+    @property
+    def changed_ns(self) -> int:
+        """When the target was written last, or, of a device, its name was made."""
+        return self._target.status.st_mtime_ns
+
     def granule_length(self, granule: int) -> int:
         """Bytes of that granule: the last one may be shorter."""
         return min(self.granule_size, self.arena_size - granule * self.granule_size)

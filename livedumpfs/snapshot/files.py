@@ -90,11 +90,15 @@ class SnapshotFiles:
         images: Sequence[Image],
         read: ReadArena,
         info: Callable[[], Mapping[str, object]],
+        *,
+        holes: int = 0,
     ) -> None:
-        """`info`: what info.json says now, JSON types; OSError ENODATA once there is nothing."""
+        """`info`: what info.json says now, JSON types; OSError ENODATA once there is nothing.
+        `holes`: bytes of the arena, at the most, that are known to be zeros and take no room."""
         self._images = {image.name: image for image in images}
         self._read = read
         self._info = info
+        self._holes = holes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,12 +107,18 @@ class SnapshotFiles:
 
     def size(self, name: str) -> int:
         """Bytes; of info.json, now. FileNotFoundError; OSError of `info`."""
-        return len(self._text()) if name == INFO else self._image(name).size
+        return len(self.info_text()) if name == INFO else self._image(name).size
+
+    def stored(self, name: str) -> int:
+        """Bytes that are no holes: never fewer than are not zeros. FileNotFoundError; OSError of
+        `info`."""
+        # Each image shows all of the arena once.
+        return self.size(name) if name == INFO else self._image(name).filled - self._holes
 
     def open(self, name: str) -> OpenFile:
         """One file. FileNotFoundError."""
         if name == INFO:
-            return _OpenInfo(self._text)
+            return _OpenInfo(self.info_text)
         return _OpenImage(self._image(name), self._read)
 
     def pread(self, name: str, offset: int, length: int) -> bytes:
@@ -120,7 +130,8 @@ class SnapshotFiles:
             raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)
         return self._images[name]
 
-    def _text(self) -> bytes:
+    def info_text(self) -> bytes:
+        """info.json, now. OSError of `info`."""
         return json.dumps(self._info(), indent=1, default=str).encode() + b"\n"
 
 

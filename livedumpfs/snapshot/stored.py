@@ -17,7 +17,7 @@ from livedumpfs.formats import Image, MachineInfo, Registers, elf, table
 from livedumpfs.formats.note import parse_notes
 from livedumpfs.snapshot.describe import describe_dump
 from livedumpfs.snapshot.dumpfile import DumpFile
-from livedumpfs.snapshot.files import SnapshotFiles, standard_images
+from livedumpfs.snapshot.files import ReadArena, SnapshotFiles, standard_images
 from livedumpfs.units import PAGE_SIZE
 
 _MAX_ELF_MACHINE = 0xFFFF
@@ -62,11 +62,23 @@ def images_of(dump: DumpFile) -> dict[str, Image]:
     return {image.name: image for image in images}
 
 
-def files_of(dump: DumpFile, *, zero_missing: bool = False) -> SnapshotFiles:
+class StoredFiles(SnapshotFiles):
+    """snapshot/ of a dump that lies on a target."""
+
+    def __init__(self, dump: DumpFile, read: ReadArena) -> None:
+        described = describe_dump(dump)
+        images = list(images_of(dump).values())
+        holes = sum(b - a for a, b in dump.pfn_ranges(table.HOLE)) * PAGE_SIZE
+        super().__init__(images, read, lambda: described, holes=holes)
+        self.dump_id = dump.dump_id
+        """Its own, of 16 bytes."""
+        self.instant_ns = dump.instant_ns or dump.changed_ns
+        """When the memory was so; of a dump that does not say it: when its target was written."""
+
+
+def files_of(dump: DumpFile, *, zero_missing: bool = False) -> StoredFiles:
     """snapshot/ of the dump. What it lacks reads as OSError EIO, or as zeros."""
-    described = describe_dump(dump)
-    read = partial(read_or_zeros, dump) if zero_missing else dump.read_into
-    return SnapshotFiles(list(images_of(dump).values()), read, lambda: described)
+    return StoredFiles(dump, partial(read_or_zeros, dump) if zero_missing else dump.read_into)
 
 
 def missing_pages(dump: DumpFile) -> int:

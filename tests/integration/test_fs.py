@@ -62,7 +62,8 @@ def good(target: Path) -> None:
 
 def test_the_tree(host: Host) -> None:
     root = host.mountpoint
-    assert sorted(os.listdir(root)) == ["control", "livedump", "machine", "mem", "stats.json"]
+    names = ["control", "livedump", "machine", "mem", "metrics", "stats.json"]
+    assert sorted(os.listdir(root)) == names
     for name in ("livedump", "control/state"):
         assert stat.S_IMODE(os.stat(root / name).st_mode) == 0o600
         assert stat.S_ISREG(os.stat(root / name).st_mode)

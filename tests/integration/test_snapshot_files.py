@@ -365,8 +365,9 @@ def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(
             live.start()
             with mmap.mmap(reference, SIZE, prot=mmap.PROT_READ) as kept:
                 snapshot = live.snapshot
-                files = SnapshotTree(live).files()
-                assert files
+                shown = SnapshotTree(live).shown()
+                assert shown
+                files = shown.files
                 head = files.pread("vmcore", 0, files.size("vmcore") - SIZE)
                 check_headers(head)
 

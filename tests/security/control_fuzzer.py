@@ -33,7 +33,7 @@ KNOWN: Final = (abi.START, abi.SWEEP, abi.RELEASE, abi.INIT, abi.INIT_TYPED, abi
                 abi.STATUS)  # fmt: skip
 CONTROL: Final = (*settings.names(), "state", "failed", "error")
 FILES: Final = (
-    "livedump", "stats.json", "mem", "machine/console", "machine/registers",
+    "livedump", "stats.json", "metrics", "mem", "machine/console", "machine/registers",
     "machine/registers.json", "machine/map", "machine/state", "snapshot/vmcore", "snapshot/mem.raw",
     "snapshot/mem.lime", "snapshot/info.json", *(f"control/{name}" for name in CONTROL),
 )  # fmt: skip

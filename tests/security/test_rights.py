@@ -35,8 +35,9 @@ GROUP = 54321
 
 WRITABLE = ("control/state", *(f"control/{name}" for name in settings.names()))
 READABLE = (
-    "livedump", "mem", "stats.json", "control/failed", "control/error", "machine/console",
-    "machine/registers", "machine/registers.json", "machine/map", "machine/state",
+    "livedump", "mem", "stats.json", "metrics", "control/failed", "control/error",
+    "machine/console", "machine/registers", "machine/registers.json", "machine/map",
+    "machine/state",
     "snapshot/vmcore", "snapshot/mem.raw", "snapshot/mem.lime", "snapshot/info.json",
 )  # fmt: skip
 FILES = (*READABLE, *WRITABLE)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""metrics: stats.json for a monitoring system, as Prometheus' text. Units: seconds, bytes.
+
+What is counted is counted anew for each dump, and stays after it until the next INIT.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from livedumpfs import __version__, abi
+from livedumpfs.dump import LiveDump
+from livedumpfs.dump.counters import Counters
+from livedumpfs.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+PREFIX: Final = "livedumpfs_"
+_NANO: Final = 1e-9
+_VERDICTS: Final = ("consistent", "torn", "incomplete")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a member of Counters is shown."""
+
+    kind: Literal["counter", "gauge"]
+    name: str
+    """Without the prefix, and without _total of a counter."""
+    help: str
+    scale: float = 1
+
+
+FAMILIES: Final[dict[str, Family]] = {
+    "granule_size": Family("gauge", "granule_size_bytes", "Unit of protection and of saving."),
+    "granules": Family("gauge", "granules", "Granules in the arena."),
+    "faults": Family("counter", "faults", "Stores to protected memory since START."),
+    "steals": Family("counter", "steals", "Granules taken from sweep I/O under way."),
+    "by_fault": Family("counter", "granules_saved_by_fault", "Granules that the fault path saved."),
+    "by_sweep": Family("counter", "granules_saved_by_sweep", "Granules that the sweep saved."),
+    "holes": Family("counter", "granules_holes", "Granules that are holes, or all zeros."),
+    "lost": Family("counter", "granules_lost", "Granules that the dump has lost."),
+    "remaining": Family("gauge", "granules_remaining", "Granules that are not saved yet."),
+    "widened": Family("counter", "granules_widened", "Granules saved early for want of mappings."),
+    "slots": Family("gauge", "slots", "Slots of the pool, spilled ones included."),
+    "slots_peak": Family("gauge", "slots_peak", "Most slots in use at once."),
+    "slot_waits": Family("counter", "slot_waits", "Times that a vCPU waited for a free slot."),
+    "slot_wait_ns": Family("counter", "slot_wait_seconds", "Sum of those waits.", _NANO),
+    "spilled": Family("counter", "slots_spilled", "Slots added by policy spill."),
+    "bytes_written": Family("counter", "written_bytes", "Data and zeros written to the target."),
+    "bytes_pool": Family("counter", "written_from_slots_bytes", "Of these, bytes from slots."),
+    "target_end": Family("gauge", "target_end_bytes", "End of a packed target's data, else 0."),
+    "stall_max_ns": Family("gauge", "handler_max_seconds", "Longest time in the handler.", _NANO),
+    "quiesce_ns": Family("gauge", "quiesce_seconds", "Pause: until all vCPUs stood.", _NANO),
+    "arm_ns": Family("gauge", "arm_seconds", "Pause: until the memory was protected.", _NANO),
+    "resume_ns": Family("gauge", "resume_seconds", "Pause: until the vCPUs ran again.", _NANO),
+    "pause_ns": Family("gauge", "pause_seconds", "The whole pause of the machine in START.", _NANO),
+    "instant_mono_ns": Family(
+        "gauge", "instant_monotonic_seconds", "The snapshot instant after boot; 0: none yet.", _NANO
+    ),
+    "instant_wall_ns": Family(
+        "gauge", "instant_timestamp_seconds", "The same since the epoch; 0: none yet.", _NANO
+    ),
+    "sweep_start_ns": Family(
+        "gauge",
+        "sweep_start_monotonic_seconds",
+        "Begin of the sweep; 0: not yet.",
+        _NANO,
+    ),
+    "drained_ns": Family(
+        "gauge", "drained_monotonic_seconds", "End of the drain; 0: not yet.", _NANO
+    ),
+    "gave_up": Family("gauge", "gave_up", "1: the policy became fail, for an error or a deadline."),
+    "abandoned": Family("gauge", "abandoned", "1: the target was given up."),
+    "not_durable": Family("gauge", "not_durable", "1: a sync or a write of the table failed."),
+    "chained": Family("counter", "signals_passed_on", "SIGSEGVs passed on to another handler."),
+    "retaken": Family("counter", "handler_retaken", "Times that our handler was put back."),
+    "left_out": Family("counter", "handlers_left_out", "Handlers that get no faults any more."),
+}
+"""All members but the handler's times and the failure, which have their own."""
+
+
+def metrics(state: abi.State, dump: LiveDump) -> bytes:
+    """What a scrape gets. Its names are documented in docs/control.md."""
+    # Not at the start of every program: the library takes a tenth of a second to load.
+    from prometheus_client.exposition import generate_latest
+
+    return generate_latest(_Collector(list(_collect(state, dump))))
+
+
+class _Collector:
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        """All."""
+        return self._families
+
+
+def _collect(state: abi.State, dump: LiveDump) -> Iterator[Metric]:
+    from prometheus_client import metrics_core as core
+
+    counters, progress = dump.counters(), dump.progress()
+    verdict, failed = dump.verdict, dump.failure is not None
+    yield core.InfoMetricFamily(
+        PREFIX[:-1],
+        "The host.",
+        {"version": __version__, "machine": dump.machine.name},
+    )
+    names = {one.name: one is state for one in abi.State}
+    yield core.StateSetMetricFamily(PREFIX + "state", "1: the state of the dump.", names)
+    names = {name: name == verdict for name in _VERDICTS}
+    yield core.StateSetMetricFamily(PREFIX + "verdict", "1: the verdict; all 0: none.", names)
+    for name, text, value in (
+        ("memory_bytes", "Size of the machine's memory.", progress.total),
+        ("memory_done_bytes", "Of these, bytes in a final state.", progress.done),
+        ("memory_lost_bytes", "Of these, lost bytes.", progress.lost),
+        ("lost_pages", "Lost pages.", counters.lost * counters.granule_size // PAGE_SIZE),
+        ("failed", "1: the dump has failed; stats.json says why.", int(failed)),
+        ("failure_errno", "Number of its first error; 0: none.", counters.failure.error),
+    ):
+        yield core.GaugeMetricFamily(PREFIX + name, text, value)
+    for member, family in FAMILIES.items():
+        value = getattr(counters, member) * family.scale
+        make = core.CounterMetricFamily if family.kind == "counter" else core.GaugeMetricFamily
+        yield make(PREFIX + family.name, family.help, value)
+    yield core.HistogramMetricFamily(
+        PREFIX + "handler_seconds",
+        "Time of each fault in the handler.",
+        buckets=buckets(counters),
+        sum_value=counters.handler_sum_ns * _NANO,
+    )
+
+
+def buckets(counters: Counters) -> list[tuple[str, float]]:
+    """Upper bounds in seconds, and how many faults took no longer. The core's last one has no
+    bound."""
+    sums = list(itertools.accumulate(counters.handler_ns))
+    bounds = [repr(2 ** (i + 1) * _NANO) for i in range(len(sums) - 1)]
+    return list(zip([*bounds, "+Inf"], map(float, sums), strict=True))
