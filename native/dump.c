@@ -640,7 +640,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.slot_waits = load_relaxed(&d->slot_waits),
 		.slot_wait_ns = load_relaxed(&d->slot_wait_ns),
 		.spilled = load_relaxed(&d->spilled),
-		.bytes_written = load_relaxed(&d->bytes_written),
+		.bytes_written = load_relaxed(&d->swept) + load_relaxed(&d->bytes_pool),
 		.bytes_pool = load_relaxed(&d->bytes_pool),
 		.target_end = d->pack.on ? load_seq(&d->pack.end) : 0,
 		.stall_max_ns = load_relaxed(&d->stall_max_ns),

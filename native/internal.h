@@ -271,6 +271,7 @@ struct ldfs_target {
 	ldfs_stream *stream; /* NULL: fd is written */
 	bool reads_zero;
 	bool zero_range; /* the kernel can zero a range of it */
+	bool zero_costs; /* and then may have to write the zeros out */
 	ldfs_extent *extents;
 	uint32_t extent_count;
 };
@@ -280,7 +281,8 @@ void ldfs_target_destroy(struct ldfs_target *t);
 /* `direct`: past the page cache, where the target can. */
 int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
 		      bool direct);
-int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length);
+/* *written: bytes that were written out, or may have been, to do it. */
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length, uint64_t *written);
 int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
 /* `length` bytes of buf at offset `at` of the target, as a record when it is a stream. */
 int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at);
@@ -385,7 +387,7 @@ struct ldfs_dump {
 	_Atomic uint32_t phase;    /* enum ldfs_phase */
 	uint8_t *sweep_scratch;    /* one granule */
 	struct ldfs_batch writer_batch;
-	_Atomic uint64_t swept;    /* bytes, for the rate */
+	_Atomic uint64_t swept;    /* bytes that the sweep has written: the rate counts them, and no holes */
 	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
 	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
 	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
@@ -414,7 +416,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS];
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken, left_out;
+	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken, left_out;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
