@@ -232,6 +232,7 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	/* A discard that found no owner just before may not have punched yet. */
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
+	ldfs_huge_stop(d->arena);
 	rc = find_full(d);
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
@@ -586,6 +587,7 @@ int ldfs_dump_release(ldfs_dump *d)
 			wait_for_start(d);
 		else if (load_seq(&d->arena->dump))
 			disarm(d);
+		ldfs_huge_restore(d->arena);
 		store_seq(&d->release_done, 1);
 	}
 	/* Somebody else's release may still be at work on the protection. */

@@ -91,6 +91,18 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /* The program may use userfaultfd there for itself; of what is not protected any more. */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
 
+/* ----------------------------------------------------------------- huge.c */
+struct ldfs_huge {
+	pthread_t thread;
+	bool made; /* whoever does RELEASE, then the owner */
+	_Atomic uint32_t stop;
+};
+
+/* Begin to map the live view by huge pages where its memory lies in such. When nothing is protected any more. */
+void ldfs_huge_restore(ldfs_arena *a);
+/* [owner] Have it end, as far as it has come. */
+void ldfs_huge_stop(ldfs_arena *a);
+
 /* ---------------------------------------------------------------- arena.c */
 struct ldfs_arena {
 	uint64_t size;
@@ -106,6 +118,7 @@ struct ldfs_arena {
 	_Atomic uint32_t shadow_torn; /* 1: a part of it could not be protected again */
 	_Atomic uint32_t shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
 	struct ldfs_uffd uffd;
+	struct ldfs_huge huge;
 	bool spare_mapped; /* owner */
 	int fault_slot;    /* index into ldfs_fault_slots */
 	pid_t pid;         /* of the process that made it */
@@ -114,7 +127,7 @@ struct ldfs_arena {
 };
 
 /*
- * A forked child has a copy of the structs, but neither the memory nor the threads, and the memfd is its
+ * A forked child has a copy of the structs, but not the threads, a view of its own of the memory (child.c), and the memfd is its
  * parent's: it may do nothing with an arena or a dump. [signal]
  */
 static inline bool ldfs_arena_foreign(const ldfs_arena *a)
@@ -182,6 +195,12 @@ void ldfs_fault_leave(ldfs_arena *a);
 /* Handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
+/* ---------------------------------------------------------------- child.c */
+/* In a forked child, before anything else runs there: a private view of the memory at the live address. False: it has none. */
+bool ldfs_child_map(const ldfs_arena *a);
+/* [signal] One line on stderr when the fault is that of a child without such a view, of which it is about to die. */
+void ldfs_child_tell(const siginfo_t *info);
+
 /* ----------------------------------------------------------------------- save.c, [signal] */
 /* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it, too. */
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
@@ -194,6 +213,8 @@ void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
  */
 int ldfs_vma_read(const uint8_t *view, uint32_t *advice);
 int ldfs_vma_advise(uint8_t *view, uint64_t size, uint32_t advice);
+/* Whether all that is mapped of the mapping at `view` is so by huge pages. Walks as the above. */
+bool ldfs_vma_all_huge(const uint8_t *view);
 
 /* --------------------------------------------------------------- protect.c, [signal] */
 enum { LDFS_OPENED = 1, LDFS_STORED_TO }; /* writable; and it is so because of a store to it */

@@ -10,7 +10,8 @@
  *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
  *     the end exclusive.
  *   - An arena and its dumps are of the process that made them: in a forked child every function that
- *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0.
+ *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0. At the
+ *     live address a child of fork(2) has the memory privately: it reads its parent's, and its stores are its own.
  *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
  *   - The first word of each comment says where a function may run:
  *       [signal]      inside the SIGSEGV handler as well
