@@ -6,12 +6,14 @@ It is started with a few of the options only, and never as far as to have memory
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from livedumpfs.closing import Closing
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.machines.qemu.ends import cannot_start, ended_at_once
 from livedumpfs.machines.qemu.options import Option, quote, write_values
@@ -23,6 +25,8 @@ _MEMORY: Final = "memory."
 _STRANGE: Final = ("-livedump-first", "-livedump-second")
 """Options that no QEMU has: it complains of the first one that is none's value."""
 _KIND: Final = "-machine"
+Programs = Sequence[Sequence[str]]
+"""Ways to start a QEMU: the next one counts where one does not answer."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,19 @@ class Ram:
     """Of that memory, in snapshots and migrations too; empty: the machine's type has none."""
 
 
-def takes_value(program: Sequence[str], word: str) -> bool:
+def takes_value(programs: Programs, word: str) -> bool:
     """The option takes the next word. False also where there is no such option, or no QEMU."""
-    done = _run([*program, word, *_STRANGE])
-    return done is not None and f"{_STRANGE[1]}: invalid" in done.stderr
+    asked = (_run([*program, word, *_STRANGE]) for program in programs)
+    return any(done and f"{_STRANGE[1]}: invalid" in done.stderr for done in asked)
 
 
-def misses_value(program: Sequence[str], word: str) -> LivedumpError:
+def misses_value(programs: Programs, word: str) -> LivedumpError:
     """What QEMU says of an option whose value is not there."""
-    done = _run([*program, word])
-    if done is None or not done.returncode:
-        return UsageError(f"QEMU's option {word} misses its value")
-    return ended_at_once(done.returncode, done.stderr)
+    for program in programs:
+        done = _run([*program, word])
+        if done and done.returncode:
+            return ended_at_once(done.returncode, done.stderr)
+    return UsageError(f"QEMU's option {word} misses its value")
 
 
 def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
@@ -60,22 +65,28 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
-    """`program`: how QEMU is started. None: it has no such memory to show, as where the options
-    ask for help. MachineError: in QEMU's own words, what is wrong with the options."""
+def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
+    """None: there is no such memory to show, as where the options ask for help. MachineError: in
+    QEMU's own words, what is wrong with the options."""
+    *others, last = programs
+    for program in others:
+        with contextlib.suppress(MachineError):
+            return _ask_ram(program, options)
+    return _ask_ram(last, options)
+
+
+def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
     words = list(_memory_words(options))
     asked = _Asked(
         [*program, "-preconfig", *words, *_BARE],
         _get("/machine", "type"),
         _get("/machine", "memory"),
     )
-    # Only a machine that is complete knows them all.
-    kinds = _Asked([*program, "-machine", "none", *_BARE], {"execute": "query-machines"})
-    try:
-        found, known = asked.answers(), kinds.answers()
-    finally:
-        asked.stop()
-        kinds.stop()
+    with asked:
+        # Only a machine that is complete knows them all.
+        kinds = _Asked([*program, "-machine", "none", *_BARE], {"execute": "query-machines"})
+        with kinds:
+            found, known = asked.answers(), kinds.answers()
     if found is None or known is None:
         return None
     kind = str(found[0]).removesuffix(_KIND)
@@ -107,7 +118,7 @@ def _get(path: str, name: str) -> dict[str, object]:
     return {"execute": "qom-get", "arguments": {"path": path, "property": name}}
 
 
-class _Asked:
+class _Asked(Closing):
     """A QEMU that answers and ends."""
 
     def __init__(self, words: Sequence[str], *requests: Mapping[str, object]) -> None:
@@ -141,7 +152,7 @@ class _Asked:
             raise ended_at_once(self._process.returncode, complaints)
         return None
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Also in the middle of it."""
         self._process.kill()
         self._process.wait()

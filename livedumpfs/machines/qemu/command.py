@@ -24,6 +24,7 @@ _ENDING: Final = frozenset({"h", "help", "version"})
 _NAMED_SO: Final = re.compile(r"qemu-system-.*|(?:qemu-)?kvm")
 _QEMU: Final = re.compile(r"(?:[^,=]*/)?qemu-system-\w+|[^,=]*/(?:qemu-)?kvm", re.ASCII)
 """A word behind the first: no value of an option, as far as can be seen."""
+_USUAL: Final = "qemu-system-x86_64"
 _QEMU_SAYS: Final = b"QEMU emulator version"
 _ELF: Final = b"\x7fELF"
 _NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
@@ -49,9 +50,8 @@ class QemuCommand:
         the sentence says what and why, the hint what to do."""
         if not argv:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
-        at = _find_qemu(argv) + 1
-        qemu = argv[:at]
-        found = read_options(argv[at:], partial(takes_value, qemu), partial(misses_value, qemu))
+        words, qemus = argv[_find_qemu(argv) + 1 :], _askable(argv)
+        found = read_options(words, partial(takes_value, qemus), partial(misses_value, qemus))
         options = _with_files(found)
         check_options(options)
         stopped = any(option.name == "S" for option in options)
@@ -71,7 +71,7 @@ class QemuCommand:
         """What QEMU says of the memory that it would make. None: nothing, for it is asked for help,
         or the user has a backend. MachineError: the options are wrong, in QEMU's words."""
         asked = self.named or any(option.name in _ENDING for option in self.options)
-        return None if asked else ask_ram(self.argv[: _find_qemu(self.argv) + 1], self.options)
+        return None if asked else ask_ram(_askable(self.argv), self.options)
 
     def prepared(self, config: str, ram: Ram | None) -> list[str]:
         """What to run: RAM in a shared memory backend, the file `config`, and a guest that waits
@@ -108,9 +108,23 @@ def _with_files(options: Sequence[Option]) -> list[Option]:
 def _find_qemu(argv: Sequence[str]) -> int:
     """Where the program stands whose options follow; the first word unless that is no QEMU and
     another is named so."""
-    if _NAMED_SO.fullmatch(os.path.basename(argv[0])) or qemu_file(argv[0]):
+    if _is_qemu(argv[0]):
         return 0
     return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
+
+
+def _askable(argv: Sequence[str]) -> list[Sequence[str]]:
+    """Ways to start a QEMU that can be asked, the best first. What runs another program that we do
+    not see is rather not run twice."""
+    at = _find_qemu(argv)
+    if _is_qemu(argv[at]):
+        return [argv[: at + 1]]
+    options = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return [[_USUAL], argv[: max(options, 1)]]
+
+
+def _is_qemu(program: str) -> bool:
+    return bool(_NAMED_SO.fullmatch(os.path.basename(program)) or qemu_file(program))
 
 
 def qemu_file(program: str) -> str:
