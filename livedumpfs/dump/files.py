@@ -32,14 +32,16 @@ TargetLike = Target | str | os.PathLike[str]
 
 def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
     size = machine.arena.size
+    # Asked once: while we look more of them may be plugged in.
+    shown = machine_info(machine, machine.vcpus)
     granule = settings.granule or int(lib.ldfs_granule_default(size))
     return plan_dump(
         settings.format,
-        machine_info(machine, machine.vcpus),
+        shown,
         arena_size=size,
         granule_size=granule,
         identity=target.identity,
-        meta_room=room_for(machine.vcpus),
+        meta_room=room_for(shown.vcpus),
         compression=settings.compression,
         level=settings.level,
         table=settings.table,

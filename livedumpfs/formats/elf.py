@@ -84,13 +84,13 @@ def prstatus(registers: Registers, pid: int) -> bytes:
 
 
 def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
-    """NT_PRSTATUS of each vCPU; zeros where `registers` has none. UsageError: more registers than
-    vCPUs."""
+    """NT_PRSTATUS of each vCPU that `registers` has; when it has none, before START, zeros for all.
+    UsageError: more registers than vCPUs."""
     if len(registers) > machine.vcpus:
         raise UsageError(f"registers of {len(registers)} vCPUs for {machine.vcpus}")
     if machine.elf_machine != _X86_64:
         return b""
-    given = [*registers, *[{}] * (machine.vcpus - len(registers))]
+    given = registers or [{}] * machine.vcpus
     notes = (Note(b"CORE\0", _NT_PRSTATUS, prstatus(r, i + 1)) for i, r in enumerate(given))
     return b"".join(one.pack() for one in notes)
 
@@ -114,7 +114,7 @@ class ElfPlan(Plan):
 
 def all_notes(machine: MachineInfo, registers: Sequence[Registers] = ()) -> bytes:
     """NT_PRSTATUS of each vCPU, the machine's own notes, and of ours what stands before the
-    superblock. As long for every machine that has the same vCPUs and room."""
+    superblock. Never longer than without registers."""
     more = note.pack_notes(machine.notes, machine.note_room)
     return register_notes(machine, registers) + more + _own_note_head()
 

@@ -19,7 +19,7 @@ import bisect
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -204,7 +204,8 @@ class KdumpPlan(Plan):
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
         status = self.codec | (0 if complete else INCOMPLETE)
-        head = build_head(self.machine, self.layout, status, (note_offset, note_size), meta)
+        machine = replace(self.machine, vcpus=len(registers) or self.machine.vcpus)
+        head = build_head(machine, self.layout, status, (note_offset, note_size), meta)
         return head + bytes(note_offset - len(head)) + notes
 
     def _header_at_seal(self, header: bytes) -> list[Step]:
