@@ -36,12 +36,12 @@ def run_qemu(args: argparse.Namespace) -> int:
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
-    with mount_directory(args.mount) as directory, QemuMachine(argv) as machine:
+    with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
         def announce(device: str) -> None:
             # Standard output may be the guest's console.
             what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
             print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
 
-        serve(machine, directory, args, announce)
+        serve(machine, place, args, announce)
         return machine.exit_status
