@@ -76,9 +76,9 @@ class Arena(Closing):
     - direct I/O in flight across START, and stores of another process that maps the memory, change
       it unseen: quiesce must exclude them.
 
-    A forked child (multiprocessing) can read and write the arrays, too. What it writes is its own: neither
-    its parent nor a dump sees it. Pages that it has not written are its parent's memory of now,
-    not of the fork: what must stay as it is has to be copied.
+    A forked child (multiprocessing) can read and write the arrays, too. What it writes is its own:
+    neither its parent nor a dump sees it. Pages that it has not written are its parent's memory of
+    now, not of the fork: what must stay as it is has to be copied.
     """
 
     def __init__(self, size: int | str) -> None:

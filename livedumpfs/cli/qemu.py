@@ -39,7 +39,7 @@ def run_qemu(args: argparse.Namespace) -> int:
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
     try:
-        with mount_directory(args.mount) as directory, QemuMachine(argv) as machine:
+        with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
             def announce(device: str) -> None:
                 # Standard output may be the guest's console.
@@ -47,7 +47,7 @@ def run_qemu(args: argparse.Namespace) -> int:
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
                 print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
 
-            serve(machine, directory, args, announce)
+            serve(machine, place, args, announce)
             return machine.exit_status
     except EndedAtOnce as error:
         if error.status:
