@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 #   make demo         from a clone to a live, verified dump of a running machine
-#   make test         all tests
+#   make check        what to run on every save: style, types, and the tests that need no root and no mount
+#   make test         all tests, several at a time (WORKERS, two more than there are processors)
+#   make test-long    the same, with everything in it that is shortened otherwise: hours
 #   make lint         style and types
 #   make model        the protocol's model alone, larger sizes of it too
 #   make interleave   the core's C code in many more orders of its threads
@@ -26,6 +28,8 @@
 
 VENV ?= .venv
 ARGS ?=
+# Many tests wait more than they compute.
+WORKERS ?= $(shell expr $$(nproc) + 2)
 
 python := $(VENV)/bin/python
 pins := $(VENV)/livedump-pins.stamp
@@ -36,7 +40,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo setup packages guest clean test lint model interleave sanitize coverage
+.PHONY: all demo setup packages guest clean check test test-long lint model interleave sanitize coverage
 .PHONY: exact test-qemu kill-points fuzz fuzz-control soak
 .PHONY: bench bench-quick bench-guest bench-inspect
 
@@ -66,18 +70,29 @@ guest: | packages
 demo: setup
 	@scripts/demo
 
+# tests/fixtures/order.py says which test runs beside which.
+pytest := $(python) -m pytest
+parallel := $(pytest) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+check: lint setup
+	$(pytest) -n $(WORKERS) -q -m "not privileged" $(CHECKED) $(ARGS)
+
+CHECKED ?= tests/unit tests/property
+
 # The limit is for a hang that the tests' own deadlines do not end.
 test: setup
-	timeout --foreground --signal=INT --kill-after=60 4500 $(python) -m pytest $(ARGS)
+	timeout --foreground --signal=INT --kill-after=60 4500 $(parallel) $(ARGS)
+
+test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
 
 model: $(pins)
-	LIVEDUMP_MODEL=1 $(python) -m pytest tests/model $(ARGS)
+	LIVEDUMP_MODEL=1 $(parallel) tests/model $(ARGS)
 
 interleave: $(pins)
-	LIVEDUMP_INTERLEAVE=1 $(python) -m pytest -s tests/native/test_interleavings.py $(ARGS)
+	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
 
 sanitize: $(pins)
-	LIVEDUMP_SANITIZE=1 $(python) -m pytest -s tests/native/test_sanitizers.py $(ARGS)
+	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py $(ARGS)
 
 # A copy of the tree: the build in place stays as it is.
 coverage: setup

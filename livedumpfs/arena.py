@@ -74,7 +74,11 @@ class Arena(Closing):
     - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from armed memory: call
       `writable` first, or read elsewhere and copy;
     - direct I/O in flight across START, and stores of another process that maps the memory, change
-      it unseen: quiesce must exclude them. A forked child does not get the memory.
+      it unseen: quiesce must exclude them.
+
+    A forked child (multiprocessing) can read and write the arrays, too. What it writes is its own:
+    neither its parent nor a dump sees it. Pages that it has not written are its parent's memory of
+    now, not of the fork: what must stay as it is has to be copied.
     """
 
     def __init__(self, size: int | str) -> None:

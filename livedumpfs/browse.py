@@ -28,7 +28,7 @@ from livedumpfs.attributes import (
 )
 from livedumpfs.errors import HostError
 from livedumpfs.fs import FILE_SYSTEM, Mount
-from livedumpfs.host import check_mountpoint, clean_up
+from livedumpfs.host import check_mountpoint, clean_up, mount_hint
 from livedumpfs.snapshot import OpenFile, StoredFiles
 
 DIRECTORY = "/snapshot"
@@ -125,5 +125,4 @@ def browse(
             fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, **OPTIONS,
         )  # fmt: skip
     except RuntimeError as error:
-        hint = "libfuse says why above" if os.path.exists("/dev/fuse") else "there is no /dev/fuse"
-        raise HostError(f"cannot mount at {place}", errno=errno.EIO, hint=hint) from error
+        raise HostError(f"cannot mount at {place}", errno=errno.EIO, hint=mount_hint()) from error

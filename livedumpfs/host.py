@@ -32,6 +32,8 @@ END_TIMEOUT = 10.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WAKE = 0.2
 _ALREADY_GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+_CAP_SYS_ADMIN = 1 << 21
+_OURS = f"fuse.{FILE_SYSTEM}"
 
 
 class _Interrupted(BaseException):
@@ -149,13 +151,7 @@ class Host:
             self._unmounted.set()
 
     def _not_mounted(self) -> HostError:
-        hint = "libfuse says why above"
-        if not os.path.exists("/dev/fuse"):
-            hint = "there is no /dev/fuse"
-        elif not os.access("/dev/fuse", os.R_OK | os.W_OK):
-            hint = "no right to use /dev/fuse"
-        elif self._allow_other and os.geteuid() != 0:
-            hint = "other users need user_allow_other in /etc/fuse.conf"
+        hint = mount_hint(allow_other=self._allow_other)
         return HostError(f"cannot mount at {self.mountpoint}", errno=errno.EIO, hint=hint)
 
     @contextlib.contextmanager
@@ -278,17 +274,46 @@ def check_mountpoint(mountpoint: str) -> None:
         raise HostError(f"cannot mount at {mountpoint}: {os_cause(code)}", errno=code)
 
 
+def mount_hint(*, allow_other: bool = False) -> str:
+    """Why a mount may have failed: which right this process has not."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        status = dict(line.split(":\t", 1) for line in file if ":\t" in line)
+    if not os.path.exists("/dev/fuse"):
+        return "there is no /dev/fuse: load the module fuse, or give the container that device"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "no right to read and write /dev/fuse"
+    if int(status["CapEff"], 16) & _CAP_SYS_ADMIN:
+        return "libfuse says why above"
+    if os.geteuid() == 0:
+        return "root without CAP_SYS_ADMIN, as in a container: it needs that, or unshare -Urm"
+    if _fusermount() is None:
+        return "fusermount is not installed: a user needs the package fuse or fuse3"
+    if status.get("NoNewPrivs", "").strip() == "1":
+        return "fusermount gets no rights from a process with no_new_privs"
+    if allow_other:
+        return "other users need user_allow_other in /etc/fuse.conf"
+    return "libfuse says why above"
+
+
+def _fusermount() -> str | None:
+    return shutil.which("fusermount") or shutil.which("fusermount3")
+
+
 def is_mounted(mountpoint: str) -> bool:
-    """Whether one of our file systems is mounted there. Asks the kernel, never the mount itself."""
+    """Whether one of our file systems is mounted there, and nothing of others' over it. Asks the
+    kernel, never the mount itself."""
+    return mounts_at(mountpoint)[-1:] == [_OURS]
+
+
+def mounts_at(mountpoint: str) -> list[str]:
+    """Types of the file systems that are mounted there; the last is the one that is seen."""
+    found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             fields, _, rest = line.partition(" - ")
-            if (
-                rest.split()[0] == f"fuse.{FILE_SYSTEM}"
-                and _unescape(fields.split()[4]) == mountpoint
-            ):
-                return True
-    return False
+            if _unescape(fields.split()[4]) == mountpoint:
+                found.append(rest.split()[0])
+    return found
 
 
 def _unescape(path: str) -> str:
@@ -316,11 +341,19 @@ def is_stale(mountpoint: str) -> bool:
 
 
 def unmount(mountpoint: str) -> None:
-    """`fusermount -u`, lazily when somebody has a file of it open. HostError: it stays."""
-    program = shutil.which("fusermount") or shutil.which("fusermount3")
+    """`fusermount -u`, lazily when somebody has a file of it open. HostError: it stays, or what
+    is mounted over it is not ours."""
+    program = _fusermount()
     commands = [[program, "-u"], [program, "-u", "-z"]] if program else []
     commands += [["umount", "-l"]] if os.geteuid() == 0 else []
     said = "fusermount is not installed"
+    kinds = mounts_at(mountpoint)
+    if _OURS in kinds and kinds[-1] != _OURS:
+        raise HostError(
+            f"cannot unmount {mountpoint}: {kinds[-1]} is mounted over it", errno=errno.EBUSY
+        )
+    if _OURS not in kinds:
+        return
     for command in commands:
         with contextlib.suppress(subprocess.TimeoutExpired):
             done = subprocess.run(

@@ -23,6 +23,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,37 +158,77 @@ def same_file(a: os.stat_result, b: os.stat_result) -> bool:
 
 def become(tid: int, uid: int, gid: int) -> bool:
     """Take the task's root, cwd, umask and rights, for good; whether its root was ours already.
+    Of a host's rights only those are needed that make a difference: none where host and caller are
+    the same user in the same place.
 
-    PermissionError when we cannot.
+    PermissionError, with the right that is missing, when we cannot.
     """
-    task = read_task(tid)
+    task, own = read_task(tid), read_task("self")
     if (task.uid, task.gid) != (uid, gid):
         raise PermissionError(errno.EPERM, "the caller's rights changed meanwhile")
     place = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    root = os.open(f"/proc/{tid}/root", place)
-    cwd = os.open(f"/proc/{tid}/cwd", place)
-    capabilities = task.capabilities & read_task("self").capabilities
-    if not same_namespace(tid, "user"):
-        capabilities = 0
-    same_root = same_file(os.fstat(root), os.stat("/")) and same_namespace(tid, "mnt")
+    with needed("CAP_SYS_PTRACE", "look at the caller's root directory"):
+        root = os.open(f"/proc/{tid}/root", place)
+        cwd = os.open(f"/proc/{tid}/cwd", place)
+        capabilities = task.capabilities & own.capabilities
+        if not same_namespace(tid, "user"):
+            capabilities = 0
+        same_root = same_file(os.fstat(root), os.stat("/")) and same_namespace(tid, "mnt")
     if not same_root:
-        os.fchdir(root)
-        os.chroot(".")
+        with needed("CAP_SYS_CHROOT", "enter the caller's root directory"):
+            os.fchdir(root)
+            os.chroot(".")
     os.fchdir(cwd)
     os.umask(task.umask)
-    if os.geteuid() == 0:
-        os.setgroups(task.groups)
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-        if uid == 0:
-            set_capabilities(capabilities)
-    elif (uid, gid) != (os.geteuid(), os.getegid()):
-        raise PermissionError(errno.EPERM, "the host has not the right to act for another user")
+    take_ids(task, own)
+    if uid in (0, own.uid):  # else the kernel has taken them all away
+        set_capabilities(capabilities)
     return same_root
 
 
+def take_ids(task: Task, own: Task) -> None:
+    """User, group and supplementary groups of the task; what is so already needs no right. A host
+    that is not root keeps its own supplementary groups: they are the same user's."""
+    same_user = (task.uid, task.gid) == (os.geteuid(), os.getegid())
+    if same_user and task.uid != 0:
+        return
+    if set(task.groups) != set(own.groups):
+        denied = " (denied in the user namespace of the host)" if setgroups_denied() else ""
+        with needed("CAP_SETGID", f"take the caller's supplementary groups{denied}"):
+            os.setgroups(task.groups)
+    if os.getresgid() != (task.gid,) * 3:
+        with needed("CAP_SETGID", f"act for group {task.gid}"):
+            os.setresgid(task.gid, task.gid, task.gid)
+    if os.getresuid() != (task.uid,) * 3:
+        with needed("CAP_SETUID", f"act for user {task.uid}"):
+            os.setresuid(task.uid, task.uid, task.uid)
+
+
+@contextlib.contextmanager
+def needed(right: str, action: str) -> Iterator[None]:
+    """Says which right is missing. PermissionError EPERM."""
+    try:
+        yield
+    except OSError as error:
+        # EINVAL: a user or group that the namespace of the host does not have.
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):
+            raise
+        raise PermissionError(
+            errno.EPERM, f"the host cannot {action}: run it as the caller's user, or with {right}"
+        ) from error
+
+
+def setgroups_denied() -> bool:
+    """As in a user namespace that its user has made without a right."""
+    try:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            return file.read().strip() == "deny"
+    except OSError:
+        return False
+
+
 def set_capabilities(keep: int) -> None:
-    """Keep those alone: root need not mean all of them."""
+    """Keep those alone: root need not mean all of them, and another user may have some."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = keep & 0xFFFFFFFF, keep >> 32
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The hosts that run here: one small JSON file each, so that clients find them without being told.
 
-Root's hosts are in /run/livedumpfs, a user's in $XDG_RUNTIME_DIR/livedumpfs. An entry of a process
-that is gone counts for nothing; the next host removes it.
+Root's hosts are in /run/livedumpfs, a user's in $XDG_RUNTIME_DIR/livedumpfs, and where a user (or
+the root of a container) has neither, in a private directory in /tmp. An entry of a process that is
+gone counts for nothing; the next host removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SYSTEM_DIRECTORY = "/run/livedumpfs"
+USERS_DIRECTORY = "/run/user/%d"
+FALLBACK_DIRECTORY = "/tmp/livedumpfs-%d"
+"""Of a user id."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,41 @@ def start_time(pid: int) -> int | None:
 
 def directories() -> list[Path]:
     """Where entries are looked for; the first is where this process writes its own."""
-    found = []
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and _is_ours(runtime):
-        found.append(Path(runtime) / "livedumpfs")
-    return [*found, Path(SYSTEM_DIRECTORY)]
+    user, system, found = os.geteuid(), Path(SYSTEM_DIRECTORY), []
+    usual = USERS_DIRECTORY % user if user else None
+    for runtime in dict.fromkeys((os.environ.get("XDG_RUNTIME_DIR"), usual)):
+        if runtime and _is_ours(os.stat, runtime):
+            found.append(Path(runtime) / "livedumpfs")
+    fallback = Path(FALLBACK_DIRECTORY % user)
+    if not found and not _is_writable(system):
+        return [fallback, system]
+    # A host that was started without the variable is found, too.
+    return [*found, system, *([fallback] if _is_ours(os.lstat, fallback) else [])]
 
 
-def _is_ours(directory: str) -> bool:
-    """`su` leaves root the variable of another user, who could then lead root's writes anywhere."""
+def _is_ours(look: Callable[[str | Path], os.stat_result], directory: str | Path) -> bool:
+    """`su` leaves root the variable of another user, who could then lead root's writes anywhere;
+    and who comes first can make a directory in /tmp."""
     with contextlib.suppress(OSError):
-        return os.stat(directory).st_uid == os.geteuid()
+        found = look(directory)
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
     return False
+
+
+def _is_writable(directory: Path) -> bool:
+    """Whether we may put something there, or make it."""
+    place = directory if directory.exists() else directory.parent
+    return os.access(place, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def own_directory() -> Path:
+    """Where this process writes; made if it is missing. OSError, also when it is another user's."""
+    directory = directories()[0]
+    private = directory == Path(FALLBACK_DIRECTORY % os.geteuid())
+    directory.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
+    if private and not _is_ours(os.lstat, directory):
+        raise PermissionError(errno.EPERM, "it is another user's", str(directory))
+    return directory
 
 
 def entries() -> Iterator[tuple[Path, Entry]]:
@@ -86,8 +115,7 @@ def add(mountpoint: str, machine: str) -> Path:
     """Write this process's entry; its file. OSError where the directory cannot be made."""
     pid = os.getpid()
     entry = Entry(pid, start_time(pid) or 0, mountpoint, machine)
-    directory = directories()[0]
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    directory = own_directory()
     path = directory / f"{pid}.json"
     new = directory / f"{pid}.new"
     new.write_text(json.dumps(asdict(entry)), encoding="utf-8")

@@ -179,6 +179,7 @@ int ldfs_arena_destroy(ldfs_arena *a)
 		return 0;
 	if (load_seq(&a->owner))
 		return -EBUSY;
+	ldfs_huge_stop(a);
 	ldfs_fault_unregister(a);
 	unmake(a);
 	return 0;

@@ -232,6 +232,7 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	/* A discard that found no owner just before may not have punched yet. */
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
+	ldfs_huge_stop(d->arena);
 	rc = find_full(d);
 	if (!rc)
 		rc = ldfs_target_init(&d->target, c, d->arena->size);
@@ -586,6 +587,7 @@ int ldfs_dump_release(ldfs_dump *d)
 			wait_for_start(d);
 		else if (load_seq(&d->arena->dump))
 			disarm(d);
+		ldfs_huge_restore(d->arena);
 		store_seq(&d->release_done, 1);
 	}
 	/* Somebody else's release may still be at work on the protection. */
@@ -640,7 +642,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.slot_waits = load_relaxed(&d->slot_waits),
 		.slot_wait_ns = load_relaxed(&d->slot_wait_ns),
 		.spilled = load_relaxed(&d->spilled),
-		.bytes_written = load_relaxed(&d->bytes_written),
+		.bytes_written = load_relaxed(&d->swept) + load_relaxed(&d->bytes_pool),
 		.bytes_pool = load_relaxed(&d->bytes_pool),
 		.target_end = d->pack.on ? load_seq(&d->pack.end) : 0,
 		.stall_max_ns = load_relaxed(&d->stall_max_ns),

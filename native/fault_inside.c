@@ -4,7 +4,7 @@
  *
  *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
  *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
- *   - no locks, no allocation, no Python, no text, no floating point
+ *   - no locks, no allocation, no Python, no floating point; no text but that of ldfs_child_tell, in a process that dies of it
  *   - errno is saved and restored
  *   - it may sleep only for a free slot (policy block) or for another handler's copy
  *
@@ -225,8 +225,10 @@ void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *contex
 {
 	int saved = errno;
 
-	if (!is_ours(info, context))
+	if (!is_ours(info, context)) {
+		ldfs_child_tell(info);
 		chain(entry, signo, info, context);
+	}
 	errno = saved;
 }
 

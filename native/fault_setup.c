@@ -191,19 +191,29 @@ static void unlock_setup(void)
 	pthread_mutex_unlock(&setup_lock);
 }
 
-/* The child has neither the arenas' memory nor the threads of their dumps: no fault of it is ours. */
-static void forget_arenas(void)
+/* False: the range stays, for the line that a fault there is worth. */
+static bool forget_arena(struct ldfs_fault_slot *slot)
 {
-	for (int i = 0; i < LDFS_MAX_ARENAS; i++) {
-		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+	const ldfs_arena *a = load_seq(&slot->arena);
 
+	if (a && ldfs_child_map(a)) {
 		store_seq(&slot->start, UINTPTR_MAX);
 		store_seq(&slot->end, 0);
-		store_seq(&slot->arena, NULL);
-		store_seq(&slot->handlers, 0);
-		store_seq(&slot->callers, 0);
 	}
-	if (arenas)
+	store_seq(&slot->arena, NULL);
+	store_seq(&slot->handlers, 0);
+	store_seq(&slot->callers, 0);
+	return load_seq(&slot->end) == 0;
+}
+
+/* The child has views of its own, and no threads of dumps: no fault of it is ours to save for. */
+static void forget_arenas(void)
+{
+	bool all_there = true;
+
+	for (int i = 0; i < LDFS_MAX_ARENAS; i++)
+		all_there &= forget_arena(&ldfs_fault_slots[i]);
+	if (arenas && all_there)
 		uninstall();
 	arenas = 0;
 	pthread_mutex_unlock(&setup_lock);

@@ -91,6 +91,18 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /* The program may use userfaultfd there for itself; of what is not protected any more. */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
 
+/* ----------------------------------------------------------------- huge.c */
+struct ldfs_huge {
+	pthread_t thread;
+	bool made; /* whoever does RELEASE, then the owner */
+	_Atomic uint32_t stop;
+};
+
+/* Begin to map the live view by huge pages where its memory lies in such. When nothing is protected any more. */
+void ldfs_huge_restore(ldfs_arena *a);
+/* [owner] Have it end, as far as it has come. */
+void ldfs_huge_stop(ldfs_arena *a);
+
 /* ---------------------------------------------------------------- arena.c */
 struct ldfs_arena {
 	uint64_t size;
@@ -106,6 +118,7 @@ struct ldfs_arena {
 	_Atomic uint32_t shadow_torn; /* 1: a part of it could not be protected again */
 	_Atomic uint32_t shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
 	struct ldfs_uffd uffd;
+	struct ldfs_huge huge;
 	bool spare_mapped; /* owner */
 	int fault_slot;    /* index into ldfs_fault_slots */
 	pid_t pid;         /* of the process that made it */
@@ -114,7 +127,7 @@ struct ldfs_arena {
 };
 
 /*
- * A forked child has a copy of the structs, but neither the memory nor the threads, and the memfd is its
+ * A forked child has a copy of the structs, but not the threads, a view of its own of the memory (child.c), and the memfd is its
  * parent's: it may do nothing with an arena or a dump. [signal]
  */
 static inline bool ldfs_arena_foreign(const ldfs_arena *a)
@@ -182,6 +195,12 @@ void ldfs_fault_leave(ldfs_arena *a);
 /* Handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
+/* ---------------------------------------------------------------- child.c */
+/* In a forked child, before anything else runs there: a private view of the memory at the live address. False: it has none. */
+bool ldfs_child_map(const ldfs_arena *a);
+/* [signal] One line on stderr when the fault is that of a child without such a view, of which it is about to die. */
+void ldfs_child_tell(const siginfo_t *info);
+
 /* ----------------------------------------------------------------------- save.c, [signal] */
 /* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it, too. */
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
@@ -194,6 +213,8 @@ void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
  */
 int ldfs_vma_read(const uint8_t *view, uint32_t *advice);
 int ldfs_vma_advise(uint8_t *view, uint64_t size, uint32_t advice);
+/* Whether all that is mapped of the mapping at `view` is so by huge pages. Walks as the above. */
+bool ldfs_vma_all_huge(const uint8_t *view);
 
 /* --------------------------------------------------------------- protect.c, [signal] */
 enum { LDFS_OPENED = 1, LDFS_STORED_TO }; /* writable; and it is so because of a store to it */
@@ -271,6 +292,7 @@ struct ldfs_target {
 	ldfs_stream *stream; /* NULL: fd is written */
 	bool reads_zero;
 	bool zero_range; /* the kernel can zero a range of it */
+	bool zero_costs; /* and then may have to write the zeros out */
 	ldfs_extent *extents;
 	uint32_t extent_count;
 };
@@ -280,7 +302,8 @@ void ldfs_target_destroy(struct ldfs_target *t);
 /* `direct`: past the page cache, where the target can. */
 int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
 		      bool direct);
-int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length);
+/* *written: bytes that were written out, or may have been, to do it. */
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length, uint64_t *written);
 int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
 /* `length` bytes of buf at offset `at` of the target, as a record when it is a stream. */
 int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at);
@@ -385,7 +408,7 @@ struct ldfs_dump {
 	_Atomic uint32_t phase;    /* enum ldfs_phase */
 	uint8_t *sweep_scratch;    /* one granule */
 	struct ldfs_batch writer_batch;
-	_Atomic uint64_t swept;    /* bytes, for the rate */
+	_Atomic uint64_t swept;    /* bytes that the sweep has written: the rate counts them, and no holes */
 	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
 	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
 	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
@@ -414,7 +437,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_written, bytes_pool, retaken, left_out;
+	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken, left_out;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */

@@ -10,7 +10,8 @@
  *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
  *     the end exclusive.
  *   - An arena and its dumps are of the process that made them: in a forked child every function that
- *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0.
+ *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0. At the
+ *     live address a child of fork(2) has the memory privately: it reads its parent's, and its stores are its own.
  *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
  *   - The first word of each comment says where a function may run:
  *       [signal]      inside the SIGSEGV handler as well
@@ -136,7 +137,7 @@ typedef struct ldfs_dump_config {
 	uint64_t granule_size;      /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
 	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule */
 	uint64_t spill_limit;       /* policy spill: bytes of slots at the most; else ignored */
-	uint64_t sweep_rate;        /* bytes a second, 0: no cap */
+	uint64_t sweep_rate;        /* bytes a second that the sweep may write, see bytes_written; 0: no cap */
 	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail` */
 	uint32_t policy;            /* enum ldfs_policy */
 	uint32_t arming;            /* enum ldfs_arming */
@@ -204,7 +205,8 @@ typedef struct ldfs_counters {
 	uint64_t slot_waits;        /* times that a vCPU found no free slot and waited */
 	uint64_t slot_wait_ns;      /* sum of those waits */
 	uint64_t spilled;           /* slots added by `spill` */
-	uint64_t bytes_written;     /* to the target: data and zeros, not headers or table */
+	/* To the target: data, packed where it is so, and zeros that had to be written out; not headers or table. */
+	uint64_t bytes_written;
 	uint64_t bytes_pool;        /* of those, from slots */
 	uint64_t target_end;        /* packed target: first byte behind all data; else 0 */
 	uint64_t stall_max_ns;      /* longest time in the handler */

@@ -76,10 +76,8 @@ static void write_jobs(struct ldfs_packer *p)
 
 	if (rc && rc != -ECANCELED)
 		ldfs_target_failed(d, rc, ldfs_granule_start(d, p->jobs[0].granule) / LDFS_PAGE_SIZE);
-	if (!rc) {
-		add_relaxed(&d->bytes_written, p->used);
+	if (!rc)
 		add_relaxed(&d->bytes_pool, p->used);
-	}
 	for (uint32_t i = 0; i < p->jobs_count; i++)
 		finish_job(p, &p->jobs[i], at, rc);
 	p->used = p->jobs_count = 0;
@@ -221,13 +219,12 @@ static void pack_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 		if (rc)
 			ldfs_sweep_failed(d, first, end, rc);
 		else
-			add_relaxed(&d->bytes_written, p->used);
+			add_relaxed(&d->swept, p->used);
 	} else if (rc != -ECANCELED) {
 		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
 	}
 	end_run(p, first, end, at, rc == 0);
 	p->used = 0;
-	add_relaxed(&d->swept, run_length(d, first, end));
 }
 
 /* One piece of the arena, whose armed granules are this thread's to sweep. False: none, or not now. */

@@ -83,21 +83,20 @@ static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
 
 	if (rc)
 		return rc;
-	add_relaxed(&d->bytes_written, end - start);
+	add_relaxed(&d->swept, end - start);
 	return 0;
 }
 
 static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
 {
+	uint64_t written = 0;
 	int rc;
 
 	if (d->target.reads_zero || start == end)
 		return 0;
-	rc = ldfs_target_zero(&d->target, start, end - start);
-	if (rc)
-		return rc;
-	add_relaxed(&d->bytes_written, end - start);
-	return 0;
+	rc = ldfs_target_zero(&d->target, start, end - start, &written);
+	add_relaxed(&d->swept, written);
+	return rc;
 }
 
 bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
@@ -272,10 +271,9 @@ static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
 
 	save_run(d, &r);
 	end_run(d, &r);
-	add_relaxed(&d->swept, end_of(d, end - 1) - ldfs_granule_start(d, first));
 }
 
-/* After the swept bytes at the rate; a day at the most, for absurd rates. */
+/* After what the sweep has written at the rate; a day at the most, for absurd rates. */
 uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 {
 	double ns;
@@ -286,7 +284,7 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
 }
 
-/* Sleep so that the bytes swept so far stay below the rate; in small steps, so that RELEASE is quick. */
+/* Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is quick. */
 static void throttle(ldfs_dump *d)
 {
 	uint64_t due = ldfs_sweep_due_ns(d), now;

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -64,6 +65,33 @@ static int open_direct(const struct ldfs_target *t)
 	return open(path, O_WRONLY | O_DIRECT | O_CLOEXEC | O_NOCTTY);
 }
 
+/*
+ * Whether the kernel has to write zeros out to zero a range: not in a file, whose file system notes it, nor on a device that zeroes
+ * by itself; a partition's limits are those of its disk. Unknown counts as yes: a limit holds.
+ */
+static bool zeroing_writes(int fd)
+{
+	static const char *const places[] = { "queue", "../queue" };
+	unsigned long long most = 0;
+	struct stat status;
+	char path[96];
+
+	if (fstat(fd, &status) || !S_ISBLK(status.st_mode))
+		return !S_ISREG(status.st_mode);
+	for (unsigned i = 0; !most && i < sizeof(places) / sizeof(places[0]); i++) {
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/write_zeroes_max_bytes",
+			 major(status.st_rdev), minor(status.st_rdev), places[i]);
+		f = fopen(path, "re");
+		if (f && fscanf(f, "%llu", &most) != 1)
+			most = 0;
+		if (f)
+			fclose(f);
+	}
+	return most == 0;
+}
+
 int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size)
 {
 	size_t bytes = config->extent_count * sizeof(*config->extents);
@@ -82,6 +110,7 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	t->extent_count = config->extent_count;
 	t->reads_zero = config->target_reads_zero != 0;
 	t->zero_range = true;
+	t->zero_costs = zeroing_writes(config->target_fd);
 	t->stream = config->packed ? config->stream : NULL;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
 	if (t->fd < 0)
@@ -186,7 +215,7 @@ static int write_zeros(struct ldfs_target *t, uint64_t length, uint64_t at)
 }
 
 /* Zeros on the target, by the kernel where it can (a device that discards), else written out. */
-int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length)
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length, uint64_t *written)
 {
 	while (length > 0) {
 		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
@@ -204,6 +233,7 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 			rc = write_zeros(t, run, at);
 		if (rc)
 			return rc;
+		*written += t->zero_range && !t->zero_costs ? 0 : run;
 		arena_offset += run;
 		length -= run;
 	}

@@ -20,19 +20,49 @@ static const struct {
 } kept[] = { { " dd", MADV_DONTDUMP },   { " dc", MADV_DONTFORK },  { " hg", MADV_HUGEPAGE },
 	     { " nh", MADV_NOHUGEPAGE }, { " mg", MADV_MERGEABLE } };
 
+/* Whether a mapping begins with this line; then *inside says whether it has `address`. */
+static bool is_head(const char *line, uintptr_t address, bool *inside)
+{
+	uintptr_t start, end;
+
+	if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) != 2)
+		return false;
+	*inside = address >= start && address < end;
+	return true;
+}
+
 /* The VmFlags line of the mapping that has `address`; false: there is none. */
 static bool find_flags(FILE *f, uintptr_t address, char *line, int size)
 {
-	uintptr_t start, end;
 	bool inside = false;
 
-	while (fgets(line, size, f)) {
-		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2)
-			inside = address >= start && address < end;
-		else if (inside && !strncmp(line, "VmFlags:", 8))
+	while (fgets(line, size, f))
+		if (!is_head(line, address, &inside) && inside && !strncmp(line, "VmFlags:", 8))
 			return true;
-	}
 	return false;
+}
+
+bool ldfs_vma_all_huge(const uint8_t *view)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long long mapped = 0, huge = 0, kib;
+	bool inside = false, seen = false;
+	char line[512];
+
+	if (!f)
+		return false;
+	while (!(seen && !inside) && fgets(line, sizeof(line), f)) {
+		if (is_head(line, (uintptr_t)view, &inside) || !inside)
+			continue;
+		seen = true;
+		if (sscanf(line, "Rss: %llu", &kib) == 1)
+			mapped = kib;
+		else if (sscanf(line, "ShmemPmdMapped: %llu", &kib) == 1 ||
+			 sscanf(line, "FilePmdMapped: %llu", &kib) == 1)
+			huge += kib;
+	}
+	fclose(f);
+	return mapped && mapped == huge;
 }
 
 int ldfs_vma_read(const uint8_t *view, uint32_t *advice)

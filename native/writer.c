@@ -95,7 +95,6 @@ static void finish_one(struct writer *w, uint32_t i, int error)
 			ldfs_target_failed(d, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 		ldfs_step_slot_lost(d, g);
 	} else {
-		add_relaxed(&d->bytes_written, length);
 		add_relaxed(&d->bytes_pool, length);
 		ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));
 	}

@@ -8,6 +8,7 @@ import contextlib
 import grp
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from livedumpfs import registry
 from livedumpfs.cli.options import Commands, add_command, share, size
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.text import count
-from livedumpfs.errors import HostError
+from livedumpfs.errors import HostError, os_cause
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
@@ -100,59 +101,100 @@ def run_host(args: argparse.Namespace) -> int:
         dirty_share=args.dirty,
         rate=IDLE_RATE if args.idle else 0,
     )
-    with mount_directory(args.mount) as directory:
+    with mount_directory(args.mount) as place:
 
         def announce(device: str) -> None:
             machine.wait_ready()
             what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
             print(f"{what}: running\ndevice {device}", flush=True)
 
-        return serve(machine, directory, args, announce)
+        return serve(machine, place, args, announce)
+
+
+@dataclass
+class Place:
+    """Where a host mounts."""
+
+    path: str
+    made: os.stat_result | None = None
+    """The directory that we made for it, which ends with the host; None: it is the user's."""
+
+    @classmethod
+    def make(cls, path: Path) -> Place:
+        """A new directory. HostError."""
+        try:
+            path.mkdir(mode=0o755)
+            return cls(str(path), os.lstat(path))
+        except OSError as error:
+            code = error.errno or 0
+            raise HostError(f"cannot make {path}: {os_cause(code)}", errno=code) from error
+
+    def remove(self) -> None:
+        """Take away what we made, if that is what has the name; done twice it is harmless."""
+        with contextlib.suppress(OSError):
+            if self.made and os.path.samestat(self.made, os.lstat(self.path)):
+                os.rmdir(self.path)
+        self.made = None  # a later one may have its inode number
 
 
 def serve(
-    machine: Machine, directory: str, args: argparse.Namespace, announce: Callable[[str], None]
+    machine: Machine, place: Place, args: argparse.Namespace, announce: Callable[[str], None]
 ) -> int:
     """Run a host of that machine; `announce` gets the device file once it runs."""
     from livedumpfs.host import Host
 
-    host = Host(machine, directory, allow_other=args.allow_other, group=args.group)
+    host = Host(machine, place.path, allow_other=args.allow_other, group=args.group)
     try:
         host.run(lambda: announce(host.device), note)
     except HostError as error:
         # Something may hang in a thread that an orderly exit would wait for.
         complain(sentence(error))
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
+        place.remove()
         os._exit(Exit.FAILED)
     return Exit.DONE
 
 
 @contextlib.contextmanager
-def mount_directory(chosen: str | None) -> Iterator[str]:
+def mount_directory(chosen: str | None) -> Iterator[Place]:
     """`chosen`, or a directory of our own in the runtime directory, removed at the end."""
     from livedumpfs.host import clean_up
 
     if chosen:
-        yield chosen
+        yield Place(chosen)
         return
-    runtime = registry.directories()[0]
-    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+    runtime = runtime_directory()
     own = runtime / f"{MOUNT_PREFIX}{os.getpid()}"
     clean_up(str(own))
     remove_left_behind(runtime)
-    own.mkdir(mode=0o755, exist_ok=True)
+    place = Place.make(own)
     try:
-        yield str(own)
+        yield place
     finally:
-        with contextlib.suppress(OSError):
-            own.rmdir()
+        place.remove()
+
+
+def runtime_directory() -> Path:
+    """Where hosts have their directories. HostError: it cannot be made."""
+    try:
+        return registry.own_directory()
+    except OSError as error:
+        code = error.errno or 0
+        cause = error.strerror or os_cause(code)
+        raise HostError(
+            f"cannot make {error.filename}: {cause[0].lower()}{cause[1:]}",
+            errno=code,
+            hint="name a directory of your own with --mount DIR, or set XDG_RUNTIME_DIR to one",
+        ) from error
 
 
 def remove_left_behind(runtime: Path) -> None:
-    """Directories of hosts that were killed. What is still mounted or not empty stays."""
+    """Directories of hosts that were killed, this user's. What is still mounted or not empty
+    stays."""
     for path in runtime.glob(f"{MOUNT_PREFIX}*"):
         pid = path.name.removeprefix(MOUNT_PREFIX)
-        if pid.isdigit() and registry.start_time(int(pid)) is None:
+        dead = pid.isdigit() and (int(pid) == os.getpid() or registry.start_time(int(pid)) is None)
+        with contextlib.suppress(OSError):
+            dead = dead and path.lstat().st_uid == os.geteuid()
+        if dead:
             with contextlib.suppress(OSError):
                 path.rmdir()

@@ -8,6 +8,8 @@ import sys
 
 from livedumpfs.cli.host import add_mount_options, mount_directory, serve
 from livedumpfs.cli.options import Commands, add_command
+from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.text import count
 from livedumpfs.errors import UsageError
 from livedumpfs.units import format_size
 
@@ -31,17 +33,23 @@ def add_commands(commands: Commands) -> None:
 
 def run_qemu(args: argparse.Namespace) -> int:
     """Start QEMU with the shim, serve it, end it with the host, and answer as it does."""
-    from livedumpfs.machines.qemu import QemuMachine
+    from livedumpfs.machines.qemu import EndedAtOnce, QemuMachine
 
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
-    with mount_directory(args.mount) as directory, QemuMachine(argv) as machine:
+    try:
+        with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
-        def announce(device: str) -> None:
-            # Standard output may be the guest's console.
-            what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
-            print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
+            def announce(device: str) -> None:
+                # Standard output may be the guest's console.
+                cpus = count(machine.vcpus, "vCPU")
+                what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
+                print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
 
-        serve(machine, directory, args, announce)
-        return machine.exit_status
+            serve(machine, place, args, announce)
+            return machine.exit_status
+    except EndedAtOnce as error:
+        if error.status:
+            raise
+        return Exit.DONE  # it was asked for help, say, and gave it

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from livedumpfs.control.settings import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
 from livedumpfs.machines import Machine, PhysicalRange, Registers
+from livedumpfs.machines.machine import NumbersVcpus
 
 MAX_RANGES: Final = 1000
 """Ranges of lost pages that stats.json lists."""
@@ -96,37 +97,61 @@ def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine
     return json.dumps(found, indent=1, default=str) + "\n"
 
 
-def _registers_at_start(machine: Machine) -> list[Registers] | None:
+def _live(machine: Machine) -> Mapping[int, Registers]:
+    """By the numbers of the vCPUs."""
+    if isinstance(machine, NumbersVcpus):
+        return machine.registers_by_number()
+    return dict(enumerate(machine.registers()))
+
+
+def _at_start(machine: Machine) -> Mapping[int, Registers] | None:
     """Of the last START; None: there was none."""
     try:
-        return [dict(one) for one in machine.snapshot_registers()]
+        if isinstance(machine, NumbersVcpus):
+            return machine.snapshot_by_number()
+        return dict(enumerate(machine.snapshot_registers()))
     except LivedumpError:
         return None
 
 
 def registers_text(machine: Machine) -> str:
     """machine/registers: a block for each vCPU, one register a line in hexadecimal: live, and
-    beside it at the last START if there was one."""
-    live = machine.registers()
-    snapshot = _registers_at_start(machine) or [{}] * len(live)
+    beside it at the last START if it was there. One that is there no more has `-` for the first."""
+    live, snapshot = _live(machine), _at_start(machine) or {}
     return "\n".join(
-        f"vcpu {index}\n" + _registers_block(one, snapshot[index]) for index, one in enumerate(live)
+        f"vcpu {number}\n" + _registers_block(live.get(number, {}), snapshot.get(number, {}))
+        for number in sorted({*live, *snapshot})
     )
 
 
 def _registers_block(live: Registers, snapshot: Registers) -> str:
     lines = (
-        f"{name:<8} {value:#018x}" + (f" {snapshot[name]:#018x}" if name in snapshot else "")
-        for name, value in live.items()
+        f"{name:<8} {_word(live, name)}" + (f" {_word(snapshot, name)}" if name in snapshot else "")
+        for name in live or snapshot
     )
     return "".join(f"{line}\n" for line in lines)
 
 
+def _word(registers: Registers, name: str) -> str:
+    return f"{registers[name]:#018x}" if name in registers else f"{'-':<18}"
+
+
 def registers_json(machine: Machine) -> str:
-    """machine/registers.json: live, and those of the last START (null: there was none)."""
-    snapshot = _registers_at_start(machine)
-    live: list[Registers] = [dict(one) for one in machine.registers()]
-    return json.dumps({"live": live, "snapshot": snapshot}, indent=1) + "\n"
+    """machine/registers.json: live, and those of the last START (null: there was none). A place in
+    both lists is that of the same vCPU, whose number is in `numbers`; null: it is, or was, not
+    there."""
+    live, snapshot = _live(machine), _at_start(machine)
+    numbers = sorted({*live, *(snapshot or {})})
+    found = {
+        "numbers": numbers,
+        "live": [_plain(live, number) for number in numbers],
+        "snapshot": None if snapshot is None else [_plain(snapshot, one) for one in numbers],
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _plain(registers: Mapping[int, Registers], number: int) -> dict[str, int] | None:
+    return dict(registers[number]) if number in registers else None
 
 
 def map_text(ranges: Sequence[PhysicalRange]) -> str:

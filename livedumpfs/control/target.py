@@ -25,7 +25,6 @@ _HINTS = {
     **OPEN_HINTS,
     errno.EAGAIN: "it became another file meanwhile",
     errno.EEXIST: "it is a link that leads nowhere",
-    errno.EPERM: "the host cannot act for this caller",
     errno.ETIMEDOUT: f"the device did not answer within {opener.TIMEOUT:g} s",
 }
 
@@ -108,6 +107,7 @@ def _open(caller: Caller, path: str) -> opener.Opened:
         code = error.errno or errno.EIO
         if error.mode:
             refuse_kind(os.stat_result((error.mode, *(0,) * 9)), path)
+        said = "" if error.strerror in (None, os_cause(code)) else str(error.strerror)
         raise TargetError(
-            f"cannot open {path}: {os_cause(code)}", errno=code, hint=_HINTS.get(code, "")
+            f"cannot open {path}: {os_cause(code)}", errno=code, hint=said or _HINTS.get(code, "")
         ) from error

@@ -26,7 +26,8 @@ from livedumpfs.units import PAGE_SIZE
 
 _HINTS = {
     errno.ECHILD: "it belongs to the process that made it, not to a child of that",
-    errno.EACCES: "userfaultfd needs a privileged host, or vm.unprivileged_userfaultfd=1",
+    errno.EACCES: "userfaultfd needs CAP_SYS_PTRACE, access to /dev/userfaultfd (Linux 6.1), or "
+    "vm.unprivileged_userfaultfd=1; backend sigsegv needs none of them",
     errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
     errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
     errno.EAGAIN: "the machine's process gets no more threads or mappings: see vm.max_map_count, "

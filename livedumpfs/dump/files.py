@@ -12,8 +12,8 @@ from livedumpfs.dump.core import CoreFiles
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.formats import Plan, Registers, Verdict, plan_dump
-from livedumpfs.formats.meta import room_for
+from livedumpfs.formats import Plan, Registers, Verdict, plan_dump, room_for
+from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
@@ -33,13 +33,16 @@ TargetLike = Target | str | os.PathLike[str]
 def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
     size = machine.arena.size
     granule = settings.granule or int(lib.ldfs_granule_default(size))
+    # Asked once: while we look more of them may be plugged in.
+    info = machine_info(machine, machine.vcpus)
+    said = {"machine": machine.metadata(), "arrays": [a.describe() for a in machine.arena.named]}
     return plan_dump(
         settings.format,
-        machine_info(machine, machine.vcpus),
+        info,
         arena_size=size,
         granule_size=granule,
         identity=target.identity,
-        meta_room=room_for(machine.vcpus),
+        meta_room=room_for(info, text_size(said)),
         compression=settings.compression,
         level=settings.level,
         table=settings.table,

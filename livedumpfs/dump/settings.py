@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from livedumpfs.errors import UsageError
@@ -35,6 +35,11 @@ MOST: Final = (1 << 63) - 1
 LONGEST: Final = 1e9
 """Seconds: no time is set longer than that."""
 
+# Seconds. Read whenever settings are made, so a program that always needs others sets them once.
+STALL_DEADLINE = 10.0
+QUIESCE_DEADLINE = 1.0
+INIT_DEADLINE = 30.0
+
 
 @dataclass(frozen=True)
 class DumpSettings:
@@ -55,10 +60,10 @@ class DumpSettings:
     """`spill`: the pool at the most."""
     sweep_rate: int = 0
     """Bytes a second that the sweep writes at the most; 0: no cap."""
-    stall_deadline: float = 10.0
+    stall_deadline: float = field(default_factory=lambda: STALL_DEADLINE)
     """Longest wait of a vCPU for a slot; after it the policy is `fail`."""
-    quiesce_deadline: float = 1.0
-    init_deadline: float = 30.0
+    quiesce_deadline: float = field(default_factory=lambda: QUIESCE_DEADLINE)
+    init_deadline: float = field(default_factory=lambda: INIT_DEADLINE)
     """Longest that INIT waits for its target; after it INIT fails, and the next one does until that
     I/O has come back."""
     force: bool = False

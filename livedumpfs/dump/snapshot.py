@@ -32,7 +32,7 @@ def machine_info(machine: Machine, vcpus: int) -> MachineInfo:
         elf_machine=machine.elf_machine,
         vcpus=vcpus,
         identity_mapped=machine.identity_mapped,
-        note_room=machine.note_room,
+        note_room=machine.note_room(vcpus),
     )
 
 

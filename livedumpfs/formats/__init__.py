@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import Final
 
 from livedumpfs.errors import UsageError
-from livedumpfs.formats import meta as _meta
 from livedumpfs.formats.elf import ElfPlan, plan_elf
 from livedumpfs.formats.image import (
     ArenaPiece,
@@ -42,6 +41,7 @@ from livedumpfs.formats.plan import (
     Sync,
     Write,
     Zero,
+    room_for,
 )
 from livedumpfs.formats.raw import RawPlan, plan_raw
 from livedumpfs.formats.superblock import VERDICTS, Superblock, Verdict
@@ -73,6 +73,7 @@ __all__ = [
     "lime_image",
     "plan_dump",
     "raw_image",
+    "room_for",
     "vmcore_image",
 ]
 
@@ -85,7 +86,7 @@ def plan_dump(
     granule_size: int,
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
-    meta_room: int = _meta.ROOM,
+    meta_room: int | None = None,
     compression: str = "zstd",
     level: int = 0,
     table: str = "sidecar",
@@ -95,13 +96,14 @@ def plan_dump(
 
     `arena_size`: bytes, whole pages. `granule_size`: bytes, power of two, at least a page.
     `dump_id`: 16 bytes, random when None. `identity`: Target.identity. `meta_room`: bytes for each
-    of the two JSON texts, whole pages, at most 4 MiB. `compression`, `level`: of kdump. `table`: of
-    raw, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
+    of the two JSON texts, whole pages; None: room_for(machine). `compression`, `level`: of kdump.
+    `table`: of raw, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
     UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not
     cover the arena exactly.
     """
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    meta_room = meta_room or room_for(machine)
     if format == "raw":
         return plan_raw(
             machine,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ELF64 vmcore: header, notes, superblock, meta, granule table, then the memory in arena order.
 
-0                    ELF header, program headers (within the first 4096 bytes)
+0                    ELF header, program headers: of up to 71 ranges within the first 4096 bytes
 ...                  notes: NT_PRSTATUS of each vCPU, then ours, whose content is the superblock
 superblock_offset    superblock, 4096-aligned: the notes are laid out backwards from it
 meta slots, table
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats import note, superblock, table
 from livedumpfs.formats.note import Note
 from livedumpfs.formats.plan import (
+    MAX_RANGES,
     Extent,
     MachineInfo,
     Plan,
@@ -27,7 +27,7 @@ from livedumpfs.formats.plan import (
     Step,
     Sync,
     Zero,
-    check_map,
+    check_machine,
     check_sizes,
     new_dump_id,
 )
@@ -36,8 +36,8 @@ from livedumpfs.units import PAGE_SIZE, align_up
 MAGIC: Final = b"\x7fELF"
 NOTE_TYPE: Final = 0x4C444653
 HEAD_SIZE: Final = 4096
-"""ELF header and program headers lie within the first HEAD_SIZE bytes."""
-MAX_NOTES: Final = 4 << 20
+"""Bytes that say where the program headers end: all of them, if there are few."""
+MAX_NOTES: Final = 16 << 20
 """Bytes of notes that a reader looks at."""
 
 # fmt: off
@@ -49,10 +49,10 @@ REGISTERS: Final = (
 # fmt: on
 """x86-64 user_regs_struct, in order."""
 PRSTATUS_SIZE: Final = 336
-MAX_VCPUS: Final = 4096
 
 _EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
 _NO_ALIGNMENT: Final = 0
 """Of a PT_LOAD, as in /proc/vmcore and QEMU's dumps. A core whose first one has another, and begins
 at a page of the file, is one of netdump for crash: it does not look where the kernel lies then."""
@@ -63,8 +63,10 @@ _PT_LOAD, _PT_NOTE = 1, 4
 _PF_RWX = 7
 _NT_PRSTATUS = 1
 _X86_64 = 62
-
-MAX_SEGMENTS: Final = (HEAD_SIZE - _EHDR.size) // _PHDR.size - 1
+_PN_XNUM = 0xFFFF
+"""In e_phnum: as many program headers or more. Section 0 has their number in sh_info then."""
+MAX_HEADERS: Final = _EHDR.size + _SHDR.size + (MAX_RANGES + 1) * _PHDR.size
+"""Bytes of the longest headers that there can be."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ def prstatus(registers: Registers, pid: int) -> bytes:
 
 
 def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
-    """NT_PRSTATUS of each vCPU; zeros where `registers` has none. UsageError: more registers than
-    vCPUs."""
+    """NT_PRSTATUS of each vCPU that `registers` has; when it has none, before START, zeros for all.
+    UsageError: more registers than vCPUs."""
     if len(registers) > machine.vcpus:
         raise UsageError(f"registers of {len(registers)} vCPUs for {machine.vcpus}")
     if machine.elf_machine != _X86_64:
         return b""
-    given = [*registers, *[{}] * (machine.vcpus - len(registers))]
+    given = registers or [{}] * machine.vcpus
     notes = (Note(b"CORE\0", _NT_PRSTATUS, prstatus(r, i + 1)) for i, r in enumerate(given))
     return b"".join(one.pack() for one in notes)
 
@@ -114,7 +116,7 @@ class ElfPlan(Plan):
 
 def all_notes(machine: MachineInfo, registers: Sequence[Registers] = ()) -> bytes:
     """NT_PRSTATUS of each vCPU, the machine's own notes, and of ours what stands before the
-    superblock. As long for every machine that has the same vCPUs and room."""
+    superblock. Never longer than without registers."""
     more = note.pack_notes(machine.notes, machine.note_room)
     return register_notes(machine, registers) + more + _own_note_head()
 
@@ -126,11 +128,18 @@ def _own_note_head() -> bytes:
 
 def headers_size(machine: MachineInfo, *, noted: bool = True) -> int:
     """Bytes of core_headers; `noted`: with a PT_NOTE."""
-    return _EHDR.size + _PHDR.size * (noted + len(machine.memory_map))
+    programs = noted + len(machine.memory_map)
+    return _programs_offset(programs) + _PHDR.size * programs
+
+
+def _programs_offset(programs: int) -> int:
+    """Where so many program headers begin: behind section 0, if that has their number. So QEMU
+    has it, too: the first bytes of a file are enough to know how long the headers are."""
+    return _EHDR.size + (_SHDR.size if programs >= _PN_XNUM else 0)
 
 
 def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int) -> bytes:
-    """ELF header and program headers: PT_NOTE, then a PT_LOAD for each range.
+    """ELF header and program headers: PT_NOTE, then a PT_LOAD for each range. Any number of them.
 
     `notes`: their offset and size; no PT_NOTE when the size is 0. `data_offset`: where arena
     offset 0 lies in the file.
@@ -146,19 +155,15 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
 
 
 def _elf_header(machine: int, programs: int) -> bytes:
-    return _EHDR.pack(
-        MAGIC, 2, 1, _EV_CURRENT, 0, 0, _ET_CORE, machine, _EV_CURRENT, 0, _EHDR.size, 0, 0,
-        _EHDR.size, _PHDR.size, programs, 0, 0, 0,
+    """With section 0, if the number of program headers is there."""
+    many = programs >= _PN_XNUM
+    sections = (_EHDR.size, _SHDR.size, 1) if many else (0, 0, 0)
+    head = _EHDR.pack(
+        MAGIC, 2, 1, _EV_CURRENT, 0, 0, _ET_CORE, machine, _EV_CURRENT, 0,
+        _programs_offset(programs), sections[0], 0, _EHDR.size, _PHDR.size,
+        min(programs, _PN_XNUM), *sections[1:], 0,
     )  # fmt: skip
-
-
-def check_machine(machine: MachineInfo, arena_size: int) -> None:
-    """UsageError: a memory map that does not cover the arena, more ranges or vCPUs than fit."""
-    check_map(machine.memory_map, arena_size)
-    if len(machine.memory_map) > MAX_SEGMENTS:
-        raise UsageError(f"{len(machine.memory_map)} memory ranges, {MAX_SEGMENTS} fit")
-    if not 0 <= machine.vcpus <= MAX_VCPUS:
-        raise UsageError(f"{machine.vcpus} vCPUs, at most {MAX_VCPUS} fit")
+    return head + (_SHDR.pack(0, 0, 0, 0, 0, 0, 0, programs, 0, 0) if many else b"")
 
 
 def plan_elf(
@@ -168,7 +173,7 @@ def plan_elf(
     granule_size: int,
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
-    meta_room: int = meta_slot.ROOM,
+    meta_room: int,
 ) -> ElfPlan:
     """Lay out an ELF dump. UsageError: sizes or memory map that cannot be."""
     check_sizes(arena_size, granule_size, meta_room)
@@ -200,19 +205,37 @@ def plan_elf(
     )
 
 
-def parse_segments(head: bytes) -> list[Segment]:
-    """Program headers in the file's first HEAD_SIZE bytes. InvalidDump: no ELF64 core of ours."""
+def headers_end(head: bytes) -> int:
+    """Where the program headers end, in bytes of the file that starts with `head`: HEAD_SIZE bytes
+    are enough to know it. InvalidDump: no ELF64 core of ours."""
+    return _find_programs(head)[1]
+
+
+def _find_programs(head: bytes) -> tuple[int, int]:
+    """Where the program headers begin and end."""
     if len(head) < _EHDR.size or head[:4] != MAGIC:
         raise InvalidDump("it has no ELF header")
     fields = _EHDR.unpack_from(head)
     if fields[1:4] != (2, 1, _EV_CURRENT) or fields[6] != _ET_CORE:
         raise InvalidDump("its ELF header is not that of a 64-bit little-endian core")
-    offset, size, count = fields[10], fields[14], fields[15]
-    if size != _PHDR.size or not 1 <= count <= MAX_SEGMENTS + 1 or offset != _EHDR.size:
+    offset, sections, size, count = fields[10], fields[11], fields[14], fields[15]
+    if count == _PN_XNUM:
+        if sections != _EHDR.size or len(head) < sections + _SHDR.size:
+            raise InvalidDump("it has no section header that counts its program headers")
+        count = _SHDR.unpack_from(head, sections)[7]
+    good = 1 <= count <= MAX_RANGES + 1 and offset == _programs_offset(count)
+    if size != _PHDR.size or not good:
         raise InvalidDump("its program headers are not those of a livedumpfs dump")
-    if offset + size * count > len(head):
+    return offset, offset + size * count
+
+
+def parse_segments(headers: bytes) -> list[Segment]:
+    """The program headers of the file that starts with `headers`: headers_end bytes or more.
+    InvalidDump: no ELF64 core of ours."""
+    offset, end = _find_programs(headers)
+    if end > len(headers):
         raise InvalidDump("it ends within its program headers")
-    programs = (_PHDR.unpack_from(head, offset + size * i) for i in range(count))
+    programs = _PHDR.iter_unpack(memoryview(headers)[offset:end])
     return [Segment(p[0], p[2], p[4], p[5]) for p in programs]
 
 
@@ -246,7 +269,7 @@ def own_note_position(notes: bytes) -> int:
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
     """Registers in the NT_PRSTATUS notes of a header that ElfPlan.header made, in vCPU order."""
-    return parse_register_notes(header[note_segment(parse_segments(header[:HEAD_SIZE])).offset :])
+    return parse_register_notes(header[note_segment(parse_segments(header)).offset :])
 
 
 def parse_register_notes(notes: bytes) -> list[dict[str, int]]:

@@ -23,7 +23,7 @@ from typing import Final
 
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import elf
-from livedumpfs.formats.plan import MachineInfo, Registers, check_map
+from livedumpfs.formats.plan import MachineInfo, Registers, check_machine
 from livedumpfs.units import PAGE_SIZE, align_up
 
 LIME_MAGIC: Final = 0x4C694D45
@@ -133,10 +133,9 @@ def vmcore_image(
     """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then the machine's notes.
 
     The memory lies behind the headers in arena order, as in an `elf` dump, from a page boundary
-    on. UsageError: a memory map that does not cover the arena, more ranges, vCPUs or registers
-    than fit.
+    on. UsageError: a memory map that does not cover the arena, or more registers than vCPUs.
     """
-    elf.check_machine(machine, arena_size)
+    check_machine(machine, arena_size)
     noted = elf.register_notes(machine, registers) + b"".join(one.pack() for one in machine.notes)
     start = elf.headers_size(machine, noted=bool(noted))
     data = align_up(start + len(noted), PAGE_SIZE)
@@ -149,7 +148,7 @@ def vmcore_image(
 def raw_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.raw") -> Image:
     """Offset = physical address; zeros where the machine has no memory. UsageError: a memory map
     that does not cover the arena."""
-    check_map(machine.memory_map, arena_size)
+    check_machine(machine, arena_size)
     segments = tuple(ArenaPiece(r.start, r.arena_offset, r.size) for r in machine.memory_map)
     return Image(name, max(r.end for r in machine.memory_map), segments)
 
@@ -157,7 +156,7 @@ def raw_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.raw") -
 def lime_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.lime") -> Image:
     """LiME version 1: each range behind a header with its first and last physical address.
     UsageError: a memory map that does not cover the arena."""
-    check_map(machine.memory_map, arena_size)
+    check_machine(machine, arena_size)
     segments: list[Segment] = []
     position = 0
     for r in machine.memory_map:

@@ -16,17 +16,17 @@ Names and sizes of the fields are those of crash (diskdump.h) and makedumpfile (
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, superblock, table
-from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats.plan import (
     Extent,
     MachineInfo,
@@ -37,6 +37,7 @@ from livedumpfs.formats.plan import (
     Sync,
     Write,
     Zero,
+    check_machine,
     check_sizes,
     new_dump_id,
 )
@@ -145,7 +146,7 @@ class Layout:
         if covers and self.ranges[ahead].end // PAGE_SIZE >= first + count:
             return _ALL_RAM[: count // 8]
         bits = np.zeros(count, dtype=np.uint8)
-        for r in self.ranges[ahead:]:
+        for r in itertools.islice(self.ranges, ahead, None):
             low, high = r.start // PAGE_SIZE - first, r.end // PAGE_SIZE - first
             if low >= count:
                 break
@@ -204,7 +205,8 @@ class KdumpPlan(Plan):
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
         status = self.codec | (0 if complete else INCOMPLETE)
-        head = build_head(self.machine, self.layout, status, (note_offset, note_size), meta)
+        machine = replace(self.machine, vcpus=len(registers) or self.machine.vcpus)
+        head = build_head(machine, self.layout, status, (note_offset, note_size), meta)
         return head + bytes(note_offset - len(head)) + notes
 
     def _header_at_seal(self, header: bytes) -> list[Step]:
@@ -302,13 +304,13 @@ def plan_kdump(
     granule_size: int,
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
-    meta_room: int = meta_slot.ROOM,
+    meta_room: int,
     compression: str = "zstd",
     level: int = 0,
 ) -> KdumpPlan:
     """Lay out a kdump. UsageError: sizes, memory map or compression that cannot be."""
     check_sizes(arena_size, granule_size, meta_room)
-    elf.check_machine(machine, arena_size)
+    check_machine(machine, arena_size)
     if max(r.end for r in machine.memory_map) > MAX_PHYSICAL:
         raise UsageError(
             f"a kdump has no room for memory behind {MAX_PHYSICAL:#x}", hint="format elf has"

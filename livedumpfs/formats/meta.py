@@ -22,14 +22,24 @@ ROOM: Final = 256 << 10
 """Bytes of a slot unless the planner asks for more."""
 _ROOM_OF_VCPU: Final = 2 << 10
 """Its registers, 1.6 KiB for QEMU's."""
+_MANY: Final = 4 << 20
+_VALUE: Final = 6
+"""In a text of more than _MANY bytes a value has so many on average: in memory a file that was made
+for it would have twenty times its size."""
 
 _HEADER = struct.Struct("<8s16sIIQ")
 HEADER_SIZE: Final = _HEADER.size
 
 
-def room_for(vcpus: int) -> int:
-    """Bytes of a slot for a machine with so many vCPUs, whole pages."""
-    return align_up(ROOM + vcpus * _ROOM_OF_VCPU, PAGE_SIZE)
+def room_for(vcpus: int, known: int) -> int:
+    """Bytes of a slot, whole pages, for the registers of so many vCPUs, `known` bytes of text, and
+    what is not known yet: half of ROOM at least."""
+    return align_up(ROOM + vcpus * _ROOM_OF_VCPU + max(0, known - ROOM // 2), PAGE_SIZE)
+
+
+def text_size(meta: Mapping[str, object]) -> int:
+    """Bytes of that in a slot. TypeError: not JSON."""
+    return len(_encode(meta))
 
 
 def build_slot(
@@ -77,6 +87,8 @@ def parse_slot(data: bytes, dump_id: bytes) -> tuple[int, dict[str, Any]]:
     text = data[HEADER_SIZE : HEADER_SIZE + length]
     if len(text) != length or xxhash.xxh3_64_intdigest(text) != checksum:
         raise InvalidDump("its meta data is damaged (checksum)")
+    if length > _MANY and text.count(b",") * _VALUE > length:
+        raise InvalidDump("its meta data has impossible contents")
     try:
         meta = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -27,7 +27,10 @@ from livedumpfs.units import PAGE_SIZE
 Role = Literal["target", "sidecar"]
 """The files that a dump consists of. Only `raw` has a sidecar."""
 
-DATA_ALIGNMENT: Final = PAGE_SIZE
+MAX_RANGES: Final = 1 << 20
+"""Of a memory map: bounds what a reader of a hostile file allocates. ELF could have 2^32."""
+MAX_VCPUS: Final = 16384
+"""The same, of vCPUs."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,13 @@ class MachineInfo:
         return cls(
             name, architecture, elf_machine, vcpus, tuple(ranges), identity_mapped, note_room
         )
+
+    def describe_map(self) -> list[dict[str, int]]:
+        """JSON types."""
+        return [
+            {"start": r.start, "size": r.size, "arena_offset": r.arena_offset}
+            for r in self.memory_map
+        ]
 
     @classmethod
     def flat(cls, name: str, arena_size: int) -> MachineInfo:
@@ -294,10 +304,7 @@ class Plan(ABC):
             "vcpus": machine.vcpus,
             "identity_mapped": machine.identity_mapped,
             "notes": [one.describe() for one in machine.notes],
-            "memory_map": [
-                {"start": r.start, "size": r.size, "arena_offset": r.arena_offset}
-                for r in machine.memory_map
-            ],
+            "memory_map": machine.describe_map(),
         }
 
     def _slot(self, meta: Mapping[str, object], sequence: int) -> bytes:
@@ -360,11 +367,38 @@ def check_sizes(arena_size: int, granule_size: int, meta_room: int) -> None:
             hint="choose a larger granule",
         )
     if meta_room % PAGE_SIZE or not PAGE_SIZE <= meta_room <= superblock.MAX_META:
-        raise UsageError(f"meta slots of {meta_room} bytes are not possible")
+        raise UsageError(
+            f"the dump's description needs {meta_room} bytes",
+            hint=f"livedumpfs has room for {superblock.MAX_META}, in every format: fewer memory "
+            "ranges, named arrays or vCPUs",
+        )
+
+
+def room_for(machine: MachineInfo, said: int = 0) -> int:
+    """Bytes of a meta slot that has room for all that a dump of that machine will say of itself,
+    whole pages. `said`: bytes of JSON that are known beforehand, besides the memory map."""
+    notes = 2 * machine.note_room  # in base64
+    known = said + notes + meta_slot.text_size({"": machine.describe_map()})
+    return meta_slot.room_for(machine.vcpus, known)
+
+
+def check_machine(machine: MachineInfo, arena_size: int) -> None:
+    """UsageError: a memory map that does not cover the arena, or more vCPUs than we know."""
+    check_map(machine.memory_map, arena_size)
+    if not 0 <= machine.vcpus <= MAX_VCPUS:
+        raise UsageError(
+            f"a machine of {machine.vcpus} vCPUs cannot be dumped",
+            hint=f"livedumpfs has room for the registers of {MAX_VCPUS}, in every format",
+        )
 
 
 def check_map(ranges: Sequence[MemoryRange], arena_size: int) -> None:
     """UsageError unless `ranges` are whole pages, apart from each other, and cover the arena."""
+    if len(ranges) > MAX_RANGES:
+        raise UsageError(
+            f"a memory map of {len(ranges)} ranges cannot be dumped",
+            hint=f"livedumpfs takes {MAX_RANGES} of them, in every format",
+        )
     for r in ranges:
         if r.size <= 0 or r.start < 0 or (r.start | r.size | r.arena_offset) % PAGE_SIZE:
             raise UsageError(f"memory range at {r.start:#x} does not consist of whole pages")

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from livedumpfs.errors import UsageError
-from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats import superblock
 from livedumpfs.formats import table as granule_table
 from livedumpfs.formats.plan import (
@@ -30,7 +29,7 @@ from livedumpfs.formats.plan import (
     Step,
     Sync,
     Zero,
-    check_map,
+    check_machine,
     check_sizes,
     new_dump_id,
 )
@@ -88,7 +87,7 @@ def plan_raw(
     granule_size: int,
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
-    meta_room: int = meta_slot.ROOM,
+    meta_room: int,
     table: str = "sidecar",
     device_size: int | None = None,
 ) -> RawPlan:
@@ -96,7 +95,7 @@ def plan_raw(
     target if it is a device; one that is too small gets a plan that says how much it needs.
     UsageError: sizes or memory map that cannot be."""
     check_sizes(arena_size, granule_size, meta_room)
-    check_map(machine.memory_map, arena_size)
+    check_machine(machine, arena_size)
     memory_end = max(r.end for r in machine.memory_map)
     first = _first_of_book(table, memory_end)
     table_offset = first + 2 * meta_room

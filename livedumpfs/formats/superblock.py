@@ -26,7 +26,7 @@ VERSION: Final = 1
 
 MAX_ARENA: Final = 1 << 46
 MAX_GRANULE: Final = 1 << 30
-MAX_META: Final = 4 << 20
+MAX_META: Final = 64 << 20
 """Bytes of one meta slot at the most."""
 
 Verdict = Literal["incomplete", "consistent", "torn"]

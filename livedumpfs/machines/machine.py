@@ -54,7 +54,11 @@ class InProcess:
     backends: Sequence[str] = ("sigsegv", "uffd")
     shim: Shim | None = None
     identity_mapped = True
-    note_room = 0
+
+    def note_room(self, vcpus: int) -> int:
+        """None."""
+        del vcpus
+        return 0
 
     def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
         """None."""
@@ -105,9 +109,9 @@ class Machine(Protocol):
     def identity_mapped(self) -> bool:
         """Virtual addresses are physical ones."""
 
-    @property
-    def note_room(self) -> int:
-        """Bytes that a dump keeps for snapshot_notes, a multiple of 4."""
+    def note_room(self, vcpus: int) -> int:
+        """Bytes that a dump of so many vCPUs keeps for snapshot_notes, a multiple of 4. Said by who
+        makes that room: the next START is one of no more vCPUs."""
 
     def quiesce_ops(self) -> CData | None:
         """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""
@@ -154,3 +158,23 @@ class Outliving(Protocol):
     def detach(self) -> None:
         """Leave it to itself, at full speed and without a dump, for good; `ended` and `close` go on
         to work. MachineError: it may not be at full speed."""
+
+
+@runtime_checkable
+class NumbersVcpus(Protocol):
+    """A machine whose vCPUs come and go. Each has a number that stays its own, and is the same one
+    when it comes back; lists of them are in the order of the numbers."""
+
+    def registers_by_number(self) -> Mapping[int, Registers]:
+        """Live registers."""
+
+    def snapshot_by_number(self) -> Mapping[int, Registers]:
+        """Registers of the last START. MachineError: there was none."""
+
+
+@runtime_checkable
+class ChecksFirst(Protocol):
+    """A machine that can say, before anything is written, that START would be refused."""
+
+    def check_start(self) -> None:
+        """MachineError: START would be refused now."""

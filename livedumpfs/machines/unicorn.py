@@ -36,6 +36,7 @@ LOW_RAM = 3 << 30
 """RAM beyond this begins at 4 GiB, as on a PC."""
 HIGH_START = 4 << 30
 
+# Read when they are used, so a program that always needs others sets them once.
 STOP_SECONDS = 5.0
 QUIESCE_SECONDS = 1.0
 
@@ -207,12 +208,13 @@ class UnicornMachine(InProcess, Closing):
         """Let the vCPUs run. MachineError: started before (EBUSY), or no thread (EAGAIN)."""
         check(lib.ldfs_machine_start(self._handle), "start the machine", MachineError)
 
-    def stop(self, timeout: float = STOP_SECONDS) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """End the vCPUs for good; memory and registers can still be read.
 
-        MachineError (ETIMEDOUT): after `timeout` seconds one still waits in a fault, e.g. for a
-        slot of a dump that must be released first; it may be called again.
+        MachineError (ETIMEDOUT): after `timeout` seconds (None: STOP_SECONDS) one still waits in a
+        fault, e.g. for a slot of a dump that must be released first; it may be called again.
         """
+        timeout = STOP_SECONDS if timeout is None else timeout
         rc = lib.ldfs_machine_stop(self._handle, _deadline(timeout))
         hint = "release the dump first; the memory stays mapped"
         check(rc, f"stop the vCPUs within {timeout:g} s", MachineError, hint)
@@ -239,8 +241,10 @@ class UnicornMachine(InProcess, Closing):
         """For ldfs_dump_start: the pause is C only."""
         return lib.ldfs_machine_ops(self._handle)
 
-    def quiesce(self, timeout: float = QUIESCE_SECONDS) -> None:
-        """Hold all vCPUs between two instructions; nests. MachineError (ETIMEDOUT): they run on."""
+    def quiesce(self, timeout: float | None = None) -> None:
+        """Hold all vCPUs between two instructions, within `timeout` seconds (None:
+        QUIESCE_SECONDS); nests. MachineError (ETIMEDOUT): they run on."""
+        timeout = QUIESCE_SECONDS if timeout is None else timeout
         rc = lib.ldfs_machine_quiesce(self._handle, _deadline(timeout))
         check(rc, f"hold the vCPUs within {timeout:g} s", MachineError)
 
@@ -250,8 +254,10 @@ class UnicornMachine(InProcess, Closing):
 
     # ------------------------------------------------------------------ looking into it
 
-    def registers(self, timeout: float = QUIESCE_SECONDS) -> list[Registers]:
-        """Live registers. Each vCPU is held for the few microseconds of its own turn."""
+    def registers(self, timeout: float | None = None) -> list[Registers]:
+        """Live registers. Each vCPU is held for the few microseconds of its own turn, which must
+        come within `timeout` seconds (None: QUIESCE_SECONDS)."""
+        timeout = QUIESCE_SECONDS if timeout is None else timeout
         out = ffi.new("ldfs_registers *")
         result: list[Registers] = []
         for i in range(self.vcpus):

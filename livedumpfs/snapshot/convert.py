@@ -15,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import ArenaPiece, Image, KdumpPlan, Literal, Plan, plan_dump, table
+from livedumpfs.formats import (
+    ArenaPiece,
+    Image,
+    KdumpPlan,
+    Literal,
+    Plan,
+    plan_dump,
+    room_for,
+    table,
+)
 from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats.kdump import check_compression
 from livedumpfs.snapshot.checksums import Progress
@@ -90,7 +99,7 @@ def _plan(
     level: int = 0,
 ) -> Plan:
     machine = machine_of(dump)
-    room = align_up(max(meta_slot.ROOM, dump.superblock.meta_room), PAGE_SIZE)
+    room = align_up(max(dump.superblock.meta_room, room_for(machine, _text_size(dump))), PAGE_SIZE)
     try:
         return plan_dump(
             format,
@@ -108,6 +117,14 @@ def _plan(
         ) from error
 
 
+def _text_size(dump: DumpFile) -> int:
+    """Of what it says of itself. InvalidDump: JSON that was read, and cannot be written."""
+    try:
+        return meta_slot.text_size(dump.meta)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDump(f"{dump.path} has meta data that cannot be kept: {error}") from error
+
+
 def _finished(dump: DumpFile, plan: Plan, total_size: int | None = None) -> list[tuple[int, bytes]]:
     """(offset, bytes) of all but memory, descriptors and table."""
     registers = registers_of(dump)
@@ -116,10 +133,7 @@ def _finished(dump: DumpFile, plan: Plan, total_size: int | None = None) -> list
         "registers": registers or dump.meta.get("registers", []),
         "converted": {"format": dump.format, "dump_id": dump.dump_id.hex()},
     }
-    try:
-        writes = plan.finished(dump.verdict, meta, registers, total_size=total_size)
-    except (ValueError, RecursionError) as error:  # JSON that was read, and cannot be written
-        raise InvalidDump(f"{dump.path} has meta data that cannot be kept: {error}") from error
+    writes = plan.finished(dump.verdict, meta, registers, total_size=total_size)
     return [(w.offset, w.data) for w in writes]
 
 

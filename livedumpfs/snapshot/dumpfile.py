@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -68,7 +70,7 @@ class DumpFile(Closing):
         self.entries, self.bad_blocks = layout.read_table(book, block)
         if block.format == "kdump":
             layout.check_stored(self.entries, block.total_size if block.sealed else target.size)
-        self._starts = [e.arena_offset for e in self.extents]
+        self._starts = np.array([e.arena_offset for e in self.extents])
 
     def _find_pages(self, target: Source, block: Superblock) -> PackedPages:
         found = layout.check_kdump(self._header, block, target, self.memory_map)
@@ -216,12 +218,14 @@ class DumpFile(Closing):
             raise OSError(errno.EFAULT, f"no memory at physical [{address:#x}, +{length:#x})")
         data = bytearray(length)
         view, position = memoryview(data), address
-        for r in self.memory_map:
-            if r.start <= position < r.end and position < address + length:
-                end = min(r.end, address + length)
-                part = view[position - address : end - address]
-                self.read_into(position - r.start + r.arena_offset, part)
-                position = end
+        first = bisect.bisect_right(self.memory_map, address, key=lambda r: r.end)
+        for r in itertools.islice(self.memory_map, first, None):
+            if not r.start <= position < address + length:
+                break
+            end = min(r.end, address + length)
+            part = view[position - address : end - address]
+            self.read_into(position - r.start + r.arena_offset, part)
+            position = end
         if position < address + length:
             raise OSError(errno.EFAULT, f"no memory at physical address {position:#x}")
         return bytes(data)

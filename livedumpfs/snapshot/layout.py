@@ -20,7 +20,7 @@ import xxhash
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats.plan import Extent, MemoryRange, check_map
+from livedumpfs.formats.plan import MAX_RANGES, Extent, MemoryRange, check_map
 from livedumpfs.formats.raw import is_tail_superblock, raw_extents, tail_superblock_offset
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.snapshot.source import Source
@@ -28,7 +28,6 @@ from livedumpfs.units import PAGE_SIZE
 
 _TABLE_PIECE: Final = 256 * table.BLOCK_SIZE
 _ZERO_PIECE: Final = 1 << 20
-MAX_RANGES: Final = 4096
 MAX_DIMENSIONS: Final = 32
 
 
@@ -61,7 +60,8 @@ def find_superblock(source: Source) -> Superblock:
         return _superblock_in(source, "kdump", found.note_offset, found.note_size)
     if not head.startswith(elf.MAGIC):
         raise InvalidDump("it has no ELF header and no kdump header")
-    note = elf.note_segment(elf.parse_segments(head[: elf.HEAD_SIZE]))
+    head = source.read(0, elf.headers_end(head))
+    note = elf.note_segment(elf.parse_segments(head))
     return _superblock_in(source, "elf", note.offset, note.size)
 
 
@@ -89,7 +89,7 @@ def find_tail_superblock(source: Source) -> Superblock | None:
 
 def read_header(source: Source, block: Superblock) -> bytes:
     """All before the superblock of an ELF dump or a kdump; a sealed one must have its checksum."""
-    if block.superblock_offset > elf.HEAD_SIZE + elf.MAX_NOTES:
+    if block.superblock_offset > elf.MAX_HEADERS + PAGE_SIZE + elf.MAX_NOTES:
         raise InvalidDump("its superblock has impossible values (an offset)")
     header = source.read_exact(0, block.superblock_offset, "header")
     if block.sealed and xxhash.xxh3_64_intdigest(header) != block.header_checksum:
@@ -285,7 +285,7 @@ def _is_zero(target: Source, offset: int, length: int) -> bool:
 
 def check_segments(header: bytes, block: Superblock, ranges: tuple[MemoryRange, ...]) -> None:
     """InvalidDump: the program headers that other tools read say something else than the map."""
-    loads = elf.load_segments(elf.parse_segments(header[: elf.HEAD_SIZE]))
+    loads = elf.load_segments(elf.parse_segments(header))
     found = sorted((s.physical, s.size, s.offset - block.data_offset) for s in loads)
     if found != [(r.start, r.size, r.arena_offset) for r in ranges]:
         raise InvalidDump("its program headers and its memory map disagree")

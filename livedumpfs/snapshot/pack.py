@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -127,11 +129,14 @@ class KdumpWriter:
         """(first of those pages, number of its descriptor, pages) of each range that they are in;
         the pages are those of the arena from `offset` on."""
         end = offset + count * PAGE_SIZE
-        for e in self._plan.extents:
+        extents = self._plan.extents
+        first = bisect.bisect_right(extents, offset, key=lambda e: e.arena_offset) - 1
+        for e in itertools.islice(extents, first, None):
+            if e.arena_offset >= end:
+                break
             low, high = max(offset, e.arena_offset), min(end, e.arena_offset + e.length)
-            if low < high:
-                index = (e.target_offset + low - e.arena_offset) // PAGE_SIZE
-                yield (low - offset) // PAGE_SIZE, index, (high - low) // PAGE_SIZE
+            index = (e.target_offset + low - e.arena_offset) // PAGE_SIZE
+            yield (low - offset) // PAGE_SIZE, index, (high - low) // PAGE_SIZE
 
     def _note(self, offset: int, sizes: npt.NDArray[np.int64], base: int) -> None:
         """Where the granules' bytes are; a granule may come in several runs."""

@@ -132,7 +132,7 @@ def _signature(export: str) -> str | None:
 def describes_itself(fd: int) -> bool:
     """True when the file is an ELF dump or a kdump of ours, sealed or not."""
     try:
-        offset, size = _notes(os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
+        offset, size = _notes(fd, os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
         notes = os.pread(fd, size, offset)
         position = elf.own_note_position(notes)
         superblock.parse(notes[position : position + superblock.SIZE])
@@ -141,12 +141,12 @@ def describes_itself(fd: int) -> bool:
     return True
 
 
-def _notes(head: bytes) -> tuple[int, int]:
+def _notes(fd: int, head: bytes) -> tuple[int, int]:
     """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
     if head.startswith(kdump.MAGIC):
         found = kdump.parse_head(head)
         return found.note_offset, found.note_size
-    note = elf.note_segment(elf.parse_segments(head[: elf.HEAD_SIZE]))
+    note = elf.note_segment(elf.parse_segments(os.pread(fd, elf.headers_end(head), 0)))
     return note.offset, note.size
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "mute", "sync", "short", "direct")
 """What writes do, from the offset given with it: as they should; EIO; EIO for one write only;
 ENOSPC; take 20 ms; end with the next command only; succeed, but reads end with the next command
@@ -64,7 +64,7 @@ def faulty_disk(mountpoint: Path, size: int) -> Iterator[FaultyDisk]:
             disk.fault("none")
     finally:
         if is_mounted(mountpoint):
-            subprocess.run(["fusermount", "-uz", str(mountpoint)], check=False, timeout=30)
+            subprocess.run(["fusermount", "-uz", str(mountpoint)], check=False, timeout=300)
         try:
             process.wait(DEADLINE_S)
         finally:

@@ -33,7 +33,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     live.init(place / "dump", DumpSettings(sweep_rate=16 * MIB, granule=4096))
     live.start(); live.sweep()
     arena.live[7 * MIB:] = 2
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     assert time.monotonic() - begun > 0.1
     instant = live.counters().instant_wall_ns / 1e9
     assert min(abs(instant - one) for one in (first, second)) < 3600, "not even the label"
@@ -77,11 +77,11 @@ print("done")
 def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
     library = tmp_path / "jumping_clock.so"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
-    subprocess.run([*command, str(FOLDER / "jumping_clock.c")], check=True, timeout=60)
+    subprocess.run([*command, str(FOLDER / "jumping_clock.c")], check=True, timeout=300)
     environment = {"PYTHONPATH": f"{TOP}:{FOLDER}", "LD_PRELOAD": str(library)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        capture_output=True, text=True, timeout=100, check=False, env=os.environ | environment,
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done
 

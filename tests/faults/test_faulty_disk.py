@@ -203,7 +203,7 @@ def loop(disk: FaultyDisk) -> Iterator[str]:
         pytest.skip("loop devices need root")
     made = subprocess.run(
         ["losetup", "--find", "--show", str(disk.file)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     device = made.stdout.strip()
@@ -211,13 +211,13 @@ def loop(disk: FaultyDisk) -> Iterator[str]:
         yield device
     finally:
         disk.fault("none")
-        subprocess.run(["losetup", "-d", device], check=False, timeout=30, capture_output=True)
+        subprocess.run(["losetup", "-d", device], check=False, timeout=300, capture_output=True)
         wait_for(lambda: not is_attached(device, disk), lambda: f"{device} is still attached")
 
 
 def is_attached(device: str, disk: FaultyDisk) -> bool:
     command = ["losetup", "-j", str(disk.file)]
-    listing = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    listing = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return f"{device}:" in listing.stdout
 
 

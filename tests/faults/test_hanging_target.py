@@ -24,7 +24,7 @@ from livedumpfs.snapshot import open_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-DEADLINE = 60.0
+DEADLINE = 300.0
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems: needs root")
 

@@ -37,7 +37,7 @@ RATE = 24 * MIB
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "10"))
 MORE = 10
 """So many more at the most, until something was recovered and something was missing."""
-DEADLINE = 60.0
+DEADLINE = 300.0
 TOP = Path(__file__).resolve().parents[2]
 FORMATS = (Format.ELF, Format.RAW, Format.KDUMP)
 

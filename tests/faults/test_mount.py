@@ -93,11 +93,11 @@ def fuse_connections(place: Path) -> Iterator[Path]:
         yield usual
         return
     place.mkdir()
-    subprocess.run(["mount", "-t", "fusectl", "none", str(place)], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "fusectl", "none", str(place)], check=True, timeout=300)
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True, timeout=30)
+        subprocess.run(["umount", str(place)], check=True, timeout=300)
 
 
 @as_root

@@ -27,7 +27,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     arena.discard(5 * MIB, MIB)
     live.init(sys.argv[1], DumpSettings(format="raw", table="tail", granule=16 << 10, force=True))
     live.start(); live.sweep()
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     live.release()
     with open_dump(sys.argv[1]) as dump:
         assert verify_dump(dump).ok
@@ -39,7 +39,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
 def odd_target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("odd") / "odd_target.so"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
-    subprocess.run([*command, str(FOLDER / "odd_target.c")], check=True, timeout=60)
+    subprocess.run([*command, str(FOLDER / "odd_target.c")], check=True, timeout=300)
     return library
 
 
@@ -55,7 +55,7 @@ def test_the_longer_way_is_taken(
     environment = {"PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}", "LD_PRELOAD": str(odd_target)}
     done = subprocess.run(
         [sys.executable, "-c", DUMP, device],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | environment | {what: str(code)},
     )  # fmt: skip
     assert done.returncode == 0, done

@@ -49,7 +49,7 @@ def refused(step):
 def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("calls") / "failing_calls.so"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
-    subprocess.run([*command, str(FOLDER / "failing_calls.c"), "-ldl"], check=True, timeout=60)
+    subprocess.run([*command, str(FOLDER / "failing_calls.c"), "-ldl"], check=True, timeout=300)
     return library
 
 
@@ -58,7 +58,7 @@ def expect_done(script: str, place: Path, failing_calls: Path) -> None:
     environment = {"PYTHONPATH": f"{top}:{FOLDER}", "LD_PRELOAD": str(failing_calls)}
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + script, str(place)],
-        capture_output=True, text=True, timeout=100, check=False, env=os.environ | environment,
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done
 
@@ -91,7 +91,7 @@ with Arena(1 << 30) as arena, LiveDump(arena) as live:
         resource.setrlimit(kind, (-1, -1))
     live.init(place / "dump", settings)
     live.start(); arena.live[:MIB] = 2; live.sweep()
-    assert live.finish(60) == "consistent"
+    assert live.finish(300) == "consistent"
     live.release()
     with open_dump(place / "dump") as dump: assert dump.read_arena(0, MIB).count(1) == MIB
 print("done")
@@ -139,7 +139,7 @@ with Arena(32 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     calls.fail_populate(2)
     live.sweep()
     arena.live[::4096] = 2
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     counters = live.counters()
     assert counters.slots_peak <= counters.slots < 32 * MIB // 16384
     calls.fail_populate(0)
@@ -221,7 +221,7 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = 3
     live.init(place / "dump", DumpSettings(force=True, **spill)); live.start(); live.sweep()
     arena.live[::4096] = 4
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     counters = live.counters()
     assert counters.slots < SIZE // 16384 - 512, counters
     live.release()

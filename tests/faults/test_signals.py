@@ -32,7 +32,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
     environment["PYTHONPATH"] = f"{FOLDER.parents[1]}:{FOLDER}"
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
     )
 
 
@@ -125,8 +125,8 @@ def test_start_refuses_a_thread_that_blocks_sigsegv() -> None:
 arena = Arena(MIB); a = arena.array("u1", MIB); a[:] = 1
 blocked, end = threading.Event(), threading.Event()
 def block():
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV}); blocked.set(); end.wait(30)
-thread = threading.Thread(target=block); thread.start(); blocked.wait(30)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV}); blocked.set(); end.wait(300)
+thread = threading.Thread(target=block); thread.start(); blocked.wait(300)
 live = LiveDump(arena); live.init(None)
 try:
     live.start()

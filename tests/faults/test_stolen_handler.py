@@ -42,7 +42,7 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("handlers") / "handlers.so"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
     command += ["-o", str(library), str(FOLDER / "handlers.c")]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     return library
 
 
@@ -52,7 +52,7 @@ def run(handlers: Path, script: str) -> subprocess.CompletedProcess[str]:
     environment |= {"HANDLERS": str(handlers), "PYTHONPATH": f"{top}:{FOLDER}"}
     command = [sys.executable, "-c", PRELUDE + script]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=100, check=False, env=environment
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
     )
 
 
@@ -516,7 +516,7 @@ with Arena(SIZE) as arena, LiveDump(arena, quiesce=before, resume=after) as live
                 wait_for(lambda: handlers.storms() >= begun + 20, live.counters)
                 live.sweep()
                 arena.live[9::4096] += 1
-                assert live.finish(60) == "consistent", live.failure
+                assert live.finish(300) == "consistent", live.failure
                 live.release()
                 handlers.calm()
                 expect_equal(place / "dump", reference, SIZE)
@@ -550,7 +550,7 @@ with Arena(64 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
         arena.live[(turn * 263 * 4096 + 7) % arena.size] += 1
     live.sweep()
     arena.live[7::4096] += 1
-    assert live.finish(60) == "consistent", live.failure
+    assert live.finish(300) == "consistent", live.failure
     for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF): signal.setitimer(timer, 0)
     assert live.counters().faults > 100, live.counters()
     assert live.read(0, arena.size).count(1) == arena.size

@@ -28,12 +28,12 @@ def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "small"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)]
-    if subprocess.run(command, capture_output=True, timeout=30, check=False).returncode:
+    if subprocess.run(command, capture_output=True, timeout=300, check=False).returncode:
         pytest.skip("mounting a tmpfs needs root")
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True, timeout=30)
+        subprocess.run(["umount", str(place)], check=True, timeout=300)
 
 
 def break_on(target: Path | str, other: Path, **how: str) -> None:
@@ -45,7 +45,7 @@ def break_on(target: Path | str, other: Path, **how: str) -> None:
         live.start()
         a[::PAGE_SIZE] = 6  # through a small pool onto a target that is too small: must not hang
         live.sweep()
-        assert live.finish(60) == "incomplete"
+        assert live.finish(300) == "incomplete"
         assert live.counters().lost > 0 and live.counters().remaining == 0
         assert live.failure and str(target) in live.failure
         assert live.counters().failure.error in (errno.ENOSPC, errno.EIO)
@@ -101,7 +101,7 @@ def test_a_loop_device_on_a_full_file_system(
         live.start()
         a[::PAGE_SIZE] = 6
         live.sweep()
-        assert live.finish(60) == "incomplete"
+        assert live.finish(300) == "incomplete"
         assert live.failure and device in live.failure
         a[:] = 7
         live.release()

@@ -27,11 +27,11 @@ def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "small"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(place)]
-    subprocess.run(command, check=True, timeout=30)
+    subprocess.run(command, check=True, timeout=300)
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=False, timeout=30, capture_output=True)
+        subprocess.run(["umount", str(place)], check=False, timeout=300, capture_output=True)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_file_that_somebody_cuts_off(
 
 def losetup(*arguments: str) -> str:
     done = subprocess.run(
-        ["losetup", *arguments], capture_output=True, text=True, timeout=30, check=True
+        ["losetup", *arguments], capture_output=True, text=True, timeout=300, check=True
     )
     return done.stdout
 
@@ -180,7 +180,7 @@ def test_a_file_system_that_is_unmounted_under_it(live: LiveDump, small_tmpfs: P
     with unharmed(live):
         begin(live, target)
         held = os.open(target, os.O_RDONLY)
-        subprocess.run(["umount", "-l", str(small_tmpfs)], check=True, timeout=30)
+        subprocess.run(["umount", "-l", str(small_tmpfs)], check=True, timeout=300)
         assert not target.exists()
         go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure

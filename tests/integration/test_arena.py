@@ -66,7 +66,7 @@ class Writers:
         self._end = True
         self.resume()
         for thread in self._threads:
-            thread.join(90)
+            thread.join(300)
 
 
 def until_written(live: LiveDump) -> None:
@@ -100,7 +100,7 @@ def test_arrays_come_back_as_they_were_at_the_instant(tmp_path: Path, backend: s
                 live.start()
                 until_written(live)
                 live.sweep()
-                assert live.finish(90) == "consistent"
+                assert live.finish(300) == "consistent"
                 live.release()
                 with open_dump(tmp_path / "dump") as dump, Arena.load(dump) as loaded:
                     arrays = loaded.arrays
@@ -151,7 +151,7 @@ def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
             assert file.readinto(memoryview(a)[PAGE_SIZE : 2 * PAGE_SIZE]) == PAGE_SIZE
         assert bytes(a[PAGE_SIZE : 2 * PAGE_SIZE]) == data
         live.sweep()
-        assert live.finish(90) == "consistent"
+        assert live.finish(300) == "consistent"
         with open_dump(tmp_path / "dump") as dump:
             assert (dump.array("a") == 7).all()
         with pytest.raises(UsageError):
@@ -180,11 +180,11 @@ def test_discards_while_userfaultfd_is_prepared() -> None:
             thread = threading.Thread(target=punch, args=(arena,))
             thread.start()
             try:
-                assert punched.acquire(timeout=90)
+                assert punched.acquire(timeout=300)
                 live.init(None, DumpSettings(backend="uffd", pool=32 * MIB))
             finally:
                 end.set()
-                thread.join(90)
+                thread.join(300)
             assert not errors, errors
             live.start()
             a[:] = 4
@@ -216,7 +216,7 @@ def test_a_sparse_arena_stays_sparse(
                 a[at] += 1  # these pages exist: the fault copies their granule, holes and all
             assert live.read(0, 8 * MIB).count(0) >= 8 * MIB - 2
             live.sweep()
-            assert live.finish(60) == "consistent"
+            assert live.finish(300) == "consistent"
             live.release()
             assert arena.resident() == resident
         assert live.counters().holes > live.counters().granules // 2
@@ -258,7 +258,7 @@ def test_discard_during_a_dump_saves_first(tmp_path: Path, backend: str) -> None
         a[: 3 * MIB] = 8  # what comes back after the discard is not the snapshot's
         assert live.read(0, 4 * MIB).count(9) == 4 * MIB
         live.sweep()
-        assert live.finish(90) == "consistent"
+        assert live.finish(300) == "consistent"
         with open_dump(tmp_path / "dump") as dump:
             assert (dump.array("a") == 9).all()
         with pytest.raises(UsageError):
@@ -362,14 +362,14 @@ def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path, backend: s
         def linger() -> None:
             with core._using():  # type: ignore[union-attr]
                 inside.set()
-                leave.wait(90)
+                leave.wait(300)
 
         reader = threading.Thread(target=linger)
         reader.start()
-        assert inside.wait(90)
+        assert inside.wait(300)
         threading.Timer(0.05, leave.set).start()
         live.release()
-        reader.join(90)
+        reader.join(300)
         assert live.save(tmp_path / "dump") == "consistent"
 
 
@@ -395,7 +395,7 @@ def test_the_order_of_the_steps(tmp_path: Path) -> None:
         live.sweep()
         for step in (live.start, live.sweep):
             refused(errno.EINVAL, step)
-        assert live.finish(90) == "consistent"
+        assert live.finish(300) == "consistent"
         refused(errno.EBUSY, lambda: live.init(tmp_path / "other"))
         live.release()
         live.release()

@@ -49,7 +49,7 @@ def run(tool: str, *arguments: str, stdin: str = "") -> None:
     if path is None:
         pytest.skip(f"{tool} is not installed")
     subprocess.run(
-        [path, *arguments], input=stdin, text=True, check=True, capture_output=True, timeout=60
+        [path, *arguments], input=stdin, text=True, check=True, capture_output=True, timeout=300
     )
 
 
@@ -203,7 +203,7 @@ def test_a_sealed_dump_passes_readelf_from_the_first_page(
     if tool is None:
         pytest.skip("readelf is not installed")
     done = subprocess.run(
-        [tool, "-lW", tmp_path / "head"], capture_output=True, text=True, timeout=30, check=True
+        [tool, "-lW", tmp_path / "head"], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.count("LOAD") == 2
 

@@ -22,7 +22,7 @@ from livedumpfs.machines import boot
 
 TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = str(TOP / "scripts" / "livedump")
-DEADLINE = 60.0
+DEADLINE = 300.0
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="the mount needs /dev/fuse"

@@ -22,8 +22,8 @@ from livedumpfs.snapshot import LOST, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
-DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "12"))
-DEADLINE_S = 60.0
+DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "4"))
+DEADLINE_S = 300.0
 ENOUGH = 20
 """Dumps until something must have happened: on a busy computer the guest may get no turn in one."""
 

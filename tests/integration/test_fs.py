@@ -28,7 +28,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-DEADLINE = 60.0
+DEADLINE = 300.0
 SLOW = 64 << 10
 """Bytes a second: a sweep that lasts as long as any test."""
 

@@ -29,7 +29,7 @@ MIB = 1 << 20
 PAGE = 4096
 LOW = MIB
 HIGH_START, HIGH_SIZE = 1 << 32, MIB // 2
-DEADLINE = 120.0
+DEADLINE = 300.0
 WriteDump = Callable[..., Plan]
 HostMaker = Callable[..., Any]
 

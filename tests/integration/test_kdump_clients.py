@@ -30,7 +30,7 @@ LOW = 4 * MIB
 HIGH_START, HIGH_SIZE = 1 << 32, MIB
 RANGES = ((0, LOW), (HIGH_START, HIGH_SIZE))
 CODECS = [one.name.lower() for one in Compression]
-DEADLINE = 120.0
+DEADLINE = 300.0
 WriteDump = Callable[..., Plan]
 HostMaker = Callable[..., Any]
 

@@ -20,7 +20,7 @@ import pytest
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED, LOST, SAVED
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 PAGE = 4096
 MEMORY = b"".join((i * 0x0101).to_bytes(8, "little") * 512 for i in range(1, 513))
 MACHINE = MachineInfo(
@@ -67,7 +67,7 @@ class Mounted:
             self.process.kill()
             self.process.communicate(timeout=DEADLINE)
         if self.is_mounted():
-            subprocess.run(["fusermount", "-u", "-z", str(self.place)], timeout=30, check=True)
+            subprocess.run(["fusermount", "-u", "-z", str(self.place)], timeout=300, check=True)
 
 
 Mounter = Callable[..., Mounted]
@@ -124,7 +124,7 @@ def test_the_tree_and_each_way_to_end_it(
             action()
         assert caught.value.errno in (errno.EROFS, errno.EACCES)
     if end is None:
-        subprocess.run(["fusermount", "-u", str(mounted.place)], timeout=30, check=True)
+        subprocess.run(["fusermount", "-u", str(mounted.place)], timeout=300, check=True)
     else:
         mounted.process.send_signal(end)
     assert mounted.ended() == ""

@@ -50,7 +50,7 @@ def save(live: LiveDump, target: str | Path, settings: DumpSettings, values: np.
     live.start()
     values[::1024] += 1
     live.sweep()
-    assert live.finish(60) == "consistent"
+    assert live.finish(300) == "consistent"
     live.release()
     return before
 

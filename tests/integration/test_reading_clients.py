@@ -62,7 +62,7 @@ def tool(name: str) -> str:
 
 
 def output(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr
     return done.stdout
@@ -119,7 +119,7 @@ def test_eu_readelf_has_nothing_to_say_against_it(core: Core) -> None:
 
 def test_eu_elflint_finds_no_fault_but_that_it_does_not_know_us(core: Core) -> None:
     done = subprocess.run(
-        [tool("eu-elflint"), "--gnu-ld", core.path], capture_output=True, text=True, timeout=60,
+        [tool("eu-elflint"), "--gnu-ld", core.path], capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     lines = (done.stdout + done.stderr).splitlines()
@@ -153,7 +153,7 @@ def test_the_headers_are_within_the_first_page(core: Core) -> None:
     head = core.path.with_name("head")
     head.write_bytes(core.path.read_bytes()[:4096])
     done = subprocess.run(
-        [tool("readelf"), "-hlW", head], capture_output=True, text=True, timeout=60, check=True
+        [tool("readelf"), "-hlW", head], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.count("  LOAD ") == 2
 
@@ -164,7 +164,7 @@ def gdb(core: Core, *commands: str) -> str:
         [tool("gdb"), "-nx", "-batch", *options, core.program, core.path],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
         env={**os.environ, "DEBUGINFOD_URLS": ""},
     )
@@ -210,7 +210,7 @@ def test_drgn_reads_the_memory(core: Core) -> None:
         [sys.executable, "-c", DRGN, core.path, json.dumps(reads)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-DEADLINE = 60.0
+DEADLINE = 300.0
 MIB = 1 << 20
 SIZE = 16 * MIB
 PAGE = 4096

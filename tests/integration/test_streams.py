@@ -28,7 +28,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 
 TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = str(TOP / "scripts" / "livedump")
-DEADLINE = 60.0
+DEADLINE = 300.0
 KDUMP = ("--format", "kdump")
 HEADER = 4096
 PIECE = 1 << 16

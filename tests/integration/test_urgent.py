@@ -19,7 +19,7 @@ from livedumpfs.machines import UnicornMachine
 
 MIB = 1 << 20
 RAM = 8 * MIB
-DEADLINE_S = 100.0
+DEADLINE_S = 300.0
 NICE = 3
 HOGS = 4
 

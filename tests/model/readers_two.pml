@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Two vCPUs and a reader beside sweep and writer: a granule has a slot each, or (NG=3, NS=1) wait for the one. One granule is read. */
+/* Two vCPUs and a reader beside sweep and writer: a granule has a slot each, or (NS=1; NG=3, NS=1) wait for the one. One granule is read. */
 #ifndef NG
 #define NG 2
 #endif

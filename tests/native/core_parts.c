@@ -194,11 +194,34 @@ static void check_swap(void)
 	CHECK(ldfs_arena_destroy(a) == 0);
 }
 
+/* --------------------------------------------------------------- huge mappings */
+
+/* Where there are none to be had, there is nothing to tell apart. */
+static void check_huge(void)
+{
+	uint64_t size = 4u << 20;
+	ldfs_arena *a;
+
+	CHECK(ldfs_arena_create(size, &a) == 0);
+	CHECK(!ldfs_vma_all_huge(a->live) && !ldfs_vma_all_huge(a->observer));
+	memset(a->live, 1, size);
+	CHECK(!ldfs_vma_all_huge(a->live));
+	if (!madvise(a->live, size, 25 /* MADV_COLLAPSE */)) {
+		CHECK(ldfs_vma_all_huge(a->live));
+		CHECK(ldfs_arena_prepare_observer(a) == 0 && ldfs_vma_all_huge(a->observer));
+		CHECK(!mprotect(a->live + LDFS_PAGE_SIZE, size - LDFS_PAGE_SIZE, PROT_READ));
+		a->live[0] = 2;
+		CHECK(!ldfs_vma_all_huge(a->live) && ldfs_vma_all_huge(a->observer));
+	}
+	CHECK(ldfs_arena_destroy(a) == 0);
+}
+
 int main(void)
 {
 	check_granules();
 	check_ring();
 	check_swap();
+	check_huge();
 	if (!wrong)
 		puts("right");
 	return wrong != 0;

@@ -30,10 +30,10 @@ def calls_of(objects: list[Path]) -> Calls:
     for path in objects:
         listing = subprocess.run(
             ["objdump", "-r", "-w", str(path)],
-            capture_output=True, text=True, check=True, timeout=60,
+            capture_output=True, text=True, check=True, timeout=300,
         ).stdout  # fmt: skip
         names = subprocess.run(
-            ["nm", str(path)], capture_output=True, text=True, check=True, timeout=60
+            ["nm", str(path)], capture_output=True, text=True, check=True, timeout=300
         ).stdout
         # Also those that refer to nothing.
         for name in re.findall(r"^\S+ [tT] (\S+)$", names, re.MULTILINE):
@@ -79,7 +79,7 @@ def reached(calls: Calls) -> set[str]:
 def data_of(objects: list[Path]) -> set[str]:
     """Names of the core's variables."""
     listing = subprocess.run(
-        ["nm", *map(str, objects)], capture_output=True, text=True, check=True, timeout=60
+        ["nm", *map(str, objects)], capture_output=True, text=True, check=True, timeout=300
     ).stdout
     return set(re.findall(r"^\S+ [bBdDrRC] (\S+)$", listing, re.MULTILINE))
 

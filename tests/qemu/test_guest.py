@@ -34,14 +34,15 @@ from livedumpfs.units import PAGE_SIZE
 
 Guest = Any  # conftest.Guest
 DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "4"))
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 MIB = 1 << 20
 BALLOON = (None, None, 700, 500, None, None, 1024, 600)
 """What the balloon is to leave the guest, in MiB, by the number of the dump; None: as it is."""
 DISCARDED = 500
 """Pages with data, at the least, that are given back before they are saved."""
 
-pytestmark = pytest.mark.timeout(300 if DUMPS < 10 else 1200)
+# One guest for all of them; and what a busy machine needs to boot it.
+pytestmark = [pytest.mark.together, pytest.mark.timeout(900 if DUMPS < 10 else 3600)]
 
 
 def pieces(size: int) -> Iterator[tuple[int, int]]:
@@ -219,7 +220,7 @@ def dmesg(core: Path, out: Path) -> str:
 
 def notes(core: Path) -> str:
     return subprocess.run(
-        ["readelf", "-nW", str(core)], capture_output=True, text=True, check=True, timeout=60
+        ["readelf", "-nW", str(core)], capture_output=True, text=True, check=True, timeout=300
     ).stdout
 
 

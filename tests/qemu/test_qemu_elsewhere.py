@@ -15,7 +15,7 @@ from livedumpfs.dump import LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.monitor import Monitor
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 BASE = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ FIRST = 256
 """Pages from here on follow the number of rounds."""
 RATE = 64 << 20
 """Bytes a second: the sweep leaves the guest some time."""
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 @pytest.fixture(params=["tcg", "kvm"])

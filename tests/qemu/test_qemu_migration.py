@@ -19,7 +19,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 
 
 def background(machine: QemuMachine, uri: str) -> None:

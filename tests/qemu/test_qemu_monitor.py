@@ -28,7 +28,7 @@ from livedumpfs.machines.qemu.state_dump import StateDump
 
 PROGRAM = "qemu-system-x86_64"
 BASE = (PROGRAM, "-accel", "tcg", "-display", "none", "-nodefaults")
-WAIT_S = 30.0
+WAIT_S = 300.0
 GIB = 1 << 30
 
 pytestmark = pytest.mark.skipif(

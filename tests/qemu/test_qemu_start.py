@@ -28,7 +28,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 BASE = (
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 )  # fmt: skip
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 """As libvirt has it."""
 
@@ -244,10 +244,10 @@ def test_a_dump_into_a_pipe(tmp_path: Path) -> None:
             cat = subprocess.Popen(["cat"], stdin=source, stdout=out)
             target = f"/proc/self/fd/{writer}"
             assert LiveDump(machine).save(target, DumpSettings(format="kdump")) == "consistent"
-        assert cat.wait(30) == 0
+        assert cat.wait(300) == 0
     with open(flat, "rb") as stream:
         done = ["makedumpfile", "-R", str(plain)]
-        subprocess.run(done, stdin=stream, check=True, capture_output=True, timeout=60)
+        subprocess.run(done, stdin=stream, check=True, capture_output=True, timeout=300)
     with open_dump(plain) as dump:
         assert dump.verdict == "consistent" and verify_dump(dump).ok
         at = dump.memory_map[0].arena_offset
@@ -266,7 +266,7 @@ def test_a_pipe_whose_reader_goes_away(tmp_path: Path) -> None:
         live.start()
         os.close(reader)
         live.sweep()
-        assert live.finish(30) == "incomplete"
+        assert live.finish(300) == "incomplete"
         live.release()
         assert machine.monitor.status() == "running"
         assert LiveDump(machine).save(tmp_path / "next") == "consistent"

@@ -24,7 +24,7 @@ Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
 DumpWriter = Callable[..., Plan]
-DEADLINE = 60.0
+DEADLINE = 300.0
 PAGE = 4096
 EVIL = "\x1b]0;title\a\x1b[2J\x1b[31m\r\b\x9b5n\u202e\u2066\x7f\x00evil"
 """Sets the title, clears the screen, asks the terminal to type something, turns the text round."""

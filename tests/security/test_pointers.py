@@ -27,7 +27,7 @@ from livedumpfs.snapshot import open_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-DEADLINE = 60.0
+DEADLINE = 300.0
 PAGE = mmap.PAGESIZE
 KERNEL = (
     1 << 47, 1 << 63, 0xFFFF_8000_0000_0000, 0xFFFF_8880_0000_0000, 0xFFFF_FFFF_8100_0000,

@@ -28,7 +28,7 @@ Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
 RunAs = Callable[..., str]
-DEADLINE = 60.0
+DEADLINE = 300.0
 USER, OTHER = 3_000_111, 3_000_222
 """Nobody has these ids."""
 GROUP = 54321

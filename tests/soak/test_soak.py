@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The soak for a minute, and what it would say if something were wrong."""
+"""The soak for a moment, and what it would say if something were wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from livedumpfs.units import PAGE_SIZE
 
 PROGRAM = Path(__file__).with_name("soak.py")
 TOP = PROGRAM.parents[2]
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
 ROOM_S = 400.0
 """For the dump that is under way when the time is over, on busy cores, and its deadline."""
 PAGES = 64

@@ -126,16 +126,16 @@ def test_a_read_that_is_under_way_at_the_end_leaves_nothing_behind() -> None:
 
     def slow(offset: int, view: memoryview) -> None:
         began.set()
-        assert go.wait(30)
+        assert go.wait(300)
         view[:] = DATA[offset : offset + len(view)]
 
     kept = Blocks(slow, SIZE)
     reader = threading.Thread(target=lambda: found.append(read(kept, 8, 8)))
     reader.start()
-    assert began.wait(30)
+    assert began.wait(300)
     kept.close()
     go.set()
-    reader.join(30)
+    reader.join(300)
     assert found == [DATA[8:16]] and not kept._kept
 
 
@@ -146,15 +146,15 @@ def test_readers_do_not_wait_for_each_other() -> None:
     def fetch(offset: int, view: memoryview) -> None:
         if offset == 0:
             stuck.set()
-            assert go.wait(30)
+            assert go.wait(300)
         view[:] = DATA[offset : offset + len(view)]
 
     kept = Blocks(fetch, SIZE)
     reader = threading.Thread(target=read, args=(kept, 0, 8))
     reader.start()
     try:
-        assert stuck.wait(30)
+        assert stuck.wait(300)
         assert read(kept, BLOCK, 8) == DATA[BLOCK : BLOCK + 8]
     finally:
         go.set()
-        reader.join(30)
+        reader.join(300)

@@ -25,7 +25,7 @@ from livedumpfs.machines import PhysicalRange
 from livedumpfs.targets import Errands, Kind
 from livedumpfs.units import PAGE_SIZE
 
-DEADLINE = 20.0
+DEADLINE = 300.0
 
 
 class Step(enum.Enum):

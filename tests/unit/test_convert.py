@@ -292,7 +292,7 @@ def run_piped(*arguments: str, stdin: bytes | None = None) -> bytes:
         [sys.executable, "-m", "livedumpfs.cli", *arguments],
         input=stdin,
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )

@@ -186,15 +186,6 @@ def test_more_granules_than_a_reader_takes_are_refused() -> None:
         plan_dump("elf", MachineInfo.flat("t", size), arena_size=size, granule_size=4096)
 
 
-def test_more_ranges_than_the_first_block_holds_are_refused_by_elf_only() -> None:
-    ranges = tuple(MemoryRange(i << 20, 4096, i << 12) for i in range(elf.MAX_SEGMENTS + 1))
-    size = len(ranges) * 4096
-    machine = MachineInfo("many", memory_map=ranges)
-    with pytest.raises(UsageError, match="memory ranges"):
-        plan_dump("elf", machine, arena_size=size, granule_size=4096)
-    assert len(plan_dump("raw", machine, arena_size=size, granule_size=4096).extents) == 72
-
-
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown format 'lime'"):
         plan_dump("lime", MachineInfo.flat("t", MIB), arena_size=MIB, granule_size=4096)

@@ -544,7 +544,7 @@ def _debian_python() -> str | None:
     if not os.access(python, os.X_OK):
         return None
     run = subprocess.run(
-        [python, "-c", "import kdumpfile"], capture_output=True, timeout=60, check=False
+        [python, "-c", "import kdumpfile"], capture_output=True, timeout=300, check=False
     )
     return python if run.returncode == 0 else None
 
@@ -562,7 +562,7 @@ def test_libkdumpfile_reads_every_page(
     run = subprocess.run(
         [python, "-c", _READER, str(path), *(f"{r.start},{r.size}" for r in MAP)],
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
         cwd=tmp_path,
     )
@@ -581,7 +581,7 @@ def test_makedumpfile_rearranges_what_we_flatten(tmp_path: Path, write_dump: Wri
     assert main(["convert", str(source), str(flat), "--format", "flat"]) == 0
     with open(flat, "rb") as file:
         subprocess.run(
-            [tool, "-R", str(out)], stdin=file, capture_output=True, timeout=60, check=True
+            [tool, "-R", str(out)], stdin=file, capture_output=True, timeout=300, check=True
         )
     with open_dump(out) as dump:
         assert verify(dump).ok

@@ -17,7 +17,7 @@ from livedumpfs.errors import TargetError, UsageError
 from livedumpfs.targets import Kind, adopt_sidecar, adopt_target, open_target
 
 END = (-1, -1)
-DEADLINE = 30.0
+DEADLINE = 300.0
 
 
 def records(stream: bytes) -> list[tuple[int, bytes] | tuple[int, int]]:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import LivedumpError, UsageError
+from livedumpfs.machines.qemu.asking import Ram
+from livedumpfs.machines.qemu.backend import check_backend
 from livedumpfs.machines.qemu.command import QemuCommand
-from livedumpfs.machines.qemu.options import parse_qemu_size, read_options, read_values
+from livedumpfs.machines.qemu.config_file import monitor_config, read_config
+from livedumpfs.machines.qemu.options import read_options, read_values, write_values
 
 QEMU = "qemu-system-x86_64"
 MEMFD = "memory-backend-memfd,id=ram0,size=1G,share=on"
@@ -28,12 +31,12 @@ def parse(*words: str) -> QemuCommand:
 def test_a_backend_a_monitor_and_a_pause_are_added_behind_the_users_own_words() -> None:
     words = ["-machine", "q35", "-m", "1G", "-append", "-m 7G quiet", "disk.img"]
     command = parse(*words)
-    assert (command.program, command.backend, command.ram_size) == (QEMU, "pc.ram", 1024 * MIB)
-    assert command.prepared("/run/a,b") == [
+    assert (command.program, command.named) == (QEMU, "")
+    assert command.prepared("/run/a,b", Ram(1024 * MIB, "pc.ram")) == [
         *(QEMU, *words),
         *("-object", f"memory-backend-memfd,id=pc.ram,size={1024 * MIB},share=on,{NO_PATH}"),
         *("-machine", "memory-backend=pc.ram"),
-        *("-S", "-qmp", "unix:/run/a,,b,server=on,wait=off"),
+        *("-S", "-readconfig", "/run/a,b"),
     ]
 
 
@@ -51,8 +54,8 @@ def test_a_backend_a_monitor_and_a_pause_are_added_behind_the_users_own_words() 
 )
 def test_a_shared_backend_of_the_users_is_used(made: str, machine: tuple[str, str]) -> None:
     command = parse("-object", made, *machine, "-S")
-    assert (command.backend, command.ram_size, command.stopped) == ("ram0", 1024 * MIB, True)
-    assert command.prepared("/q") == [*command.argv, "-qmp", "unix:/q,server=on,wait=off"]
+    assert (command.named, command.stopped, command.ask_ram()) == ("ram0", True, None)
+    assert command.prepared("/q", None) == [*command.argv, "-readconfig", "/q"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_a_shared_backend_of_the_users_is_used(made: str, machine: tuple[str, st
 def test_what_stands_before_qemu_is_not_its_options(words: tuple[str, ...], program: str) -> None:
     command = QemuCommand.parse([*words, "-m", "1G"])
     assert (command.qemu, command.program) == (program, words[0])
-    assert command.ram_size == 1024 * MIB
+    assert [str(one) for one in command.options][-1] == "-m 1G"
     with pytest.raises(UsageError, match="-daemonize"):
         QemuCommand.parse([*words, "-daemonize"])
 
@@ -88,7 +91,7 @@ def test_what_stands_before_qemu_is_not_its_options(words: tuple[str, ...], prog
 )
 def test_no_word_behind_a_qemu_is_the_program(program: str, words: tuple[str, ...]) -> None:
     command = QemuCommand.parse([program, "-m", "1G", "-S", *words, "-display", "none"])
-    assert (command.qemu, command.ram_size, command.stopped) == (program, 1024 * MIB, True)
+    assert (command.qemu, command.stopped) == (program, True)
     with pytest.raises(UsageError, match="-device vfio-pci"):
         QemuCommand.parse([program, "-device", "vfio-pci,host=01:00.0", *words])
 
@@ -105,31 +108,7 @@ def test_a_qemu_is_known_by_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["kvm,device=/dev/kvm", "path=/dev/kvm"])
 def test_a_value_is_no_program(value: str) -> None:
     command = QemuCommand.parse(["wrapper", "-m", "1G", "-accel", value])
-    assert (command.qemu, command.ram_size) == ("wrapper", 1024 * MIB)
-
-
-def test_ram_is_called_as_qemu_calls_it() -> None:
-    assert parse("-M", "microvm").backend == "microvm.ram"
-    for words in ([], ["-M", "q35"], ["-machine", "accel=tcg"], ["-M", "pc-i440fx-4.0"]):
-        assert parse(*words).backend == "pc.ram"
-
-
-@pytest.mark.parametrize(
-    ("words", "size"),
-    [
-        ((), 128 * MIB),
-        (("-m", "512"), 512 * MIB),
-        (("-m", "2g"), 2048 * MIB),
-        (("-m", "1.5G"), 1536 * MIB),
-        (("-m", "size=1G,slots=2,maxmem=4G"), 1024 * MIB),
-        (("-m", "slots=2,maxmem=4G", "-m", "size=256M"), 256 * MIB),
-        (("--m", "1G"), 1024 * MIB),
-        (("-m", "1000001K"), 1000008 * 1024),  # QEMU rounds up to 8 KiB
-        (("-M", "q35,memory.size=256M"), 256 * MIB),
-    ],
-)
-def test_the_size_of_ram(words: tuple[str, ...], size: int) -> None:
-    assert parse(*words).ram_size == size
+    assert command.qemu == "wrapper"
 
 
 @pytest.mark.parametrize(
@@ -140,14 +119,7 @@ def test_the_size_of_ram(words: tuple[str, ...], size: int) -> None:
         (("-run-with", "async-teardown=on,chroot=/var/empty"), "-run-with chroot"),
         (("-incoming", "defer"), "-incoming"),
         (("-mem-path", "/dev/hugepages"), "-mem-path"),
-        (("-readconfig", "vm.cfg"), "-readconfig"),
         (("-preconfig",), "-preconfig"),
-        (("-object", "memory-backend-ram,id=ram0,size=1G", *RAM0), "backend ram0"),
-        (("-object", FILE, *RAM0), "ram0: it is not shared"),
-        (("-object", f"{MEMFD[:-2]}off", *RAM0), "ram0: it is not shared"),
-        (("-object", f"{MEMFD},hugetlb=on", *RAM0), "huge pages"),
-        (("-object", f"{FILE},share=on,readonly=on", *RAM0), "read-only"),
-        (("-object", f"{FILE},share=on,offset=4096", *RAM0), "does not begin"),
         (("-object", MEMFD), "it is not the guest's RAM"),
         (
             ("-object", MEMFD, "-object", RAM1, *RAM0),
@@ -200,23 +172,29 @@ def test_what_cannot_be_dumped_live_is_refused_by_name(words: tuple[str, ...], n
     ],
 )
 def test_what_looks_like_it_is_not(words: tuple[str, ...]) -> None:
-    assert parse(*words).own_backend
+    assert not parse(*words).named
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("backend", "why"),
     [
-        (("-m",), "-m misses its value"),
-        (("-m", "lots"), "'lots' is no size"),
-        (("-m", "0"), "no memory"),
-        (("-machine", "q35,memory-backend=gone"), "'gone'"),
-        (("-object", "memory-backend-memfd,id=ram0", *RAM0), "no size"),
-        (("-object", "{oops"), "-object has a value that is no JSON"),
+        ({"type": "memory-backend-ram", "share": True}, "no memory that can be shared"),
+        ({"type": "memory-backend-file", "share": False}, "it is not shared"),
+        ({"type": "memory-backend-memfd", "share": True, "hugetlb": True}, "huge pages"),
+        ({"type": "memory-backend-file", "share": True, "readonly": True}, "read-only"),
+        ({"type": "memory-backend-file", "share": True, "offset": 4096}, "does not begin"),
     ],
 )
-def test_words_that_make_no_sense(words: tuple[str, ...], sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        parse(*words)
+def test_a_backend_that_will_not_do_is_refused(backend: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=f"memory backend ram0: .*{why}") as caught:
+        check_backend("ram0", backend)
+    assert caught.value.hint
+    check_backend("ram0", {"type": "memory-backend-shm", "share": True, "offset": 0})
+
+
+def test_words_that_make_no_sense() -> None:
+    with pytest.raises(UsageError, match="-object has a value that is no JSON"):
+        parse("-object", "{oops")
 
 
 def test_no_program() -> None:
@@ -240,15 +218,71 @@ def test_values_are_read_as_qemu_reads_them(text: str, keys: dict[str, str]) -> 
     assert read_values("device", text) == keys
 
 
+def missing(word: str) -> LivedumpError:
+    return UsageError(f"{word} misses it")
+
+
 def test_flags_take_no_value_and_images_are_no_options() -> None:
-    found = read_options(["-S", "disk.img", "--smp", "2", "-M", "pc", "-unheard-of", "-S"])
-    assert [str(one) for one in found] == ["-S", "-smp 2", "-machine pc", "-unheard-of -S"]
+    words = ["-S", "disk.img", "--smp", "2", "-M", "pc", "-new", "-S", "-flag", "-S"]
+    found = read_options(words, "-new".__eq__, missing)
+    texts = [str(one) for one in found]
+    assert texts == ["-S", "-smp 2", "-machine pc", "-new -S", "-flag", "-S"]
+    with pytest.raises(UsageError, match="-m misses it"):
+        read_options(["-S", "-m"], "-new".__eq__, missing)
 
 
-def test_sizes() -> None:
-    assert parse_qemu_size("0x1000") == 4096
-    assert parse_qemu_size("7") == 7
-    assert parse_qemu_size("0.5k") == 512
-    for text in ("", "1GiB", "-1", "1 G", "\u0661"):
-        with pytest.raises(UsageError):
-            parse_qemu_size(text)
+def test_what_is_read_is_written() -> None:
+    values = {"driver": "a", "b": "x,y", "c": ","}
+    assert read_values("device", write_values(values)) == values
+
+
+CONFIG = """\
+# qemu config file
+
+[device "d0"]
+  driver = "virtio-net-pci"
+  netdev = "n,0"
+[memory]
+size = "0x200"
+[machine]
+  type = "q35"
+  accel = "tcg"
+  empty = ""
+[smp-opts]
+  cpus = "2"
+"""
+
+
+def test_a_config_file_is_read_as_options(tmp_path: Path) -> None:
+    path = tmp_path / "vm.cfg"
+    path.write_text(CONFIG)
+    options = parse("-S", "-readconfig", str(path), "-m", "1G").options
+    assert [str(one) for one in options] == [
+        "-S",
+        "-device id=d0,driver=virtio-net-pci,netdev=n,,0",
+        "-m size=0x200",
+        "-machine type=q35,accel=tcg,empty=",
+        "-smp cpus=2",
+        "-m 1G",
+    ]
+    path.write_text('[device]\n  driver = "vfio-pci"\n')
+    with pytest.raises(UsageError, match="-device vfio-pci"):
+        parse("-readconfig", str(path))
+
+
+def test_a_config_that_can_be_read_once_only_is_refused() -> None:
+    with pytest.raises(UsageError, match="-readconfig /dev/null") as caught:
+        parse("-readconfig", "/dev/null")
+    assert "regular file" in caught.value.hint
+    assert not parse("-readconfig", "/nosuch/file").options  # QEMU says that
+
+
+def test_our_monitor_is_one_that_the_parser_knows(tmp_path: Path) -> None:
+    path = tmp_path / "own.cfg"
+    path.write_text(monitor_config("/run/a,b/q"))
+    found = read_config(str(path))
+    assert found and [one.name for one in found] == ["chardev", "mon"]
+    assert found[0].values["path"] == "/run/a,b/q"
+    assert found[1].values["chardev"] == found[0].values["id"]
+    with pytest.raises(LivedumpError, match="quotation"):
+        monitor_config('/run/a"b')

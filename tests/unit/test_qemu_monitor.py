@@ -18,7 +18,7 @@ from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.monitor import Monitor
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
-WAIT_S = 20.0
+WAIT_S = 300.0
 
 
 class Server:

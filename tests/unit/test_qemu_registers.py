@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from livedumpfs.errors import MachineError
-from livedumpfs.formats.elf import REGISTERS
-from livedumpfs.formats.note import pack_notes
+from livedumpfs.formats.elf import REGISTERS, prstatus
+from livedumpfs.formats.note import Note, pack_notes
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
 from livedumpfs.machines.qemu.registers import STATE_SIZE, VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import parse_states
@@ -158,7 +159,7 @@ def test_a_state_comes_back_from_its_note() -> None:
     first, second = parse_registers(LINUX + RESET)
     first = replace(first, kernel_gs_base=0xFFFF_8A5E_7EC0_0000)
     assert VcpuState.parse(first.qemu_state()) == first
-    assert VcpuState.parse(second.qemu_state()) == second
+    assert VcpuState.parse(second.qemu_state(), 1) == second
 
 
 def core_of(notes: bytes) -> bytes:
@@ -168,12 +169,30 @@ def core_of(notes: bytes) -> bytes:
     return head + struct.pack("<I4xQ16xQ16x", 4, 304, len(notes)) + load + notes + bytes(4096)
 
 
+def states_of(vcpus: Sequence[VcpuState], *numbers: int) -> bytes:
+    """Notes as QEMU orders them: NT_PRSTATUS of all, whose process ids begin with 1, then its
+    own."""
+    first = (Note(b"CORE\0", 1, prstatus({}, number + 1)) for number in numbers)
+    second = (Note(b"QEMU\0", 0, vcpu.qemu_state()) for vcpu in vcpus)
+    return b"".join(note.pack() for note in (*first, *second))
+
+
 def test_the_states_of_a_dump_are_in_its_notes() -> None:
     vcpus = parse_registers(LINUX + RESET)
-    *states, told = (note.pack() for note in vcpu_notes(vcpus, b"OSRELEASE=6.1\n"))
-    assert parse_states(core_of(b"".join(states))) == (vcpus, None)
-    whole = core_of(b"".join(states) + told)
-    assert parse_states(whole) == (vcpus, b"OSRELEASE=6.1\n")
+    states = states_of(vcpus, 0, 1)
+    told = Note(b"VMCOREINFO\0", 0, b"OSRELEASE=6.1\n").pack()
+    assert parse_states(core_of(states)) == (vcpus, None)
+    assert parse_states(core_of(states + told)) == (vcpus, b"OSRELEASE=6.1\n")
+
+
+def test_vcpus_that_were_unplugged_and_plugged_in_again_keep_their_numbers() -> None:
+    """QEMU shows one that comes back behind all others."""
+    again = parse_registers(LINUX + RESET.replace("CPU#1", "CPU#2") + RESET)
+    assert [one.number for one in again] == [0, 1, 2]
+    assert again[0].registers == parse_registers(LINUX)[0].registers
+    first, second = parse_registers(LINUX + RESET)
+    found, _ = parse_states(core_of(states_of([second, first], 3, 1)))
+    assert found == [replace(first, number=1), replace(second, number=3)]
 
 
 @pytest.mark.parametrize(
@@ -182,11 +201,12 @@ def test_the_states_of_a_dump_are_in_its_notes() -> None:
         b"",
         b"KDUMP   " + bytes(4096),
         core_of(b""),
-        core_of(b"".join(n.pack() for n in vcpu_notes(parse_registers(LINUX), b"x")))[:700],
+        core_of(states_of(parse_registers(LINUX), 0))[:900],
+        core_of(states_of(parse_registers(LINUX))),
         core_of(struct.pack("<III", 5, 440, 0) + b"QEMU\0\0\0\0" + bytes(440)),
         core_of(struct.pack("<III", 5, 8, 0) + b"QEMU\0\0\0\0" + bytes(8)),
     ],
-    ids=["empty", "other", "no-notes", "cut", "version", "size"],
+    ids=["empty", "other", "no-notes", "cut", "no number", "version", "size"],
 )
 def test_what_is_no_dump_of_a_known_vcpu_is_refused(core: bytes) -> None:
     with pytest.raises(MachineError) as caught:

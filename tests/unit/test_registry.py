@@ -83,6 +83,48 @@ def test_another_users_entry_is_not_believed(own_directory: Path) -> None:
     assert registry.running() == []
 
 
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither variable nor directory of a user, and no right to make the system's; where else."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(registry, "USERS_DIRECTORY", str(tmp_path / "user-%d"))
+    monkeypatch.setattr(registry, "FALLBACK_DIRECTORY", str(tmp_path / "mine-%d"))
+    monkeypatch.setattr(registry, "_is_writable", lambda directory: False)
+    return tmp_path / f"mine-{os.geteuid()}"
+
+
+def test_who_has_no_runtime_directory_gets_a_private_one(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service, cron, sudo -u, a rootless container."""
+    path = registry.add("/mnt/x", "ledger")
+    assert path.parent == nowhere
+    assert nowhere.stat().st_mode & 0o777 == 0o700
+    assert [one.mountpoint for one in registry.running()] == ["/mnt/x"]
+    # And a client that has the variable finds it.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(nowhere.parent))
+    assert registry.directories()[0] == nowhere.parent / "livedumpfs"
+    assert [one.mountpoint for one in registry.running()] == ["/mnt/x"]
+
+
+def test_a_link_in_the_way_of_the_private_one_is_not_followed(nowhere: Path) -> None:
+    elsewhere = nowhere.parent / "elsewhere"
+    elsewhere.mkdir()
+    nowhere.symlink_to(elsewhere)
+    with pytest.raises(PermissionError, match="another user's"):
+        registry.add("/mnt/x", "ledger")
+    assert os.listdir(elsewhere) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away: needs root")
+def test_another_users_directory_in_the_way_is_not_written_to(nowhere: Path) -> None:
+    nowhere.mkdir()
+    os.chown(nowhere, 65534, 65534)
+    with pytest.raises(PermissionError, match="another user's"):
+        registry.add("/mnt/x", "ledger")
+    assert os.listdir(nowhere) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away: needs root")
 def test_another_users_runtime_directory_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

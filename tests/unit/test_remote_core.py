@@ -28,7 +28,7 @@ from livedumpfs.machines.shim import Answer, Shim
 from livedumpfs.units import PAGE_SIZE
 
 SIZE = 4 << 20
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 OTHER = """
 import ctypes, mmap, sys
 fd, size = map(int, sys.argv[1:])

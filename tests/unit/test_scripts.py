@@ -28,7 +28,7 @@ def run(
     if path:
         environment["PATH"] = f"{path}:{environment['PATH']}"
     return subprocess.run(
-        [str(w) for w in words], env=environment, capture_output=True, text=True, timeout=60
+        [str(w) for w in words], env=environment, capture_output=True, text=True, timeout=300
     )
 
 
@@ -105,7 +105,7 @@ def test_livedump_imports_nothing_from_the_working_directory(tmp_path: Path) -> 
         env={**os.environ, "LIVEDUMP_PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
 

@@ -16,7 +16,7 @@ from livedumpfs.errors import MachineError
 from livedumpfs.machines import shim as module
 from livedumpfs.machines.shim import Shim, pack
 
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 class Other:

@@ -21,7 +21,7 @@ def compile_only(source: str, folder: Path, *includes: Path) -> None:
     path.write_text(source)
     command = ["gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null", path]
     command += [f"-I{include}" for include in includes]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 

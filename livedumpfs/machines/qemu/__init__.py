@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.ends import EndedAtOnce
 from livedumpfs.machines.qemu.machine import QemuMachine
 
-__all__ = ["QemuCommand", "QemuMachine"]
+__all__ = ["EndedAtOnce", "QemuCommand", "QemuMachine"]

@@ -7,15 +7,16 @@ import contextlib
 import errno
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from livedumpfs._capi import CData
 from livedumpfs.closing import Closing
-from livedumpfs.errors import LivedumpError, MachineError
+from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
+from livedumpfs.machines.qemu.backend import backend_size
 from livedumpfs.machines.qemu.command import QemuCommand
 from livedumpfs.machines.qemu.memory import GuestMemory, find_mapping, open_mapped
 from livedumpfs.machines.qemu.memory_map import read_memory_map
@@ -35,6 +36,7 @@ from livedumpfs.machines.qemu.vmcoreinfo import (
 from livedumpfs.machines.shim import Shim
 
 _START_S: Final = 30.0
+_ENDED_S: Final = 0.5
 _LEAST_S: Final = 0.1
 _SHIM_LATER_S: Final = 0.25
 """When we do not keep the end of a pause ourselves the shim does, after that much more."""
@@ -65,10 +67,15 @@ class QemuMachine(Closing):
     """Disks and network cards have the kernel store for them: mprotect would give those an error,
     and KVM_RUN too."""
 
+    end_s = 7.0
+    """Seconds that close() waits for QEMU's end: less than a host gives its machine to close."""
+
     def __init__(self, argv: Sequence[str]) -> None:
         """Start `argv`, QEMU's own program first, stopped before its first instruction.
-        UsageError: a command line that cannot be dumped; MachineError: QEMU does not start."""
+        UsageError: a command line that cannot be dumped; MachineError: QEMU does not start;
+        EndedAtOnce: with status 0 it has done what it was asked for, such as -help."""
         self.command = QemuCommand.parse(list(argv))
+        self._ram = self.command.ask_ram()
         self._closed = False
         self._started = False
         self._worded = False
@@ -84,16 +91,26 @@ class QemuMachine(Closing):
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process = undo.enter_context(
-                QemuProcess(self.command, folder, shim_path(), _START_S)
+                QemuProcess(self.command, self._ram, folder, shim_path(), _START_S)
             )
             undo.callback(self._end_process)
-            with contextlib.ExitStack() as links:
+            with self._explained(), contextlib.ExitStack() as links:
                 self.shim: Shim | None = links.enter_context(Shim(self._process.connection))
                 # Hung up on, the shim would let it run.
                 links.callback(self._end_unless_started)
                 self._connect(links)
                 self._links = links.pop_all()
             self._undo = undo.pop_all()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Of a QEMU that has ended meanwhile it is said how."""
+        try:
+            yield
+        except MachineError as error:
+            if error.errno == errno.ECONNRESET and self._process.ended(_ENDED_S):
+                raise self._process.ended_at_once() from error
+            raise
 
     def _connect(self, links: contextlib.ExitStack) -> None:
         ended = self._process.ended
@@ -102,16 +119,35 @@ class QemuMachine(Closing):
         )
         if not self.command.stopped:
             self._keep_last_words()
+        self._expect_dumpable()
         self._states = links.enter_context(StateDump(self.monitor))
-        self.arena = links.enter_context(self._adopt())
+        backend, size = self._find_backend()
+        self.arena = links.enter_context(self._adopt(size))
         self.memory_map: Sequence[PhysicalRange] = read_memory_map(
-            self.monitor.hmp("info mtree -f"), self.command.backend, self.arena.size
+            self.monitor.hmp("info mtree -f"), backend, size
         )
-        self._vcpus = self._room_vcpus = len(self._look())
+        self._vcpus = len(self._look())
+        self._room_vcpus: int | None = None
+        """What the target of the dump that there is has room for; None: as many as there are."""
         self._accelerator = "kvm" if self.monitor.has_kvm() else "tcg"
 
-    def _adopt(self) -> GuestMemory:
-        size = self.command.ram_size
+    def _expect_dumpable(self) -> None:
+        """UsageError: QEMU shows what was not seen on its command line."""
+        try:
+            self.check_start()
+        except MachineError as error:
+            if error.errno != errno.ENOTSUP:
+                raise
+            raise UsageError(error.message, hint=error.hint) from error
+
+    def _find_backend(self) -> tuple[str, int]:
+        """Id and bytes of what is the guest's memory. UsageError: it cannot be dumped."""
+        if self._ram:
+            return self._ram.name, self._ram.size
+        name = self.command.named
+        return name, backend_size(self.monitor, name)
+
+    def _adopt(self, size: int) -> GuestMemory:
         mapping = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), size)
         memory = GuestMemory(open_mapped(self.pid, mapping), size)
         try:
@@ -124,7 +160,7 @@ class QemuMachine(Closing):
 
     def _end_process(self) -> None:
         if not self._process.ended():
-            self._process.end(kill=not self._started)
+            self._process.end(self.end_s, kill=not self._started)
 
     def _end_unless_started(self) -> None:
         if not self._started:
@@ -184,14 +220,8 @@ class QemuMachine(Closing):
 
     def quiesce_for(self, seconds: float) -> None:
         """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
-        check_now(self.monitor)
-        check_files(self.pid)
-        if self.vcpus > self._room_vcpus:
-            raise MachineError(
-                f"the guest has {self._vcpus} vCPUs now, INIT saw {self._room_vcpus}",
-                errno=errno.EBUSY,
-                hint="release the dump, INIT anew",
-            )
+        self.check_start()
+        self._expect_room()
         self._states.prepare()
         self._pause_until = time.monotonic() + seconds
         try:
@@ -203,6 +233,21 @@ class QemuMachine(Closing):
             self._pause_until = 0.0
             self.resume()
             raise
+
+    def check_start(self) -> None:
+        """See ChecksFirst: what is asked of QEMU when it is to be stopped, too."""
+        check_now(self.monitor)
+        check_files(self.pid)
+
+    def _expect_room(self) -> None:
+        """MachineError EBUSY: the target of this dump has room for fewer vCPUs."""
+        room = self._room_vcpus
+        if room is not None and self.vcpus > room:
+            raise MachineError(
+                f"the guest has {self._vcpus} vCPUs now, INIT saw {room}",
+                errno=errno.EBUSY,
+                hint="release the dump, INIT anew",
+            )
 
     def resume(self) -> None:
         """Undo one quiesce: a machine that was stopped before stays so. MachineError: it does not
@@ -246,18 +291,24 @@ class QemuMachine(Closing):
         """Live, of vCPUs that run meanwhile. MachineError."""
         return [one.registers for one in self._look()]
 
+    def registers_by_number(self) -> dict[int, Registers]:
+        """As `registers`, each by QEMU's number of the vCPU. MachineError."""
+        return {one.number: one.registers for one in self._look()}
+
     def snapshot_registers(self) -> list[Registers]:
         """Registers of the last START. MachineError: there was none."""
+        return list(self.snapshot_by_number().values())
+
+    def snapshot_by_number(self) -> dict[int, Registers]:
+        """As `snapshot_registers`. MachineError: there was no START."""
         if not self._captured:
             raise MachineError("there was no START", errno=errno.ENODATA)
-        return [one.registers for one in self._captured]
+        return {one.number: one.registers for one in self._captured}
 
-    @property
-    def note_room(self) -> int:
-        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO. No START while there are
-        more vCPUs than when this was asked last."""
-        self._room_vcpus = self.vcpus
-        return NOTE_OF_VCPU * self._room_vcpus + INFORMATION_ROOM
+    def note_room(self, vcpus: int) -> int:
+        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO. No START of more vCPUs."""
+        self._room_vcpus = vcpus
+        return NOTE_OF_VCPU * vcpus + INFORMATION_ROOM
 
     def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
         """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
@@ -266,6 +317,7 @@ class QemuMachine(Closing):
     def look_ahead(self) -> None:
         """INIT, while the guest runs: where its kernel has put VMCOREINFO. To look through the
         memory takes a second for each GiB or two, and START is not to wait for it."""
+        self._room_vcpus = None
         with contextlib.suppress(LivedumpError, OSError):
             if has_vmcoreinfo(self.monitor):
                 return  # the guest tells it itself

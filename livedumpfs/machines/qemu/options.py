@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
 
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import LivedumpError, UsageError
 
 # fmt: off
 FLAGS: Final = frozenset({
@@ -22,7 +20,22 @@ FLAGS: Final = frozenset({
     "snapshot", "usb", "version", "win2k-hack", "xen-attach", "xen-domid-restrict",
 })
 # fmt: on
-"""Options that take no value; every other one takes the next word."""
+"""Options that take no value."""
+# fmt: off
+VALUED: Final = frozenset({
+    "D", "L", "M", "accel", "acpitable", "action", "add-fd", "append", "audio", "audiodev",
+    "bios", "blockdev", "boot", "cdrom", "chardev", "chroot", "compat", "cpu", "d", "debugcon",
+    "device", "dfilter", "display", "drive", "dtb", "dump-vmstate", "echr", "fda", "fdb",
+    "fsdev", "fw_cfg", "g", "gdb", "global", "hda", "hdb", "hdc", "hdd", "icount", "incoming",
+    "initrd", "iscsi", "k", "kernel", "loadvm", "m", "machine", "mem-path", "mon", "monitor",
+    "msg", "mtdblock", "name", "net", "netdev", "nic", "numa", "object", "option-rom",
+    "overcommit", "parallel", "pflash", "pidfile", "plugin", "prom-env", "qmp", "qmp-pretty",
+    "qtest", "qtest-log", "readconfig", "rotate", "rtc", "runas", "run-with", "sandbox", "sd",
+    "seed", "semihosting-config", "serial", "set", "smbios", "smp", "spice", "tpmdev", "trace",
+    "usbdevice", "uuid", "vga", "virtfs", "vnc", "watchdog-action", "xen-domid",
+})
+# fmt: on
+"""Options that take the next word. Of one that is in neither set QEMU is asked."""
 _IMPLIED: Final = {
     "accel": "accel",
     "blockdev": "driver",
@@ -37,9 +50,6 @@ _IMPLIED: Final = {
     "object": "qom-type",
 }
 """The key of a first value that has none."""
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([bkmgtpe]?)", re.IGNORECASE | re.ASCII)
-_POWERS: Final = "bkmgtpe"
-
 Values = Mapping[str, str]
 """The keys of one option."""
 
@@ -61,8 +71,13 @@ class Option:
         return f"-{self.name} {self.value}".rstrip()
 
 
-def read_options(words: Sequence[str]) -> list[Option]:
-    """The words behind the program. UsageError: the last option misses its value."""
+def read_options(
+    words: Sequence[str],
+    takes_value: Callable[[str], bool],
+    misses_value: Callable[[str], LivedumpError],
+) -> list[Option]:
+    """The words behind the program. `takes_value`: says it of an option that is not known here;
+    `misses_value`: the error when there is no next word."""
     found: list[Option] = []
     rest = iter(words)
     for word in rest:
@@ -70,9 +85,10 @@ def read_options(words: Sequence[str]) -> list[Option]:
         if not word.startswith("-") or word == "-":
             continue
         name = word.removeprefix("-").removeprefix("-")
-        value = "" if name in FLAGS else next(rest, None)
+        valued = name in VALUED or (name not in FLAGS and takes_value(word))
+        value = next(rest, None) if valued else ""
         if value is None:
-            raise UsageError(f"QEMU's option {word} misses its value")
+            raise misses_value(word)
         found.append(Option("machine" if name == "M" else name, value))
     return found
 
@@ -119,6 +135,11 @@ def _flatten(content: Mapping[str, object], prefix: str) -> dict[str, str]:
     return keys
 
 
+def write_values(values: Values) -> str:
+    """What `read_values` reads so."""
+    return ",".join(f"{key}={quote(content)}" for key, content in values.items())
+
+
 def quote(value: str) -> str:
     """A value as one part of key=value: commas doubled."""
     return value.replace(",", ",,")
@@ -127,14 +148,3 @@ def quote(value: str) -> str:
 def is_on(value: str | None, *, default: bool = False) -> bool:
     """A boolean as QEMU takes it; `default`: when the key is not there."""
     return default if value is None else value in {"on", "yes", "true", "y"}
-
-
-def parse_qemu_size(text: str, *, unit: str = "b") -> int:
-    """Bytes of "512", "1.5G", "0x1000"; `unit`: of a number without suffix. UsageError."""
-    if re.fullmatch(r"0x[0-9a-f]+", text, re.IGNORECASE | re.ASCII):
-        return int(text, 16)
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise UsageError(f"{text!r} is no size that QEMU takes", hint="write 512M or 2G")
-    power = _POWERS.index((match[2] or unit).lower())
-    return int(Fraction(match[1]) * 1024**power)

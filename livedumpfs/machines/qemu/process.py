@@ -17,12 +17,14 @@ from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.asking import Ram
 from livedumpfs.machines.qemu.command import QemuCommand, qemu_file
+from livedumpfs.machines.qemu.config_file import monitor_config
+from livedumpfs.machines.qemu.ends import EndedAtOnce, cannot_start, ended_at_once, limit_hint
+from livedumpfs.machines.qemu.family import kill_family
 
 _POLL_S: Final = 0.02
-_END_S: Final = 7.0
 _CHILD_S: Final = 2.0
-"""Together less than the host gives the machine to close."""
 _CREDENTIALS: Final = struct.Struct("3i")
 _SOCKET: Final = "LIVEDUMP_SHIM_SOCKET"
 _WORD: Final = "LIVEDUMP_SHIM_WORD"
@@ -38,11 +40,15 @@ _NOT_LOADED: Final = (
 class QemuProcess(Closing):
     """Our child, or a descendant of that: a wrapper script may have started it."""
 
-    def __init__(self, command: QemuCommand, folder: str, shim: Path, timeout: float) -> None:
-        """Start it, with sockets in `folder`, and wait until its shim has connected. MachineError:
-        it does not start, or has no shim."""
+    def __init__(
+        self, command: QemuCommand, ram: Ram | None, folder: str, shim: Path, timeout: float
+    ) -> None:
+        """Start it, with sockets in `folder`, and wait until its shim has connected. `ram`: what we
+        make as its memory. MachineError: it does not start, ends, or has no shim."""
         self.qmp = os.path.join(folder, "qmp")
-        self._command = command
+        self._config = os.path.join(folder, "monitor.cfg")
+        Path(self._config).write_text(monitor_config(self.qmp))
+        self._command, self._ram = command, ram
         self._pidfd = -1
         where = os.path.join(folder, "shim")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -54,11 +60,12 @@ class QemuProcess(Closing):
                 self.connection = self._wait_for_shim(listener, time.monotonic() + timeout)
                 self.pid = self._peer()
             except BaseException:
-                self._kill_child()
+                # What has run no guest yet, and has no shim to ask.
+                kill_family(self._child)
                 raise
 
     def _spawn(self, where: str, shim: Path) -> subprocess.Popen[bytes]:
-        words = self._command.prepared(self.qmp)
+        words = self._command.prepared(self._config, self._ram)
         preload = [str(shim), os.environ.get("LD_PRELOAD", "")]
         environment = {
             **os.environ,
@@ -75,12 +82,10 @@ class QemuProcess(Closing):
                 words,
                 env=environment,
                 close_fds=False,  # those that we inherited are for QEMU (libvirt's, fd=N)
-                start_new_session=True,  # Ctrl-C is for us
+                start_new_session=_leads_session(),
             )
         except OSError as error:
-            raise MachineError(
-                f"cannot start {self._command.program}: {error.strerror}", errno=error.errno or 0
-            ) from error
+            raise cannot_start(self._command.program, error) from error
 
     def _wait_for_shim(self, listener: socket.socket, until: float) -> socket.socket:
         while True:
@@ -89,12 +94,7 @@ class QemuProcess(Closing):
             with contextlib.suppress(TimeoutError):
                 return listener.accept()[0]
             if ended:
-                status = self._child.returncode
-                raise MachineError(
-                    f"QEMU ended at once, without our shim (exit status {status})",
-                    errno=errno.ECONNRESET,
-                    hint=_NOT_LOADED,
-                )
+                raise self._not_loaded()
             if listens or time.monotonic() >= until:
                 raise MachineError(
                     "QEMU did not load our shim", errno=errno.ENOTCONN, hint=_NOT_LOADED
@@ -112,13 +112,21 @@ class QemuProcess(Closing):
             raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
         return pid
 
-    def _kill_child(self) -> None:
-        """What has run no guest yet, and has no shim to ask."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(1.0)
+    def _not_loaded(self) -> MachineError:
+        found = self.ended_at_once()
+        return MachineError(
+            f"{found.message}, without our shim",
+            errno=errno.ECONNRESET,
+            hint=limit_hint(found.status, 0) or _NOT_LOADED,
+        )
+
+    def ended_at_once(self) -> EndedAtOnce:
+        """What is said of it when it has, before its guest ran."""
+        try:
+            code = self._child.wait(_CHILD_S)
+        except subprocess.TimeoutExpired:  # what started it goes on
+            code = 0
+        return ended_at_once(code, ram=self._ram.size if self._ram else 0)
 
     def ended(self, within: float = 0.0) -> bool:
         """QEMU has; waits for so many seconds."""
@@ -128,11 +136,11 @@ class QemuProcess(Closing):
         waiting.register(self._pidfd, select.POLLIN)
         return bool(waiting.poll(int(within * 1000)))
 
-    def end(self, *, kill: bool) -> None:
-        """SIGTERM, and time for its disks. MachineError: it still ends; `kill`: then it is killed,
-        having run nothing."""
+    def end(self, within: float, *, kill: bool) -> None:
+        """SIGTERM, and so many seconds for its disks. MachineError: it still ends; `kill`: then it
+        is killed, having run nothing."""
         self._signal(signal.SIGTERM)
-        if not self.ended(_END_S):
+        if not self.ended(within):
             if not kill:
                 raise MachineError(
                     f"QEMU (pid {self.pid}) still ends", errno=errno.EBUSY, hint="it got SIGTERM"
@@ -159,3 +167,10 @@ class QemuProcess(Closing):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _leads_session() -> bool:
+    """Then no shell is above us that stops and continues us with Ctrl-Z, and QEMU gets a session of
+    its own: the kernel hangs up on all of ours when we end. Else QEMU stays with us in the process
+    group that has the terminal, as it would be without us."""
+    return os.getsid(0) == os.getpid()

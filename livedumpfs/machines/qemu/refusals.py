@@ -29,7 +29,6 @@ _OPTIONS: Final = {
         "-machine memory-backend=ram",
     ),
     "preconfig": ("the guest has no memory yet", "leave it out"),
-    "readconfig": ("what the file says is not known here", "write its options on the command line"),
 }
 """Options by name: why, and what to do."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,9 +62,11 @@ class VcpuState:
     """cr0 .. cr4; cr1 is 0."""
     kernel_gs_base: int = 0
     """0 where only QEMU's human monitor was asked, which does not show it."""
+    number: int = 0
+    """QEMU's own (cpu-index): that of its socket, core and thread, whatever else is plugged in."""
 
     @classmethod
-    def parse(cls, content: bytes) -> VcpuState:
+    def parse(cls, content: bytes, number: int = 0) -> VcpuState:
         """From QEMUCPUState, version 1. ValueError: it is none."""
         if len(content) != STATE_SIZE:
             raise ValueError(f"{len(content)} bytes are no QEMUCPUState")
@@ -79,6 +81,7 @@ class VcpuState:
             dict(zip(_SEGMENTS, segments, strict=True)),
             tuple(words[-_CONTROLS - 1 : -1]),
             words[-1],
+            number,
         )
 
     @property
@@ -108,12 +111,18 @@ class VcpuState:
 
 
 def parse_registers(text: str) -> list[VcpuState]:
-    """Each vCPU in the output of `info registers -a`, in order. MachineError: it is another
+    """Each vCPU in the output of `info registers -a`, by their numbers. MachineError: it is another
     architecture's, or lacks a register."""
     parts = _VCPU.split(text)
     if len(parts) < 3:
         raise MachineError("QEMU shows no vCPU", errno=errno.ENODATA)
-    return [_parse(number, body) for number, body in zip(parts[1::2], parts[2::2], strict=True)]
+    found = [_parse(number, body) for number, body in zip(parts[1::2], parts[2::2], strict=True)]
+    return in_order(found)
+
+
+def in_order(vcpus: Iterable[VcpuState]) -> list[VcpuState]:
+    """By their numbers: QEMU shows one that was plugged in again behind all others."""
+    return sorted(vcpus, key=lambda one: one.number)
 
 
 def _parse(number: str, text: str) -> VcpuState:
@@ -134,7 +143,7 @@ def _parse(number: str, text: str) -> VcpuState:
             hint="the guest must be one of qemu-system-x86_64",
         )
     values = tuple(controls.get(str(index), 0) for index in range(_CONTROLS))
-    return VcpuState(general, segments, values)
+    return VcpuState(general, segments, values, number=int(number))
 
 
 def _general(text: str) -> dict[str, int]:

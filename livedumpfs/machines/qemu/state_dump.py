@@ -13,11 +13,14 @@ from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
 from livedumpfs.formats.note import HEADER, padded
 from livedumpfs.machines.qemu.monitor import ANSWER_S, Monitor
-from livedumpfs.machines.qemu.registers import VcpuState
+from livedumpfs.machines.qemu.registers import VcpuState, in_order
 from livedumpfs.units import PAGE_SIZE
 
 _NAME: Final = "livedump-state"
 _NOTE: Final = b"QEMU\0"
+_PRSTATUS: Final = b"CORE\0"
+_NUMBER: Final = struct.Struct("<32xI")
+"""pr_pid of elf_prstatus: QEMU's number of the vCPU, and 1."""
 _INFORMATION: Final = b"VMCOREINFO\0"
 _ELF64: Final = b"\x7fELF\x02\x01"
 _EHDR: Final = struct.Struct("<32xQ14xHH6x")
@@ -64,17 +67,23 @@ class StateDump(Closing):
 
 
 def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
-    """QEMU's notes in a core of its own, in the order of the vCPUs, and VMCOREINFO if there is one.
-    MachineError EPROTO."""
+    """QEMU's notes in a core of its own, by the numbers of the vCPUs, and VMCOREINFO if there is
+    one. MachineError EPROTO."""
     try:
         notes = list(_notes(core))
-        states = [VcpuState.parse(content) for name, content in notes if name == _NOTE]
+        numbers = [_number(content) for name, content in notes if name == _PRSTATUS]
+        contents = [content for name, content in notes if name == _NOTE]
+        states = [VcpuState.parse(*one) for one in zip(contents, numbers, strict=True)]
     except (struct.error, ValueError) as error:
         raise _strange() from error
     if not states:
         raise _strange()
     told = next((content for name, content in notes if name == _INFORMATION), None)
-    return states, told
+    return in_order(states), told
+
+
+def _number(prstatus: bytes) -> int:
+    return int(_NUMBER.unpack_from(prstatus)[0]) - 1
 
 
 def _strange() -> MachineError:

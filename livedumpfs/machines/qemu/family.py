@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A child of ours and all that it has started, for whoever must end them together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_EACH_S: Final = 1.0
+
+
+def kill_family(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM for each, then SIGKILL. They are in our own process group, which is not theirs to
+    end with."""
+    with contextlib.ExitStack() as opened:
+        fds = [fd for pid in _family(child.pid) if (fd := _open(pid, opened)) >= 0]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for fd in fds:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, number)
+            until = time.monotonic() + _EACH_S
+            fds = [fd for fd in fds if not _ended(fd, until)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_EACH_S)
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for word in task.read_text().split():
+                yield from _family(int(word))
+
+
+def _open(pid: int, opened: contextlib.ExitStack) -> int:
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:  # it has ended
+        return -1
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _ended(pidfd: int, until: float) -> bool:
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    return bool(waiting.poll(max(0, int((until - time.monotonic()) * 1000))))

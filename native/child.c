@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * child.c - what a forked child has of its parent's arenas: a private view at the live address.
+ *
+ * The views themselves stay with the parent (MADV_DONTFORK): a child's store would be one that nobody saves. In
+ * their place the child maps the memory privately: it reads what its parent has there now, also what that stores
+ * later to pages that the child has not stored to, and its own stores are its own. So no store of a child gets into a snapshot.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000 /* Linux 4.17 */
+#endif
+
+static bool map_private(const ldfs_arena *a, int prot)
+{
+	const int flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+
+	return mmap(a->live, a->size, prot, flags, a->memfd, 0) == a->live;
+}
+
+bool ldfs_child_map(const ldfs_arena *a)
+{
+	/* Where memory may not be promised (vm.overcommit_memory 2), it can at least be read. */
+	return a->adopted || map_private(a, PROT_READ | PROT_WRITE) || map_private(a, PROT_READ);
+}
+
+void ldfs_child_tell(const siginfo_t *info)
+{
+	static const char text[] =
+		"livedumpfs: this child process cannot reach the memory of its parent's arena and ends by SIGSEGV: "
+		"its address was taken, or ulimit -v is too low, or it was not made by fork(2)\n";
+	uintptr_t address = (uintptr_t)info->si_addr;
+	uint32_t used = load_seq(&ldfs_fault_slots_used);
+
+	if (info->si_code != SEGV_MAPERR)
+		return;
+	for (uint32_t i = 0; i < used; i++) {
+		const struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		const ldfs_arena *a;
+
+		if (address < load_seq(&slot->start) || address >= load_seq(&slot->end))
+			continue;
+		a = load_seq(&slot->arena);
+		if (!a || ldfs_arena_foreign(a))
+			syscall(SYS_write, STDERR_FILENO, text, sizeof(text) - 1);
+		return;
+	}
+}

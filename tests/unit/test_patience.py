@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Deadlines that are not given: what users get, and what these tests and their programs get."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from patient import DEADLINES_S
+
+from livedumpfs.dump import DumpSettings, settings
+from livedumpfs.machines import UnicornMachine, unicorn
+
+TOP = Path(__file__).resolve().parents[2]
+TELL = """
+from livedumpfs import host
+from livedumpfs.dump import DumpSettings
+from livedumpfs.machines import unicorn
+one = DumpSettings()
+print(one.quiesce_deadline, one.stall_deadline, one.init_deadline, host.MOUNT_TIMEOUT,
+      host.END_TIMEOUT, unicorn.QUIESCE_SECONDS, unicorn.STOP_SECONDS)
+"""
+
+
+def told(path: str) -> list[float]:
+    done = subprocess.run(
+        [sys.executable, "-c", TELL], env={**os.environ, "PYTHONPATH": path}, text=True,
+        capture_output=True, timeout=300, check=True,
+    )  # fmt: skip
+    return [float(word) for word in done.stdout.split()]
+
+
+def test_users_have_short_ones() -> None:
+    assert told(str(TOP)) == [1, 10, 30, 10, 10, 1, 5]
+
+
+def test_programs_of_tests_have_long_ones() -> None:
+    assert min(told(os.environ["PYTHONPATH"])) >= 60
+    assert DumpSettings().quiesce_deadline == DEADLINES_S[settings.__name__]["QUIESCE_DEADLINE"]
+
+
+def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("QUIESCE", "STALL", "INIT")):
+        monkeypatch.setattr(settings, f"{name}_DEADLINE", 7.0 + number)
+    made = DumpSettings()
+    assert (made.quiesce_deadline, made.stall_deadline, made.init_deadline) == (7, 8, 9)
+    asked: list[float] = []
+    monkeypatch.setattr(unicorn, "_deadline", lambda seconds: asked.append(seconds) or 1 << 62)
+    monkeypatch.setattr(unicorn, "QUIESCE_SECONDS", 3.0)
+    monkeypatch.setattr(unicorn, "STOP_SECONDS", 4.0)
+    with UnicornMachine("16MiB", 1) as machine:
+        machine.quiesce()
+        machine.resume()
+        machine.registers()
+        machine.stop()
+        assert asked == [3, 3, 4]
+        machine.close()
