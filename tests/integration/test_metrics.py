@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`metrics` of a host's mount: what Prometheus reads, and that it says what stats.json says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from livedumpfs import __version__
+from livedumpfs.client import Client
+from livedumpfs.control.metrics import FAMILIES, PREFIX
+from livedumpfs.dump.counters import Counters
+
+Host = Any
+"""RunningHost of conftest.py."""
+DEADLINE = 60.0
+CONTROL = Path(__file__).resolve().parents[2] / "docs" / "control.md"
+
+
+def families(text: str) -> dict[str, Metric]:
+    """By name without the prefix."""
+    return {one.name.removeprefix(PREFIX): one for one in text_string_to_metric_families(text)}
+
+
+def value(family: Metric) -> float:
+    """Of one without labels."""
+    (sample,) = family.samples
+    assert not sample.labels
+    return sample.value
+
+
+def chosen(family: Metric) -> set[str]:
+    """What a family of states says is the case."""
+    return {one.labels[family.name] for one in family.samples if one.value == 1}
+
+
+@pytest.fixture(scope="module")
+def told(module_host: Host, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
+    """stats.json and metrics of one dump, while nothing of it changes: it is sealed."""
+    with Client(module_host.device) as client:
+        client.init(str(tmp_path_factory.mktemp("metrics") / "out"))
+        client.start()
+        client.sweep()
+        for _ in client.progress(timeout=DEADLINE):
+            pass
+        try:
+            return json.loads(module_host.read("stats.json")), module_host.read("metrics")
+        finally:
+            client.release()
+
+
+def test_each_counter_is_there_with_its_unit(told: tuple[Any, str]) -> None:
+    stats, text = told
+    found, counters = families(text), stats["counters"]
+    apart = {"handler_ns", "handler_sum_ns", "failure"}
+    assert set(FAMILIES) == {field.name for field in dataclasses.fields(Counters)} - apart
+    assert counters["faults"] and counters["by_sweep"] and counters["instant_wall_ns"]
+    for member, family in FAMILIES.items():
+        one = found[family.name]
+        assert one.type == family.kind and one.documentation == family.help
+        scale = 1e-9 if member.endswith("_ns") else 1
+        assert value(one) == pytest.approx(counters[member] * scale, rel=1e-9), member
+        # Base units, and the suffix that says so.
+        assert family.name.endswith("_seconds") == member.endswith("_ns")
+
+
+def test_state_verdict_progress_and_failure(told: tuple[Any, str]) -> None:
+    stats, text = told
+    found = families(text)
+    assert chosen(found["state"]) == {stats["state"]} == {"FINISH"}
+    assert {one.labels[found["state"].name] for one in found["state"].samples} >= {
+        "UNINIT",
+        "SWEEP",
+    }
+    assert chosen(found["verdict"]) == {stats["verdict"]} == {"consistent"}
+    for name, key in (("memory", "total"), ("memory_done", "done"), ("memory_lost", "lost")):
+        assert value(found[f"{name}_bytes"]) == stats["progress"][key]
+    assert value(found["lost_pages"]) == value(found["failed"]) == 0
+    assert value(found["failure_errno"]) == stats["counters"]["failure"]["error"] == 0
+    (info,) = found["info"].samples
+    assert info.labels == {"version": __version__, "machine": "ledger"} and info.value == 1
+
+
+def test_the_handlers_times_are_a_histogram(told: tuple[Any, str]) -> None:
+    """Cumulative, by upper bound in seconds; count and sum are those of the core."""
+    stats, text = told
+    counters = stats["counters"]
+    family = families(text)["handler_seconds"]
+    assert family.type == "histogram"
+    found = [one for one in family.samples if one.name.endswith("_bucket")]
+    bounds = [float(one.labels["le"]) for one in found]
+    assert bounds == sorted(bounds) and bounds[-1] == float("inf")
+    assert bounds[:-1] == pytest.approx([2 ** (i + 1) / 1e9 for i in range(39)])
+    so_far = 0
+    for bucket, count in zip(found, counters["handler_ns"], strict=True):
+        so_far += count
+        assert bucket.value == so_far
+    rest = {one.name.rpartition("_")[2]: one.value for one in family.samples}
+    assert rest["count"] == so_far == counters["faults"]
+    assert rest["sum"] == pytest.approx(counters["handler_sum_ns"] / 1e9)
+    # The sum lies between those of the lower and of the upper bounds.
+    low = sum(count << i for i, count in enumerate(counters["handler_ns"]))
+    assert low <= counters["handler_sum_ns"] <= 2 * low
+    assert counters["handler_sum_ns"] >= counters["stall_max_ns"] > 0
+
+
+def test_every_line_has_help_and_no_name_is_missing_from_the_document(
+    told: tuple[Any, str],
+) -> None:
+    _, text = told
+    typed = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    helped = {name for name, said in re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE) if said}
+    assert typed == helped
+    section = CONTROL.read_text().partition("\n## metrics\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == typed
+
+
+def test_no_program_waits_for_the_library_before_it_is_needed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, livedumpfs.host, livedumpfs.cli.main\n"
+         "print([one for one in sys.modules if one.startswith('prometheus')])"],
+        capture_output=True, text=True, timeout=DEADLINE, check=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
