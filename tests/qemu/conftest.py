@@ -118,6 +118,14 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """A host is not waited for here: QEMU may take its time to end on a machine that is busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QemuMachine, "end_s", BOOT_S)
+        yield
+
+
 def guest_command(console: Path, memory: str = "1G") -> list[str]:
     """2 vCPUs; three processes write memory, one takes it and gives it back, one reads
     a disk directly."""

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from livedumpfs.dump import LiveDump
+from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.snapshot import open_dump, verify_dump
@@ -38,6 +40,13 @@ def wait_for_snapshot(machine: QemuMachine) -> None:
         time.sleep(0.05)
 
 
+def wait_for_status(machine: QemuMachine, status: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while (found := machine.monitor.status()) != status:
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
+
+
 def drain(reader: int) -> None:
     """Without it QEMU's monitor waits too, once a vCPU waits for the snapshot."""
     os.set_blocking(reader, True)
@@ -58,29 +67,46 @@ def test_a_background_snapshot_after_a_dump_and_a_dump_after_it(tmp_path: Path) 
                 assert verify_dump(dump).ok
 
 
+@contextlib.contextmanager
+def unread_pipe(path: Path) -> Iterator[Callable[[], None]]:
+    """Nobody reads it until the function is called, or the test ends: QEMU could not end either."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    draining = threading.Thread(target=drain, args=(reader,), daemon=True)
+
+    def read() -> None:
+        if not draining.ident:
+            draining.start()
+
+    try:
+        yield read
+    finally:
+        read()
+        draining.join(DEADLINE_S)
+        os.close(reader)
+
+
 def test_no_dump_during_a_background_snapshot(tmp_path: Path) -> None:
     """It goes into a pipe that nobody reads until later."""
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        with QemuMachine(WORDS) as machine:
-            os.pwrite(machine.arena.fd, os.urandom(32 << 20), 1 << 20)
-            machine.start()
-            background(machine, f"exec:cat > {pipe}")
-            live = LiveDump(machine)
-            live.init(tmp_path / "dump")
+    with contextlib.ExitStack() as ends:
+        machine = ends.enter_context(QemuMachine(WORDS))
+        read = ends.enter_context(unread_pipe(pipe))
+        os.pwrite(machine.arena.fd, os.urandom(32 << 20), 1 << 20)
+        machine.start()
+        live = LiveDump(machine)
+        live.init(tmp_path / "dump", DumpSettings(quiesce_deadline=DEADLINE_S))
+        background(machine, f"exec:cat > {pipe}")
+        for step in (machine.check_start, live.start):
             with pytest.raises(MachineError, match="background snapshot") as caught:
-                live.start()
+                step()
             assert caught.value.errno == errno.EBUSY
-            assert machine.monitor.status() == "running"
-            draining = threading.Thread(target=drain, args=(reader,))
-            draining.start()
-            wait_for_snapshot(machine)
-            draining.join(DEADLINE_S)
-            live.start()
-            live.sweep()
-            assert live.finish(DEADLINE_S) == "consistent"
-            live.release()
-    finally:
-        os.close(reader)
+        # QEMU itself stops the guest for the snapshot's beginning.
+        wait_for_status(machine, "running")
+        read()
+        wait_for_snapshot(machine)
+        machine.check_start()
+        live.start()
+        live.sweep()
+        assert live.finish(DEADLINE_S) == "consistent"
+        live.release()

@@ -20,9 +20,9 @@ import pytest
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.config_file import monitor_config
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.options import FLAGS
 from livedumpfs.machines.qemu.registers import STATE_SIZE, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
 
@@ -41,10 +41,11 @@ class Qemu:
 
     def __init__(self, folder: Path, words: tuple[str, ...]) -> None:
         self.command = QemuCommand.parse([*BASE, *words])
-        self.path = str(folder / "a,b.qmp")
-        self.process = subprocess.Popen(
-            self.command.prepared(self.path), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        self.ram = self.command.ask_ram()
+        self.path, config = str(folder / "a,b.qmp"), folder / "monitor.cfg"
+        config.write_text(monitor_config(self.path))
+        words = tuple(self.command.prepared(str(config), self.ram))
+        self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def alive(self) -> bool:
         return self.process.poll() is None
@@ -216,7 +217,8 @@ def test_a_copy_of_the_connection_can_let_the_guest_go(start: Start) -> None:
 def test_the_memory_map_of_a_guest(start: Start, machine: str, size: int) -> None:
     qemu = start("-M", machine, "-m", str(size >> 20))
     with qemu.monitor() as monitor:
-        found = read_memory_map(monitor.hmp("info mtree -f"), qemu.command.backend, size)
+        assert qemu.ram
+        found = read_memory_map(monitor.hmp("info mtree -f"), qemu.ram.name, size)
     # Where QEMU splits big guests, by machine.
     low = {"pc": 3 * GIB, "q35": 2 * GIB}[machine] if size > 3 * GIB else size
     high = [PhysicalRange(4 * GIB, size - low, low)] if size > low else []
@@ -235,7 +237,7 @@ def test_the_memory_map_of_a_guest(start: Start, machine: str, size: int) -> Non
 def test_the_memory_map_of_backends_of_the_users(start: Start, words: tuple[str, ...]) -> None:
     made = "memory-backend-memfd,id=mine,size=256M,share=on"
     qemu = start("-object", made, *words)
-    assert qemu.command.backend == "mine"
+    assert (qemu.command.named, qemu.ram) == ("mine", None)
     with qemu.monitor() as monitor:
         monitor.execute("cont")
         wait_for(lambda: "EIP=0000fff0" not in monitor.hmp("info registers"), "no firmware")
@@ -248,7 +250,7 @@ def test_qemu_takes_what_is_added(start: Start, words: tuple[str, ...]) -> None:
     qemu = start(*words)
     with qemu.monitor() as monitor:
         answer = monitor.execute("query-memory-size-summary")
-    assert answer == {"base-memory": qemu.command.ram_size, "plugged-memory": 0}
+    assert qemu.ram and answer == {"base-memory": qemu.ram.size, "plugged-memory": 0}
 
 
 def test_the_note_is_the_one_that_qemu_writes(start: Start, tmp_path: Path) -> None:
@@ -304,20 +306,3 @@ def test_the_states_are_those_of_qemus_own_dump(start: Start, tmp_path: Path) ->
             assert [one.controls for one in vcpus] == [one.controls for one in shown]
             own.unlink()
         assert len(os.listdir(f"/proc/{qemu.process.pid}/fd")) == open_files
-
-
-def complaint(*words: str) -> str:
-    """Of QEMU about words with which it does not start."""
-    done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=WAIT_S)
-    assert done.returncode
-    return done.stderr
-
-
-def test_the_options_without_a_value_are_those_of_qemu() -> None:
-    text = subprocess.run([PROGRAM, "-help"], capture_output=True, text=True, check=True).stdout
-    names = set(re.findall(r"^-{1,2}([a-zA-Z][\w-]*)", text, re.MULTILINE))
-    assert {"S", "snapshot", "daemonize", "enable-kvm", "m", "object", "device"} <= names
-    for name in names & FLAGS:
-        assert "-nonsense: invalid option" in complaint(f"-{name}", "-nonsense"), name
-    for name in names - FLAGS:
-        assert "requires an argument" in complaint(f"-{name}"), name

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import MachineError
+from livedumpfs.machines.machine import ChecksFirst
 from livedumpfs.machines.qemu import QemuMachine, now
 
 WORDS = [
@@ -18,25 +22,30 @@ WORDS = [
 ]  # fmt: skip
 
 
-def refused(machine: QemuMachine, target: Path, what: str) -> None:
-    live = LiveDump(machine)
-    live.init(target)
-    with pytest.raises(MachineError, match=what) as caught:
-        live.start()
-    assert caught.value.errno == errno.ENOTSUP
-    live.release()
+DEADLINE_S = 30.0
+
+
+def refused(machine: QemuMachine, what: str, code: int = errno.ENOTSUP) -> None:
+    """By what is asked before a target is touched, and by START in the same words."""
+    assert isinstance(machine, ChecksFirst)
+    with pytest.raises(MachineError, match=what) as first:
+        machine.check_start()
+    with pytest.raises(MachineError) as then:
+        machine.quiesce()
+    assert str(then.value) == str(first.value)
+    assert (then.value.errno, first.value.errno) == (code, code)
     assert machine.monitor.status() == "running"
 
 
-def test_memory_that_was_plugged_in(tmp_path: Path) -> None:
+def test_memory_that_was_plugged_in() -> None:
     with QemuMachine(WORDS) as machine:
         machine.start()
-        assert LiveDump(machine).save(tmp_path / "before") == "consistent"
+        machine.check_start()
         machine.monitor.execute(
             "object-add", {"qom-type": "memory-backend-ram", "id": "more", "size": 128 << 20}
         )
         machine.monitor.execute("device_add", {"driver": "pc-dimm", "id": "dimm", "memdev": "more"})
-        refused(machine, tmp_path / "after", "memory was plugged in")
+        refused(machine, "memory was plugged in")
 
 
 def test_a_device_that_was_plugged_in(tmp_path: Path) -> None:
@@ -56,9 +65,57 @@ def test_a_vhost_that_was_switched_on(tmp_path: Path, monkeypatch: pytest.Monkey
         assert LiveDump(machine).save(tmp_path / "before") == "consistent"
         with device.open("wb") as file:
             machine.monitor.send_file("vhost", file.fileno())
-        refused(machine, tmp_path / "after", "vhost-net open: vhost")
+        refused(machine, "vhost-net open: vhost")
         machine.monitor.execute("closefd", {"fdname": "vhost"})
         assert LiveDump(machine).save(tmp_path / "again") == "consistent"
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "what"),
+    [
+        ({"query-status": {"status": "suspended"}}, errno.EBUSY, "suspended"),
+        (
+            {"query-named-block-nodes": [{"drv": "nvme", "node-name": "d"}]},
+            errno.ENOTSUP,
+            "an NVMe of the host",
+        ),
+        (
+            {"qom-list": [{"name": "c", "type": "child<vfio-pci>"}]},
+            errno.ENOTSUP,
+            "a device vfio-pci",
+        ),
+    ],
+    ids=["suspended", "nvme", "vfio"],
+)
+def test_what_is_not_to_be_had_here(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], code: int, what: str
+) -> None:
+    """QEMU's answers are ours for the moment."""
+    with QemuMachine(WORDS) as machine:
+        machine.start()
+        real = machine.monitor._ask
+
+        async def ask(command: str, arguments: dict[str, object] | None, timeout: float) -> object:
+            return answers.get(command) or await real(command, arguments, timeout)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(machine.monitor, "_ask", ask)
+            for step in (machine.check_start, machine.quiesce):
+                with pytest.raises(MachineError, match=what) as caught:
+                    step()
+                assert caught.value.errno == code
+        machine.check_start()
+        assert machine.monitor.status() == "running"
+
+
+def test_a_qemu_that_has_gone() -> None:
+    with QemuMachine(WORDS) as machine:
+        machine.start()
+        os.kill(machine.pid, signal.SIGKILL)
+        assert machine._process.ended(DEADLINE_S)
+        with pytest.raises(MachineError) as caught:
+            machine.check_start()
+        assert caught.value.errno == errno.ECONNRESET
 
 
 @pytest.mark.parametrize("path", ["/dev/vhost-net", "/dev/vhost-vdpa-0", "/dev/vfio/12"])

@@ -10,6 +10,7 @@ import re
 import select
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,7 @@ def terminal() -> Iterator[Callable[[Sequence[str]], Terminal]]:
 
 
 @pytest.fixture
-def hosted(tmp_path: Path) -> Callable[..., list[str]]:
+def hosted(tmp_path: Path) -> Iterator[Callable[..., list[str]]]:
     """The words of `livedump qemu` with a QEMU of these options."""
     mount = tmp_path / "mount"
     mount.mkdir()
@@ -93,7 +94,10 @@ def hosted(tmp_path: Path) -> Callable[..., list[str]]:
         host = [sys.executable, "-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--"]
         return [*host, *WORDS, *options]
 
-    return words
+    yield words
+    # Of a host that was killed.
+    unmount = ["fusermount", "-uz", str(mount)]
+    subprocess.run(unmount, check=False, capture_output=True, timeout=DEADLINE_S)
 
 
 def monitor_of(one: Terminal, keys: bytes) -> dict[str, str]:

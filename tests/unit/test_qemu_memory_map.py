@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
+from livedumpfs.machines.qemu.memory import Mapping, open_mapped
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -120,3 +125,22 @@ def test_maps_that_cannot_be_understood(lines: str, size: int, sentence: str) ->
 def test_a_text_that_is_none() -> None:
     with pytest.raises(MachineError, match="no memory of the backend"):
         read_memory_map("unknown command: 'info mtree'\n", "ram0", MIB)
+
+
+def test_a_file_of_a_mount_that_answers_nothing_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU may have inherited it."""
+    with (tmp_path / "ram").open("wb") as ram:
+        status, real = os.fstat(ram.fileno()), os.stat
+
+        def stat(path: str) -> os.stat_result:
+            if not path.endswith(f"/{ram.fileno()}"):
+                raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+            return real(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.stat", stat)
+            fd = open_mapped(os.getpid(), Mapping(0, 0, status.st_dev, status.st_ino))
+        assert os.path.samestat(os.fstat(fd), status)
+        os.close(fd)

@@ -195,6 +195,18 @@ def test_vcpus_that_were_unplugged_and_plugged_in_again_keep_their_numbers() -> 
     assert found == [replace(first, number=1), replace(second, number=3)]
 
 
+def test_a_vcpu_that_runs_code_of_32_bits() -> None:
+    """Its NT_PRSTATUS is another one."""
+    vcpus = parse_registers(LINUX + RESET)
+    short = bytes(24) + struct.pack("<I", 3) + bytes(116)
+    notes = Note(b"CORE\0", 1, short).pack() + states_of(vcpus, 0)
+    found, _ = parse_states(core_of(notes))
+    assert [(one.number, one.general) for one in found] == [
+        (0, vcpus[1].general),
+        (2, vcpus[0].general),
+    ]
+
+
 @pytest.mark.parametrize(
     "core",
     [
@@ -203,10 +215,22 @@ def test_vcpus_that_were_unplugged_and_plugged_in_again_keep_their_numbers() -> 
         core_of(b""),
         core_of(states_of(parse_registers(LINUX), 0))[:900],
         core_of(states_of(parse_registers(LINUX))),
+        core_of(states_of(parse_registers(LINUX + RESET), 1, 1)),
+        core_of(Note(b"CORE\0", 1, bytes(8)).pack() + states_of(parse_registers(LINUX))),
         core_of(struct.pack("<III", 5, 440, 0) + b"QEMU\0\0\0\0" + bytes(440)),
         core_of(struct.pack("<III", 5, 8, 0) + b"QEMU\0\0\0\0" + bytes(8)),
     ],
-    ids=["empty", "other", "no-notes", "cut", "no number", "version", "size"],
+    ids=[
+        "empty",
+        "other",
+        "no-notes",
+        "cut",
+        "no number",
+        "one number",
+        "no status",
+        "version",
+        "size",
+    ],
 )
 def test_what_is_no_dump_of_a_known_vcpu_is_refused(core: bytes) -> None:
     with pytest.raises(MachineError) as caught:

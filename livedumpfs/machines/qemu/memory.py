@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -73,10 +74,12 @@ def open_mapped(pid: int, mapping: Mapping) -> int:
 def _open_if(path: str, mapping: Mapping) -> int | None:
     try:
         status = os.stat(path)
-        if (status.st_dev, status.st_ino) == (mapping.device, mapping.inode):
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        pass
+    except OSError:  # closed since, or a file of a mount that answers nothing: not this one
+        return None
+    if (status.st_dev, status.st_ino) != (mapping.device, mapping.inode):
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     return None
 
 

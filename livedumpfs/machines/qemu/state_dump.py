@@ -19,8 +19,9 @@ from livedumpfs.units import PAGE_SIZE
 _NAME: Final = "livedump-state"
 _NOTE: Final = b"QEMU\0"
 _PRSTATUS: Final = b"CORE\0"
-_NUMBER: Final = struct.Struct("<32xI")
-"""pr_pid of elf_prstatus: QEMU's number of the vCPU, and 1."""
+_NUMBER_AT: Final = {144: 24, 336: 32}
+"""Where elf_prstatus of 32 and of 64 bits, by their sizes, have pr_pid: QEMU's number of the vCPU,
+and 1. QEMU writes that of the code that the vCPU runs."""
 _INFORMATION: Final = b"VMCOREINFO\0"
 _ELF64: Final = b"\x7fELF\x02\x01"
 _EHDR: Final = struct.Struct("<32xQ14xHH6x")
@@ -76,14 +77,17 @@ def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
         states = [VcpuState.parse(*one) for one in zip(contents, numbers, strict=True)]
     except (struct.error, ValueError) as error:
         raise _strange() from error
-    if not states:
+    if not states or len(set(numbers)) < len(numbers):
         raise _strange()
     told = next((content for name, content in notes if name == _INFORMATION), None)
     return in_order(states), told
 
 
 def _number(prstatus: bytes) -> int:
-    return int(_NUMBER.unpack_from(prstatus)[0]) - 1
+    """ValueError: it is none."""
+    if len(prstatus) not in _NUMBER_AT:
+        raise ValueError(f"{len(prstatus)} bytes are no elf_prstatus")
+    return int.from_bytes(prstatus[_NUMBER_AT[len(prstatus)] :][:4], "little") - 1
 
 
 def _strange() -> MachineError:
