@@ -19,8 +19,9 @@ from typing import Any
 import fuse
 
 from livedumpfs.errors import HostError
-from livedumpfs.fs import FILE_SYSTEM, Mount
+from livedumpfs.fs import Mount
 from livedumpfs.host import check_mountpoint, clean_up
+from livedumpfs.mounts import FILE_SYSTEM
 from livedumpfs.snapshot import OpenFile, SnapshotFiles
 
 DIRECTORY = "/snapshot"

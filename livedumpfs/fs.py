@@ -23,9 +23,8 @@ import fuse
 from livedumpfs import abi
 from livedumpfs.control import Caller, Control
 from livedumpfs.control.control import DEVICE, MEMORY, SNAPSHOT
+from livedumpfs.mounts import FILE_SYSTEM
 from livedumpfs.snapshot import OpenFile
-
-FILE_SYSTEM = "livedumpfs"
 
 log = logging.getLogger(__name__)
 

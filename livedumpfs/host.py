@@ -22,8 +22,9 @@ from livedumpfs import registry
 from livedumpfs.control import Access, Control
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import HostError, os_cause
-from livedumpfs.fs import FILE_SYSTEM, Adapter, serve
+from livedumpfs.fs import Adapter, serve
 from livedumpfs.machines import Machine, Outliving
+from livedumpfs.mounts import our_mounts
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -280,22 +281,7 @@ def check_mountpoint(mountpoint: str) -> None:
 
 def is_mounted(mountpoint: str) -> bool:
     """Whether one of our file systems is mounted there. Asks the kernel, never the mount itself."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            fields, _, rest = line.partition(" - ")
-            if (
-                rest.split()[0] == f"fuse.{FILE_SYSTEM}"
-                and _unescape(fields.split()[4]) == mountpoint
-            ):
-                return True
-    return False
-
-
-def _unescape(path: str) -> str:
-    """mountinfo writes blank, tab, newline and backslash in octal."""
-    for code in ("040", "011", "012", "134"):
-        path = path.replace(f"\\{code}", chr(int(code, 8)))
-    return path
+    return any(one.point == mountpoint for one in our_mounts())
 
 
 def is_stale(mountpoint: str) -> bool:

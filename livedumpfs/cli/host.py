@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import grp
 import os
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 from livedumpfs import registry
 from livedumpfs.cli.options import Commands, add_command, share, size
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
+from livedumpfs.cli.output import say
 from livedumpfs.cli.text import count
-from livedumpfs.errors import HostError
+from livedumpfs.errors import HostError, os_cause
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def run_host(args: argparse.Namespace) -> int:
         def announce(device: str) -> None:
             machine.wait_ready()
             what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
-            print(f"{what}: running\ndevice {device}", flush=True)
+            say(f"{what}: running\ndevice {device}")
 
         return serve(machine, directory, args, announce)
 
@@ -137,16 +139,26 @@ def mount_directory(chosen: str | None) -> Iterator[str]:
         yield chosen
         return
     runtime = registry.directories()[0]
-    runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
     own = runtime / f"{MOUNT_PREFIX}{os.getpid()}"
     clean_up(str(own))
     remove_left_behind(runtime)
-    own.mkdir(mode=0o755, exist_ok=True)
+    make_directory(own)
     try:
         yield str(own)
     finally:
         with contextlib.suppress(OSError):
             own.rmdir()
+
+
+def make_directory(own: Path) -> None:
+    """HostError: this user has no runtime directory to make one in."""
+    try:
+        own.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        own.mkdir(mode=0o755, exist_ok=True)
+    except OSError as error:
+        code = error.errno or errno.EIO
+        hint = "name an empty directory with <mount>, or set XDG_RUNTIME_DIR to one of this user"
+        raise HostError(f"cannot make {own}: {os_cause(code)}", errno=code, hint=hint) from error
 
 
 def remove_left_behind(runtime: Path) -> None:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from livedumpfs.cli.host import add_mount_options, mount_directory, serve
 from livedumpfs.cli.options import Commands, add_command
+from livedumpfs.cli.output import tell
 from livedumpfs.errors import UsageError
 from livedumpfs.units import format_size
 
@@ -41,7 +41,7 @@ def run_qemu(args: argparse.Namespace) -> int:
         def announce(device: str) -> None:
             # Standard output may be the guest's console.
             what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
-            print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
+            tell(f"{what}: running\ndevice {device}")
 
         serve(machine, directory, args, announce)
         return machine.exit_status
