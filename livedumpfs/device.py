@@ -101,11 +101,12 @@ def _usable(host: Entry) -> bool:
 
 def _mount_of(path: str) -> Mount | None:
     """Our mount in which `path` lies at the top."""
-    # The last part may be in a mount that hangs; what is above it is not.
     parent = os.path.dirname(os.path.abspath(path))
     above, last = os.path.split(parent)
-    place = os.path.join(os.path.realpath(above), last)
-    return next((one for one in our_mounts() if one.point in (place, parent)), None)
+    mounts = {one.point: one for one in our_mounts()}
+    # A mount whose host hangs is not to be asked, as realpath() of it would.
+    found = mounts.get(parent) or mounts.get(os.path.join(os.path.realpath(above), last))
+    return found or mounts.get(os.path.realpath(parent))
 
 
 def _whose(host: Entry) -> str:

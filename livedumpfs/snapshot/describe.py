@@ -133,12 +133,12 @@ def _kinds(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _kind_text(name: str, kind: dict[str, Any]) -> str:
     """How many granules; of those that are no good the first of their page ranges."""
-    text = f"{_count(kind['granules'], 'granule')} in {_count(kind['ranges'], 'range')}"
+    granules = _count(kind["granules"], "granule")
     if name not in _WRONG:
-        return text
+        return f"{granules} in {_count(kind['ranges'], 'range')}"
     more = kind["ranges"] - _TEXT_RANGES
     shown = format_ranges(kind["pages"][:_TEXT_RANGES])
-    return f"{text}: pages {shown}" + (f" and {_count(more, 'more range')}" if more > 0 else "")
+    return f"{granules}: pages {shown}" + (f" and {_count(more, 'more range')}" if more > 0 else "")
 
 
 def _details(described: dict[str, Any]) -> list[tuple[str, str]]:

@@ -157,7 +157,7 @@ def test_in_latin_1(finished: Commands, latin: dict[str, str]) -> None:
     """That letter is two there, the second a control character."""
     code, _, err = finished.run("verify", f"/no/{CYRILLIC}", env=latin)
     assert (code, err.encode(errors="surrogateescape").decode("latin-1")) == (
-        1, "livedump: error: /no/\xd1\\x82: No such file or directory\n"
+        1, "livedump: error: cannot read dump /no/\xd1\\x82: No such file or directory\n"
     )  # fmt: skip
     assert finished.run("verify", "torn", env=latin)[0] == 3
 
