@@ -27,8 +27,9 @@ from livedumpfs.attributes import (
     numbered,
 )
 from livedumpfs.errors import HostError
-from livedumpfs.fs import FILE_SYSTEM, Mount
+from livedumpfs.fs import Mount
 from livedumpfs.host import check_mountpoint, clean_up, mount_hint
+from livedumpfs.mounts import FILE_SYSTEM
 from livedumpfs.snapshot import OpenFile, StoredFiles
 
 DIRECTORY = "/snapshot"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from livedumpfs import abi, registry
+from livedumpfs import abi
 from livedumpfs.abi import (
     Arming,
     Backend,
@@ -32,6 +32,7 @@ from livedumpfs.abi import (
     Verdict,
 )
 from livedumpfs.closing import Closing
+from livedumpfs.device import DEAD, find_device, refuse_other_files, unreachable
 from livedumpfs.errors import (
     HostError,
     LivedumpError,
@@ -39,13 +40,12 @@ from livedumpfs.errors import (
     TargetError,
     UsageError,
     os_cause,
+    split_hint,
 )
 
-DEVICE_VARIABLE = "LIVEDUMP_DEVICE"
 POLL_INTERVAL = 0.1
 """Seconds between two looks at a dump that is under way."""
 _libc = ctypes.CDLL(None, use_errno=True)
-_DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 
 
 @dataclass(frozen=True)
@@ -123,28 +123,6 @@ class InitOptions:
     """Seconds."""
 
 
-def find_device(device: str | None = None) -> str:
-    """The livedump file to use: `device`, else $LIVEDUMP_DEVICE, else that of the only host.
-
-    HostError: none runs, or several.
-    """
-    chosen = device or os.environ.get(DEVICE_VARIABLE)
-    if chosen:
-        return chosen
-    hosts = registry.running()
-    if len(hosts) == 1:
-        return hosts[0].device
-    if not hosts:
-        raise HostError(
-            "no host is running", errno=errno.ENOENT, hint="start one with `livedump host`"
-        )
-    raise HostError(
-        f"{len(hosts)} hosts are running: {', '.join(host.device for host in hosts)}",
-        errno=errno.EINVAL,
-        hint=f"choose one with --device or {DEVICE_VARIABLE}",
-    )
-
-
 class Client(Closing):
     """An open livedump file. Closing it releases a dump that was initialised with release_on_close.
 
@@ -157,11 +135,13 @@ class Client(Closing):
         self.mountpoint = os.path.dirname(os.path.abspath(self.device))
         self._fd = -1
         try:
-            self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC)
+            # A FIFO is not waited for.
+            self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            refuse_other_files(self._fd, self.device)
             self.status()
         except OSError as error:
             self.close()
-            raise _unreachable(self.device, error) from error
+            raise unreachable(self.device, error) from error
 
     def close(self) -> None:
         """Close; harmless when done twice."""
@@ -298,12 +278,12 @@ class Client(Closing):
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise _unreachable(path, error) from error
+            raise unreachable(path, error) from error
 
     def error(self) -> str:
         """The sentence about this thread's last error; "" when there is none."""
         with contextlib.suppress(LivedumpError):
-            return self.read("control/error").decode(errors="replace").strip()
+            return self.read("control/error").decode(errors="backslashreplace").strip()
         return ""
 
     def _ioctl(self, command: int, payload: bytearray | None, kind: type[LivedumpError]) -> None:
@@ -311,18 +291,18 @@ class Client(Closing):
             _ioctl(self._fd, command, payload)
         except OSError as error:
             code = error.errno or errno.EIO
-            if code in (*_DEAD, errno.ENOTTY):
-                raise _unreachable(self.device, error) from error
+            if code in (*DEAD, errno.ENOTTY):
+                raise unreachable(self.device, error) from error
             raise self._explain(code, kind) from error
 
     def _explain(self, code: int, kind: type[LivedumpError]) -> LivedumpError:
         """The host's sentence, as the exception that says whether it was the order of the steps."""
-        sentence = self.error() or os_cause(code)
+        message, hint = split_hint(self.error() or os_cause(code))
         if kind is TargetError and code == errno.EBUSY:
             wrong = self.status().state not in (State.UNDEFINED, State.UNINIT)
         else:
             wrong = kind is HostError and code in (errno.EINVAL, errno.EBUSY, errno.ECANCELED)
-        return (StateError if wrong else kind)(sentence, errno=code)
+        return (StateError if wrong else kind)(message, errno=code, hint=hint)
 
 
 def _ioctl(fd: int, command: int, payload: bytearray | None) -> None:
@@ -344,17 +324,3 @@ def _path(path: str) -> bytes:
     if b"\0" in data:
         raise TargetError(f"cannot open {path!r}: it has a NUL in it", errno=errno.EINVAL)
     return data
-
-
-def _unreachable(path: str, error: OSError) -> LivedumpError:
-    if isinstance(error, LivedumpError):
-        return error
-    code = error.errno or errno.EIO
-    hint = ""
-    if code in _DEAD:
-        hint = f"its host is dead; clean up with `fusermount -u {os.path.dirname(path)}`"
-    elif code == errno.ENOTTY:
-        hint = "it is not a host's livedump file"
-    elif code == errno.ENOENT:
-        hint = "is a host mounted there?"
-    return HostError(f"cannot use {path}: {os_cause(code)}", errno=code, hint=hint)

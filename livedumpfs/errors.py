@@ -4,11 +4,42 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
+from typing import Final
+
+Wording = Callable[[str], str]
+"""A setting, by its name, as an interface writes it."""
+_SWITCHES: Final = ("force", "allow_other")
+_SETTING: Final = re.compile(r"<([a-z_]+)>")
+_FROM_CONTROL: Final = re.compile(r"(.*) \(([^()]*\bcontrol/[a-z_]+[^()]*)\)")
+
+
+def in_python(name: str) -> str:
+    """As an argument of a function."""
+    return f"{name}=True" if name in _SWITCHES else name
+
+
+def in_control(name: str) -> str:
+    """As a file of a host's mount."""
+    return f"control/{name}"
+
+
+def split_hint(sentence: str) -> tuple[str, str]:
+    """What control/error has, as message and hint, when the hint names a setting."""
+    found = _FROM_CONTROL.fullmatch(sentence)
+    if not found:
+        return sentence, ""
+    return found[1], re.sub(r"\bcontrol/([a-z_]+)", r"<\1>", found[2])
 
 
 class LivedumpError(Exception):
     """One clear sentence: what object, what cause; `hint` says what to do; `errno` is positive
-    or 0."""
+    or 0.
+
+    A hint names a setting as `<force>`: whoever shows it writes it as the interface does that
+    people use, see worded().
+    """
 
     errno: int | None
     hint: str
@@ -20,7 +51,14 @@ class LivedumpError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return printable(f"{self.message} ({self.hint})" if self.hint else self.message)
+        return self.worded(in_python)
+
+    def worded(self, wording: Wording) -> str:
+        """The sentence in the words of an interface."""
+        if not self.hint:
+            return printable(self.message)
+        hint = _SETTING.sub(lambda found: wording(found[1]), self.hint)
+        return printable(f"{self.message} ({hint})")
 
 
 class StateError(LivedumpError, OSError):
@@ -50,8 +88,16 @@ class UsageError(LivedumpError, ValueError):
 
 def printable(text: str) -> str:
     """`text` for a terminal, in one line: what could move its cursor, change its colours or its
-    reading direction is made harmless. Paths and names can be somebody else's choice."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    reading direction is escaped, and bytes of a path that are no text. Paths and names can be
+    somebody else's choice."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # as os.fsdecode has a byte that is no text
+        return f"\\x{number - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def os_cause(errno: int) -> str:

@@ -24,8 +24,7 @@ from livedumpfs.attributes import OPTIONS, as_statfs
 from livedumpfs.control import Caller, Control
 from livedumpfs.control.control import DEVICE, MEMORY
 from livedumpfs.hosttree import HostTree, Opened
-
-FILE_SYSTEM = "livedumpfs"
+from livedumpfs.mounts import FILE_SYSTEM
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from livedumpfs import registry
 from livedumpfs.control import Access, Control
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import HostError, os_cause
-from livedumpfs.fs import FILE_SYSTEM, Adapter, serve
+from livedumpfs.fs import Adapter, serve
 from livedumpfs.machines import Machine, Outliving
+from livedumpfs.mounts import OURS, mounts_at
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -33,7 +34,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WAKE = 0.2
 _ALREADY_GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 _CAP_SYS_ADMIN = 1 << 21
-_OURS = f"fuse.{FILE_SYSTEM}"
 
 
 class _Interrupted(BaseException):
@@ -302,25 +302,7 @@ def _fusermount() -> str | None:
 def is_mounted(mountpoint: str) -> bool:
     """Whether one of our file systems is mounted there, and nothing of others' over it. Asks the
     kernel, never the mount itself."""
-    return mounts_at(mountpoint)[-1:] == [_OURS]
-
-
-def mounts_at(mountpoint: str) -> list[str]:
-    """Types of the file systems that are mounted there; the last is the one that is seen."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            fields, _, rest = line.partition(" - ")
-            if _unescape(fields.split()[4]) == mountpoint:
-                found.append(rest.split()[0])
-    return found
-
-
-def _unescape(path: str) -> str:
-    """mountinfo writes blank, tab, newline and backslash in octal."""
-    for code in ("040", "011", "012", "134"):
-        path = path.replace(f"\\{code}", chr(int(code, 8)))
-    return path
+    return mounts_at(mountpoint)[-1:] == [OURS]
 
 
 def is_stale(mountpoint: str) -> bool:
@@ -348,11 +330,11 @@ def unmount(mountpoint: str) -> None:
     commands += [["umount", "-l"]] if os.geteuid() == 0 else []
     said = "fusermount is not installed"
     kinds = mounts_at(mountpoint)
-    if _OURS in kinds and kinds[-1] != _OURS:
+    if OURS in kinds and kinds[-1] != OURS:
         raise HostError(
             f"cannot unmount {mountpoint}: {kinds[-1]} is mounted over it", errno=errno.EBUSY
         )
-    if _OURS not in kinds:
+    if OURS not in kinds:
         return
     for command in commands:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -38,6 +38,11 @@ class Entry:
         return os.path.join(self.mountpoint, "livedump")
 
     @property
+    def name(self) -> str:
+        """What people may call it."""
+        return os.path.basename(self.mountpoint)
+
+    @property
     def alive(self) -> bool:
         return start_time(self.pid) == self.start_time
 

@@ -5,6 +5,24 @@ from __future__ import annotations
 
 import sys
 
-from livedumpfs.cli.main import main
+from livedumpfs.cli.outcome import complain, end_in_order, exit_code, interrupted, sentence
+from livedumpfs.cli.output import keep_descriptors
 
-sys.exit(main())
+
+def run() -> int:
+    """What is imported only now may be missing, and may be interrupted."""
+    keep_descriptors()
+    try:
+        end_in_order()
+        from livedumpfs.cli.main import main
+
+        return main()
+    except ImportError as error:
+        complain(sentence(error))
+        return exit_code(error)
+    except KeyboardInterrupt as error:
+        complain(interrupted(error))
+        return exit_code(error)
+
+
+sys.exit(run())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from livedumpfs.cli import text
 from livedumpfs.cli.options import Commands, add_command, natural
-from livedumpfs.cli.outcome import Exit, complain, exit_code, sentence
+from livedumpfs.cli.outcome import FAILURES, Exit, complain, exit_code, sentence
+from livedumpfs.cli.output import say
 from livedumpfs.cli.progress import display
-from livedumpfs.errors import LivedumpError
 from livedumpfs.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """0, 1, 3 for what is no dump, and 2 for all else: 1 means nothing but different."""
-    from livedumpfs.snapshot import compare_dumps, open_dump
-
+    """0, 1, 3 for what is no dump, and 2 for all else that fails: 1 means nothing but different."""
     try:
+        from livedumpfs.snapshot import compare_dumps, open_dump
+
         with (
             open_dump(args.a, args.sidecar) as a,
             open_dump(args.b, args.sidecar_b) as b,
@@ -59,15 +59,12 @@ def run_compare(args: argparse.Namespace) -> int:
             found = compare_dumps(
                 a, b, lambda done, total: shown.update(done, total, 0), max_ranges=args.ranges
             )
-    except (LivedumpError, OSError) as error:
+    except FAILURES as error:
         complain(sentence(error))
         code = exit_code(error)
         return Exit.TROUBLE if code == Exit.FAILED else code
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return Exit.TROUBLE
     print_comparison(found)
-    return Exit.DONE if found.equal else Exit.FAILED
+    return Exit.DONE if found.equal else Exit.DIFFERENT
 
 
 def print_comparison(found: Comparison) -> None:
@@ -75,9 +72,9 @@ def print_comparison(found: Comparison) -> None:
     words = dict(zip(found.pages, WORDS, strict=True))
     for r in found.ranges:
         pages = text.count((r.end - r.start) // PAGE_SIZE, "page")
-        print(f"{r.start:#014x}-{r.end - 1:#014x}  {words[r.kind]}, {pages}")
+        say(f"{r.start:#014x}-{r.end - 1:#014x}  {words[r.kind]}, {pages}")
     more = found.range_count - len(found.ranges)
     if more:
-        print(f"and {text.count(more, 'more range')}")
+        say(f"and {text.count(more, 'more range')}")
     rows = [(words[kind], text.count(n, "page")) for kind, n in found.pages.items()]
-    print(text.table(rows))
+    say(text.table(rows))

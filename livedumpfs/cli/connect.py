@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from typing import Final
 
-from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, Table
+from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, State, Table, Verdict
 from livedumpfs.cli.progress import Display
 from livedumpfs.client import Client, InitOptions, Status
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import StateError, UsageError
 
 
 def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOptions:
@@ -58,6 +59,13 @@ _BELONGS: Final = {
 
 def follow(client: Client, shown: Display, timeout: float | None = None) -> Status:
     """Show the progress until FINISH. Errors as in Client.progress; `timeout` in seconds."""
-    for status in client.progress(timeout=timeout):
-        shown.update(status.bytes_done, status.bytes_total, status.lost)
+    try:
+        for status in client.progress(timeout=timeout):
+            shown.update(status.bytes_done, status.bytes_total, status.lost)
+    except StateError as error:
+        status = client.status()
+        # Released by another program between FINISH and our next look.
+        sealed = status.verdict in (Verdict.CONSISTENT, Verdict.TORN)
+        if error.errno != errno.ECANCELED or status.state is not State.UNINIT or not sealed:
+            raise
     return status

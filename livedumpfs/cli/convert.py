@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import sys
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from livedumpfs.cli import text
 from livedumpfs.cli.options import COMPRESSIONS, Commands, add_command, add_sidecar, natural
 from livedumpfs.cli.outcome import Exit, note
+from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say
 from livedumpfs.cli.progress import display
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import TargetError, UsageError
 
 if TYPE_CHECKING:
     from livedumpfs.snapshot import DumpFile, Output
@@ -78,7 +79,10 @@ def run_convert(args: argparse.Namespace) -> int:
         return _rearrange(args)
     format = args.format or "elf"
     _check_options(args, format)
-    return _convert(args, format)
+    try:
+        return _convert(args, format)
+    except BrokenPipeError as error:
+        raise TargetError(cannot_say(error), errno=errno.EPIPE) from error
 
 
 def _check_options(args: argparse.Namespace, format: str) -> None:
@@ -143,7 +147,7 @@ def _rearrange(args: argparse.Namespace) -> int:
 
 def open_input(path: str) -> BinaryIO:
     """A file, or standard input."""
-    return open(sys.stdin.fileno() if path == STANDARD else path, "rb", closefd=path != STANDARD)
+    return open(INPUT_FD if path == STANDARD else path, "rb", closefd=path != STANDARD)
 
 
 def open_output(path: str) -> Output:
@@ -152,6 +156,6 @@ def open_output(path: str) -> Output:
 
     if path != STANDARD:
         return NewFile(path)
-    if os.isatty(sys.stdout.fileno()):
+    if os.isatty(OUTPUT_FD):
         raise UsageError("a dump does not go to a terminal", hint="name a file or a pipe")
-    return Stream(sys.stdout.fileno(), "standard output")
+    return Stream(OUTPUT_FD, "standard output")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 from livedumpfs.cli.options import (
@@ -13,9 +14,18 @@ from livedumpfs.cli.options import (
     add_device,
     add_settings,
 )
-from livedumpfs.cli.outcome import Exit, complain, note
+from livedumpfs.cli.outcome import (
+    Exit,
+    complain,
+    dump_taken,
+    exit_code,
+    interrupted,
+    note,
+    sentence,
+)
 from livedumpfs.cli.outlet import Outlet, open_outlet
 from livedumpfs.cli.progress import display
+from livedumpfs.errors import LivedumpError
 
 if TYPE_CHECKING:
     from livedumpfs.client import Client
@@ -47,17 +57,35 @@ def run_dump(args: argparse.Namespace) -> int:
             outlet.handed_over()
             try:
                 code = take(client, outlet)
-            except KeyboardInterrupt:
-                complain(f"interrupted; the dump on {outlet.name} is incomplete")
-                code = Exit.FAILED
+            except KeyboardInterrupt as error:
+                complain(f"{interrupted(error)}; the dump on {outlet.name} is {worth(client)}")
+                code = exit_code(error)
             finally:
-                client.release()
-                note("released; the machine runs at full speed")
+                let_go(client)
         problem = outlet.finish()
         if problem and code == Exit.DONE:
             complain(problem)
-            code = Exit.FAILED
+            code = Exit.NOT_VALID
         return code
+
+
+def worth(client: Client) -> str:
+    """Of a dump that is interrupted now; its verdict when that was known before."""
+    with contextlib.suppress(LivedumpError):
+        status = client.status()
+        if status.finished:
+            return status.verdict.name.lower()
+    return "incomplete"
+
+
+def let_go(client: Client) -> None:
+    """RELEASE. The dump is what it is, also when that fails."""
+    try:
+        client.release()
+    except LivedumpError as error:
+        note(f"not released: {sentence(error)}")
+    else:
+        note("released; the machine runs at full speed")
 
 
 def take(client: Client, outlet: Outlet) -> int:
@@ -66,8 +94,10 @@ def take(client: Client, outlet: Outlet) -> int:
     from livedumpfs.cli.report import conclude, print_pause
 
     client.start()
-    print_pause(client.status())
-    client.sweep()
-    with display("dump") as shown:
-        status = follow(client, shown)
+    with dump_taken(outlet.name):
+        # Before all that prints: a terminal can stand still, and the machine then waits for slots.
+        client.sweep()
+        print_pause(client.status())
+        with display("dump") as shown:
+            status = follow(client, shown)
     return conclude(client, status, outlet.name)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from livedumpfs import registry
 from livedumpfs.cli.options import Commands, add_command, share, size
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
+from livedumpfs.cli.output import say
 from livedumpfs.cli.text import count
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.units import format_size
@@ -106,7 +107,7 @@ def run_host(args: argparse.Namespace) -> int:
         def announce(device: str) -> None:
             machine.wait_ready()
             what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
-            print(f"{what}: running\ndevice {device}", flush=True)
+            say(f"{what}: running\ndevice {device}")
 
         return serve(machine, place, args, announce)
 
@@ -183,7 +184,7 @@ def runtime_directory() -> Path:
         raise HostError(
             f"cannot make {error.filename}: {cause[0].lower()}{cause[1:]}",
             errno=code,
-            hint="name a directory of your own with --mount DIR, or set XDG_RUNTIME_DIR to one",
+            hint="name a directory of this user with <mount>, or set XDG_RUNTIME_DIR to one",
         ) from error
 
 

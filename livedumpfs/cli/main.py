@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from livedumpfs import __version__
 from livedumpfs.cli import compare, convert, dump, host, mount, qemu, status, steps, target
-from livedumpfs.cli.outcome import Exit, complain, exit_code, sentence
-from livedumpfs.errors import LivedumpError
+from livedumpfs.cli.outcome import (
+    FAILURES,
+    Exit,
+    complain,
+    exit_code,
+    interrupted,
+    sentence,
+)
+from livedumpfs.cli.output import say, tell
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,13 +28,19 @@ class Parser(argparse.ArgumentParser):
         complain(f"{message} (see `{self.prog} --help`)")
         raise SystemExit(Exit.USAGE)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and version."""
+        if message:
+            (say if file is sys.stdout else tell)(message.removesuffix("\n"))
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; tests/unit/test_docs.py compares it with docs/cli.md."""
     parser = Parser(
         prog="livedump",
         description="Dump the memory of a running machine as it was at one instant.",
-        epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 the dump is not valid.",
+        epilog="Exit codes: 0 done, and the dump is consistent; 1 failed, and there is no dump; "
+        "2 usage; 3 the dump is not consistent; 130 interrupted.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"livedump {__version__}")
@@ -43,15 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Nobody reads any more, as with `| head`; keep Python from trying again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return Exit.FAILED
-    except (LivedumpError, OSError, ValueError) as error:
+    except KeyboardInterrupt as error:
+        complain(interrupted(error))
+        return exit_code(error)
+    except FAILURES as error:
         complain(sentence(error))
         return exit_code(error)
+    return code

@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 
 from livedumpfs.cli.options import Commands, add_command, add_sidecar
-from livedumpfs.cli.outcome import Exit, note
+from livedumpfs.cli.outcome import Exit, end_at_once, note
+from livedumpfs.cli.output import say
+from livedumpfs.errors import printable
 
 
 def add_commands(commands: Commands) -> None:
@@ -37,7 +39,8 @@ def run_mount(args: argparse.Namespace) -> int:
             note(f"{args.target} is {dump.verdict}")
 
         def announce() -> None:
-            print(f"snapshot {args.directory.rstrip('/')}{DIRECTORY}", flush=True)
+            say(f"snapshot {printable(args.directory.rstrip('/'))}{DIRECTORY}")
 
+        end_at_once()
         browse(files_of(dump, zero_missing=args.zero_missing), args.directory, announce)
     return Exit.DONE

@@ -93,8 +93,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device`: which host is meant."""
     parser.add_argument(
         "--device",
-        metavar="PATH",
-        help="the host's livedump file; default: LIVEDUMP_DEVICE, else the only running host",
+        metavar="HOST",
+        help="its livedump file, its mount's directory, its pid or its name; default: "
+        "LIVEDUMP_DEVICE, else the only running host of this user",
     )
 
 

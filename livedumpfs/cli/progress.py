@@ -16,9 +16,10 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 
+from livedumpfs.cli.output import shielded
+from livedumpfs.cli.rate import RateColumn
 from livedumpfs.units import format_size
 
 LINE_EVERY = 1.0
@@ -49,7 +50,7 @@ class Bar:
             TextColumn(label),
             BarColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            RateColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[lost]}", style="bold red"),
             console=console,
@@ -87,7 +88,7 @@ class Lines:
         elif now < self._next:
             return
         self._next = now + LINE_EVERY
-        print(self._line(now, done, total, lost), file=self._stream, flush=True)
+        self._stream.write(f"{self._line(now, done, total, lost)}\n")
 
     def _line(self, now: float, done: int, total: int, lost: int) -> str:
         assert self._first is not None
@@ -110,6 +111,7 @@ class Lines:
 
 def display(label: str) -> Display:
     """The one that fits standard error."""
-    if sys.stderr.isatty():
-        return Bar(label, Console(stderr=True))
-    return Lines(label, sys.stderr)
+    stream = shielded(sys.stderr)
+    if stream.isatty():
+        return Bar(label, Console(file=stream))
+    return Lines(label, stream)

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from livedumpfs.cli.host import add_mount_options, mount_directory, serve
 from livedumpfs.cli.options import Commands, add_command
 from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.output import tell
 from livedumpfs.cli.text import count
 from livedumpfs.errors import UsageError
 from livedumpfs.units import format_size
@@ -45,7 +45,7 @@ def run_qemu(args: argparse.Namespace) -> int:
                 # Standard output may be the guest's console.
                 cpus = count(machine.vcpus, "vCPU")
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
-                print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
+                tell(f"{what}: running\ndevice {device}")
 
             serve(machine, place, args, announce)
             return machine.exit_status

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from livedumpfs.abi import Policy
 from livedumpfs.cli import text
 from livedumpfs.cli.options import Commands, add_command, add_device
-from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.outcome import Exit, answer
+from livedumpfs.cli.output import say
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def run_status(args: argparse.Namespace) -> int:
         stats = client.stats()
     verdict = status.verdict.name.lower()
     if args.json:
-        print(json.dumps(_as_json(status, device, stats), indent=2))
-        return Exit.DONE
+        return answer(json.dumps(_as_json(status, device, stats), indent=2))
     done = f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}"
     rows = [
         ("device", device),
@@ -48,7 +48,7 @@ def run_status(args: argparse.Namespace) -> int:
         ("lost", text.pages(stats["lost_pages"])),
         ("failure", stats["failure"] or ""),
     ]
-    print(text.table(rows))
+    say(text.table(rows))
     return Exit.DONE
 
 

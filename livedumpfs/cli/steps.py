@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from livedumpfs.cli.options import (
@@ -18,7 +19,7 @@ from livedumpfs.cli.options import (
     seconds,
     size,
 )
-from livedumpfs.cli.outcome import Exit, complain
+from livedumpfs.cli.outcome import Exit, complain, dump_taken
 from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
 from livedumpfs.cli.progress import display
 from livedumpfs.errors import UsageError
@@ -86,18 +87,19 @@ def pass_on(client: Client, outlet: Outlet) -> int:
     from livedumpfs.client import POLL_INTERVAL
 
     problem = outlet.finish()
-    status = client.status()
-    while status.target == outlet.path and status.state is not State.UNINIT:
-        if problem:
-            client.release()
-        time.sleep(POLL_INTERVAL)
+    with dump_taken(outlet.name):
         status = client.status()
+        while status.target == outlet.path and status.state is not State.UNINIT:
+            if problem:
+                client.release()
+            time.sleep(POLL_INTERVAL)
+            status = client.status()
     if problem:
         complain(problem)
-        return Exit.FAILED
+        return Exit.NOT_VALID
     if status.target != outlet.path or status.verdict is Verdict.NONE:
         complain(f"the dump on {outlet.name} is incomplete: it was released before its end")
-        return Exit.FAILED
+        return Exit.NOT_VALID
     if status.verdict is not Verdict.CONSISTENT:
         complain(f"the dump on {outlet.name} is {status.verdict.name.lower()}")
         return Exit.NOT_VALID
@@ -145,12 +147,15 @@ def run_sweep(args: argparse.Namespace) -> int:
 
 def run_finish(args: argparse.Namespace) -> int:
     """Wait, then the verdict."""
+    from livedumpfs.abi import State
     from livedumpfs.cli.connect import follow
     from livedumpfs.cli.report import conclude
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
-        with display("finish") as shown:
+        before = client.status()
+        taken = dump_taken(before.target) if before.state is State.SWEEP else nullcontext()
+        with taken, display("finish") as shown:
             status = follow(client, shown, args.timeout)
         return conclude(client, status)
 

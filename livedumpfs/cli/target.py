@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from livedumpfs.cli import text
 from livedumpfs.cli.options import Commands, add_command, add_sidecar
-from livedumpfs.cli.outcome import Exit, complain
+from livedumpfs.cli.outcome import Exit, answer, complain
+from livedumpfs.cli.output import say
 from livedumpfs.cli.progress import display
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_commands(commands: Commands) -> None:
     info = add_command(commands, "info", "Say what a dump on a target is and is worth.", run_info)
     info.add_argument("target", metavar="TARGET", help="block device or file with a dump")
     add_sidecar(info)
+    add_verbose(info)
     info.add_argument("--json", action="store_true", help="all of it, for programs")
     verify = add_command(
         commands,
@@ -30,7 +32,15 @@ def add_commands(commands: Commands) -> None:
     )
     verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")
     add_sidecar(verify)
+    add_verbose(verify)
     verify.add_argument("--json", action="store_true", help="all of it, for programs")
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """`-v`: what can be long."""
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="also the ranges of memory and of its pages"
+    )
 
 
 def run_info(args: argparse.Namespace) -> int:
@@ -39,8 +49,11 @@ def run_info(args: argparse.Namespace) -> int:
 
     with open_dump(args.target, args.sidecar) as dump:
         described = describe_dump(dump)
-    print(json.dumps(described, indent=2) if args.json else format_description(described))
-    return Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+    code = Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+    if args.json:
+        return answer(json.dumps(described, indent=2), code)
+    say(format_description(described, verbose=args.verbose))
+    return code
 
 
 def run_verify(args: argparse.Namespace) -> int:
@@ -51,16 +64,17 @@ def run_verify(args: argparse.Namespace) -> int:
     with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
         report = verify_dump(dump, lambda done, total: shown.update(done, total, 0))
         described = describe_dump(dump)
+    code: int = Exit.DONE if report.ok else Exit.NOT_VALID
     if args.json:
-        print(json.dumps({**described, "verified": as_json(report)}, indent=2))
+        code = answer(json.dumps({**described, "verified": as_json(report)}, indent=2), code)
     else:
         rows = [("checked", found_right(report))]
         if report.ledger:
             rows.append(("ledger", report.ledger.message))
-        print(f"{format_description(described)}\n{text.table(rows)}")
+        say(f"{format_description(described, verbose=args.verbose)}\n{text.table(rows)}")
     for problem in report.problems:
         complain(f"{args.target}: {problem}")
-    return Exit.DONE if report.ok else Exit.NOT_VALID
+    return code
 
 
 def found_right(report: VerifyReport) -> str:

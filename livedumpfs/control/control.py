@@ -32,6 +32,7 @@ from livedumpfs.errors import (
     StateError,
     TargetError,
     UsageError,
+    in_control,
     os_cause,
     printable,
 )
@@ -389,11 +390,12 @@ class Control:
         try:
             yield
         except Exception as error:
+            said = error.worded(in_control) if isinstance(error, LivedumpError) else str(error)
             if keep:
-                self._keep_error(caller, str(error))
+                self._keep_error(caller, said)
             if isinstance(error, OSError) and error.errno:
                 raise
-            raise OSError(_errno_of(error), str(error)) from error
+            raise OSError(_errno_of(error), said) from error
 
     def _keep_error(self, caller: Caller, sentence: str) -> None:
         with self._errors_lock:

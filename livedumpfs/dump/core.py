@@ -32,7 +32,7 @@ _HINTS = {
     errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
     errno.EAGAIN: "the machine's process gets no more threads or mappings: see vm.max_map_count, "
     "ulimit -u, pids.max",
-    errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller --pool; see "
+    errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller <pool>; see "
     "vm.max_map_count, ulimit -v, the limit of its memory cgroup",
     errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
     errno.EDEADLK: "a thread of this process blocks SIGSEGV",

@@ -55,7 +55,7 @@ def refuse_inconsistent(dump: DumpFile) -> None:
     if dump.verdict != "consistent":
         raise InvalidDump(
             f"{dump.path} is {dump.verdict}: {missing_pages(dump)} pages are missing",
-            hint="--force writes zeros there, and formats elf and kdump say what is missing",
+            hint="<force> writes zeros there, and formats elf and kdump say what is missing",
         )
 
 

@@ -87,15 +87,15 @@ def dump_kinds(dump: DumpFile) -> dict[str, table.Kind]:
     return table.kinds(dump.entries, dump.granule_size, dump.arena_size, MAX_RANGES)
 
 
-def format_description(described: dict[str, Any]) -> str:
-    """The text of `info`: one fact a line. Control characters in names are made harmless."""
+def format_description(described: dict[str, Any], *, verbose: bool = False) -> str:
+    """The text of `info`: one fact a line. Control characters in names are made harmless. What a
+    dump can have many of is counted, and listed behind the facts when `verbose`."""
     facts = [
         ("dump", described["path"]),
         ("verdict", _verdict_text(described)),
         ("format", _format_text(described)),
         ("machine", f"{described['name']} ({described['architecture']})"),
-        ("memory", format_size(described["arena_size"])),
-        *[("range", _range_text(r)) for r in described["memory_map"]],
+        ("memory", _memory_text(described)),
         ("instant", _instant_text(described.get("instant"))),
         ("pause", _duration_text(described.get("pause_ns"))),
         ("policy", described.get("policy")),
@@ -103,10 +103,11 @@ def format_description(described: dict[str, Any]) -> str:
         ("stall", _stall_text(described.get("counters"))),
         ("granules", _granules_text(described)),
         ("saved by", ", ".join(f"{k} {v}" for k, v in described["saved_by"].items())),
-        *[(_KIND_NAMES[name], _kind_text(kind)) for name, kind in described["kinds"].items()],
+        *[(_KIND_NAMES[name], _kind_text(name, kind)) for name, kind in _kinds(described)],
         ("checksums", f"{described['checksums']} of each granule"),
-        *[("array", _array_text(a)) for a in described["arrays"]],
+        ("arrays", _arrays_text(described["arrays"])),
         ("written by", _version_text(described.get("host_version"))),
+        *(_details(described) if verbose else ()),
     ]
     return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
 
@@ -121,16 +122,38 @@ _KIND_NAMES: Final = {
 }
 
 
-def _kind_text(kind: dict[str, Any]) -> str:
-    """How many granules, and the first of their page ranges. "" for none."""
-    if not kind["granules"]:
-        return ""
-    noun = "granule" if kind["granules"] == 1 else "granules"
-    shown = format_ranges(kind["pages"][:_TEXT_RANGES])
+_WRONG: Final = ("lost", "missing")
+"""Kinds whose pages belong to the summary."""
+
+
+def _kinds(described: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The kinds that there are."""
+    return [(name, kind) for name, kind in described["kinds"].items() if kind["granules"]]
+
+
+def _kind_text(name: str, kind: dict[str, Any]) -> str:
+    """How many granules; of those that are no good the first of their page ranges."""
+    granules = _count(kind["granules"], "granule")
+    if name not in _WRONG:
+        return f"{granules} in {_count(kind['ranges'], 'range')}"
     more = kind["ranges"] - _TEXT_RANGES
-    return f"{kind['granules']} {noun}: pages {shown}" + (
-        f" and {more} more ranges" if more > 0 else ""
-    )
+    shown = format_ranges(kind["pages"][:_TEXT_RANGES])
+    return f"{granules}: pages {shown}" + (f" and {_count(more, 'more range')}" if more > 0 else "")
+
+
+def _details(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each range and each array. Of a kind at most MAX_RANGES are known."""
+    lines = [("range", _range_text(r)) for r in described["memory_map"]]
+    for name, kind in _kinds(described):
+        label = _KIND_NAMES[name]
+        lines += [(label, f"pages {format_ranges([r])}") for r in kind["pages"]]
+        more = kind["ranges"] - len(kind["pages"])
+        lines += [(label, f"and {_count(more, 'more range')}")] if more > 0 else []
+    return lines + [("array", _array_text(a)) for a in described["arrays"]]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _backend_text(described: dict[str, Any]) -> str:
@@ -153,6 +176,20 @@ def _format_text(described: dict[str, Any]) -> str:
     sidecar, compression = described["sidecar"], described["compression"]
     packed = f", compressed with {compression}" if compression not in (None, "none") else ""
     return f"{described['format']}{packed}" + (f", described by {sidecar}" if sidecar else "")
+
+
+def _memory_text(described: dict[str, Any]) -> str:
+    ranges = _count(len(described["memory_map"]), "range")
+    return f"{format_size(described['arena_size'])} in {ranges}"
+
+
+def _arrays_text(arrays: list[dict[str, Any]]) -> str:
+    """The first of them by name. "" for none."""
+    if not arrays:
+        return ""
+    names = ", ".join(one["name"] for one in arrays[:_TEXT_RANGES])
+    more = len(arrays) - _TEXT_RANGES
+    return f"{len(arrays)}: {names}" + (f" and {more} more" if more > 0 else "")
 
 
 def _range_text(item: dict[str, int]) -> str:

@@ -96,7 +96,7 @@ def find_signature(fd: int, path: str) -> str | None:
         raise TargetError(
             f"cannot check {path} for a file system: blkid is not installed",
             errno=errno.ENOENT,
-            hint="install util-linux, or use force",
+            hint="install util-linux, or use <force>",
         )
     command = [blkid, "-p", "-o", "export", f"/dev/fd/{fd}"]
     try:
@@ -106,7 +106,9 @@ def find_signature(fd: int, path: str) -> str | None:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TargetError(
-            f"cannot check {path} for a file system: {error}", errno=errno.EIO, hint="or use force"
+            f"cannot check {path} for a file system: {error}",
+            errno=errno.EIO,
+            hint="or use <force>",
         ) from error
     if run.returncode == _BLKID_NOTHING:
         return None
@@ -115,7 +117,9 @@ def find_signature(fd: int, path: str) -> str | None:
     if run.returncode != _BLKID_FOUND:
         cause = run.stderr.strip() or f"blkid ended with {run.returncode}"
         raise TargetError(
-            f"cannot check {path} for a file system: {cause}", errno=errno.EIO, hint="or use force"
+            f"cannot check {path} for a file system: {cause}",
+            errno=errno.EIO,
+            hint="or use <force>",
         )
     return _signature(run.stdout)
 

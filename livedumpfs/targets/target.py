@@ -276,7 +276,7 @@ class Target(Closing):
             raise TargetError(
                 f"cannot dump to {self.path}: it is not empty and not a dump",
                 errno=errno.EEXIST,
-                hint="use force to overwrite it",
+                hint="use <force> to overwrite it",
             )
 
     def holds_dump(self) -> bool:
@@ -320,7 +320,7 @@ class Target(Closing):
             raise TargetError(
                 f"cannot dump to {self.path}: it carries {_article(found)}",
                 errno=errno.EEXIST,
-                hint="use force to overwrite it",
+                hint="use <force> to overwrite it",
             )
 
 

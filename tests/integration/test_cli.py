@@ -244,7 +244,7 @@ def test_a_kdump_by_its_options(shell: Shell, quiet: str, tmp_path: Path) -> Non
     shell.run("dump", target, "--format", "kdump", *words)
     out, _ = shell.run("verify", target)
     assert re.search(r"^format +kdump", out, re.M) and re.search(r"^backend +SIGSEGV", out, re.M)
-    assert re.search(r"^by sweep +\d+ granules: pages 0x", out, re.M)
+    assert re.search(r"^by sweep +\d+ granules? in \d+ range", out, re.M)
     assert "zlib has no level 10" in shell.fails(
         "dump", target, "--format", "kdump", "--compress", "zlib", "--level", "10"
     )
@@ -392,7 +392,7 @@ def test_ctrl_c_releases(shell: Shell, quiet: str, tmp_path: Path) -> None:
     process = begin_slow_dump(shell, target)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert f"livedump: error: interrupted; the dump on {target} is incomplete" in err
     assert shell.status()["state"] == "UNINIT"
     assert "incomplete" in shell.run("info", target, code=3)[0]
@@ -417,7 +417,7 @@ def test_a_dump_released_by_somebody_else(shell: Shell, quiet: str, tmp_path: Pa
     process = begin_slow_dump(shell, str(tmp_path / "dump"))
     shell.run("release")
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert "released meanwhile" in err
 
 
@@ -451,7 +451,7 @@ def test_a_disk_that_fills_up(shell: Shell, quiet: str, tmp_path: Path) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", small], check=True)
     try:
-        sentence = shell.fails("dump", str(small / "dump"))
+        sentence = shell.fails("dump", str(small / "dump"), code=3)
         assert re.search(
             r"cannot write page 0x[0-9a-f]+ to \S+/small/dump: No space left", sentence
         )
@@ -505,7 +505,7 @@ def test_a_host_that_ends_mid_dump(shell: Shell, tmp_path: Path) -> None:
     process.terminate()
     assert process.wait(timeout=DEADLINE) == 0
     client.communicate(timeout=DEADLINE)
-    assert client.returncode == 1
+    assert client.returncode == 3
     assert "incomplete" in shell.run("info", target, code=3)[0]
 
 
@@ -516,7 +516,7 @@ def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -
     process.kill()
     process.wait(timeout=DEADLINE)
     client.communicate(timeout=DEADLINE)
-    assert client.returncode == 1
+    assert client.returncode == 3
     assert "incomplete" in shell.run("info", target, code=3)[0]
     _, next_device = shell.host("--ram", "8M")
     assert mounts_below(tmp_path) == [str(Path(next_device).parent)]

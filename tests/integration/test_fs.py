@@ -21,7 +21,8 @@ import pytest
 
 from livedumpfs import abi, registry
 from livedumpfs.abi import State, Verdict
-from livedumpfs.client import Client, InitOptions, find_device
+from livedumpfs.client import Client, InitOptions
+from livedumpfs.device import find_device
 from livedumpfs.errors import HostError, StateError
 from livedumpfs.snapshot import open_dump, verify_dump
 

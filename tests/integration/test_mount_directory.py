@@ -105,7 +105,7 @@ def test_no_place_for_it_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(registry, "own_directory", refuse)
     with (
-        pytest.raises(HostError, match=r"cannot make /run/livedumpfs: permission denied .*--mount"),
+        pytest.raises(HostError, match=r"cannot make /run/livedumpfs: permission denied .*<mount>"),
         mount_directory(None),
     ):
         pass
@@ -115,7 +115,7 @@ def test_no_place_for_it_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch
 def test_what_is_mounted_over_ours_is_not_taken_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "mounts_at", lambda place: [hosts._OURS, "tmpfs"])
+    monkeypatch.setattr(hosts, "mounts_at", lambda place: [hosts.OURS, "tmpfs"])
     assert not hosts.is_mounted(str(tmp_path))
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("it was unmounted"))
     with pytest.raises(HostError, match="tmpfs is mounted over it"):

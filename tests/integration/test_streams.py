@@ -164,7 +164,7 @@ def test_a_reader_that_leaves_makes_it_fail(host: Host, begin: Callable[..., Any
     process.stdout.close()
     process.stdout = None
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert b"to standard output: Broken pipe" in err and b"Traceback" not in err
     assert err.count(b"livedump: error: ") == 1
     assert state(host) is State.UNINIT
@@ -199,7 +199,7 @@ def test_what_is_broken_off_has_no_end(
     assert state(host) is State.SWEEP
     process.send_signal(number)
     rest, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == (1 if number == signal.SIGINT else -signal.SIGKILL), err
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL), err
     assert not rearrange(head + rest, tmp_path / "dump")
     until(lambda: state(host) is State.UNINIT)
     host.runs_on()
@@ -234,7 +234,7 @@ def test_init_says_that_its_reader_has_gone(host: Host, begin: Callable[..., Any
     process.stdout = None
     assert begin("start").wait(DEADLINE) == 0  # what the machine overwrites goes out from here on
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert b"cannot write to standard output: Broken pipe" in err
     assert state(host) is State.UNINIT
     host.runs_on()
@@ -245,7 +245,7 @@ def test_init_that_is_released_early_fails(host: Host, begin: Callable[..., Any]
     until(lambda: state(host) is State.INIT)
     assert begin("release").wait(DEADLINE) == 0
     _, err = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 3
     assert b"standard output is incomplete: it was released before its end" in err
 
 
@@ -254,7 +254,7 @@ def test_init_that_ends_takes_its_dump_with_it(host: Host, begin: Callable[..., 
     until(lambda: state(host) is State.INIT)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 130
     until(lambda: state(host) is State.UNINIT)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from livedumpfs.cli.main import main
 from livedumpfs.cli.outcome import Exit
-from livedumpfs.formats import Plan
+from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import LOST, SAVED
 
 GRANULE = 16384
@@ -42,6 +42,37 @@ def test_a_good_dump(layout: str, dump: Callable[..., Path], capsys: Capture) ->
     assert err == ""
     assert main(["verify", path]) == Exit.DONE
     assert "8 granules right, 4 holes" in capsys.readouterr().out
+
+
+def lines_of(out: str, label: str) -> list[str]:
+    return [line[12:] for line in out.splitlines() if line[:12].strip() == label]
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_ranges_only_when_asked_for(
+    command: str, tmp_path: Path, write_dump: DumpWriter, capsys: Capture
+) -> None:
+    """A machine of many ranges whose granules were saved in turns."""
+    path, size = str(tmp_path / "dump"), 40 * 4096
+    ranges = tuple(MemoryRange(2 * n * 4096, 4096, n * 4096) for n in range(40))
+    arrays = [{"name": f"a{n}", "dtype": "<i8", "shape": [4], "offset": 64 * n} for n in range(30)]
+    memory = b"".join(bytes([n % 2]) * 4096 for n in range(40))
+    machine = MachineInfo("many", vcpus=1, memory_map=ranges, architecture="x86_64")
+    write_dump(path, memory, machine=machine, meta={"arrays": arrays}, format="raw")
+    assert main([command, path]) == Exit.DONE
+    short = capsys.readouterr().out
+    assert lines_of(short, "memory") == ["160 KiB in 40 ranges"] and size == len(memory)
+    assert lines_of(short, "by sweep") == ["20 granules in 20 ranges"]
+    assert lines_of(short, "holes") == ["20 granules in 20 ranges"]
+    assert lines_of(short, "arrays") == ["30: a0, a1, a2, a3, a4, a5, a6, a7 and 22 more"]
+    assert len(short.splitlines()) < 20 and "range " not in short and "0x" not in short
+    assert main([command, "-v", path]) == Exit.DONE
+    long = capsys.readouterr().out
+    assert len(lines_of(long, "range")) == 40 and len(lines_of(long, "array")) == 30
+    assert lines_of(long, "by sweep")[1:] == [f"pages {n:#x}" for n in range(1, 40, 2)]
+    assert lines_of(long, "holes")[1:] == [f"pages {n:#x}" for n in range(0, 40, 2)]
+    if command == "info":
+        assert long.startswith(short)
 
 
 def test_info_for_programs(dump: Callable[..., Path], capsys: Capture) -> None:

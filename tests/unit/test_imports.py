@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "livedumpfs"
 
-LEAVES = {"units", "errors", "abi", "closing"}
+LEAVES = {"units", "errors", "abi", "closing", "mounts"}
 CORE = {"_capi"}
 PARTS = {"arena", "machines", "targets", "formats"}
 LIFE = {"dump", "snapshot"}
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "units": set(),
     "errors": set(),
     "closing": set(),
+    "mounts": set(),
     "abi": {"units", "errors"},
     "_native": set(),
     "_capi": LEAVES | {"_native"},
@@ -39,7 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "fs": LEAVES | CORE | PARTS | LIFE | {"control", "attributes", "hosttree"},
     "host": LEAVES | CORE | PARTS | LIFE | {"control", "opener", "fs", "registry"},
     "browse": LEAVES | PARTS | LIFE | {"attributes", "fs", "host"},
-    "client": LEAVES | {"registry"},
+    "device": LEAVES | {"registry"},
+    "client": LEAVES | {"device"},
     "cli": LEAVES | PARTS | LIFE | {"host", "browse", "client", "registry"},
     # What `import livedumpfs` offers to programs.
     "": LEAVES | PARTS | LIFE,

@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
+AS_NOBODY = (
+    ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    if os.geteuid() == 0
+    else []
+)
+"""Root may enter every folder."""
 
 
 def fake(folder: Path, name: str, body: str) -> None:
@@ -155,3 +161,45 @@ def test_the_symbols_are_those_of_the_kernel_that_is_there(tmp_path: Path) -> No
     result = guest(tmp_path, "symbols")
     assert result.returncode != 0
     assert "apt has no linux-image-6.1.0-7-amd64-dbg 6.1.7-1" in result.stderr
+
+
+@pytest.mark.parametrize("closed", [".venv", "elsewhere"])
+def test_livedump_says_that_its_python_is_out_of_reach(open_folder: Path, closed: str) -> None:
+    """Of a user who may not enter a folder on the way; another Python lacks the packages."""
+    (open_folder / "scripts").mkdir()
+    shutil.copy(TOP / "scripts/livedump", open_folder / "scripts/livedump")
+    (open_folder / "livedumpfs").mkdir()
+    for name in ("setup.cfg", "livedumpfs/__init__.py"):
+        (open_folder / name).touch()
+    (open_folder / "elsewhere/bin").mkdir(parents=True)
+    fake(open_folder / "elsewhere/bin", "python3", "echo ran")
+    if closed == ".venv":
+        (open_folder / "elsewhere").rename(open_folder / ".venv")
+    else:
+        (open_folder / ".venv/bin").mkdir(parents=True)
+        (open_folder / ".venv/bin/python3").symlink_to(open_folder / "elsewhere/bin/python3")
+    command = [*AS_NOBODY, open_folder / "scripts/livedump", "status"]
+    assert run(*command, LIVEDUMP_PYTHON="").stdout == "ran\n"
+    (open_folder / closed).chmod(0)
+    try:
+        result = run(*command, LIVEDUMP_PYTHON="")
+        python = open_folder / ".venv/bin/python3"
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"livedump: error: this user may not run livedump's Python, {python} "
+            "(open the folders on the way to it, or set LIVEDUMP_PYTHON)\n"
+        )
+        result = run(*command, LIVEDUMP_PYTHON=str(open_folder / closed / "python"))
+        assert result.returncode == 1 and "LIVEDUMP_PYTHON is no program" in result.stderr
+        assert result.stderr.count("\n") == 1
+    finally:
+        (open_folder / closed).chmod(0o755)
+
+
+def test_livedump_without_a_python_of_its_own_takes_that_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    shutil.copy(TOP / "scripts/livedump", tmp_path / "bin/livedump")
+    (tmp_path / "path").mkdir()
+    fake(tmp_path / "path", "python3", 'echo "from the path: $*"')
+    result = run(tmp_path / "bin/livedump", "status", path=tmp_path / "path", LIVEDUMP_PYTHON="")
+    assert result.stdout == "from the path: -P -m livedumpfs.cli status\n"

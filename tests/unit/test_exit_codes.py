@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All ways in which a command ends without a host, and its exit code: the table of docs/cli.md."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import end, one_sentence
+
+from livedumpfs.cli import main as cli
+from livedumpfs.cli.outcome import Exit, Interrupted
+from livedumpfs.formats.table import LOST, SAVED
+
+TOP = Path(__file__).resolve().parents[2]
+GRANULE = 4096
+MEMORY = bytes(range(256)) * (8 * GRANULE // 256)
+OF_A_HOST = ("dump x", "init x", "start", "sweep", "finish", "release", "uninit", "status")
+OF_A_DUMP = ("info {}", "verify {}", "mount {} dir", "convert {} out", "compare {} {}")
+OWN = ("host", "qemu")
+ALL = (*OF_A_HOST, *OF_A_DUMP, *OWN)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, write_dump: Callable[..., Any]) -> Path:
+    """A folder with a dump of each kind."""
+    folder = tmp_path_factory.mktemp("dumps")
+    states = [SAVED] * 7 + [LOST]
+    write_dump(folder / "good", MEMORY, granule=GRANULE)
+    write_dump(folder / "same", MEMORY, granule=GRANULE)
+    write_dump(folder / "other", MEMORY[::-1], granule=GRANULE)
+    write_dump(folder / "torn", MEMORY, granule=GRANULE, states=states, verdict="torn")
+    write_dump(folder / "open", MEMORY, granule=GRANULE, until="started")
+    write_dump(folder / "rotten", MEMORY, granule=GRANULE)
+    with open(folder / "rotten", "r+b") as file:
+        file.seek(file.read().index(MEMORY[:GRANULE]) + 5)
+        file.write(b"!")
+    (folder / "letter").write_text("Dear reader,\n" * 1000)
+    (folder / "dir").mkdir()
+    return folder
+
+
+@pytest.fixture
+def dumps(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """It, as working directory."""
+    (made / "out").unlink(missing_ok=True)
+    monkeypatch.chdir(made)
+    return made
+
+
+WAYS = [
+    ("info good", 0), ("verify good", 0), ("compare good same", 0), ("convert good out", 0),
+    ("info -v good", 0), ("info --json good", 0), ("--version", 0), ("--help", 0),
+    *[(f"info {one}", 3) for one in ("torn", "open", "letter")],
+    *[(f"verify {one}", 3) for one in ("torn", "open", "letter", "rotten")],
+    *[(f"verify --json {one}", 3) for one in ("torn", "rotten")],
+    ("info rotten", 0),  # it does not read the memory
+    ("convert torn out", 0), ("convert open out", 0),
+    ("convert torn out --format raw", 3), ("convert torn out --format raw --force", 0),
+    ("convert good out --format raw --level 3", 2), ("convert good good", 1),
+    ("convert good /no/where/out", 1), ("convert good - --format flat --table tail", 2),
+    ("compare good other", 1), ("compare good torn", 1), ("compare good nosuch", 2),
+    ("compare good letter", 3), ("compare good", 2),
+    ("mount good /no/where", 1), ("mount letter dir", 3),
+    *[(one.format(*["/no/where"] * 2), 1) for one in OF_A_DUMP if "compare" not in one],
+    *[(one.format(*["letter"] * 2), 3) for one in OF_A_DUMP],
+    *[(f"{one} --device /no/where/livedump", 1) for one in OF_A_HOST],
+    *[(f"{one} --device /dev/null", 1) for one in OF_A_HOST],
+    *[(f"{one.format('good', 'same')} --no-such-option", 2) for one in (*OF_A_HOST, *OF_A_DUMP)],
+    ("host --no-such-option", 2), ("host --vcpus 9", 2), ("host --ram 4K", 2),
+    ("host --group no:such", 2), ("host --ram 1M", 2), ("qemu", 2),
+    ("qemu --mount dir", 2), ("nosuch", 2), ("", 2), ("start --max-age 3s", 2), ("dump", 2),
+    ("dump x --format elf --level 3", 2), ("init x --no-target", 2), ("finish --timeout 0", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), dict(WAYS).items(), ids=[w[0] for w in dict(WAYS).items()]
+)
+def test_the_end_of(line: str, code: int, dumps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert end(line) == code, capsys.readouterr().err
+    err = capsys.readouterr().err
+    # info and compare say it in what they print.
+    if code and not line.startswith(("info", "compare good")):
+        assert "livedump: error: " in err
+    assert code or "error" not in err
+
+
+def test_each_command_has_its_ways() -> None:
+    parser = cli.build_parser()
+    names = next(
+        set(one.choices) for one in parser._actions if isinstance(one, argparse._SubParsersAction)
+    )
+    assert {line.split()[0] for line in ALL} == names
+    for code in (Exit.FAILED, Exit.USAGE):
+        tried = {line.split()[0] for line, expected in WAYS if line and expected == code}
+        # A host that cannot be mounted leaves by os._exit: below.
+        assert names - tried <= ({"host", "qemu"} if code == Exit.FAILED else set()), (
+            f"nothing ends with {int(code)}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(signal.SIGTERM), 143, "ended by SIGTERM"),
+        (Interrupted(signal.SIGHUP), 129, "ended by SIGHUP"),
+        (MemoryError(), 1, "not enough memory"),
+        (ModuleNotFoundError("x", name="qemu.qmp"), 1, "the Python package qemu.qmp"),
+    ],
+    ids=lambda one: str(one) if isinstance(one, int) else "",
+)
+def test_interrupted(
+    raised: BaseException, code: int, said: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Wherever it is: each command comes through main()."""
+
+    def interrupt(args: argparse.Namespace) -> int:
+        raise raised
+
+    monkeypatch.setattr(argparse.Namespace, "run", property(lambda self: interrupt), raising=False)
+    monkeypatch.setattr(argparse.Namespace, "__setattr__", lambda *_: None)
+    for line in ALL:
+        assert end(line.format("good", "same")) == code, line
+        assert said in one_sentence(capsys.readouterr().err)
+
+
+def test_what_the_documents_say() -> None:
+    table = re.findall(r"^\| (\d+) \|", (TOP / "docs/cli.md").read_text(), re.M)
+    assert [int(code) for code in table] == [0, 1, 2, 3, 130]
+    shown = cli.build_parser().format_help()
+    assert all(re.search(rf"\b{code} ", shown) for code in table), shown

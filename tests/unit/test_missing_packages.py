@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Python package that is not there, or not for this user: one sentence, whoever needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from livedumpfs.cli import outcome
+
+TOP = Path(__file__).resolve().parents[2]
+NEEDS = {
+    "rich": ("rich", "verify dump"),
+    "numpy": ("numpy", "info dump"),
+    "xxhash": ("xxhash", "verify dump"),
+    "fuse": ("fusepy", "mount dump dir"),
+    "_cffi_backend": ("cffi", "host --ram 4M"),
+    "unicorn": ("unicorn", "host --ram 4M"),
+    "qemu": ("qemu.qmp", "qemu -- qemu-system-x86_64 -m 64"),
+}
+"""Module: its package, and a command that needs it."""
+PROGRAM = """
+import importlib.abc, runpy, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == missing or name.startswith(missing + "."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+missing, *sys.argv[1:] = sys.argv[1:]
+sys.meta_path.insert(0, Missing())
+runpy.run_module("livedumpfs.cli", run_name="__main__", alter_sys=True)
+"""
+
+
+def run(missing: str, *words: str, cwd: Path) -> str:
+    """The one sentence."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, missing, *words], cwd=cwd, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(cwd)},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+    return done.stderr.removeprefix("livedump: error: ").removesuffix("\n")
+
+
+@pytest.mark.parametrize("module", NEEDS)
+def test_one_that_is_missing(module: str, tmp_path: Path, write_dump: Callable[..., Any]) -> None:
+    package, line = NEEDS[module]
+    write_dump(tmp_path / "dump", bytes(8192))
+    (tmp_path / "dir").mkdir()
+    said = run(module, *line.split(), cwd=tmp_path)
+    assert said == (
+        f"{sys.executable} does not have the Python package {package} "
+        "(`make setup` installs it in a source tree, else pip)"
+    )
+
+
+def test_the_core_that_is_not_built(tmp_path: Path) -> None:
+    said = run("livedumpfs._native", "host", "--ram", "4M", cwd=tmp_path)
+    assert said == "the C core of livedumpfs is not built, or not for this Python (run `make`)"
+
+
+def test_all_that_setup_names_is_tried() -> None:
+    text = (TOP / "setup.cfg").read_text().split("install_requires =")[1].split("\n[")[0]
+    required = {line.split()[0] for line in text.splitlines() if line.strip()}
+    assert required == {package for package, _ in NEEDS.values()}, json.dumps(sorted(required))
+
+
+def test_a_folder_that_this_user_may_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes what it may not read for what is not there."""
+    real = os.stat
+
+    def stat(path: Any, *rest: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith("/root/venv"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(sys, "path", [*sys.path, "/root/venv/site-packages"])
+    said = outcome.sentence(ModuleNotFoundError("x", name="rich.console"))
+    assert said.endswith("package rich (this user may not enter /root/venv/site-packages)")
+
+
+def test_a_library_that_a_package_needs() -> None:
+    said = outcome.sentence(ImportError("libzstd.so.1: cannot open\nshared object", name="x"))
+    assert said == "a Python package cannot be loaded: libzstd.so.1: cannot open shared object"
