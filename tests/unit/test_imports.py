@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "livedumpfs"
 
-LEAVES = {"units", "errors", "abi", "closing"}
+LEAVES = {"units", "errors", "abi", "closing", "pause"}
 CORE = {"_capi"}
 PARTS = {"arena", "machines", "targets", "formats"}
 LIFE = {"dump", "snapshot"}
@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "closing": set(),
     "abi": {"units", "errors"},
+    "pause": {"units"},
     "_native": set(),
     "_capi": LEAVES | {"_native"},
     "arena": LEAVES | CORE,
