@@ -19,13 +19,22 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from livedumpfs.arena import Arena
     from livedumpfs.dump import DumpSettings, LiveDump
+    from livedumpfs.errors import InconsistentDump
     from livedumpfs.snapshot import open_dump
 
-__all__ = ["Arena", "DumpSettings", "LiveDump", "__version__", "open_dump"]
+__all__ = [
+    "Arena",
+    "DumpSettings",
+    "InconsistentDump",
+    "LiveDump",
+    "__version__",
+    "open_dump",
+]
 
 _WHERE = {
     "Arena": "livedumpfs.arena",
     "DumpSettings": "livedumpfs.dump",
+    "InconsistentDump": "livedumpfs.errors",
     "LiveDump": "livedumpfs.dump",
     "open_dump": "livedumpfs.snapshot",
 }

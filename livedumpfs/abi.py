@@ -85,7 +85,7 @@ class Backend(enum.IntEnum):
 
 
 class Verdict(enum.IntEnum):
-    """What the dump says of itself."""
+    """What the dump says of itself. NONE: not yet, or there is none."""
 
     NONE = 0
     CONSISTENT = 1
@@ -188,7 +188,7 @@ _FIRST_COUNTERS = (
     "sweep_start_ns",
     "drained_ns",
 )
-STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end")
+STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end", "resume_ns")
 """Members of struct livedump_status that are counters of the core under the same name."""
 
 
@@ -213,7 +213,9 @@ class Status(ctypes.Structure):
     target_end: int
     ended: int
     backend: int
-    reserved: ctypes.Array[ctypes.c_uint64]
+    resume_ns: int
+    so_far: int
+    reserved2: int
     target: bytes
     _fields_ = (
         ("version", ctypes.c_uint32),
@@ -235,7 +237,9 @@ class Status(ctypes.Structure):
         ("target_end", ctypes.c_uint64),
         ("ended", ctypes.c_uint32),
         ("backend", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint64 * 2),
+        ("resume_ns", ctypes.c_uint64),
+        ("so_far", ctypes.c_uint32),
+        ("reserved2", ctypes.c_uint32),
         ("target", ctypes.c_char * PATH_MAX),
     )
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from livedumpfs._capi import CData, check, ffi, lib
 from livedumpfs.closing import Closing
-from livedumpfs.errors import MachineError, UsageError
+from livedumpfs.errors import InconsistentDump, MachineError, UsageError
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
 _ALIGNMENT = 64
@@ -58,10 +58,17 @@ class SavedArena(Protocol):
     """What Arena.load reads: an open dump (livedumpfs.snapshot.open_dump)."""
 
     @property
+    def path(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def granule_size(self) -> int: ...
+    @property
     def arena_size(self) -> int: ...
     @property
     def arrays(self) -> Sequence[SavedArray]: ...
     def read_arena(self, offset: int, length: int) -> bytes: ...
+    def missing(self) -> Sequence[tuple[int, int]]: ...
 
 
 class Arena(Closing):
@@ -215,15 +222,22 @@ class Arena(Closing):
         self.live = np.zeros(0, dtype=np.uint8)
 
     @classmethod
-    def load(cls, dump: SavedArena) -> Self:
+    def load(cls, dump: SavedArena, *, check: bool = True) -> Self:
         """A new arena with the memory of a dump, and its named arrays in `arrays`.
 
-        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes. OSError EIO:
-        the dump does not have all of it.
+        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes.
+        InconsistentDump (OSError): the dump is torn or incomplete; with check=False what it does
+        not have is zeros. OSError: its target cannot be read.
         """
+        missing = dump.missing()
+        if check and dump.verdict != "consistent":
+            raise _inconsistent(dump, missing)
         arena = cls(dump.arena_size)
-        for offset in range(0, dump.arena_size, _COPY):
-            arena._restore(offset, dump.read_arena(offset, min(_COPY, dump.arena_size - offset)))
+        begin = 0
+        for first, end in (*missing, (dump.arena_size, dump.arena_size)):
+            for offset in range(begin, first, _COPY):
+                arena._restore(offset, dump.read_arena(offset, min(_COPY, first - offset)))
+            begin = end
         for a in dump.arrays:
             arena._place(a.dtype, a.shape, a.offset, a.name)
             end = a.offset + math.prod(a.shape) * a.dtype.itemsize
@@ -235,3 +249,16 @@ class Arena(Closing):
         here = self.live[offset : offset + len(data)].reshape(-1, PAGE_SIZE)
         filled = pages.any(axis=1)
         here[filled] = pages[filled]
+
+
+def _inconsistent(dump: SavedArena, missing: Sequence[tuple[int, int]]) -> InconsistentDump:
+    size = dump.granule_size
+    gone = sum(-(-(end - first) // size) for first, end in missing)
+    return InconsistentDump.of(
+        dump.verdict,
+        dump.path,
+        None,
+        0,
+        granules=(-(-dump.arena_size // size), gone, 0),
+        pages=size // PAGE_SIZE,
+    )

@@ -35,6 +35,7 @@ from livedumpfs.closing import Closing
 from livedumpfs.device import DEAD, find_device, refuse_other_files, unreachable
 from livedumpfs.errors import (
     HostError,
+    InconsistentDump,
     LivedumpError,
     StateError,
     TargetError,
@@ -42,6 +43,7 @@ from livedumpfs.errors import (
     os_cause,
     split_hint,
 )
+from livedumpfs.units import PAGE_SIZE
 
 POLL_INTERVAL = 0.1
 """Seconds between two looks at a dump that is under way."""
@@ -65,6 +67,9 @@ class Status:
 
     state: State
     verdict: Verdict
+    """For good; NONE: not yet, or there is none."""
+    so_far: Verdict
+    """What it would be now, from START on; TORN and INCOMPLETE stay."""
     policy: Policy
     format: Format
     arming: Arming
@@ -72,6 +77,7 @@ class Status:
     """None: from a host that does not say."""
     bytes_total: int
     bytes_done: int
+    """What the dump has; never what is lost."""
     failure: Failure | None
     target: str | None
     spill_limit: int
@@ -89,6 +95,16 @@ class Status:
     def lost(self) -> int:
         """Bytes that are lost."""
         return self.counters["lost"] * self.counters["granule_size"]
+
+    @property
+    def known(self) -> Verdict:
+        """The verdict, or what it is so far."""
+        return self.so_far if self.verdict is Verdict.NONE else self.verdict
+
+    @property
+    def broken(self) -> bool:
+        """The dump is not consistent, or will not be."""
+        return self.known in (Verdict.TORN, Verdict.INCOMPLETE)
 
     @property
     def finished(self) -> bool:
@@ -218,6 +234,7 @@ class Client(Closing):
         return Status(
             state=State(raw.state),
             verdict=Verdict(raw.verdict),
+            so_far=Verdict(raw.so_far),
             policy=Policy(raw.policy),
             format=Format(raw.format),
             arming=Arming(raw.arming),
@@ -261,10 +278,24 @@ class Client(Closing):
             first = False
             time.sleep(interval)
 
-    def finish(self, timeout: float | None = None) -> Status:
-        """Wait for the verdict; errors as in progress()."""
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> Status:
+        """Wait for the verdict; errors as in progress(), and InconsistentDump (OSError): it is
+        another than CONSISTENT. With check=False that is returned, too."""
         *_, last = self.progress(timeout=timeout)
+        if check and last.broken:
+            raise self._inconsistent(last)
         return last
+
+    def _inconsistent(self, status: Status) -> InconsistentDump:
+        counters = status.counters
+        return InconsistentDump.of(
+            status.known.name.lower(),
+            status.target,
+            self.stats().get("reason"),
+            status.failure.errno if status.failure else 0,
+            granules=(counters["granules"], counters["lost"], counters["remaining"]),
+            pages=counters["granule_size"] // PAGE_SIZE,
+        )
 
     def stats(self) -> dict[str, Any]:
         """stats.json: all counters, the histogram, the settings."""
@@ -297,7 +328,7 @@ class Client(Closing):
 
     def _explain(self, code: int, kind: type[LivedumpError]) -> LivedumpError:
         """The host's sentence, as the exception that says whether it was the order of the steps."""
-        message, hint = split_hint(self.error() or os_cause(code))
+        message, hint = split_hint(self.error() or _unexplained(self.device, code))
         if kind is TargetError and code == errno.EBUSY:
             wrong = self.status().state not in (State.UNDEFINED, State.UNINIT)
         else:
@@ -324,3 +355,9 @@ def _path(path: str) -> bytes:
     if b"\0" in data:
         raise TargetError(f"cannot open {path!r}: it has a NUL in it", errno=errno.EINVAL)
     return data
+
+
+def _unexplained(device: str, code: int) -> str:
+    """For a host that fails and has no sentence: most likely it is ending."""
+    why = "its machine has ended" if code == errno.ECONNRESET else "it may be ending"
+    return f"the host of {device} does not say what failed: {os_cause(code)} ({why})"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Final
+from errno import EIO
+from typing import Final, Self
 
 Wording = Callable[[str], str]
 """A setting, by its name, as an interface writes it."""
@@ -84,6 +85,68 @@ class InvalidDump(LivedumpError, ValueError):
 
 class UsageError(LivedumpError, ValueError):
     """Arguments that make no sense."""
+
+
+class WrongType(UsageError, TypeError):
+    """An argument of a type that makes no sense there."""
+
+
+class InconsistentDump(LivedumpError, OSError):
+    """A dump that was to be saved, awaited or used, and is not consistent; `errno` is that of its
+    first error, EIO when it had none. Calls that raise it have `check=False` for those who take
+    such a dump too."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errno: int,
+        verdict: str,
+        hint: str = "",
+        target: str | None = None,
+        failure: str | None = None,
+        lost: int = 0,
+        saved: int = 0,
+    ) -> None:
+        super().__init__(message, errno=errno, hint=hint)
+        self.verdict = verdict
+        """"torn" or "incomplete"."""
+        self.target = target
+        """Where it lies; None: in memory."""
+        self.failure = failure
+        """Its first error in one sentence; None: there was none, pages were lost by policy."""
+        self.lost = lost
+        """Pages of the memory that are lost."""
+        self.saved = saved
+        """Pages of the memory that it has."""
+
+    @classmethod
+    def of(
+        cls,
+        verdict: str,
+        target: str | None,
+        reason: str | None,
+        number: int,
+        *,
+        granules: tuple[int, int, int],
+        pages: int,
+    ) -> Self:
+        """Its sentence from these. `number`: the errno behind it, 0 for none; `granules`: all,
+        lost, and not in a final state; `pages`: of a granule."""
+        every, lost, left = granules
+        has = every - lost - left
+        where = f"the dump on {target}" if target else "the snapshot in memory"
+        why = f": {reason}" if reason else ""
+        return cls(
+            f"{where} is {verdict}{why}; it has {has} of {every} granules",
+            errno=number or EIO,
+            hint="open_dump reads what is there; check=False takes it as it is" if target else "",
+            verdict=verdict,
+            target=target,
+            failure=reason,
+            lost=lost * pages,
+            saved=has * pages,
+        )
 
 
 def printable(text: str) -> str:

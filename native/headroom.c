@@ -175,8 +175,7 @@ static bool all_groups_have(uint64_t swap, uint64_t bytes)
 	return true;
 }
 
-/* [owner, keeper] Whether so many bytes more can be filled with data without anybody being killed for it. */
-bool ldfs_headroom(uint64_t bytes)
+int ldfs_headroom(uint64_t bytes)
 {
 	char meminfo[4096];
 

@@ -249,8 +249,6 @@ struct ldfs_ring {
 	bool keeper_made; /* owner */
 };
 
-bool ldfs_headroom(uint64_t bytes); /* owner, keeper: there is so much memory; headroom.c */
-
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows);
 void ldfs_ring_destroy(struct ldfs_ring *r);
 uint32_t ldfs_ring_take(struct ldfs_ring *r);             /* [signal] a free slot or NO_SLOT */

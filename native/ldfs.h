@@ -212,10 +212,10 @@ typedef struct ldfs_counters {
 	uint64_t stall_max_ns;      /* longest time in the handler */
 	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
 	uint64_t handler_sum_ns;    /* sum of the times in the handler */
-	uint64_t quiesce_ns;        /* request to all vCPUs parked */
+	uint64_t quiesce_ns;        /* request to all vCPUs parked; a program's callback: to its return */
 	uint64_t arm_ns;            /* the swap, or mprotect */
 	uint64_t resume_ns;         /* resume call */
-	uint64_t pause_ns;          /* machine stopped: quiesce request to resume's return */
+	uint64_t pause_ns;          /* quiesce request to resume's return: these three, and what lies between */
 	uint64_t instant_mono_ns;   /* the snapshot instant */
 	uint64_t instant_wall_ns;   /* the same, CLOCK_REALTIME since the epoch */
 	uint64_t sweep_start_ns;    /* 0: not yet */
@@ -243,6 +243,12 @@ enum ldfs_phase {
  * even alternating protections stay below vm.max_map_count less what the process maps now.
  */
 uint64_t ldfs_granule_default(uint64_t arena_size);
+
+/*
+ * [any thread] Whether so many bytes more can be filled with data without anybody being killed for it, as
+ * far as machine and memory cgroups say. 0: no.
+ */
+int ldfs_headroom(uint64_t bytes);
 
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,

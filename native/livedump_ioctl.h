@@ -95,7 +95,7 @@ struct livedump_init {
 };
 #define LIVEDUMP_IOC_INIT_TYPED _IOW(0xff, 0x66, struct livedump_init)
 
-#define LIVEDUMP_VERDICT_NONE 0 /* not finished */
+#define LIVEDUMP_VERDICT_NONE 0 /* not yet: not sealed; without a target, not released */
 #define LIVEDUMP_VERDICT_CONSISTENT 1
 #define LIVEDUMP_VERDICT_TORN 2
 #define LIVEDUMP_VERDICT_INCOMPLETE 3
@@ -117,12 +117,12 @@ struct livedump_failure {
 struct livedump_status {
 	__u32 version;
 	__u32 state;   /* LIVEDUMP_STATE_* */
-	__u32 verdict; /* LIVEDUMP_VERDICT_* */
+	__u32 verdict; /* LIVEDUMP_VERDICT_*, for good; see so_far */
 	__u32 policy;  /* LIVEDUMP_POLICY_*, also below: of this dump, never 0 */
 	__u32 format;
 	__u32 arming;
 	__u64 bytes_total; /* of the arena */
-	__u64 bytes_done;  /* of those, in a final state */
+	__u64 bytes_done;  /* of those, what the dump has: saved, or a hole. Lost is not done */
 	__u64 granule_size; /* bytes */
 	__u64 granules;
 	__u64 remaining; /* not in a final state */
@@ -135,9 +135,9 @@ struct livedump_status {
 	__u64 slots_peak;
 	__u64 slot_waits;      /* times */
 	__u64 bytes_written;   /* to the target */
-	__u64 quiesce_ns;
-	__u64 arm_ns;
-	__u64 pause_ns;        /* the machine stood still */
+	__u64 quiesce_ns;      /* from the request to stop until all stood; of arrays: the program's own callback */
+	__u64 arm_ns;          /* memory became read-only */
+	__u64 pause_ns;        /* request to stop until all run: quiesce, arm, resume, and the rest between them */
 	__u64 stall_max_ns;    /* longest time in the fault handler */
 	__u64 instant_mono_ns; /* the snapshot instant, CLOCK_MONOTONIC; 0: not yet */
 	__u64 instant_wall_ns; /* the same, since the epoch */
@@ -154,7 +154,9 @@ struct livedump_status {
 	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
 	__u32 ended;       /* LIVEDUMP_ENDED_* */
 	__u32 backend;     /* LIVEDUMP_BACKEND_* of this dump; 0: from a host that does not know it */
-	__u64 reserved[2];
+	__u64 resume_ns;   /* letting the machine go; 0 from hosts that do not know it, as the next */
+	__u32 so_far;      /* LIVEDUMP_VERDICT_* that it would be now, from START on; torn stays torn */
+	__u32 reserved2;
 	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
 };
 #define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)

@@ -9,6 +9,7 @@ from typing import Final
 
 from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, State, Table, Verdict
 from livedumpfs.cli.progress import Display
+from livedumpfs.cli.report import broken
 from livedumpfs.client import Client, InitOptions, Status
 from livedumpfs.errors import StateError, UsageError
 
@@ -58,10 +59,15 @@ _BELONGS: Final = {
 
 
 def follow(client: Client, shown: Display, timeout: float | None = None) -> Status:
-    """Show the progress until FINISH. Errors as in Client.progress; `timeout` in seconds."""
+    """Show the progress until FINISH, and say at once when it can no longer be consistent. Errors
+    as in Client.progress; `timeout` in seconds."""
+    said = False
     try:
         for status in client.progress(timeout=timeout):
             shown.update(status.bytes_done, status.bytes_total, status.lost)
+            if status.broken and not said and not status.finished:
+                said = True
+                shown.warn(f"warning: {broken(client, status)}")
     except StateError as error:
         status = client.status()
         # Released by another program between FINISH and our next look.

@@ -116,6 +116,7 @@ def _convert(args: argparse.Namespace, format: str) -> int:
                 compression=args.compress or "zstd",
                 level=args.level,
                 threads=args.threads,
+                check=not args.force,
             )
         _say_what_is_missing(dump, args.target, image)
     return Exit.DONE

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
+from livedumpfs.cli.hold import add_hold, check_hold, hold
 from livedumpfs.cli.options import (
     TARGET_HELP,
     Commands,
@@ -43,6 +44,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     add_device(parser)
     add_settings(parser)
+    add_hold(parser)
 
 
 def run_dump(args: argparse.Namespace) -> int:
@@ -51,12 +53,15 @@ def run_dump(args: argparse.Namespace) -> int:
     from livedumpfs.client import Client
 
     options = init_options(args, release_on_close=True)
+    check_hold(args)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
             client.init(outlet.path, options)
             outlet.handed_over()
             try:
                 code = take(client, outlet)
+                if args.hold:
+                    hold(client)
             except KeyboardInterrupt as error:
                 complain(f"{interrupted(error)}; the dump on {outlet.name} is {worth(client)}")
                 code = exit_code(error)

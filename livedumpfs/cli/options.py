@@ -165,7 +165,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=size,
         default=0,
         metavar="SIZE",
-        help="memory for slots at the most under spill; default: 256 MiB",
+        help="memory for slots at the most under spill; default: 256 MiB, without a target more",
     )
     group.add_argument(
         "--sweep-rate",

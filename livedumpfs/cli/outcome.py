@@ -18,7 +18,13 @@ from types import FrameType
 from typing import Final
 
 from livedumpfs.cli.output import cannot_say, say, tell
-from livedumpfs.errors import InvalidDump, LivedumpError, UsageError, printable
+from livedumpfs.errors import (
+    InconsistentDump,
+    InvalidDump,
+    LivedumpError,
+    UsageError,
+    printable,
+)
 
 
 class Exit(enum.IntEnum):
@@ -111,7 +117,7 @@ def option(name: str) -> str:
 
 def exit_code(error: BaseException) -> int:
     """For a command that an exception ended."""
-    if isinstance(error, InvalidDump | Broken):
+    if isinstance(error, InvalidDump | InconsistentDump | Broken):
         return Exit.NOT_VALID
     if isinstance(error, UsageError):
         return Exit.USAGE

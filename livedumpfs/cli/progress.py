@@ -20,6 +20,7 @@ from rich.progress import (
 
 from livedumpfs.cli.output import shielded
 from livedumpfs.cli.rate import RateColumn
+from livedumpfs.errors import printable
 from livedumpfs.units import format_size
 
 LINE_EVERY = 1.0
@@ -27,10 +28,13 @@ LINE_EVERY = 1.0
 
 
 class Display(Protocol):
-    """Shows how many of a number of bytes are final. A context manager."""
+    """Shows how many of a number of bytes are saved. A context manager."""
 
     def update(self, done: int, total: int, lost: int) -> None:
-        """`done` of `total` bytes are in a final state, `lost` of them are lost."""
+        """Of `total` bytes `done` are saved, and `lost` are not, and will not be."""
+
+    def warn(self, text: str) -> None:
+        """A line of its own that stays."""
 
     def __enter__(self) -> Self: ...
 
@@ -61,6 +65,9 @@ class Bar:
         text = f"{format_size(lost)} lost" if lost else ""
         self._bar.update(self._task, completed=done, total=total, lost=text)
 
+    def warn(self, text: str) -> None:
+        self._bar.console.print(f"livedump: {printable(text)}", markup=False, highlight=False)
+
     def __enter__(self) -> Self:
         self._bar.start()
         return self
@@ -90,6 +97,9 @@ class Lines:
         self._next = now + LINE_EVERY
         self._stream.write(f"{self._line(now, done, total, lost)}\n")
 
+    def warn(self, text: str) -> None:
+        self._stream.write(f"livedump: {printable(text)}\n")
+
     def _line(self, now: float, done: int, total: int, lost: int) -> str:
         assert self._first is not None
         began, before = self._first
@@ -97,7 +107,7 @@ class Lines:
         words.append(f"{format_size(done)} of {format_size(total)}")
         if now > began and done > before:
             rate = (done - before) / (now - began)
-            words += [f"{format_size(rate)}/s", f"{(total - done) / rate:.0f} s to go"]
+            words += [f"{format_size(rate)}/s", f"{(total - done - lost) / rate:.0f} s to go"]
         if lost:
             words.append(f"{format_size(lost)} lost")
         return ", ".join(words)

@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
         type=size,
         default=0,
         metavar="SIZE",
-        help="memory for it at the most; default: 256 MiB",
+        help="memory for it at the most; default: what the machine has, or half of what is free",
     )
     add_max_age(start)
     sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
@@ -84,6 +84,7 @@ def run_init(args: argparse.Namespace) -> int:
 def pass_on(client: Client, outlet: Outlet) -> int:
     """Until somebody releases the dump; then its verdict."""
     from livedumpfs.abi import State, Verdict
+    from livedumpfs.cli.report import broken
     from livedumpfs.client import POLL_INTERVAL
 
     problem = outlet.finish()
@@ -97,18 +98,18 @@ def pass_on(client: Client, outlet: Outlet) -> int:
     if problem:
         complain(problem)
         return Exit.NOT_VALID
-    if status.target != outlet.path or status.verdict is Verdict.NONE:
+    if status.target != outlet.path:
         complain(f"the dump on {outlet.name} is incomplete: it was released before its end")
         return Exit.NOT_VALID
     if status.verdict is not Verdict.CONSISTENT:
-        complain(f"the dump on {outlet.name} is {status.verdict.name.lower()}")
+        complain(broken(client, status, outlet.name))
         return Exit.NOT_VALID
     return Exit.DONE
 
 
 def run_start(args: argparse.Namespace) -> int:
     """START, and what it cost; with --no-target INIT too, which goes again when START fails."""
-    from livedumpfs.cli.report import print_pause
+    from livedumpfs.cli.report import note_room, print_pause
     from livedumpfs.client import Client
 
     for option in ("spill_limit", "max_age"):
@@ -120,7 +121,10 @@ def run_start(args: argparse.Namespace) -> int:
             start_in_memory(client, args.spill_limit, args.max_age)
         else:
             client.start()
-        print_pause(client.status())
+        status = client.status()
+        print_pause(status)
+        if not status.target:
+            note_room(client, status)
     return Exit.DONE
 
 
@@ -161,9 +165,11 @@ def run_finish(args: argparse.Namespace) -> int:
 
 
 def run_release(args: argparse.Namespace) -> int:
-    """RELEASE from whatever state."""
+    """RELEASE from whatever state, and what the dump was worth."""
+    from livedumpfs.cli.report import released
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
+        before = client.status()
         client.release()
-    return Exit.DONE
+        return released(client, before)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
+from livedumpfs import pause
 from livedumpfs.errors import printable
 from livedumpfs.units import format_duration, format_size
 
@@ -23,14 +24,6 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
 def count(number: int, noun: str) -> str:
     """ "1 fault", "2 faults"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def pause(numbers: Numbers) -> str:
-    """How long the machine stood still, and why. "" before START."""
-    if not numbers.get("pause_ns"):
-        return ""
-    quiesce, arm = (format_duration(numbers.get(n, 0)) for n in ("quiesce_ns", "arm_ns"))
-    return f"{format_duration(numbers['pause_ns'])} (quiesce {quiesce}, arm {arm})"
 
 
 def saved(numbers: Numbers) -> str:
@@ -89,11 +82,11 @@ def instant(wall_ns: int) -> str:
     return moment.isoformat(sep=" ", timespec="milliseconds")
 
 
-def counter_rows(numbers: Numbers) -> list[tuple[str, str]]:
-    """The rows that `status`, `finish` and `info` share."""
+def counter_rows(numbers: Numbers, machine: str = "") -> list[tuple[str, str]]:
+    """The rows that `status` and `finish` share. `machine`: its name."""
     return [
         ("taken", instant(numbers.get("instant_wall_ns", 0))),
-        ("pause", pause(numbers)),
+        ("pause", pause.text(numbers, machine)),
         ("faults", faults(numbers)),
         ("granules", saved(numbers)),
         ("written", throughput(numbers)),

@@ -84,7 +84,7 @@ class Control:
         self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
             abi.START: lambda *_: self._start(),
             abi.SWEEP: lambda *_: self._sweep(wait=True),
-            abi.RELEASE: lambda *_: self._release(),
+            abi.RELEASE: lambda _, __, caller, ___: self._release(_named(caller)),
             abi.INIT: self._ioctl_init,
             abi.INIT_TYPED: self._ioctl_init_typed,
             abi.SWEEP_TYPED: self._ioctl_sweep_typed,
@@ -175,7 +175,7 @@ class Control:
             "2": self._start,
             "3": lambda: self._sweep(wait=False),
             "4": self._finish,
-            "5": self._release,
+            "5": lambda: self._release(_named(caller)),
         }
         step = steps.get(value.strip())
         if step is None:
@@ -238,12 +238,12 @@ class Control:
     def closed(self, handle: int) -> None:
         """The open file is closed: release the dump that was made to last as long as it."""
         if self._release_with == handle:
-            self._release()
+            self._release("as its client closed it")
 
     def close(self) -> None:
         """The host ends: no more steps, and the dump is released."""
         self._closing = True
-        self.dump.release()
+        self.dump.release("as the host ended")
 
     # ------------------------------------------------------------------- steps
 
@@ -281,12 +281,10 @@ class Control:
             self._expect_no_dump()
             settings = replace(settings, dump=settings.dump.fitted())
             target, sidecar = self._open_in_time(settings, caller, memory_only)
-            if target is None:
-                settings = replace(settings, dump=settings.dump.without_target())
-            taken = replace(settings.dump, sidecar=sidecar or settings.dump.sidecar)
-            self.dump.init(target, taken)
+            named = settings.dump.sidecar
+            self.dump.init(target, replace(settings.dump, sidecar=sidecar or named))
             self._generation += 1
-            self._taken = settings
+            self._taken = replace(settings, dump=replace(self.dump.settings, sidecar=named))
             self._release_with = on_close
             # Force is for one dump: the next target has to be looked at again.
             kept = self._settings
@@ -367,9 +365,9 @@ class Control:
             raise TargetError(self.dump.failure, errno=code)
         return b""
 
-    def _release(self) -> bytes:
+    def _release(self, by: str) -> bytes:
         self._release_with = None
-        self.dump.release()
+        self.dump.release(by)
         return b""
 
     # ------------------------------------------------------------------ reports
@@ -416,6 +414,11 @@ class Control:
             }
         last = next(reversed(seen.values()), None)
         return "" if last is None else seen.get(caller.tid, last) + "\n"
+
+
+def _named(caller: Caller) -> str:
+    """For `released`: what took the step."""
+    return f"by process {caller.tid} of user {caller.uid}" if caller.tid else "by a client"
 
 
 def _errno_of(error: Exception) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, Protocol, runtime_checkable
 
-from livedumpfs import __version__, abi
+from livedumpfs import __version__, abi, pause
 from livedumpfs.control.settings import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
@@ -33,6 +33,7 @@ def status_line(state: abi.State, dump: LiveDump) -> str:
     words = [
         f"state={state.name}",
         f"verdict={dump.verdict or '-'}",
+        f"so_far={dump.so_far or '-'}",
         f"done={progress.done}",
         f"total={progress.total}",
         f"lost={progress.lost}",
@@ -52,6 +53,7 @@ def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Sta
     counters = dump.counters()
     progress = dump.progress()
     status = abi.Status(version=abi.VERSION, state=state)
+    status.so_far = abi.Verdict[(dump.so_far or "none").upper()]
     status.verdict = abi.Verdict[(dump.verdict or "none").upper()]
     status.policy = abi.Policy[settings.dump.policy.upper()]
     status.format = abi.Format[settings.dump.format.upper()]
@@ -81,16 +83,21 @@ def ended(state: abi.State, dump: LiveDump) -> abi.Ended:
 
 def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine) -> str:
     """stats.json. Its keys are documented in docs/control.md."""
+    counters = dump.counters()
     found = {
         "version": __version__,
         "state": state.name,
         "verdict": dump.verdict,
+        "so_far": dump.so_far,
         "failure": dump.failure,
+        "reason": dump.reason,
         "expired": dump.expired,
+        "released": dump.released,
+        "pause": pause.parts(asdict(counters)),
         "lost_pages": dump.lost_pages()[:MAX_RANGES],
         "target": dump.target_path,
         "progress": asdict(dump.progress()),
-        "counters": asdict(dump.counters()),
+        "counters": asdict(counters),
         "settings": {"output": settings.output, "type": settings.type, **asdict(settings.dump)},
         "machine": machine.metadata(),
     }

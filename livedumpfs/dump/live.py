@@ -10,28 +10,25 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from livedumpfs import __version__
 from livedumpfs.arena import Arena
 from livedumpfs.closing import Closing
 from livedumpfs.dump.core import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
 from livedumpfs.dump.remote import LooksAhead, make_core
+from livedumpfs.dump.room import memory_room
+from livedumpfs.dump.run import Outcome, Run
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
-from livedumpfs.dump.verdict import explain, judge
 from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
-from livedumpfs.formats import Registers, Verdict
+from livedumpfs.formats import Verdict
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import Machine, ThreadMachine
+from livedumpfs.machines import Machine, machine_for
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target, start_thread
 
-_BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
-"""How writes are noticed."""
-_POLL_S = 0.5
 _RELEASE_PATIENCE_S = 2.0
 _REAP_S = 0.2
 
@@ -48,120 +45,13 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """Bytes of the arena: all, those in a final state, and of these the lost ones."""
+    """Bytes of the arena: all, those that the dump has (saved, or zeros that need no saving), and
+    those that are lost. `done` never counts what is lost; what is left is total - done - lost."""
 
     total: int = 0
     done: int = 0
     lost: int = 0
     phase: str = "uninit"
-
-
-class _Run:
-    """One dump: everything that ends with it. Its keeper thread does all writing of headers after
-    INIT, so that no step waits for a slow target."""
-
-    def __init__(self, machine: Machine, settings: DumpSettings, files: DumpFiles | None) -> None:
-        self.machine = machine
-        self.settings = settings
-        self.files = files
-        self.core: Core | None = None
-        self.registers: list[Registers] = []
-        self.notes: Sequence[Note] = ()
-        self.snapshot: Snapshot | None = None
-        """From START on."""
-        self.verdict: Verdict | None = None
-        self.error: str | None = None
-        self.started = threading.Event()
-        self.swept = threading.Event()
-        self.released = False
-        self.ended: str | None = None
-        """Why the host itself released it."""
-        self.keeper: threading.Thread | None = None
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the snapshot. OSError."""
-        assert self.core is not None
-        found = bytearray(length)
-        self.core.read_into(offset, memoryview(found))
-        return bytes(found)
-
-    def describe(self) -> dict[str, object]:
-        """The meta data of now; JSON types."""
-        machine, settings = self.machine, self.settings
-        found: dict[str, object] = {
-            "host_version": __version__,
-            "policy": settings.policy,
-            "backend": _BACKENDS[settings.backend],
-            "arming": settings.arming,
-            "machine": machine.metadata(),
-            "arrays": [a.describe() for a in machine.arena.named],
-            "verdict": self.verdict or "incomplete",
-        }
-        counters = self.core.counters() if self.core else Counters()
-        if counters.instant_wall_ns:
-            found |= {
-                "instant": {
-                    "wall_ns": counters.instant_wall_ns,
-                    "mono_ns": counters.instant_mono_ns,
-                },
-                "pause_ns": counters.pause_ns,
-                "counters": asdict(counters),
-                "registers": [dict(one) for one in self.registers],
-            }
-        if self.core and counters.lost:
-            found["lost"] = self.core.lost_ranges(machine.arena.size)
-        return found
-
-    # ----------------------------------------------------------- the keeper thread
-
-    def keep(self, finished: Callable[[_Run], None]) -> None:
-        """From INIT to the seal, or to RELEASE."""
-        try:
-            if self._wait_for(self.started):
-                self._attempt(self._write_started)
-            if self._wait_for(self.swept) and self._wait_drained() and self.error is None:
-                self._attempt(self._seal)
-        finally:
-            finished(self)
-
-    def _attempt(self, step: Callable[[], None]) -> None:
-        """An error of the target: the dump goes on to its end, and is never sealed."""
-        try:
-            step()
-        except LivedumpError as error:
-            if not self.released:  # a pipe's writes end with it
-                self.error = str(error)
-                self.verdict = "incomplete"
-
-    def _write_started(self) -> None:
-        if self.files:
-            self.files.started(self.registers, self.notes, self.describe())
-
-    def _wait_for(self, event: threading.Event) -> bool:
-        """False: released."""
-        while not self.released and not event.wait(_POLL_S):
-            pass
-        return not self.released
-
-    def _wait_drained(self) -> bool:
-        assert self.core is not None
-        try:
-            while not self.released:
-                if self.core.wait(_POLL_S):
-                    return True
-        except LivedumpError as error:
-            if not self.released:  # the machine has gone
-                self.error = str(error)
-                self.verdict = "incomplete"
-        return False
-
-    def _seal(self) -> None:
-        assert self.core is not None and self.files is not None
-        counters = self.core.counters()
-        verdict = judge(counters)
-        described = {**self.describe(), "verdict": verdict}
-        self.files.seal(verdict, self.registers, described, counters.target_end or None)
-        self.verdict = verdict
 
 
 class LiveDump(Closing):
@@ -187,11 +77,7 @@ class LiveDump(Closing):
         quiesce: Callable[[], object] | None = None,
         resume: Callable[[], object] | None = None,
     ) -> None:
-        if isinstance(machine, Arena):
-            machine = ThreadMachine(machine, quiesce, resume)
-        elif quiesce or resume:
-            raise UsageError("quiesce and resume go with an arena; a machine has its own")
-        self.machine: Machine = machine
+        self.machine: Machine = machine_for(machine, quiesce, resume)
         self.settings = DumpSettings()
         self._pid = os.getpid()
         self._state = State.UNINIT
@@ -199,15 +85,12 @@ class LiveDump(Closing):
         self._change = threading.Condition()
         self._entered = time.monotonic()
         """When the state became what it is."""
-        self._expired: str | None = None
-        self._run: _Run | None = None
-        self._stale: list[_Run] = []
+        self._run: Run | None = None
+        self._stale: list[Run] = []
         self.errands = Errands()
         """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
         self._generation = 0
-        self._last: tuple[Counters, Verdict | None, str | None, str | None] = (
-            Counters(), None, None, None,
-        )  # fmt: skip
+        self._last = Outcome()
 
     # ------------------------------------------------------------------- looking
 
@@ -219,53 +102,62 @@ class LiveDump(Closing):
     def counters(self) -> Counters:
         """Of the dump that there is, else of the last one."""
         run = self._run
-        return run.core.counters() if run and run.core else self._last[0]
+        return run.core.counters() if run and run.core else self._last.counters
 
     @property
     def verdict(self) -> Verdict | None:
-        """What the dump says of itself: None until it is sealed; without a target, from START
-        on."""
+        """What the dump says of itself, for good: None until it is sealed, and without a target
+        until it is released. See so_far."""
         run = self._run
-        if run is None:
-            return self._last[1]
-        if run.files is None and run.core and self._state not in (State.UNINIT, State.INIT):
-            return judge(run.core.counters())
-        return run.verdict
+        return run.verdict if run else self._last.verdict
+
+    @property
+    def so_far(self) -> Verdict | None:
+        """What the verdict will be if nothing else happens to the dump: None before START. Only
+        "consistent" can still become worse."""
+        run = self._run
+        return run.so_far if run else self._last.verdict
 
     @property
     def failure(self) -> str | None:
         """The first error in one sentence; None: none."""
         run = self._run
-        if run is None:
-            return self._last[2]
-        if run.core is None:
-            return run.error
-        target = run.files.path if run.files else "the memory store"
-        first = explain(run.core.counters().failure, target, run.settings.stall_deadline)
-        return first or run.error
+        return run.failure if run else self._last.failure
+
+    @property
+    def reason(self) -> str | None:
+        """Why the dump is not consistent, or will not be, in one sentence: its failure, or how
+        pages were lost without one. None: nothing is known against it."""
+        run = self._run
+        return run.reason if run else self._last.reason
 
     @property
     def expired(self) -> str | None:
         """Why the last dump was released by the host itself, in one sentence; None: there is a
         dump, there was none, or somebody released it."""
-        return None if self._run else self._expired
+        return None if self._run else self._last.expired
+
+    @property
+    def released(self) -> str | None:
+        """Through whom and in which state the last dump was released, in one sentence; None: there
+        is a dump, or there was none."""
+        return None if self._run else self._last.released
 
     @property
     def target_path(self) -> str | None:
         """Of the dump that there is, else of the last one; None: memory only."""
         run = self._run
-        if run is None:
-            return self._last[3]
-        return run.files.path if run.files else None
+        return run.target if run else self._last.target
 
     def progress(self) -> Progress:
         """How far the dump has come."""
         counters, size = self.counters(), self.machine.arena.size
         if not counters.granules:
             return Progress(size, phase=self._state.value)
-        final = counters.granules - counters.remaining
-        done, lost = final * counters.granule_size, counters.lost * counters.granule_size
-        return Progress(size, min(done, size), min(lost, size), self._state.value)
+        granule = counters.granule_size
+        final = min((counters.granules - counters.remaining) * granule, size)
+        lost = min(counters.lost * granule, final)
+        return Progress(size, final - lost, lost, self._state.value)
 
     def lost_pages(self) -> list[list[int]]:
         """Pages of the arena that the dump that there is has lost: [first, end) of each run."""
@@ -294,10 +186,10 @@ class LiveDump(Closing):
             raise StateError("there is no snapshot", errno=errno.ENODATA)
         return found
 
-    def _make_snapshot(self, run: _Run, core: Core) -> Snapshot:
+    def _make_snapshot(self, run: Run, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
-            verdict = self.verdict if run is self._run else run.verdict
-            return {**run.describe(), "verdict": verdict, "state": self._state.value}
+            known = {"verdict": run.verdict, "so_far": run.so_far, "reason": run.reason}
+            return {**run.describe(), **known, "state": self._state.value}
 
         self._generation += 1
         return Snapshot(self.machine, core, run.registers, self._generation, describe, run.notes)
@@ -312,7 +204,7 @@ class LiveDump(Closing):
                 errno=errno.ECHILD,
             )
 
-    def _current(self, step: str, *allowed: State) -> _Run:
+    def _current(self, step: str, *allowed: State) -> Run:
         run = self._run
         if run is None or (allowed and self._state not in allowed):
             raise StateError(
@@ -340,8 +232,11 @@ class LiveDump(Closing):
             try:
                 settings.check()
                 settings = settings.for_machine(self.machine.backends)
-                if target is None:
-                    settings = settings.without_target()
+                settings = (
+                    settings.without_target(memory_room(self.machine.arena.size))
+                    if target is None
+                    else settings.on_target()
+                )
                 self._expect_no_dump()
                 # Not in the time that the target has to answer.
                 if isinstance(self.machine, LooksAhead):
@@ -373,7 +268,7 @@ class LiveDump(Closing):
 
     def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
         if target is None:
-            run = _Run(self.machine, settings, None)
+            run = Run(self.machine, settings, None)
             run.core = make_core(self.machine, settings, None, reference=reference)
         else:
             run = self._prepare(target, settings, reference)
@@ -384,7 +279,7 @@ class LiveDump(Closing):
             self._retire(run)
             raise
 
-    def _begin(self, run: _Run) -> None:
+    def _begin(self, run: Run) -> None:
         """The state INIT. MachineError: no thread."""
         if run.files:
             # Made now: while many pages are unprotected there may be no room for a thread's stack.
@@ -398,13 +293,13 @@ class LiveDump(Closing):
         if run.settings.max_age:
             self._start_watching(run)
 
-    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> _Run:
+    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> Run:
         """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
         given up."""
 
-        def work() -> _Run:
+        def work() -> Run:
             files = DumpFiles(self.machine, settings, target)
-            run = _Run(self.machine, settings, files)
+            run = Run(self.machine, settings, files)
             try:
                 with files.patience(settings):
                     files.open(run.describe())
@@ -426,13 +321,13 @@ class LiveDump(Closing):
             never=lambda: self._abandon(target, settings),
         )
 
-    def _give_up(self, run: _Run) -> None:
+    def _give_up(self, run: Run) -> None:
         """What an INIT prepared that nobody waits for any more."""
         self._free(run)
         self._reap(run)
 
     @staticmethod
-    def _start_keeper(run: _Run) -> None:
+    def _start_keeper(run: Run) -> None:
         """MachineError: no thread."""
         assert run.keeper
         try:
@@ -442,7 +337,7 @@ class LiveDump(Closing):
                 f"cannot keep the dump's files: {error}", errno=errno.EAGAIN
             ) from error
 
-    def _start_watching(self, run: _Run) -> None:
+    def _start_watching(self, run: Run) -> None:
         """MachineError: no thread."""
         watch = threading.Thread(
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
@@ -464,11 +359,12 @@ class LiveDump(Closing):
             run.core.start(self.machine, run.settings.quiesce_deadline)
             run.registers = self.machine.snapshot_registers()
             run.notes = self._take_notes(run)
+            run.armed = True
             run.snapshot = self._make_snapshot(run, run.core)
             run.started.set()
             self._set(State.START)
 
-    def _take_notes(self, run: _Run) -> Sequence[Note]:
+    def _take_notes(self, run: Run) -> Sequence[Note]:
         """The instant is taken, and the dump is worth something without them too."""
         try:
             return self.machine.snapshot_notes(run.read)
@@ -496,30 +392,45 @@ class LiveDump(Closing):
         with self._change:
             return self._change.wait_for(lambda: self._state is not State.SWEEP, timeout)
 
-    def finish(self, timeout: float | None = None) -> Verdict:
-        """FINISH: wait for the seal. The verdict. StateError: no sweep is under way, or released;
-        TimeoutError: after `timeout` seconds."""
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> Verdict:
+        """FINISH: wait for the seal. The verdict; without a target, which has no seal, what it is
+        so far. InconsistentDump (OSError): the verdict is another than "consistent"; with
+        check=False it is returned. StateError: no sweep is under way, or released; TimeoutError:
+        after `timeout` seconds."""
         self._expect_own("FINISH")
         run = self._current("FINISH", State.SWEEP, State.FINISH)
         if not self.wait(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
-        if run is not self._run or self.verdict is None:
+        verdict = run.verdict if run.files else run.so_far
+        if run is not self._run or run.released or verdict is None:
             raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
-        return self.verdict
+        if check and verdict != "consistent":
+            raise run.inconsistent(verdict)
+        return verdict
 
-    def save(self, target: TargetLike, settings: DumpSettings | None = None) -> Verdict:
-        """One whole dump: INIT, START, SWEEP, FINISH, RELEASE."""
+    def save(
+        self, target: TargetLike, settings: DumpSettings | None = None, *, check: bool = True
+    ) -> Verdict:
+        """One whole dump: INIT, START, SWEEP, FINISH, RELEASE. "consistent", or with check=False
+        whatever the verdict is. What each of these raises; InconsistentDump (OSError): the dump is
+        on the target, and is torn or incomplete. UsageError: no target, to save nothing."""
+        if target is None:
+            raise UsageError(
+                "save needs a target: what is only in memory is gone with its release",
+                hint="init(None) and start() give a snapshot",
+            )
         self.init(target, settings)
         try:
             self.start()
             self.sweep()
-            return self.finish()
+            return self.finish(check=check)
         finally:
             self.release()
 
-    def release(self) -> None:
+    def release(self, by: str = "") -> None:
         """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump
-        that was not sealed stays on its target as "incomplete"."""
+        that was not sealed stays on its target as "incomplete". `by`: for `released`, such as
+        "by its client"."""
         if os.getpid() != self._pid:
             return
         run = self._run
@@ -530,9 +441,9 @@ class LiveDump(Closing):
             return  # also while an INIT waits for its target
         with self._step:
             if run is not None and self._run is run:
-                self._retire(run)
+                self._retire(run, by)
 
-    def _watch_age(self, run: _Run) -> None:
+    def _watch_age(self, run: Run) -> None:
         """The thread of a dump with a maximum age; ends with that dump, and knows no other."""
         while self._wait_too_old(run):
             with self._step:
@@ -542,9 +453,9 @@ class LiveDump(Closing):
                         f"released: older than its maximum age of {run.settings.max_age:g} s"
                     )
                     self._free(run)
-                    self._retire(run)
+                    self._retire(run, "by the host")
 
-    def _wait_too_old(self, run: _Run) -> bool:
+    def _wait_too_old(self, run: Run) -> bool:
         """False: the dump has gone."""
         with self._change:
             while self._run is run and not run.released:
@@ -554,7 +465,7 @@ class LiveDump(Closing):
                 self._change.wait(min(left, threading.TIMEOUT_MAX))
         return False
 
-    def _seconds_left(self, run: _Run) -> float:
+    def _seconds_left(self, run: Run) -> float:
         """Until nobody has taken a step for too long. The snapshot is abandoned then; a dump that
         is still prepared, or swept, is not."""
         if self._state not in (State.START, State.FINISH):
@@ -562,7 +473,7 @@ class LiveDump(Closing):
         return self._entered + run.settings.max_age - time.monotonic()
 
     @staticmethod
-    def _free(run: _Run) -> None:
+    def _free(run: Run) -> None:
         """The machine, whatever else hangs."""
         assert run.core is not None
         run.released = True
@@ -570,11 +481,11 @@ class LiveDump(Closing):
         run.started.set()
         run.swept.set()
 
-    def _retire(self, run: _Run) -> None:
+    def _retire(self, run: Run, by: str = "") -> None:
         if run.keeper and run.keeper.ident is not None:
             run.keeper.join(_RELEASE_PATIENCE_S)
-        self._last = (self.counters(), self.verdict, self.failure, self.target_path)
-        self._expired = run.ended
+        counters = run.core.counters() if run.core else Counters()
+        self._last = run.outcome(counters, self._state.name, by)
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
         self._set(State.UNINIT)
@@ -584,7 +495,7 @@ class LiveDump(Closing):
             threading.Thread(target=self._reap, args=(run,), daemon=True).start()
 
     @staticmethod
-    def _let_go(run: _Run) -> bool:
+    def _let_go(run: Run) -> bool:
         """Free core and files once nobody is at work on them."""
         if run.keeper and run.keeper.is_alive():
             return False
@@ -594,12 +505,12 @@ class LiveDump(Closing):
             run.files.close()
         return True
 
-    def _reap(self, run: _Run) -> None:
+    def _reap(self, run: Run) -> None:
         """A target's I/O hangs: free the rest when it comes back."""
         while not self._let_go(run):
             time.sleep(_REAP_S)
 
-    def _finished(self, run: _Run) -> None:
+    def _finished(self, run: Run) -> None:
         with self._change:
             if self._run is run and not run.released:
                 self._enter(State.FINISH)

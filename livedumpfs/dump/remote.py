@@ -31,7 +31,7 @@ from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError, StateError, os_cause
 from livedumpfs.formats import Plan
 from livedumpfs.machines import Machine
-from livedumpfs.machines.shim import READ_MOST, Shim, pack
+from livedumpfs.machines.shim import READ_MOST, Shim, pack, refused
 
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
@@ -107,6 +107,8 @@ class RemoteCore:
                 errno=errno.ETIMEDOUT,
                 hint="its target may hang",
             )
+        if code == -errno.ECONNRESET:
+            raise refused(code, "prepare the dump")
         if code:
             raise step_error("prepare", -code)
         if files.pipe:
@@ -152,6 +154,8 @@ class RemoteCore:
                 errno=errno.ETIMEDOUT,
                 hint="it runs on, and the dump is released",
             )
+        if code == -errno.ECONNRESET:
+            raise refused(code, "start the dump")
         if code:
             raise step_error("start", -code)
 
@@ -252,6 +256,8 @@ class RemoteCore:
                 raise snapshot_error(-code, offset, 0)
 
     def _check(self, code: int, doing: str) -> None:
+        if code in _GONE:
+            raise refused(code, doing)
         if code:
             raise StateError(f"cannot {doing}: {os_cause(-code)}", errno=-code)
 

@@ -6,34 +6,44 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import UsageError, WrongType
 from livedumpfs.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from livedumpfs.targets import Target
 
-POLICIES: Final = ("block", "fail", "spill")
+Format = Literal["elf", "raw", "kdump"]
+Policy = Literal["block", "fail", "spill"]
+Arming = Literal["swap", "mprotect"]
+Backend = Literal["sigsegv", "uffd"]
+Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
+Table = Literal["sidecar", "tail"]
+
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 """In the order of enum ldfs_policy."""
-ARMINGS: Final = ("swap", "mprotect")
+ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
 """In the order of enum ldfs_arming."""
-BACKENDS: Final = ("sigsegv", "uffd")
+BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 """In the order of enum ldfs_backend."""
 MAX_GRANULE: Final = 64 << 20
-COMPRESSIONS: Final = ("zstd", "zlib", "lzo", "snappy", "none")
+COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 """How kdump stores pages; the fastest good one first."""
 MAX_LEVELS: Final = {"zstd": 22, "zlib": 9, "lzo": 0, "snappy": 0, "none": 0}
 """Highest level of each; 0: it has none."""
 MAX_THREADS: Final = 64
 """As LDFS_MAX_PACKERS."""
-TABLES: Final = ("sidecar", "tail")
+TABLES: Final[tuple[Table, ...]] = get_args(Table)
 """Where superblock and granule table of a raw dump lie."""
 MOST: Final = (1 << 63) - 1
 """Bytes: no size is set larger than that."""
 LONGEST: Final = 1e9
 """Seconds: no time is set longer than that."""
+SPILL_LIMIT: Final = 256 << 20
+"""Bytes: of `spill` on a target, unless another is set."""
 
 # Seconds. Read whenever settings are made, so a program that always needs others sets them once.
 STALL_DEADLINE = 10.0
@@ -45,19 +55,20 @@ INIT_DEADLINE = 30.0
 class DumpSettings:
     """Sizes in bytes, times in seconds."""
 
-    format: str = "elf"
-    policy: str = "block"
+    format: Format = "elf"
+    policy: Policy = "block"
     """When no slot is free: `block` waits, `fail` loses the granule, `spill` grows the pool,
     then waits."""
-    arming: str = "swap"
-    backend: str = ""
+    arming: Arming = "swap"
+    backend: Backend | Literal[""] = ""
     """Who notices a store: our SIGSEGV handler (`sigsegv`), or userfaultfd (`uffd`), which the
     kernel's own stores do not escape; empty: as the machine has it."""
     granule: int = 0
     """Power of two of at least a page; 0: by arena size and vm.max_map_count."""
     pool: int = 64 << 20
-    spill_limit: int = 256 << 20
-    """`spill`: the pool at the most."""
+    spill_limit: int = 0
+    """`spill`: the pool at the most. 0: SPILL_LIMIT; without a target the size of the machine's
+    memory, but no more than half of what is available at INIT."""
     sweep_rate: int = 0
     """Bytes a second that the sweep writes at the most; 0: no cap."""
     stall_deadline: float = field(default_factory=lambda: STALL_DEADLINE)
@@ -72,9 +83,9 @@ class DumpSettings:
     """Write through the page cache also where the target can be written past it."""
     sidecar: str | Target | None = None
     """raw: path or open file for superblock and granule table; None: the usual place."""
-    table: str = "sidecar"
+    table: Table = "sidecar"
     """raw: superblock and granule table in a `sidecar` file, or at the target's `tail`."""
-    compression: str = "zstd"
+    compression: Compression = "zstd"
     """kdump: one of COMPRESSIONS."""
     level: int = 0
     """kdump: 1 to MAX_LEVELS; 0: the default of the compression."""
@@ -111,18 +122,37 @@ class DumpSettings:
                 errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
-        return replace(self, backend=self.backend or backends[0])
+        chosen = self.backend or backends[0]
+        return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
-    def without_target(self) -> DumpSettings:
+    def on_target(self) -> DumpSettings:
+        """The same for a dump on a target."""
+        return replace(self, spill_limit=self.spill_limit or SPILL_LIMIT)
+
+    def without_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
         """The same for a dump in memory only. There nothing ever frees a slot: who would wait for
-        one gets more memory up to the limit, and loses the granule then."""
+        one gets more memory up to the limit, and loses the granule then. `room`: the limit in bytes
+        when none is set."""
         if self.policy == "fail":
             return self
-        pool = min(self.pool, self.spill_limit) if self.spill_limit else self.pool
-        return replace(self, policy="spill", pool=pool)
+        limit = self.spill_limit or room
+        return replace(self, policy="spill", pool=min(self.pool, limit), spill_limit=limit)
+
+    def check_types(self) -> None:
+        """WrongType (UsageError, TypeError): a value of another type than its member's."""
+        for one in fields(self):
+            if one.name == "sidecar":
+                continue
+            value, kind = getattr(self, one.name), type(one.default)
+            wanted: tuple[type[Any], ...] = (int, float) if kind is float else (kind,)
+            if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+                raise WrongType(f"{one.name} must be {_CALLED[kind]}, not {value!r}")
 
     def check_values(self) -> None:
         """UsageError (ValueError): a value that makes no sense whatever the format."""
+        self.check_types()
+        if self.format not in FORMATS:
+            raise UsageError(f"unknown format {self.format!r}", hint=f"one of {', '.join(FORMATS)}")
         if self.policy not in POLICIES:
             raise UsageError(
                 f"unknown policy {self.policy!r}", hint=f"one of {', '.join(POLICIES)}"
@@ -177,6 +207,12 @@ class DumpSettings:
         return power and PAGE_SIZE <= self.granule <= MAX_GRANULE
 
 
+_CALLED: Final = {
+    str: "text",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number of seconds",
+}
 _BELONGS: Final = (
     ("compression", "kdump", "compression"),
     ("level", "kdump", "compression level"),

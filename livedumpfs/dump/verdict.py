@@ -7,8 +7,10 @@ from typing import Final
 
 from livedumpfs._capi import lib
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
-from livedumpfs.errors import os_cause
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.errors import InconsistentDump, os_cause
 from livedumpfs.formats import Verdict
+from livedumpfs.units import PAGE_SIZE, format_size
 
 _ON_TARGET: Final = {
     lib.LDFS_OP_WRITE_DATA: "write {page} to {target}",
@@ -45,3 +47,27 @@ def explain(failure: Failure, target: str, deadline_s: float) -> str | None:
         )
     doing = _ON_TARGET[failure.operation].format(page=page, target=target)
     return f"cannot {doing}: {os_cause(failure.error)}"
+
+
+def explain_loss(counters: Counters, settings: DumpSettings) -> str | None:
+    """Why pages are lost though nothing failed, in one sentence; None: none are."""
+    if not counters.lost:
+        return None
+    size = format_size(counters.slots * counters.granule_size)
+    if settings.policy == "fail":
+        return f"under policy fail more was overwritten at once than the pool's {size} could hold"
+    return f"more was overwritten than fits into the {size} of memory that it may take"
+
+
+def inconsistent(
+    verdict: Verdict, counters: Counters, target: str | None, reason: str | None, number: int
+) -> InconsistentDump:
+    """What to raise for that verdict. `number`: the errno behind it, 0 for none."""
+    return InconsistentDump.of(
+        verdict,
+        target,
+        reason,
+        number,
+        granules=(counters.granules, counters.lost, counters.remaining),
+        pages=counters.granule_size // PAGE_SIZE,
+    )

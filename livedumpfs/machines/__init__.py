@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines: whatever has an arena and can be held at an instant."""
 
+from livedumpfs.machines.choice import machine_for
 from livedumpfs.machines.ledger import LedgerReport, verify_ledger
 from livedumpfs.machines.machine import Machine, Outliving, PhysicalRange, Registers
 from livedumpfs.machines.threads import ThreadMachine
@@ -16,5 +17,6 @@ __all__ = [
     "ThreadMachine",
     "UnicornMachine",
     "VcpuStatus",
+    "machine_for",
     "verify_ledger",
 ]

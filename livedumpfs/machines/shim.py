@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from livedumpfs._capi import CData, ffi, lib
 from livedumpfs.closing import Closing
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import MachineError, os_cause
 
 READ_MOST: Final = 128 << 10
 """Bytes of one read."""
@@ -36,6 +36,18 @@ _MESSAGE_MOST: Final = _REPLY_SIZE + lib.LDFS_SHIM_PAYLOAD
 def init_seconds(size: int) -> float:
     """What INIT of `size` bytes of memory may take at the most, without its target."""
     return size / _INIT_RATE
+
+
+def refused(code: int, doing: str, hint: str = "") -> MachineError:
+    """What to raise for an answer below 0: that QEMU has gone, does not answer, or its errno.
+    `doing`: "prepare the dump"."""
+    if code == -errno.ECONNRESET:
+        cause, hint = "QEMU has ended", "the guest has gone with it; start it anew"
+    elif code == -errno.ETIMEDOUT:
+        cause, hint = "the shim in QEMU does not answer", hint or "QEMU may hang"
+    else:
+        cause = os_cause(-code)
+    return MachineError(f"cannot {doing}: {cause}", errno=-code, hint=hint)
 
 
 class Answer(NamedTuple):
@@ -84,6 +96,8 @@ class Shim(Closing):
                 ) from error
             if error.errno in (errno.ECONNRESET, errno.EPIPE):
                 raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
+            if not isinstance(error, MachineError):  # no descriptors left, say
+                raise refused(-(error.errno or errno.EIO), "speak with QEMU") from error
             raise
         except BaseException:
             self.close()
@@ -193,7 +207,7 @@ class Shim(Closing):
                 hint="use -object memory-backend-memfd, or a file on a tmpfs",
             )
         if code:
-            raise MachineError(f"QEMU's memory at {address:#x} cannot be watched", errno=-code)
+            raise refused(code, f"watch QEMU's memory at {address:#x}")
 
     def last_words(self, text: bytes, fd: int, within: float = 0) -> None:
         """What the shim is to write to `fd` should we die without another word, or have none for
@@ -202,7 +216,7 @@ class Shim(Closing):
         limit = int(within * 1e9)
         code = self.call(lib.LDFS_SHIM_LAST_WORDS, limit, payload=text, fds=fds).code
         if code:
-            raise MachineError("the shim in QEMU does not answer", errno=-code)
+            raise refused(code, "leave QEMU its last words")
 
     def close(self) -> None:
         """Hang up: QEMU's memory is free after that, whatever was under way."""

@@ -69,15 +69,19 @@ def convert_dump(
     compression: str = "zstd",
     level: int = 0,
     threads: int = 0,
+    check: bool = True,
 ) -> None:
     """Write the dump in one of FORMATS. `table_at`: of raw, "none" or "tail". `compression`,
     `level`, `threads`: of kdump and flat; threads 0: one a CPU, at most 4. A kdump that goes to
-    what cannot seek is flat.
+    what cannot seek is flat. `check`: refuse (InvalidDump) a plain image of a dump that is not
+    consistent; without that zeros stand for what is missing.
 
     UsageError: no such compression or level. OSError: the dump's target cannot be read;
     InvalidDump, DamagedPage: what is on it makes no sense; errors of `output`.
     """
     if is_image(format, table_at):
+        if check:
+            refuse_inconsistent(dump)
         write_image(dump, images_of(dump)[IMAGES[format]], output, progress)
     elif format in ("kdump", "flat"):
         check_compression(compression, level)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from livedumpfs import pause
 from livedumpfs.errors import printable
 from livedumpfs.formats import table
 from livedumpfs.snapshot.dumpfile import DumpFile
@@ -97,7 +98,7 @@ def format_description(described: dict[str, Any], *, verbose: bool = False) -> s
         ("machine", f"{described['name']} ({described['architecture']})"),
         ("memory", _memory_text(described)),
         ("instant", _instant_text(described.get("instant"))),
-        ("pause", _duration_text(described.get("pause_ns"))),
+        ("pause", _pause_text(described)),
         ("policy", described.get("policy")),
         ("backend", _backend_text(described)),
         ("stall", _stall_text(described.get("counters"))),
@@ -222,6 +223,13 @@ def _granules_text(described: dict[str, Any]) -> str:
 def _array_text(item: dict[str, Any]) -> str:
     shape = "x".join(map(str, item["shape"])) or "scalar"
     return f"{item['name']}: {item['dtype']} {shape} at arena offset {item['offset']:#x}"
+
+
+def _pause_text(described: dict[str, Any]) -> str:
+    """In its parts, if the dump has them."""
+    counters = described.get("counters")
+    found = pause.text(counters, str(described["name"])) if isinstance(counters, dict) else ""
+    return found or _duration_text(described.get("pause_ns"))
 
 
 def _version_text(version: object) -> str:

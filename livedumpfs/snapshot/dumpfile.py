@@ -114,6 +114,13 @@ class DumpFile(Closing):
         pages, last = self.granule_size // PAGE_SIZE, self.arena_size // PAGE_SIZE
         return [(a * pages, min(b * pages, last)) for a, b in runs(self.entries["state"] == state)]
 
+    def missing(self) -> list[tuple[int, int]]:
+        """Bytes [start, end) of the arena that are lost or were never saved, in order."""
+        states = self.entries["state"]
+        gone = runs((states != table.SAVED) & (states != table.HOLE))
+        size = self.granule_size
+        return [(first * size, min(end * size, self.arena_size)) for first, end in gone]
+
     @property
     def registers(self) -> list[dict[str, int]]:
         """Registers of each vCPU at the snapshot instant; empty when the dump has none."""

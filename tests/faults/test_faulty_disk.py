@@ -90,7 +90,7 @@ def test_writes_fail_from_the_middle_on(
         write_on(live)
         live.sweep()
         # A few errors are tried again elsewhere or lose their pages; after more it is given up.
-        assert live.finish(DEADLINE_S) in ("torn", "incomplete")
+        assert live.finish(DEADLINE_S, check=False) in ("torn", "incomplete")
         assert disk.hits() > 0
         code = errno.ENOSPC if kind == "enospc" else errno.EIO
         assert live.counters().failure.error == code
@@ -142,7 +142,7 @@ def test_a_sync_that_fails_is_never_consistent(disk: FaultyDisk, live: LiveDump)
         disk.fault("sync")
         write_on(live)
         live.sweep()
-        assert live.finish(DEADLINE_S) == "incomplete"
+        assert live.finish(DEADLINE_S, check=False) == "incomplete"
         assert disk.hits() > 0 and live.counters().not_durable
         assert live.counters().lost == 0
         live.release()
@@ -262,7 +262,7 @@ def dump_over(host: Any, loop: str, disk: FaultyDisk, kind: str) -> None:
 
 def expect_end(client: Client, kind: str) -> None:
     """A loop device says EIO for most that its file says."""
-    status = client.finish(DEADLINE_S)
+    status = client.finish(DEADLINE_S, check=False)
     if kind == "slow":
         assert status.verdict is Verdict.CONSISTENT and not status.failure, status
         return

@@ -166,7 +166,7 @@ with Arena(32 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     calls.fail_populate(2)
     arena.live[::4096] = 2
     counters = live.counters()
-    assert live.verdict == "torn" and counters.lost > 0, counters
+    assert live.so_far == "torn" and counters.lost > 0, counters
     lost = live.lost_pages()
     assert sum(end - first for first, end in lost) == counters.lost * 4
     try:
@@ -215,7 +215,7 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[::4096] = 2
     counters = live.counters()
     assert 0 < counters.spilled and counters.slots < SIZE // 16384 - 512, counters
-    assert counters.lost > 0 and live.verdict == "torn", counters
+    assert counters.lost > 0 and live.so_far == "torn", counters
     live.release()
     # A target frees them: nothing is lost.
     arena.live[:] = 3
@@ -230,7 +230,7 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     group.limit(None)
     live.init(None, DumpSettings(**spill)); live.start()
     arena.live[::4096] = 5
-    assert live.verdict == "consistent", live.counters()
+    assert live.so_far == "consistent", live.counters()
 print("done")
 """,
         tmp_path,

@@ -33,7 +33,7 @@ def retaken(live, times=1):
 def expect_instant(live):
     live.machine.arena.live[:] = 2
     assert live.read(0, MIB).count(1) == MIB
-    assert live.verdict == "consistent", live.counters()
+    assert live.so_far == "consistent", live.counters()
 """
 
 

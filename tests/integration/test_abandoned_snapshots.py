@@ -17,7 +17,7 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings, State
-from livedumpfs.errors import MachineError, StateError
+from livedumpfs.errors import InconsistentDump, MachineError, StateError
 
 MIB = 1 << 20
 PAGE = 4096
@@ -99,7 +99,8 @@ def test_one_that_was_never_swept_is_incomplete_on_its_target(tmp_path: Path) ->
         live.init(tmp_path / "dump", DumpSettings(max_age=SHORT))
         live.start()
         until(lambda: live.state is State.UNINIT, live)
-        assert live.verdict is None
+        assert live.verdict == "incomplete"
+        assert live.released == "released by the host in state START, before it was sealed"
         with open_dump(tmp_path / "dump") as dump:
             assert dump.verdict == "incomplete"
 
@@ -217,7 +218,8 @@ def test_memory_alone_at_its_limit_loses_pages_and_goes_on(policy: str) -> None:
         counters = live.counters()
         assert (counters.slots_peak, counters.lost) == (MIB // PAGE, 3 * MIB // PAGE)
         assert counters.slots <= MIB // PAGE
-        assert live.verdict == "torn"
+        assert (live.verdict, live.so_far) == (None, "torn")
+        assert "fits into the 1 MiB of memory" in str(live.reason)
         lost = live.lost_pages()
         assert sum(end - first for first, end in lost) == counters.lost
         assert live.describe()["lost"] == lost
@@ -230,7 +232,13 @@ def test_memory_alone_at_its_limit_loses_pages_and_goes_on(policy: str) -> None:
         for page in set(range(4 * MIB // PAGE)) - gone:
             assert live.snapshot.read(page * PAGE, PAGE) == b"\1" * PAGE
         live.sweep()
-        assert live.finish(DEADLINE) == "torn"
+        with pytest.raises(InconsistentDump, match="the snapshot in memory is torn") as caught:
+            live.finish(DEADLINE)
+        assert (caught.value.verdict, caught.value.target) == ("torn", None)
+        assert caught.value.lost == counters.lost
+        assert live.finish(DEADLINE, check=False) == "torn"
+        live.release()
+        assert (live.verdict, live.released) == ("torn", "released in state FINISH")
 
 
 def test_memory_alone_grows_up_to_its_limit() -> None:
@@ -241,7 +249,7 @@ def test_memory_alone_grows_up_to_its_limit() -> None:
         memory[:] = 2
         counters = live.counters()
         assert slots < counters.slots_peak == 4 * MIB // PAGE
-        assert (counters.lost, live.verdict) == (0, "consistent")
+        assert (counters.lost, live.verdict, live.so_far) == (0, None, "consistent")
         assert live.snapshot.read(0, 4 * MIB) == b"\1" * (4 * MIB)
         assert live.lost_pages() == []
 

@@ -52,7 +52,10 @@ except OSError as error:
 machine.shim.call = real
 print(machine.monitor.status(), flush=True)
 live.release()
-print(live.save(None), flush=True)
+live.init(None)
+live.start()
+print(live.so_far, flush=True)
+live.release()
 sys.stdin.readline()
 """
 """Between stop and START it waits for a line."""

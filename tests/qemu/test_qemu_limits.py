@@ -90,7 +90,7 @@ def test_a_qemu_at_its_limit(tmp_path: Path, firmware: Path, step: str, limit: o
                         faults(live, 1)
                     else:
                         live.sweep()
-                        verdict = live.finish(DEADLINE_S)
+                        verdict = live.finish(DEADLINE_S, check=False)
                 except LivedumpError as error:
                     said = f"{error} {error.hint}"
                     break

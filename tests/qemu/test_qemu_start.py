@@ -266,7 +266,7 @@ def test_a_pipe_whose_reader_goes_away(tmp_path: Path) -> None:
         live.start()
         os.close(reader)
         live.sweep()
-        assert live.finish(300) == "incomplete"
+        assert live.finish(300, check=False) == "incomplete"
         live.release()
         assert machine.monitor.status() == "running"
         assert LiveDump(machine).save(tmp_path / "next") == "consistent"

@@ -209,7 +209,6 @@ def test_a_reader_that_leaves_early_is_no_traceback() -> None:
 
 
 def test_texts() -> None:
-    assert text.pause(COUNTERS) == "212 us (quiesce 118 us, arm 83 us)"
     assert text.faults(COUNTERS) == (
         "3100 faults, 2 steals, longest stall 1.1 ms, 1 wait for a slot"
     )

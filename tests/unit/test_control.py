@@ -101,6 +101,9 @@ class FakeDump:
         self.errands = Errands()
         self.state = Step.UNINIT
         self.verdict: str | None = None
+        self.so_far: str | None = None
+        self.reason: str | None = None
+        self.released: str | None = None
         self.failure: str | None = None
         self.expired: str | None = None
         self.lost: list[list[int]] = []
@@ -130,7 +133,9 @@ class FakeDump:
     def init(self, target: Any, settings: Any) -> None:
         self.in_init()
         self._go(Step.UNINIT, Step.INIT)
-        self.target, self.settings = target, settings
+        # As the real one: it alone knows what "not set" comes to.
+        taken = settings.without_target() if target is None else settings.on_target()
+        self.target, self.settings = target, taken
         self.done.clear()
 
     def start(self) -> None:
@@ -147,8 +152,9 @@ class FakeDump:
         self.in_wait()
         return self.done.wait(timeout)
 
-    def release(self) -> None:
+    def release(self, by: str = "") -> None:
         self.releases += 1
+        self.released = f"released {by} in state {self.state.name}"
         self.state = Step.UNINIT
         if self.target is not None:
             self.target.close()
@@ -542,6 +548,10 @@ def test_status_says_how_the_last_dump_ended(bench: Bench) -> None:
     assert ended() == abi.Ended.NOT
     bench.ioctl(abi.RELEASE)
     assert ended() == abi.Ended.RELEASE
+    released = json.loads(bench.read("stats.json"))["released"]
+    assert released == (
+        f"released by process {bench.caller.tid} of user {bench.caller.uid} in state INIT"
+    )
     bench.dump.expired = "released: older than its maximum age of 3 s"
     assert ended() == abi.Ended.AGE
     assert json.loads(bench.read("stats.json"))["expired"] == bench.dump.expired
@@ -596,6 +606,18 @@ def test_status_tells_state_and_failure(bench: Bench) -> None:
     assert status.policy == abi.Policy.FAIL
     assert status.bytes_total == 16 * PAGE_SIZE
     assert (status.failure.error, status.failure.pfn) == (errno.EIO, 5)
+
+
+def test_a_verdict_is_one_only_when_it_is_final(bench: Bench) -> None:
+    bench.init()
+    bench.ioctl(abi.START)
+    bench.dump.so_far, bench.dump.reason = "torn", "more was overwritten"
+    status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
+    assert (status.verdict, status.so_far) == (abi.Verdict.NONE, abi.Verdict.TORN)
+    stats = json.loads(bench.read("stats.json"))
+    known = [stats[name] for name in ("verdict", "so_far", "reason", "failure")]
+    assert known == [None, "torn", "more was overwritten", None]
+    assert " verdict=- so_far=torn " in bench.read("livedump")
 
 
 # ------------------------------------------------------------------------ rights
@@ -773,7 +795,7 @@ def test_a_name_that_is_not_there(bench: Bench) -> None:
 
 def test_the_status_line_is_one_line(bench: Bench) -> None:
     line = bench.read("livedump")
-    assert line.startswith("state=UNDEFINED verdict=- done=0 total=65536 lost=0")
+    assert line.startswith("state=UNDEFINED verdict=- so_far=- done=0 total=65536 lost=0")
     assert line.count("\n") == 1
 
 

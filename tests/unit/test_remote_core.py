@@ -24,7 +24,7 @@ from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.qemu.machine import shim_path
-from livedumpfs.machines.shim import Answer, Shim
+from livedumpfs.machines.shim import Answer, Shim, refused
 from livedumpfs.units import PAGE_SIZE
 
 SIZE = 4 << 20
@@ -320,3 +320,50 @@ def readable(core: RemoteCore, offset: int) -> bool:
         assert error.errno == errno.EIO
         return False
     return True
+
+
+def end(machine: Elsewhere) -> None:
+    """As QEMU that dies: its connections are reset."""
+    os.kill(machine.process, signal.SIGKILL)
+    stat = Path(f"/proc/{machine.process}/stat")
+    until = time.monotonic() + DEADLINE_S
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until, stat.read_text()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("step", ["prepare", "start", "sweep", "wait"])
+def test_a_process_that_has_died_is_named(machine: Elsewhere, step: str) -> None:
+    """By an errno alone nobody knows what was reset."""
+    settings = DumpSettings(backend="uffd").without_target()
+    core = make_core(machine, settings, None) if step != "prepare" else None
+    if core and step in ("sweep", "wait"):
+        core.start(machine, 1.0)
+    end(machine)
+    with pytest.raises(MachineError) as caught:
+        if core is None:
+            make_core(machine, settings, None)
+        elif step == "start":
+            core.start(machine, 1.0)
+        elif step == "sweep":
+            core.sweep()
+        else:
+            core.wait(1.0)
+    assert caught.value.errno == errno.ECONNRESET
+    assert " has ended" in caught.value.message and "reset by peer" not in str(caught.value)
+    if step != "wait":
+        assert caught.value.hint == "the guest has gone with it; start it anew"
+    if core:
+        assert core.release() and core.free()
+
+
+def test_refusals_of_the_other_process_name_it() -> None:
+    gone = refused(-errno.ECONNRESET, "watch it")
+    assert str(gone).startswith("cannot watch it: QEMU has ended (")
+    silent = refused(-errno.ETIMEDOUT, "watch it")
+    assert str(silent).startswith("cannot watch it: the shim in QEMU does not answer")
+    plain = refused(-errno.ENOMEM, "watch it", "a hint")
+    assert (str(plain), plain.errno) == (
+        "cannot watch it: Cannot allocate memory (a hint)",
+        errno.ENOMEM,
+    )

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from livedumpfs._capi import ffi, lib
-from livedumpfs.dump import DumpSettings
+from livedumpfs.dump import DumpSettings, room
 from livedumpfs.dump.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.errors import UsageError
 from livedumpfs.units import parse_duration
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,82 @@ def test_without_a_target_nothing_waits() -> None:
     assert (large.policy, large.pool) == ("spill", 4096)
     fail = DumpSettings(policy="fail")
     assert fail.without_target() == fail
+
+
+def test_a_limit_that_is_not_set_is_chosen_at_init() -> None:
+    assert DumpSettings().on_target().spill_limit == 256 << 20
+    assert DumpSettings(spill_limit=5).on_target().spill_limit == 5
+    assert DumpSettings().without_target(1 << 30).spill_limit == 1 << 30
+    assert DumpSettings(spill_limit=4096).without_target(1 << 30).spill_limit == 4096
+    small = DumpSettings().without_target(1 << 20)
+    assert (small.pool, small.spill_limit) == (1 << 20, 1 << 20)
+
+
+@pytest.mark.parametrize("size", [16 << 20, 256 << 30])
+@pytest.mark.parametrize("free", [64 << 20, 1 << 30, 2 << 40])
+def test_the_limit_is_the_machine_or_half_of_what_is_free(
+    size: int, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Memory:
+        @staticmethod
+        def ldfs_headroom(size: int) -> bool:
+            return size <= free
+
+    monkeypatch.setattr(room, "lib", Memory)
+    found = room.memory_room(size)
+    assert found <= size and 2 * found <= free
+    assert found == size or 2 * found > free - (4 << 20)
+
+
+def test_the_core_knows_how_much_is_free() -> None:
+    assert lib.ldfs_headroom(1 << 20)
+    assert not lib.ldfs_headroom(1 << 60)
+
+
+def test_a_process_with_little_address_space_reserves_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room.resource, "getrlimit", lambda _: (8 << 30, 8 << 30))
+    assert room.memory_room(4 << 30) == 256 << 20
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"format": "zip"}, "unknown format 'zip' \\(one of elf, raw, kdump\\)"),
+        ({"format": None}, "format must be text, not None"),
+        ({"pool": "64M"}, "pool must be a whole number, not '64M'"),
+        ({"granule": 4096.0}, "granule must be a whole number"),
+        ({"threads": True}, "threads must be a whole number, not True"),
+        ({"stall_deadline": "1s"}, "stall_deadline must be a number of seconds"),
+        ({"force": "no"}, "force must be True or False"),
+        ({"policy": 1}, "policy must be text"),
+    ],
+)
+def test_values_of_a_wrong_type(values: dict[str, object], why: str) -> None:
+    settings = DumpSettings(**values)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=why) as caught:
+        settings.check()
+    assert isinstance(caught.value, TypeError) == ("zip" not in str(values))
+
+
+def test_a_type_checker_refuses_what_there_is_not(tmp_path: Path) -> None:
+    words = {
+        "format": "zip", "policy": "hope", "arming": "wish", "backend": "ptrace",
+        "compression": "bzip2", "table": "front",
+    }  # fmt: skip
+    right = {"format": "kdump", "policy": "spill", "backend": ""}
+    program = tmp_path / "program.py"
+    lines = [f"DumpSettings({name}={value!r})" for name, value in (*right.items(), *words.items())]
+    program.write_text("\n".join(["from livedumpfs import DumpSettings", *lines]))
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [*command, "--follow-imports=silent", str(program)],
+        cwd=TOP, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    refused = re.findall(r'program.py:(\d+): error: Argument "(\w+)"', done.stdout)
+    assert [name for _, name in refused] == list(words), done.stdout + done.stderr
+    assert int(refused[0][0]) == 2 + len(right)
 
 
 @pytest.mark.parametrize(

@@ -741,7 +741,7 @@ int hook_munmap(void *at, size_t length)
 	return 0;
 }
 
-bool ldfs_headroom(uint64_t bytes)
+int ldfs_headroom(uint64_t bytes)
 {
 	(void)bytes;
 	return true;

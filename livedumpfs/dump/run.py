@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run: one dump and everything that ends with it; Outcome: what is known of it afterwards."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from livedumpfs import __version__
+from livedumpfs.dump.core import Core
+from livedumpfs.dump.counters import Counters
+from livedumpfs.dump.files import DumpFiles
+from livedumpfs.dump.settings import DumpSettings
+from livedumpfs.dump.snapshot import Snapshot
+from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
+from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
+from livedumpfs.formats import Registers, Verdict
+from livedumpfs.formats.note import Note
+from livedumpfs.machines import Machine
+
+_BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
+"""How writes are noticed."""
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a dump that has gone."""
+
+    counters: Counters = field(default_factory=Counters)
+    verdict: Verdict | None = None
+    """None: it had no target, and no START; or there was no dump."""
+    failure: str | None = None
+    reason: str | None = None
+    target: str | None = None
+    expired: str | None = None
+    """Why the host itself released it."""
+    released: str | None = None
+    """Through whom, and in which state, in one sentence."""
+
+
+class Run:
+    """One dump. Its keeper thread does all writing of headers after INIT, so that no step waits for
+    a slow target."""
+
+    def __init__(self, machine: Machine, settings: DumpSettings, files: DumpFiles | None) -> None:
+        self.machine = machine
+        self.settings = settings
+        self.files = files
+        self.core: Core | None = None
+        self.registers: list[Registers] = []
+        self.notes: Sequence[Note] = ()
+        self.snapshot: Snapshot | None = None
+        """From START on."""
+        self.armed = False
+        """START is done."""
+        self.verdict: Verdict | None = None
+        """Final: sealed, or nothing can seal it any more."""
+        self.error: str | None = None
+        """First error of the keeper."""
+        self.error_number = 0
+        self.started = threading.Event()
+        self.swept = threading.Event()
+        self.released = False
+        self.ended: str | None = None
+        """Why the host itself released it."""
+        self.keeper: threading.Thread | None = None
+
+    # ------------------------------------------------------------------- looking
+
+    @property
+    def target(self) -> str | None:
+        """Its path; None: memory only."""
+        return self.files.path if self.files else None
+
+    @property
+    def failure(self) -> str | None:
+        """The first error in one sentence; None: none."""
+        if self.core is None:
+            return self.error
+        target = self.target or "the memory store"
+        failure = self.core.counters().failure
+        return explain(failure, target, self.settings.stall_deadline) or self.error
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not consistent: its failure, or what it lost by its settings. None: it is, or
+        nobody has swept it yet."""
+        loss = explain_loss(self.core.counters(), self.settings) if self.core else None
+        return self.failure or loss
+
+    def inconsistent(self, verdict: Verdict) -> InconsistentDump:
+        """What to raise for that verdict."""
+        counters = self.core.counters() if self.core else Counters()
+        number = counters.failure.error or self.error_number
+        return inconsistent(verdict, counters, self.target, self.reason, number)
+
+    @property
+    def so_far(self) -> Verdict | None:
+        """What the dump is worth if nothing else happens to it; None before START. "torn" does not
+        get better, and "incomplete" stays."""
+        if self.verdict or self.core is None or not self.armed:
+            return self.verdict
+        return "incomplete" if self.error else judge(self.core.counters())
+
+    def at_release(self) -> Verdict | None:
+        """The verdict for good, when nothing more will come: a target without a seal says
+        incomplete, a snapshot in memory is what it was."""
+        if self.files is not None:
+            return self.verdict or "incomplete"
+        return self.so_far
+
+    def outcome(self, counters: Counters, state: str, by: str) -> Outcome:
+        """When it is released, in `state`, through `by` ("" for anybody)."""
+        sealed = self.files is None or self.verdict is not None
+        words = ["released", *([by] if by else []), f"in state {state}"]
+        sentence = " ".join(words) + ("" if sealed else ", before it was sealed")
+        return Outcome(
+            counters,
+            self.at_release(),
+            self.failure,
+            self.reason,
+            self.target,
+            self.ended,
+            sentence,
+        )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the snapshot. OSError."""
+        assert self.core is not None
+        found = bytearray(length)
+        self.core.read_into(offset, memoryview(found))
+        return bytes(found)
+
+    def describe(self) -> dict[str, object]:
+        """The meta data of now; JSON types."""
+        machine, settings = self.machine, self.settings
+        found: dict[str, object] = {
+            "host_version": __version__,
+            "policy": settings.policy,
+            "backend": _BACKENDS[settings.backend],
+            "arming": settings.arming,
+            "machine": machine.metadata(),
+            "arrays": [a.describe() for a in machine.arena.named],
+            "verdict": self.verdict or "incomplete",
+        }
+        counters = self.core.counters() if self.core else Counters()
+        if counters.instant_wall_ns:
+            found |= {
+                "instant": {
+                    "wall_ns": counters.instant_wall_ns,
+                    "mono_ns": counters.instant_mono_ns,
+                },
+                "pause_ns": counters.pause_ns,
+                "counters": asdict(counters),
+                "registers": [dict(one) for one in self.registers],
+            }
+        if self.core and counters.lost:
+            found["lost"] = self.core.lost_ranges(machine.arena.size)
+        return found
+
+    # ----------------------------------------------------------- the keeper thread
+
+    def keep(self, finished: Callable[[Run], None]) -> None:
+        """From INIT to the seal, or to RELEASE."""
+        try:
+            if self._wait_for(self.started):
+                self._attempt("write the header", self._write_started)
+            if self._wait_for(self.swept) and self._wait_drained() and self.error is None:
+                self._attempt("seal the dump", self._seal)
+        finally:
+            finished(self)
+
+    def _attempt(self, doing: str, step: Callable[[], None]) -> None:
+        """The dump goes on to its end, and is never sealed, whatever went wrong."""
+        try:
+            step()
+        except Exception as error:
+            self._failed(doing, error)
+
+    def _failed(self, doing: str, error: Exception) -> None:
+        if self.released:  # a pipe's writes end with it, and so may the machine
+            return
+        number = getattr(error, "errno", None) or errno.EIO
+        if isinstance(error, LivedumpError):
+            self.error = str(error)
+        else:
+            cause = os_cause(number) if isinstance(error, OSError) else _words(error)
+            self.error = f"cannot {doing} on {self.target}: {cause}"
+        self.error_number = number
+        self.verdict = "incomplete"
+
+    def _write_started(self) -> None:
+        if self.files:
+            self.files.started(self.registers, self.notes, self.describe())
+
+    def _wait_for(self, event: threading.Event) -> bool:
+        """False: released."""
+        while not self.released and not event.wait(_POLL_S):
+            pass
+        return not self.released
+
+    def _wait_drained(self) -> bool:
+        assert self.core is not None
+        try:
+            while not self.released:
+                if self.core.wait(_POLL_S):
+                    return True
+        except Exception as error:  # the machine has gone, say
+            self._failed("save the memory", error)
+        return False
+
+    def _seal(self) -> None:
+        assert self.core is not None and self.files is not None
+        counters = self.core.counters()
+        verdict = judge(counters)
+        described = {**self.describe(), "verdict": verdict}
+        self.files.seal(verdict, self.registers, described, counters.target_end or None)
+        self.verdict = verdict
+
+
+def _words(error: Exception) -> str:
+    """For what is no error of ours, and of no target."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

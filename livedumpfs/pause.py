@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pause of a START, in parts that add up. The names are those of ldfs_counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from livedumpfs.units import format_duration
+
+PARTS: Final = ("quiesce_ns", "arm_ns", "resume_ns")
+"""What is measured: until all stood; until the memory was read-only; until all ran again."""
+PROGRAM: Final = "threads"
+"""Name of the machine whose quiesce is a function of the program's own: it waits for the writers,
+which run on meanwhile, one after the other to its end."""
+_LONGEST: Final = 1 << 63
+
+
+def parts(counters: Mapping[str, object]) -> dict[str, int]:
+    """Nanoseconds: `pause_ns`, its PARTS, and `other_ns` (registers, the way to the machine's
+    process), which together are `pause_ns`; `stood_still_ns` is all but quiesce: everything stood.
+    {} before START. `counters` may come from a file."""
+    known = {name: _time(counters.get(name)) for name in ("pause_ns", *PARTS)}
+    if not known["pause_ns"]:
+        return {}
+    known["other_ns"] = max(0, known["pause_ns"] - sum(known[name] for name in PARTS))
+    return {**known, "stood_still_ns": max(0, known["pause_ns"] - known["quiesce_ns"])}
+
+
+def text(counters: Mapping[str, object], machine: str = "") -> str:
+    """How long the machine of that name stood still, and why. "" before START."""
+    known = parts(counters)
+    if not known:
+        return ""
+    shown = ("arm_ns", "resume_ns", "other_ns")
+    if machine == PROGRAM:
+        still, waited = (format_duration(known[n]) for n in ("stood_still_ns", "quiesce_ns"))
+        return f"{still} ({_listed(known, shown)}), after {waited} of waiting for the writers"
+    return f"{format_duration(known['pause_ns'])} ({_listed(known, ('quiesce_ns', *shown))})"
+
+
+def _listed(known: Mapping[str, int], names: tuple[str, ...]) -> str:
+    return ", ".join(f"{n.removesuffix('_ns')} {format_duration(known[n])}" for n in names)
+
+
+def _time(value: object) -> int:
+    return value if isinstance(value, int) and 0 < value < _LONGEST else 0
