@@ -21,11 +21,11 @@ from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import Machine
+from livedumpfs.machines.signals import SIGNAL_CAUSES
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
 _HINTS = {
-    errno.ECHILD: "it belongs to the process that made it, not to a child of that",
     errno.EACCES: "userfaultfd needs a privileged host, or vm.unprivileged_userfaultfd=1",
     errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
     errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
@@ -33,11 +33,24 @@ _HINTS = {
     "ulimit -u, pids.max",
     errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller --pool; see "
     "vm.max_map_count, ulimit -v, the limit of its memory cgroup",
-    errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
-    errno.EDEADLK: "a thread of this process blocks SIGSEGV",
-    errno.ESTALE: "a discard since INIT could not protect its pages again: release it, INIT anew",
-    errno.ETIMEDOUT: "the machine did not stop in time",
 }
+"""What to do, where the system's own sentence is the cause."""
+_CAUSES = {
+    **SIGNAL_CAUSES,
+    errno.ECHILD: (
+        "the arena is not this process's",
+        "it belongs to the process that made it, not to a child of that",
+    ),
+    errno.ESTALE: (
+        "a discard since INIT could not protect its pages again",
+        "release the dump, then INIT anew",
+    ),
+    errno.ETIMEDOUT: (
+        "the machine did not stop in time",
+        "a longer quiesce_deadline gives it more time",
+    ),
+}
+"""Cause and what to do, where the number's sentence is about something else."""
 
 _USERS_PATIENCE_S = 2.0
 """For readers on their way out of a dump that is to be freed."""
@@ -102,9 +115,8 @@ class CoreFiles:
 def step_error(step: str, error: int) -> LivedumpError:
     """What to raise when INIT ("prepare") or START ("start") gave that errno."""
     kind = LivedumpError if error == errno.EINVAL else MachineError
-    return kind(
-        f"cannot {step} the dump: {os_cause(error)}", errno=error, hint=_HINTS.get(error, "")
-    )
+    cause, hint = _CAUSES.get(error) or (os_cause(error), _HINTS.get(error, ""))
+    return kind(f"cannot {step} the dump: {cause}", errno=error, hint=hint)
 
 
 def snapshot_error(error: int, offset: int, length: int) -> Exception:

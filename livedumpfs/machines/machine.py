@@ -11,6 +11,7 @@ from livedumpfs._capi import CData
 from livedumpfs.arena import ArrayInfo
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.shim import Shim
+from livedumpfs.machines.signals import check_signals
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
@@ -64,6 +65,11 @@ class InProcess:
     def ended(self) -> bool:
         """Never by itself."""
         return False
+
+    def check_start(self, backend: str = "sigsegv") -> None:
+        """MachineError: START with that backend would be refused now. See ChecksFirst."""
+        if backend == "sigsegv":
+            check_signals()
 
 
 class Machine(Protocol):
@@ -141,6 +147,14 @@ class Machine(Protocol):
 
     def close(self) -> None:
         """End the machine and free its memory; may be called twice."""
+
+
+@runtime_checkable
+class ChecksFirst(Protocol):
+    """A machine that can say before a dump is prepared what START would refuse."""
+
+    def check_start(self) -> None:
+        """MachineError: no dump of it is possible as it is now. It runs on meanwhile."""
 
 
 @runtime_checkable
