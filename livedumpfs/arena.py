@@ -159,9 +159,9 @@ class Arena(Closing):
         self.size = -(-wanted // PAGE_SIZE) * PAGE_SIZE
         out = ffi.new("ldfs_arena **")
         possible = 0 < self.size <= _MOST  # more may not even be a number of the core's
-        error = -lib.ldfs_arena_create(self.size, out) if possible else errno.EINVAL
-        if error:
-            raise _not_made(self.size, error)
+        rc = lib.ldfs_arena_create(self.size, out) if possible else -errno.EINVAL
+        if rc:
+            raise _not_made(self.size, -rc)
         self._handle: CData = ffi.gc(out[0], lib.ldfs_arena_destroy)
         self.live: npt.NDArray[np.uint8] = np.frombuffer(self._live_buffer(), dtype=np.uint8)
         """The whole live view, writable."""

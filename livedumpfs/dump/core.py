@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,20 @@ def core_config(
         config.zero_page_offset = plan.data_offset
         config.stream = files.pipe.stream if files.pipe else ffi.NULL
     return config, kept
+
+
+def _python_ops(machine: Machine, deadline_s: float) -> PythonOps:
+    """A quiesce that returns too late has failed: the machine stood for too long already, and goes
+    on without a dump. Until it returns, nobody can end it."""
+
+    def quiesce() -> None:
+        end = time.monotonic() + deadline_s
+        machine.quiesce()
+        if time.monotonic() > end:
+            machine.resume()
+            raise step_error("start", errno.ETIMEDOUT)
+
+    return PythonOps(quiesce, machine.resume)
 
 
 @dataclass(frozen=True)
@@ -228,7 +243,7 @@ class CoreDump:
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
         native = machine.quiesce_ops()
-        python = None if native else PythonOps(machine.quiesce, machine.resume)
+        python = None if native else _python_ops(machine, deadline_s)
         ops = python.ops if python else native
         rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
         if python and python.error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether stores of this process can be caught by SIGSEGV: what START refuses, asked before INIT."""
+"""Whether stores of this process can be caught by SIGSEGV: what START refuses, before INIT."""
 
 from __future__ import annotations
 

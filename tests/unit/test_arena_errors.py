@@ -59,9 +59,7 @@ def test_under_ulimit_v() -> None:
     with limited(resource.RLIMIT_AS, mapped + 512 * MIB):
         error = refused("1GiB")
     assert error.errno == errno.ENOMEM
-    assert "an arena of 1 GiB: its views take 5 GiB of addresses, and ulimit -v leaves" in str(
-        error
-    )
+    assert "of 1 GiB: its views take 5 GiB of addresses, and ulimit -v leaves" in str(error)
     assert "raise it" in error.hint and "page" not in str(error)
 
 
