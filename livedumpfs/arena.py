@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -13,11 +16,16 @@ import numpy.typing as npt
 
 from livedumpfs._capi import CData, check, ffi, lib
 from livedumpfs.closing import Closing
-from livedumpfs.errors import InconsistentDump, MachineError, UsageError
+from livedumpfs.errors import InconsistentDump, MachineError, UsageError, os_cause
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
 _ALIGNMENT = 64
 _COPY = 4 << 20
+_MOST = (2**63 - 1) // 8 // PAGE_SIZE * PAGE_SIZE
+_VIEWS = 4
+_VIEW_ALIGNMENT = 1 << 30
+"""Of native/arena.c: the most bytes, the ranges of addresses that each arena takes, and their
+alignment."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,64 @@ class SavedArena(Protocol):
     def missing(self) -> Sequence[tuple[int, int]]: ...
 
 
+def _not_made(size: int, error: int) -> MachineError:
+    cause, hint = _why_not(size, error)
+    return MachineError(
+        f"cannot make an arena of {format_size(size)}: {cause}", errno=error, hint=hint
+    )
+
+
+def _why_not(size: int, error: int) -> tuple[str, str]:
+    """Cause, and what to do."""
+    match error:
+        case errno.EINVAL:
+            return f"one has from a page to {format_size(_MOST)}", "choose another size"
+        case errno.ENOMEM:
+            return _why_no_addresses(size)
+        case errno.EFBIG:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            return (
+                f"its memory is a file, and files may have {format_size(limit)} at the most",
+                "raise the limit: ulimit -f",
+            )
+        case errno.EMFILE:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return f"this process has {limit} open files, as many as it may", "see ulimit -n"
+        case errno.ENFILE if _files_left():
+            return f"this process has {lib.LDFS_MAX_ARENAS} arenas", "close one, and its arrays"
+        case errno.ENFILE:
+            return "the system has as many open files as it may", "see sysctl fs.file-max"
+        case errno.ENOSYS:
+            return "the kernel lacks what its views need", "Linux 5.14 or newer"
+        case errno.EACCES | errno.EPERM:
+            return f"memfd_create: {os_cause(error)}", "see sysctl vm.memfd_noexec, or seccomp"
+    return os_cause(error), "see ulimit -a"
+
+
+def _why_no_addresses(size: int) -> tuple[str, str]:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    needed = format_size(_VIEWS * size + _VIEW_ALIGNMENT)
+    if limit == resource.RLIM_INFINITY:
+        return (
+            f"no room for its views, {needed} of addresses",
+            "choose a smaller size, or see vm.max_map_count",
+        )
+    with open("/proc/self/statm", encoding="ascii") as file:
+        left = max(0, limit - int(file.read().split()[0]) * PAGE_SIZE)
+    return (
+        f"its views take {needed} of addresses, and ulimit -v leaves {format_size(left)}",
+        "raise it: addresses cost no memory",
+    )
+
+
+def _files_left() -> bool:
+    try:
+        os.close(os.memfd_create("livedumpfs-probe"))
+    except OSError:
+        return False
+    return True
+
+
 class Arena(Closing):
     """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
 
@@ -90,19 +156,19 @@ class Arena(Closing):
 
     def __init__(self, size: int | str) -> None:
         """`size`: bytes or text such as "1GiB"; rounded up to whole pages. UsageError: not a size;
-        MachineError: ENOMEM, ENFILE (too many arenas), ENOSYS (kernel older than Linux 5.14)."""
+        MachineError: EINVAL (none that an arena can have), ENOMEM (addresses: ulimit -v), EFBIG
+        (ulimit -f), EMFILE (ulimit -n), ENFILE (too many arenas, or the system's open files),
+        ENOSYS (kernel older than Linux 5.14)."""
         try:
             wanted = parse_size(size)
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.size = -(-wanted // PAGE_SIZE) * PAGE_SIZE
         out = ffi.new("ldfs_arena **")
-        check(
-            lib.ldfs_arena_create(self.size, out),
-            f"make an arena of {format_size(self.size)}",
-            MachineError,
-            "it must be at least a page; Linux 5.14 or newer is needed",
-        )
+        possible = 0 < self.size <= _MOST  # more may not even be a number of the core's
+        rc = lib.ldfs_arena_create(self.size, out) if possible else -errno.EINVAL
+        if rc:
+            raise _not_made(self.size, -rc)
         self._handle: CData = ffi.gc(out[0], lib.ldfs_arena_destroy)
         self.live: npt.NDArray[np.uint8] = np.frombuffer(self._live_buffer(), dtype=np.uint8)
         """The whole live view, writable."""

@@ -27,19 +27,22 @@ static bool map_private(const ldfs_arena *a, int prot)
 
 bool ldfs_child_map(const ldfs_arena *a)
 {
+	if (a->adopted || map_private(a, PROT_READ | PROT_WRITE))
+		return true;
 	/* Where memory may not be promised (vm.overcommit_memory 2), it can at least be read. */
-	return a->adopted || map_private(a, PROT_READ | PROT_WRITE) || map_private(a, PROT_READ);
+	map_private(a, PROT_READ);
+	return false;
 }
 
 void ldfs_child_tell(const siginfo_t *info)
 {
 	static const char text[] =
-		"livedumpfs: this child process cannot reach the memory of its parent's arena and ends by SIGSEGV: "
-		"its address was taken, or ulimit -v is too low, or it was not made by fork(2)\n";
+		"livedumpfs: this child process ends by SIGSEGV: it has no view of its own of its parent's arena, or can "
+		"only read it (see ulimit -v, vm.overcommit_memory; a child that fork(2) did not make has none)\n";
 	uintptr_t address = (uintptr_t)info->si_addr;
 	uint32_t used = load_seq(&ldfs_fault_slots_used);
 
-	if (info->si_code != SEGV_MAPERR)
+	if (info->si_code != SEGV_MAPERR && info->si_code != SEGV_ACCERR)
 		return;
 	for (uint32_t i = 0; i < used; i++) {
 		const struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];

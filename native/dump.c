@@ -18,7 +18,6 @@
 #define GRANULE_MOST (64ULL << 20)
 #define MAP_COUNT_MARGIN 1024u        /* mappings that the process may still make during a dump */
 #define RELEASE_PATIENCE_NS 2000000000u /* for threads in I/O, before RELEASE says EINPROGRESS */
-#define MASK_PATIENCE_NS 2000000000u  /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
 #define EIO_TOLERATED 16              /* failed writes before the target counts as gone */
 #define COPY_PIECE (1u << 20)
 
@@ -458,19 +457,6 @@ static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t q
 	return rc;
 }
 
-/* A task inside a handler, or being created, blocks all signals for a moment: that passes. */
-static int check_handler(void)
-{
-	uint64_t deadline_ns = ldfs_deadline(MASK_PATIENCE_NS);
-	int rc = ldfs_fault_verify();
-
-	if (rc)
-		return rc;
-	while ((rc = ldfs_fault_blocked_task()) > 0 && ldfs_now_ns() < deadline_ns)
-		usleep(1000);
-	return rc > 0 ? -EDEADLK : rc;
-}
-
 int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
 {
 	int rc;
@@ -479,7 +465,7 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 		return -ECHILD;
 	if (ldfs_dump_phase(d) != LDFS_PHASE_READY)
 		return -EINVAL;
-	rc = d->backend == LDFS_BACKEND_SIGSEGV ? check_handler() : 0;
+	rc = d->backend == LDFS_BACKEND_SIGSEGV ? ldfs_fault_check() : 0;
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
 		rc = ldfs_arena_prepare_shadow(d->arena, d->backend); /* an earlier START failed halfway */
 	return rc ? rc : stop_arm_resume(d, ops, quiesce_ns);

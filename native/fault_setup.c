@@ -17,6 +17,8 @@
 
 #include "internal.h"
 
+#define MASK_PATIENCE_NS 2000000000u /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
+
 struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
 _Atomic uint32_t ldfs_fault_slots_used;
 struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
@@ -366,4 +368,17 @@ int ldfs_fault_blocked_task(void)
 	}
 	closedir(dir);
 	return found;
+}
+
+/* A task inside a handler, or being created, blocks all signals for a moment: that passes. */
+int ldfs_fault_check(void)
+{
+	uint64_t deadline_ns = ldfs_deadline(MASK_PATIENCE_NS);
+	int rc = ldfs_fault_verify();
+
+	if (rc)
+		return rc;
+	while ((rc = ldfs_fault_blocked_task()) > 0 && ldfs_now_ns() < deadline_ns)
+		usleep(1000);
+	return rc > 0 ? -EDEADLK : rc;
 }

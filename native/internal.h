@@ -196,7 +196,8 @@ void ldfs_fault_leave(ldfs_arena *a);
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
 
 /* ---------------------------------------------------------------- child.c */
-/* In a forked child, before anything else runs there: a private view of the memory at the live address. False: it has none. */
+/* In a forked child, before anything else runs there: a private view of the memory at the live address. False: it has none, or
+ * can only read it. */
 bool ldfs_child_map(const ldfs_arena *a);
 /* [signal] One line on stderr when the fault is that of a child without such a view, of which it is about to die. */
 void ldfs_child_tell(const siginfo_t *info);

@@ -72,6 +72,8 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 int ldfs_fault_verify(void);
 /* [any thread] The id of a task of this process that blocks SIGSEGV, 0 for none, or -errno. */
 int ldfs_fault_blocked_task(void);
+/* [any thread] What START with backend SIGSEGV asks of both: 0, -ENOTCONN, or -EDEADLK where a task goes on to block it. */
+int ldfs_fault_check(void);
 
 /* ------------------------------------------------------------------ machine */
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import Machine
+from livedumpfs.machines.signals import SIGNAL_CAUSES
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
 _HINTS = {
-    errno.ECHILD: "it belongs to the process that made it, not to a child of that",
     errno.EACCES: "userfaultfd needs CAP_SYS_PTRACE, access to /dev/userfaultfd (Linux 6.1), or "
     "vm.unprivileged_userfaultfd=1; backend sigsegv needs none of them",
     errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
@@ -34,11 +35,24 @@ _HINTS = {
     "ulimit -u, pids.max",
     errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller <pool>; see "
     "vm.max_map_count, ulimit -v, the limit of its memory cgroup",
-    errno.ENOTCONN: "somebody took SIGSEGV: enable faulthandler before the first arena is made",
-    errno.EDEADLK: "a thread of this process blocks SIGSEGV",
-    errno.ESTALE: "a discard since INIT could not protect its pages again: release it, INIT anew",
-    errno.ETIMEDOUT: "the machine did not stop in time",
 }
+"""What to do, where the system's own sentence is the cause."""
+_CAUSES = {
+    **SIGNAL_CAUSES,
+    errno.ECHILD: (
+        "the arena is not this process's",
+        "it belongs to the process that made it, not to a child of that",
+    ),
+    errno.ESTALE: (
+        "a discard since INIT could not protect its pages again",
+        "release the dump, then INIT anew",
+    ),
+    errno.ETIMEDOUT: (
+        "the machine did not stop in time",
+        "a longer quiesce_deadline gives it more time",
+    ),
+}
+"""Cause and what to do, where the number's sentence is about something else."""
 
 _USERS_PATIENCE_S = 2.0
 """For readers on their way out of a dump that is to be freed."""
@@ -87,6 +101,20 @@ def core_config(
     return config, kept
 
 
+def _python_ops(machine: Machine, deadline_s: float) -> PythonOps:
+    """A quiesce that returns too late has failed: the machine stood for too long already, and goes
+    on without a dump. Until it returns, nobody can end it."""
+
+    def quiesce() -> None:
+        end = time.monotonic() + deadline_s
+        machine.quiesce()
+        if time.monotonic() > end:
+            machine.resume()
+            raise step_error("start", errno.ETIMEDOUT)
+
+    return PythonOps(quiesce, machine.resume)
+
+
 @dataclass(frozen=True)
 class CoreFiles:
     """Where the core writes. It duplicates the fds; the pipe must outlive the dump."""
@@ -103,9 +131,8 @@ class CoreFiles:
 def step_error(step: str, error: int) -> LivedumpError:
     """What to raise when INIT ("prepare") or START ("start") gave that errno."""
     kind = LivedumpError if error == errno.EINVAL else MachineError
-    return kind(
-        f"cannot {step} the dump: {os_cause(error)}", errno=error, hint=_HINTS.get(error, "")
-    )
+    cause, hint = _CAUSES.get(error) or (os_cause(error), _HINTS.get(error, ""))
+    return kind(f"cannot {step} the dump: {cause}", errno=error, hint=hint)
 
 
 def snapshot_error(error: int, offset: int, length: int) -> Exception:
@@ -217,7 +244,7 @@ class CoreDump:
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
         native = machine.quiesce_ops()
-        python = None if native else PythonOps(machine.quiesce, machine.resume)
+        python = None if native else _python_ops(machine, deadline_s)
         ops = python.ops if python else native
         rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
         if python and python.error:

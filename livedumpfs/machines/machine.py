@@ -11,6 +11,7 @@ from livedumpfs._capi import CData
 from livedumpfs.arena import ArrayInfo
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.shim import Shim
+from livedumpfs.machines.signals import check_signals
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
@@ -68,6 +69,11 @@ class InProcess:
     def ended(self) -> bool:
         """Never by itself."""
         return False
+
+    def check_start(self, backend: str = "sigsegv") -> None:
+        """MachineError: START with that backend would be refused now. See ChecksFirst."""
+        if backend == "sigsegv":
+            check_signals()
 
 
 class Machine(Protocol):
@@ -148,6 +154,14 @@ class Machine(Protocol):
 
 
 @runtime_checkable
+class ChecksFirst(Protocol):
+    """A machine that can say, before anything is written, what START would refuse."""
+
+    def check_start(self, backend: str) -> None:
+        """MachineError: a dump by that backend is not possible as it is now. It runs on."""
+
+
+@runtime_checkable
 class Outliving(Protocol):
     """A machine in a process of its own, which need not end with us."""
 
@@ -170,11 +184,3 @@ class NumbersVcpus(Protocol):
 
     def snapshot_by_number(self) -> Mapping[int, Registers]:
         """Registers of the last START. MachineError: there was none."""
-
-
-@runtime_checkable
-class ChecksFirst(Protocol):
-    """A machine that can say, before anything is written, that START would be refused."""
-
-    def check_start(self) -> None:
-        """MachineError: START would be refused now."""

@@ -145,15 +145,19 @@ print("done")
     expect_done(done)
 
 
-@pytest.mark.parametrize("why", ["clone", "limit"])
+@pytest.mark.parametrize("why", ["clone", "addresses", "data"])
 def test_a_child_without_the_memory_says_so(tmp_path: Path, why: str) -> None:
-    """Bare clone(2) calls nobody in the child; and its limit may leave no room for a view."""
+    """Bare clone(2) calls nobody in the child; and limits may leave no room for a view, or only for
+    one to read."""
     done = run(
         f"""
 SIZE = 256 * MIB
 arena = Arena(SIZE)
 arena.live[0] = 1
-if {why!r} == "limit":
+if {why!r} == "data":  # private memory that can be written
+    resource.setrlimit(resource.RLIMIT_DATA, (SIZE // 2, -1))
+    pid = os.fork()
+elif {why!r} == "addresses":
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
     # The child is without live and observer view: room for half of one.
     resource.setrlimit(resource.RLIMIT_AS, (mapped - 3 * SIZE // 2, -1))
@@ -161,7 +165,8 @@ if {why!r} == "limit":
 else:
     pid = ctypes.CDLL(None).syscall(56, signal.SIGCHLD, 0, 0, 0, 0)  # x86-64
 if pid == 0:
-    arena.live[0]
+    if {why!r} == "data" and arena.live[0] == 1: arena.live[0] = 2
+    elif {why!r} != "data": arena.live[0]
     os._exit(1)
 assert wait(pid) == -signal.SIGSEGV
 print("done")
@@ -169,7 +174,7 @@ print("done")
         tmp_path,
     )
     expect_done(done)
-    assert done.stderr.count("cannot reach the memory of its parent's arena") == 1, done.stderr
+    assert done.stderr.count("no view of its own of its parent's arena") == 1, done.stderr
 
 
 def test_a_child_that_leaves_by_the_door(tmp_path: Path) -> None:

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import time
+
+import pytest
 
 from livedumpfs.arena import Arena
+from livedumpfs.dump import DumpSettings, LiveDump, State
+from livedumpfs.errors import MachineError
 from livedumpfs.machines import Machine, ThreadMachine
 
 
@@ -40,3 +46,47 @@ def test_without_callbacks_the_caller_holds_the_writers() -> None:
         machine.resume()
     finally:
         arena.close()
+
+
+def test_a_quiesce_that_returns_too_late_has_failed() -> None:
+    """Nothing is armed, the writers go on at once, and START can be tried again."""
+    calls: list[str] = []
+    deadline_s = 0.02
+    slow = True
+
+    def quiesce() -> None:
+        end = time.monotonic() + 2 * deadline_s
+        while slow and time.monotonic() < end:
+            time.sleep(deadline_s)
+        calls.append("quiesce")
+
+    with Arena(1 << 20) as arena:
+        arena.live[:] = 1
+        with LiveDump(arena, quiesce=quiesce, resume=lambda: calls.append("resume")) as live:
+            live.init(None, DumpSettings(quiesce_deadline=deadline_s))
+            with pytest.raises(MachineError, match="cannot start the dump") as caught:
+                live.start()
+            assert caught.value.errno == errno.ETIMEDOUT and "in time" in str(caught.value)
+            assert calls == ["quiesce", "resume"] and live.state is State.INIT
+            arena.live[:] = 2
+            assert live.counters().faults == 0
+            live.release()
+            slow = False
+            live.init(None, DumpSettings(quiesce_deadline=60))
+            live.start()
+            arena.live[:] = 3
+            assert live.read(0, arena.size).count(2) == arena.size
+    assert calls == ["quiesce", "resume"] * 2
+
+
+def test_what_resume_raises_after_a_late_quiesce_passes_through() -> None:
+    def resume() -> None:
+        raise RuntimeError("cannot go on")
+
+    arena = Arena(1 << 20)
+    with arena, LiveDump(arena, quiesce=lambda: time.sleep(0.01), resume=resume) as live:
+        live.init(None, DumpSettings(quiesce_deadline=1e-3))
+        with pytest.raises(RuntimeError, match="cannot go on"):
+            live.start()
+        arena.live[:] = 2
+        assert live.state is State.INIT and live.counters().faults == 0

@@ -234,8 +234,9 @@ class QemuMachine(Closing):
             self.resume()
             raise
 
-    def check_start(self) -> None:
+    def check_start(self, backend: str = "uffd") -> None:
         """See ChecksFirst: what is asked of QEMU when it is to be stopped, too."""
+        del backend  # it has one only
         check_now(self.monitor)
         check_files(self.pid)
 
