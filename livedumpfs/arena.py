@@ -61,7 +61,7 @@ class SavedArena(Protocol):
     def arena_size(self) -> int: ...
     @property
     def arrays(self) -> Sequence[SavedArray]: ...
-    def read_arena(self, offset: int, length: int) -> bytes: ...
+    def read_into(self, offset: int, view: memoryview) -> None: ...
 
 
 class Arena(Closing):
@@ -218,15 +218,18 @@ class Arena(Closing):
         the dump does not have all of it.
         """
         arena = cls(dump.arena_size)
+        buffer = memoryview(bytearray(min(_COPY, dump.arena_size)))
         for offset in range(0, dump.arena_size, _COPY):
-            arena._restore(offset, dump.read_arena(offset, min(_COPY, dump.arena_size - offset)))
+            piece = buffer[: min(_COPY, dump.arena_size - offset)]
+            dump.read_into(offset, piece)
+            arena._restore(offset, piece)
         for a in dump.arrays:
             arena._place(a.dtype, a.shape, a.offset, a.name)
             end = a.offset + math.prod(a.shape) * a.dtype.itemsize
             arena._used = max(arena._used, end)
         return arena
 
-    def _restore(self, offset: int, data: bytes) -> None:
+    def _restore(self, offset: int, data: memoryview) -> None:
         pages = np.frombuffer(data, dtype=np.uint8).reshape(-1, PAGE_SIZE)
         here = self.live[offset : offset + len(data)].reshape(-1, PAGE_SIZE)
         filled = pages.any(axis=1)
