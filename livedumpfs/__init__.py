@@ -19,14 +19,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from livedumpfs.arena import Arena
     from livedumpfs.dump import DumpSettings, LiveDump
+    from livedumpfs.headers import get_include
     from livedumpfs.snapshot import open_dump
 
-__all__ = ["Arena", "DumpSettings", "LiveDump", "__version__", "open_dump"]
+__all__ = ["Arena", "DumpSettings", "LiveDump", "__version__", "get_include", "open_dump"]
 
 _WHERE = {
     "Arena": "livedumpfs.arena",
     "DumpSettings": "livedumpfs.dump",
     "LiveDump": "livedumpfs.dump",
+    "get_include": "livedumpfs.headers",
     "open_dump": "livedumpfs.snapshot",
 }
 
