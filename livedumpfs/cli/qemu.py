@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livedumpfs.cli.defaults import add_defaults, default_settings
 from livedumpfs.cli.host import add_mount_options, mount_directory, serve
 from livedumpfs.cli.options import Commands, add_command
 from livedumpfs.errors import UsageError
@@ -21,6 +22,7 @@ def add_commands(commands: Commands) -> None:
         run_qemu,
     )
     add_mount_options(parser)
+    add_defaults(parser)
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
@@ -36,6 +38,7 @@ def run_qemu(args: argparse.Namespace) -> int:
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
+    settings = default_settings(args)
     with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
         def announce(device: str) -> None:
@@ -43,5 +46,5 @@ def run_qemu(args: argparse.Namespace) -> int:
             what = f"{machine.name}, {format_size(machine.arena.size)}, {machine.vcpus} vCPUs"
             print(f"{what}: running\ndevice {device}", file=sys.stderr, flush=True)
 
-        serve(machine, place, args, announce)
+        serve(machine, place, args, settings, announce)
         return machine.exit_status
