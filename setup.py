@@ -1,10 +1,69 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+"""What setup.cfg cannot say: the C core, the built-in guest, and the header for C programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-sys.path.insert(0, str(Path(__file__).parent / "native"))
-from build_native import shim
+TOP = Path(__file__).resolve().parent
+GUEST = Path("livedumpfs/guest/ledger.elf")
+HEADER = Path("native/livedump_ioctl.h")
+INCLUDE = Path("livedumpfs/include")
 
-setup(cffi_modules=["native/build_native.py:ffibuilder"], ext_modules=[shim()])
+sys.path.insert(0, str(TOP / "native"))
+from build_native import shim  # noqa: E402
+
+
+def build_guest() -> str:
+    """The x86-64 program that `livedump host` runs. One that is there will do where there is no
+    compiler for it: then, why. SystemExit: there is neither."""
+    command = [os.environ.get("MAKE", "make"), "--no-print-directory", "-s", "-C", "guest"]
+    try:
+        done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+        said = (done.stderr or done.stdout).strip().splitlines()[-1:] if done.returncode else []
+    except OSError as error:
+        said = [str(error)]
+    if not said and (TOP / GUEST).exists():
+        return ""
+    why = said[0] if said else f"{command[0]} made none"
+    if not (TOP / GUEST).exists():
+        raise SystemExit(
+            f"error: cannot build the built-in guest {GUEST}: {why} "
+            "(it needs make and a gcc for x86-64: GUEST_CC names a cross compiler)"
+        )
+    return f"{GUEST} is taken as it is: {why}"
+
+
+class BuildWithGuest(build_py):
+    """Python files, and what a compiler or a copy adds to them."""
+
+    def run(self) -> None:
+        """In place (pip install -e) the header stays where it is: get_include() knows."""
+        if said := build_guest():
+            self.warn(said)
+        super().run()
+        if self.editable_mode:
+            return
+        for source, folder in ((GUEST, GUEST.parent), (HEADER, INCLUDE)):
+            place = Path(self.build_lib) / folder
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(TOP / source, place / source.name)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """With the header."""
+        header = Path(self.build_lib) / INCLUDE / HEADER.name
+        return [*super().get_outputs(include_bytecode), str(header)]
+
+
+setup(
+    cffi_modules=["native/build_native.py:ffibuilder"],
+    ext_modules=[shim()],
+    cmdclass={"build_py": BuildWithGuest},
+)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from livedumpfs.arena import Arena
     from livedumpfs.dump import DumpSettings, LiveDump
     from livedumpfs.errors import InconsistentDump
+    from livedumpfs.headers import get_include
     from livedumpfs.snapshot import open_dump
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "InconsistentDump",
     "LiveDump",
     "__version__",
+    "get_include",
     "open_dump",
 ]
 
@@ -36,6 +38,7 @@ _WHERE = {
     "DumpSettings": "livedumpfs.dump",
     "InconsistentDump": "livedumpfs.errors",
     "LiveDump": "livedumpfs.dump",
+    "get_include": "livedumpfs.headers",
     "open_dump": "livedumpfs.snapshot",
 }
 

@@ -70,6 +70,19 @@ class Ended(enum.IntEnum):
     AGE = 2
 
 
+class Operation(enum.IntEnum):
+    """Where a dump failed first: enum ldfs_operation of the core."""
+
+    NONE = 0
+    WRITE_DATA = 1
+    ZERO_DATA = 2
+    READ_ARENA = 3
+    WRITE_TABLE = 4
+    SYNC = 5
+    WAIT_SLOT = 6
+    PROTECT = 7
+
+
 class Arming(enum.IntEnum):
     """How START makes the memory read-only. 0 in a struct: as set in control/."""
 

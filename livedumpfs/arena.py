@@ -75,7 +75,7 @@ class SavedArena(Protocol):
     def arena_size(self) -> int: ...
     @property
     def arrays(self) -> Sequence[SavedArray]: ...
-    def read_arena(self, offset: int, length: int) -> bytes: ...
+    def read_into(self, offset: int, view: memoryview) -> None: ...
     def missing(self) -> Sequence[tuple[int, int]]: ...
 
 
@@ -299,10 +299,13 @@ class Arena(Closing):
         if check and dump.verdict != "consistent":
             raise _inconsistent(dump, missing)
         arena = cls(dump.arena_size)
+        buffer = memoryview(bytearray(min(_COPY, dump.arena_size)))
         begin = 0
         for first, end in (*missing, (dump.arena_size, dump.arena_size)):
             for offset in range(begin, first, _COPY):
-                arena._restore(offset, dump.read_arena(offset, min(_COPY, first - offset)))
+                piece = buffer[: min(_COPY, first - offset)]
+                dump.read_into(offset, piece)
+                arena._restore(offset, piece)
             begin = end
         for a in dump.arrays:
             arena._place(a.dtype, a.shape, a.offset, a.name)
@@ -310,7 +313,7 @@ class Arena(Closing):
             arena._used = max(arena._used, end)
         return arena
 
-    def _restore(self, offset: int, data: bytes) -> None:
+    def _restore(self, offset: int, data: memoryview) -> None:
         pages = np.frombuffer(data, dtype=np.uint8).reshape(-1, PAGE_SIZE)
         here = self.live[offset : offset + len(data)].reshape(-1, PAGE_SIZE)
         filled = pages.any(axis=1)

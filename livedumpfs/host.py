@@ -45,7 +45,8 @@ class Host:
     a machine in a process of its own goes on then, without a mount, and the host with it.
 
     allow_other: other users may enter the mount. group: its members may control the host as well;
-    without it only root and this process's user can. settings: what control/ starts with.
+    without it only root and this process's user can. settings, output: what control/ starts with,
+    and INIT takes unless it is told otherwise. UsageError: an output that is no path.
     """
 
     def __init__(
@@ -56,13 +57,16 @@ class Host:
         allow_other: bool = False,
         group: int | None = None,
         settings: DumpSettings | None = None,
+        output: str = "",
     ) -> None:
         self.machine = machine
         self.mountpoint = os.path.abspath(mountpoint)
         self.device = os.path.join(self.mountpoint, "livedump")
         self._allow_other = allow_other or group is not None
         self.dump = LiveDump(machine)
-        self.control = Control(machine, self.dump, access=Access(group=group), settings=settings)
+        self.control = Control(
+            machine, self.dump, access=Access(group=group), settings=settings, output=output
+        )
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._adapter = Adapter(self.control, self._ready.set)

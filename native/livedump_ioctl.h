@@ -107,8 +107,18 @@ struct livedump_init {
 
 #define LIVEDUMP_NO_PFN (~0ULL)
 
+/* Steps of a dump at which something can fail. */
+#define LIVEDUMP_OPERATION_NONE 0
+#define LIVEDUMP_OPERATION_WRITE_DATA 1
+#define LIVEDUMP_OPERATION_ZERO_DATA 2 /* writing zeros where the arena has a hole */
+#define LIVEDUMP_OPERATION_READ_ARENA 3
+#define LIVEDUMP_OPERATION_WRITE_TABLE 4
+#define LIVEDUMP_OPERATION_SYNC 5
+#define LIVEDUMP_OPERATION_WAIT_SLOT 6 /* the stall deadline passed */
+#define LIVEDUMP_OPERATION_PROTECT 7
+
 struct livedump_failure {
-	__u32 operation; /* enum ldfs_operation, 0: none */
+	__u32 operation; /* LIVEDUMP_OPERATION_* */
 	__s32 error;     /* positive errno, 0: none */
 	__u64 pfn;       /* first page concerned, or LIVEDUMP_NO_PFN */
 };

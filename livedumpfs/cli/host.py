@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livedumpfs import registry
+from livedumpfs.cli.defaults import add_defaults, default_output, default_settings
 from livedumpfs.cli.options import Commands, add_command, share, size
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.output import say
@@ -21,6 +22,7 @@ from livedumpfs.errors import HostError, os_cause
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
+    from livedumpfs.dump import DumpSettings
     from livedumpfs.machines import Machine
 
 DEFAULT_RAM = 256 << 20
@@ -65,6 +67,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
     add_mount_options(parser)
+    add_defaults(parser)
 
 
 def add_mount_options(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +98,7 @@ def run_host(args: argparse.Namespace) -> int:
     """Build the machine, serve it, take both down again."""
     from livedumpfs.machines import UnicornMachine
 
+    settings = default_settings(args)
     machine = UnicornMachine(
         args.ram,
         args.vcpus,
@@ -109,7 +113,7 @@ def run_host(args: argparse.Namespace) -> int:
             what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
             say(f"{what}: running\ndevice {device}")
 
-        return serve(machine, place, args, announce)
+        return serve(machine, place, args, settings, announce)
 
 
 @dataclass
@@ -139,12 +143,23 @@ class Place:
 
 
 def serve(
-    machine: Machine, place: Place, args: argparse.Namespace, announce: Callable[[str], None]
+    machine: Machine,
+    place: Place,
+    args: argparse.Namespace,
+    settings: DumpSettings,
+    announce: Callable[[str], None],
 ) -> int:
     """Run a host of that machine; `announce` gets the device file once it runs."""
     from livedumpfs.host import Host
 
-    host = Host(machine, place.path, allow_other=args.allow_other, group=args.group)
+    host = Host(
+        machine,
+        place.path,
+        allow_other=args.allow_other,
+        group=args.group,
+        settings=settings,
+        output=default_output(args),
+    )
     try:
         host.run(lambda: announce(host.device), note)
     except HostError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 
+from livedumpfs.cli.defaults import add_defaults, default_settings
 from livedumpfs.cli.host import add_mount_options, mount_directory, serve
 from livedumpfs.cli.options import Commands, add_command
 from livedumpfs.cli.outcome import Exit
@@ -23,6 +24,7 @@ def add_commands(commands: Commands) -> None:
         run_qemu,
     )
     add_mount_options(parser)
+    add_defaults(parser)
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
@@ -38,6 +40,7 @@ def run_qemu(args: argparse.Namespace) -> int:
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
+    settings = default_settings(args)
     try:
         with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
@@ -47,7 +50,7 @@ def run_qemu(args: argparse.Namespace) -> int:
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
                 tell(f"{what}: running\ndevice {device}")
 
-            serve(machine, place, args, announce)
+            serve(machine, place, args, settings, announce)
             return machine.exit_status
     except EndedAtOnce as error:
         if error.status:

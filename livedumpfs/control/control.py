@@ -66,11 +66,12 @@ class Control:
         *,
         access: Access | None = None,
         settings: DumpSettings | None = None,
+        output: str = "",
     ) -> None:
         self.machine = machine
         self.dump = dump
         self.access = access or Access()
-        self._settings = Settings(settings or DumpSettings())
+        self._settings = text.change(Settings(settings or DumpSettings()), "output", output)
         self._taken = self._settings
         self._memory = PhysicalMemory(machine.memory_map, machine.arena.read)
         self._snapshot = SnapshotTree(dump)

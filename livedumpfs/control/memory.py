@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable, Sequence
 
 from livedumpfs.machines import PhysicalRange
@@ -25,10 +27,11 @@ class PhysicalMemory:
         end = min(offset + length, self.size)
         pieces = []
         at = offset
-        for one in self._ranges:
+        first = bisect.bisect_right(self._ranges, at, key=lambda one: one.start + one.size)
+        for one in itertools.islice(self._ranges, first, None):
+            if one.start >= end:
+                break
             start, stop = max(at, one.start), min(end, one.start + one.size)
-            if start >= stop:
-                continue
             pieces.append(bytes(start - at))
             pieces.append(self._read(one.arena_offset + start - one.start, stop - start))
             at = stop

@@ -140,6 +140,12 @@ class UnicornMachine(InProcess, Closing):
         self.memory_map: Sequence[PhysicalRange] = memory_map_of(size, low_ram)
         self.dirty_share, self.rate, self.seed = dirty_share, rate, seed
         params = self._boot_params(size)
+        if not guest and not BUILT_IN_GUEST.exists():
+            raise MachineError(
+                f"the built-in guest {BUILT_IN_GUEST} is not there",
+                errno=errno.ENOENT,
+                hint="`make guest` builds it in a source tree; `--guest FILE` runs another program",
+            )
         image = GuestImage.load(self.guest_path)
         image.check_fits(self.memory_map)
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats.plan import MemoryRange
 from livedumpfs.formats.superblock import Superblock, Verdict
 from livedumpfs.snapshot import layout
+from livedumpfs.snapshot.arrays import load_array
 from livedumpfs.snapshot.layout import DumpArray
 from livedumpfs.snapshot.pages import PackedPages
 from livedumpfs.snapshot.source import Source
@@ -164,12 +165,10 @@ class DumpFile(Closing):
             return
         if offset < 0 or offset + len(view) > self.arena_size:
             raise ValueError(f"[{offset:#x}, +{len(view):#x}) is not within the arena")
+        self.check_there(offset, len(view))
         size = self.granule_size
         first, end = offset // size, (offset + len(view) - 1) // size + 1
         states = self.entries["state"][first:end]
-        gone = np.flatnonzero((states != table.SAVED) & (states != table.HOLE))
-        if len(gone):
-            raise self._missing(max(offset, (first + int(gone[0])) * size))
         boundaries = [*(np.flatnonzero(np.diff(states)) + 1).tolist(), end - first]
         begin = 0
         for boundary in boundaries:
@@ -177,7 +176,7 @@ class DumpFile(Closing):
             high = min(offset + len(view), (first + boundary) * size)
             part = view[low - offset : high - offset]
             if states[begin] == table.HOLE:
-                part[:] = bytes(len(part))
+                np.frombuffer(part, np.uint8)[:] = 0
             else:
                 self.read_stored(low, part)
             begin = boundary
@@ -238,12 +237,47 @@ class DumpFile(Closing):
         return bytes(data)
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """A copy of the array with that name. KeyError: none; OSError EIO: not all is there."""
+        """The array with that name; what is stored into it changes no dump. A large one of an
+        `elf` or `raw` dump is mapped, and needs no memory until it is used: the target must stay as
+        it is so long, as under numpy.memmap. KeyError: none; OSError EIO: not all is there."""
         for a in self.arrays:
             if a.name == name:
-                data = self.read_arena(a.offset, a.size)
-                return np.frombuffer(bytearray(data), dtype=a.dtype).reshape(a.shape)
+                return load_array(self, a)
         raise KeyError(name)
+
+    def place(self, offset: int, length: int) -> tuple[int, int] | None:
+        """(descriptor, offset in it) where arena [offset, +length), length > 0, lies as it is and
+        in one piece; None: nowhere."""
+        if self._packed is not None:
+            return None
+        (_, first, size), *more = self.target_pieces(offset, length)
+        end = first + size
+        for _, place, size in more:
+            if place != end:
+                return None
+            end += size
+        return self._target.fd, first
+
+    def check_there(self, offset: int, length: int) -> None:
+        """OSError EIO unless all of arena [offset, +length), length > 0, was saved."""
+        size = self.granule_size
+        first = offset // size
+        states = self.entries["state"][first : (offset + length - 1) // size + 1]
+        gone = np.flatnonzero((states != table.SAVED) & (states != table.HOLE))
+        if len(gone):
+            raise self._missing(max(offset, (first + int(gone[0])) * size))
+
+    def holes(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """(arena offset, bytes) of what is zeros in arena [offset, +length), length > 0, whatever
+        the target has there; without what its file system knows to be zeros."""
+        size, end = self.granule_size, offset + length
+        first = offset // size
+        states = self.entries["state"][first : (end - 1) // size + 1]
+        for low, high in runs(states == table.HOLE):
+            at = max(offset, (first + low) * size)
+            count = min(end, (first + high) * size) - at
+            if not self.is_stored_hole(at, count):
+                yield at, count
 
     def verify_checksums(
         self, progress: Callable[[int, int], None] | None = None, *, threads: int = 2
@@ -279,13 +313,20 @@ def _read_packed(packed: PackedPages, place: int, view: memoryview, page: int) -
     """Bytes from `place` on, where page n of the descriptors begins at n * PAGE_SIZE; `page`: what
     the first is called in messages."""
     index, inside = divmod(place, PAGE_SIZE)
-    whole = pages_of(place, len(view)) * PAGE_SIZE
-    if whole == len(view):
-        packed.read(index, view, page)
-        return
-    buffer = memoryview(bytearray(whole))
-    packed.read(index, buffer, page)
-    view[:] = buffer[inside : inside + len(view)]
+    done = 0
+    while done < len(view):
+        if inside or len(view) - done < PAGE_SIZE:
+            # A part of a page: its first, or its last.
+            size = min(PAGE_SIZE - inside, len(view) - done)
+            buffer = memoryview(bytearray(PAGE_SIZE))
+            packed.read(index, buffer, page)
+            view[done : done + size] = buffer[inside : inside + size]
+            inside = 0
+        else:
+            size = (len(view) - done) // PAGE_SIZE * PAGE_SIZE
+            packed.read(index, view[done : done + size], page)
+        pages = -(-size // PAGE_SIZE)
+        done, index, page = done + size, index + pages, page + pages
 
 
 def pages_of(place: int, length: int) -> int:

@@ -44,8 +44,8 @@ class Source:
     def read(self, offset: int, length: int) -> bytes:
         """At most `length` bytes at `offset`, fewer only at the end. TargetError."""
         length = min(length, max(0, self.size - offset))
-        data = bytearray(length)
-        return bytes(data[: self.read_into(offset, memoryview(data))])
+        data = memoryview(bytearray(length))
+        return bytes(data[: self.read_into(offset, data)])
 
     def read_exact(self, offset: int, length: int, what: str) -> bytes:
         """`length` bytes at `offset`. InvalidDump: the file ends before that."""

@@ -110,7 +110,7 @@ def read_or_zeros(dump: DumpFile, offset: int, view: memoryview) -> None:
         if state == table.SAVED:
             dump.read_stored(at, part)
         else:
-            part[:] = bytes(size)
+            np.frombuffer(part, np.uint8)[:] = 0
 
 
 def pages_there(dump: DumpFile, offset: int, length: int) -> npt.NDArray[np.bool_]:

@@ -37,6 +37,7 @@ ENUMS = {
     "COMPRESSION": abi.Compression,
     "TABLE": abi.Table,
     "ENDED": abi.Ended,
+    "OPERATION": abi.Operation,
     "ARMING": abi.Arming,
     "BACKEND": abi.Backend,
     "VERDICT": abi.Verdict,
@@ -86,6 +87,14 @@ def test_no_name_of_the_header_is_missing_here() -> None:
     defined = set(re.findall(r"^#define (LIVEDUMP_\w+)", text, re.MULTILINE)) - {"LIVEDUMP_IOCTL_H"}
     known = {c for c, _ in expected()}
     assert defined - known == set()
+
+
+def test_operations_are_those_of_the_core() -> None:
+    from livedumpfs._capi import lib
+
+    core = {name.removeprefix("LDFS_OP_") for name in dir(lib) if name.startswith("LDFS_OP_")}
+    assert core == {one.name for one in abi.Operation}
+    assert all(getattr(lib, f"LDFS_OP_{one.name}") == one for one in abi.Operation)
 
 
 def test_numbers_of_the_kernel_patches() -> None:

@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "closing": set(),
     "mounts": set(),
+    "headers": set(),
     "abi": {"units", "errors"},
     "pause": {"units"},
     "_native": set(),
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "client": LEAVES | {"device"},
     "cli": LEAVES | PARTS | LIFE | {"host", "browse", "client", "registry"},
     # What `import livedumpfs` offers to programs.
-    "": LEAVES | PARTS | LIFE,
+    "": LEAVES | PARTS | LIFE | {"headers"},
 }
 
 # What a module that lays out bytes must not reach for: files, processes, the network.

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an sdist and a wheel hold: also the guest and the header for C programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import livedumpfs
+from livedumpfs import headers
+from livedumpfs.errors import MachineError
+from livedumpfs.machines import UnicornMachine, unicorn
+
+TOP = Path(__file__).resolve().parents[2]
+DEADLINE_S = 200
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Unpacked. From a copy of what the repository has: the build writes beside its sources."""
+    folder = tmp_path_factory.mktemp("sdist")
+    names = run("git", "ls-files", "-co", "--exclude-standard", "-z", cwd=TOP)
+    if names.returncode:
+        pytest.skip("this is no clone")
+    tree = folder / "tree"
+    for name in filter(None, names.stdout.split("\0")):
+        if (TOP / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(TOP / name, tree / name)
+    made = run(sys.executable, "setup.py", "-q", "sdist", "-d", str(folder), cwd=tree)
+    assert made.returncode == 0, made.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    """Made of the sdist, unpacked. The core is not optimized: this is not about it."""
+    out = sdist.parent / "wheel"
+    made = run(
+        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
+        "--no-index", "-w", out, ".", cwd=sdist, LDFS_CFLAGS="-O0 -g0",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    (archive,) = out.glob("livedumpfs-*.whl")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(out / "unpacked")
+    return out / "unpacked"
+
+
+def test_the_sdist_has_what_a_wheel_is_made_of(sdist: Path) -> None:
+    for name in (
+        "setup.py", "pyproject.toml", "requirements.txt", "native/livedump_ioctl.h",
+        "native/shim/shim.c", "native/build_native.py", "guest/Makefile", "guest/ledger.c",
+        "scripts/livedump", "docs/cli.md", "tests/conftest.py", "livedumpfs/py.typed",
+    ):  # fmt: skip
+        assert (sdist / name).is_file(), name
+
+
+def test_the_wheel_has_guest_and_header(wheel: Path) -> None:
+    package = wheel / "livedumpfs"
+    guest = package / "guest" / "ledger.elf"
+    assert guest.read_bytes()[:4] == b"\x7fELF"
+    header = package / "include" / headers.HEADER
+    assert header.read_bytes() == (TOP / "native" / headers.HEADER).read_bytes()
+    assert list(package.glob("_native*.so")) and list(package.glob("_shim*.so"))
+    assert (package / "py.typed").exists()
+    (record,) = wheel.glob("*.dist-info/RECORD")
+    for name in ("guest/ledger.elf", f"include/{headers.HEADER}"):
+        assert f"livedumpfs/{name},sha256=" in record.read_text()
+
+
+def test_an_installed_package_says_where_the_header_is_and_runs_its_guest(wheel: Path) -> None:
+    program = (
+        "import livedumpfs\n"
+        "from livedumpfs.machines import UnicornMachine\n"
+        "print(livedumpfs.get_include())\n"
+        "with UnicornMachine('16MiB') as machine:\n"
+        "    machine.wait_ready(); print(machine.name)\n"
+    )
+    done = run(sys.executable, "-c", program, cwd=wheel, PYTHONPATH=str(wheel))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == [str(wheel / "livedumpfs" / "include"), "ledger"]
+
+
+def without_compiler(sdist: Path, folder: Path) -> Path:
+    """A copy of the sdist whose guest no compiler builds."""
+    tree = folder / "tree"
+    shutil.copytree(sdist, tree, ignore=shutil.ignore_patterns("build", "*.o", "ledger.elf"))
+    return tree
+
+
+def test_no_guest_is_no_wheel_and_one_sentence(sdist: Path, tmp_path: Path) -> None:
+    tree = without_compiler(sdist, tmp_path)
+    command = (sys.executable, "setup.py", "-q", "build_py", "-d", str(tmp_path / "out"))
+    failed = run(*command, cwd=tree, GUEST_CC="/bin/false")
+    assert failed.returncode == 1
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: cannot build the built-in guest livedumpfs/guest/ledger.elf: ")
+    assert last.endswith("(it needs make and a gcc for x86-64: GUEST_CC names a cross compiler)")
+    (tree / "livedumpfs/guest").mkdir(exist_ok=True)
+    (tree / "livedumpfs/guest/ledger.elf").write_bytes(b"\x7fELF made elsewhere")
+    os.utime(tree / "livedumpfs/guest/ledger.elf", (1, 1))
+    done = run(*command, cwd=tree, GUEST_CC="/bin/false")
+    assert done.returncode == 0, done.stderr
+    assert "livedumpfs/guest/ledger.elf is taken as it is" in done.stdout + done.stderr
+    assert (tmp_path / "out/livedumpfs/guest/ledger.elf").read_bytes().endswith(b"elsewhere")
+
+
+def test_a_guest_that_is_not_there_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unicorn, "BUILT_IN_GUEST", tmp_path / "ledger.elf")
+    with pytest.raises(MachineError, match=r"the built-in guest .* is not there \(.*--guest FILE"):
+        UnicornMachine("16MiB")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "language", "standard"),
+    [("cc", "c", "c11"), ("cc", "c", "gnu17"), ("c++", "c++", "c++17")],
+)
+def test_a_program_that_has_the_header_alone(
+    compiler: str, language: str, standard: str, tmp_path: Path
+) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    source = tmp_path / "program"
+    source.write_text(
+        '#include "livedump_ioctl.h"\n'
+        "int main(void)\n{\n\tstruct livedump_status status = {0};\n"
+        "\treturn status.failure.operation == LIVEDUMP_OPERATION_SYNC;\n}\n"
+    )
+    done = run(
+        compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic",
+        "-Wno-missing-field-initializers", "-I", livedumpfs.get_include(), "-o",
+        tmp_path / "out", source, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert run(tmp_path / "out", cwd=tmp_path).returncode == 0
+
+
+def test_each_enum_that_the_header_names_is_in_it() -> None:
+    """It named one of the core's own header."""
+    text = (TOP / "native" / headers.HEADER).read_text()
+    assert "ldfs_" not in text and "enum " not in text
