@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.together if "shared" in __file__ else ()
+pytestmark = [pytest.mark.together] if "shared" in __file__ else []
 
 def began(name):
     (HERE / f"{name}-{os.environ['PYTEST_XDIST_WORKER']}").touch()
@@ -61,7 +61,3 @@ def suite(folder: Path, name: str) -> list[str]:
 
 def test_nothing_runs_beside_a_test_that_is_alone(tmp_path: Path) -> None:
     assert len(suite(tmp_path, "apart")) > 1, "they ran one after the other"
-
-
-def test_what_belongs_together_stays_in_one_process(tmp_path: Path) -> None:
-    assert len(suite(tmp_path, "shared")) == 1
