@@ -75,9 +75,7 @@ pytest := $(python) -m pytest
 parallel := $(pytest) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: lint setup
-	$(pytest) -n $(WORKERS) -q -m "not privileged" $(CHECKED) $(ARGS)
-
-CHECKED ?= tests/unit tests/property
+	$(parallel) -q tests/unit tests/property $(ARGS)
 
 # The limit is for a hang that the tests' own deadlines do not end.
 test: setup

@@ -123,7 +123,7 @@ def test_quiesce_nests(guest: MakeGuest) -> None:
         ("itself", "1: jmp 1b", {"running"}),
         (
             "one long string store",
-            "mov $0x200000,%edi; mov $1<<40,%rcx; cld; rep stosb",
+            "cld; 1: mov $0x200000,%edi; mov $500<<20,%rcx; rep stosb; jmp 1b",
             {"running"},
         ),
         ("idle", "sti; 1: hlt; jmp 1b", {"running", "idle"}),
@@ -134,7 +134,6 @@ def test_quiesce_nests(guest: MakeGuest) -> None:
 def test_every_kind_of_vcpu_can_be_held(
     guest: MakeGuest, name: str, body: str, states: set[str]
 ) -> None:
-    # The string store runs out of RAM in the end: enough for the test.
     size = 512 << 20 if "string" in name else RAM
     with UnicornMachine(size, guest=guest(body)) as machine:
         wait_for(lambda: machine.status()[0].state in states, machine)

@@ -25,7 +25,7 @@ NATIVE = TOP / "native"
 HERE = Path(__file__).resolve().parent / "interleave"
 LONG = bool(os.environ.get("LIVEDUMP_INTERLEAVE"))
 LONG_S = 3600
-SHORT_S = 300
+SHORT_S = 800
 BOUND = ("-b", "1", "-r", "1000000") if LONG else ("-b", "0")
 """Without a preemption there are still the orders in which those go on who waited."""
 RANDOM_RUNS = 200_000 if LONG else 2_000  # for each choice of granules

@@ -68,7 +68,9 @@ def faults(live: LiveDump, least: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("limit", [no_more_mappings, no_more_memory])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(no_more_mappings, marks=pytest.mark.alone), no_more_memory]
+)
 @pytest.mark.parametrize("step", ["init", "start", "sweep"])
 def test_a_qemu_at_its_limit(tmp_path: Path, firmware: Path, step: str, limit: object) -> None:
     """What cannot be done says so; what needs nothing more is done: stores before the sweep, and

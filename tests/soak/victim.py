@@ -17,7 +17,7 @@ from choices import Chooser, DumpChoice
 
 HOST = Path(__file__).with_name("host.py")
 TOP = HOST.parents[2]
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """For the answers of a host that hangs."""
 GONE_S = 60.0
 """For the kernel to clear away a host that was killed."""

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from patient import DEADLINES_S
+from patient import DEADLINES_S, HOSTS
 
+from livedumpfs import registry
 from livedumpfs.dump import DumpSettings, settings
 from livedumpfs.machines import UnicornMachine, unicorn
 
@@ -58,3 +59,12 @@ def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
         machine.stop()
         assert asked == [3, 3, 4]
         machine.close()
+
+
+def test_a_command_finds_no_host_of_others() -> None:
+    """In /run/livedumpfs may be those of the computer, and of other tests."""
+    tell = "from livedumpfs import registry; print(registry.SYSTEM_DIRECTORY)"
+    done = subprocess.run(
+        [sys.executable, "-c", tell], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == f"{os.environ[HOSTS]}\n" == f"{registry.SYSTEM_DIRECTORY}\n"

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fixtures/order.py, in a small suite of its own that several processes run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+SUITE = """
+import os, time
+from pathlib import Path
+import pytest
+
+HERE = Path(__file__).parent
+pytestmark = [pytest.mark.together] if "shared" in __file__ else []
+
+def began(name):
+    (HERE / f"{name}-{os.environ['PYTEST_XDIST_WORKER']}").touch()
+
+@pytest.mark.alone
+def test_alone():
+    began("alone")
+
+@pytest.mark.parametrize("number", range(3))
+def test_beside_others(number):
+    began("beside")
+    end = time.monotonic() + 0.5  # time enough to be wrong in
+    while time.monotonic() < end:
+        assert not list(HERE.glob("alone-*")) or alone_is_over()
+        time.sleep(0.01)
+
+def alone_is_over():
+    return (HERE / "over").exists()
+
+@pytest.fixture(autouse=True)
+def over(request):
+    yield
+    if request.node.get_closest_marker("alone"):
+        (HERE / "over").touch()
+"""
+
+
+def suite(folder: Path, name: str) -> list[str]:
+    """The workers that began a test that is not alone."""
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    alone\n    together\n")
+    (folder / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.order"]\n')
+    (folder / f"test_{name}.py").write_text(SUITE)
+    words = ["-q", "-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words, str(folder)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
+    assert len(list(folder.glob("alone-*"))) == 1
+    return [path.name for path in folder.glob("beside-*")]
+
+
+def test_nothing_runs_beside_a_test_that_is_alone(tmp_path: Path) -> None:
+    assert len(suite(tmp_path, "apart")) > 1, "they ran one after the other"
