@@ -48,6 +48,7 @@ kill -INT $seen; wait $seen
 "$livedump" start --no-target 2>&1; "$livedump" release 2>&1
 kill -INT "$host"; wait "$host"; host=
 rmdir mount finished
+rmdir "/tmp/livedumpfs-$(id -u)" 2>/dev/null || true # its entry was there
 echo all done as $(id -u)
 """
 
