@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from livedumpfs.errors import UsageError, WrongType
@@ -143,7 +143,9 @@ class DumpSettings:
         for one in fields(self):
             if one.name == "sidecar":
                 continue
-            value, kind = getattr(self, one.name), type(one.default)
+            value = getattr(self, one.name)
+            given = one.default if one.default_factory is MISSING else one.default_factory()
+            kind = type(given)
             wanted: tuple[type[Any], ...] = (int, float) if kind is float else (kind,)
             if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
                 raise WrongType(f"{one.name} must be {_CALLED[kind]}, not {value!r}")

@@ -802,7 +802,8 @@ def test_the_status_line_is_one_line(bench: Bench) -> None:
 def test_registers_as_text_and_json(bench: Bench) -> None:
     assert "rip      0x0000000000001000\n" in bench.read("machine/registers")
     found = json.loads(bench.read("machine/registers.json"))
-    assert found == {"live": [{"rip": 0x1000, "rsp": 2**64 - 8}], "snapshot": None}
+    live = [{"rip": 0x1000, "rsp": 2**64 - 8}]
+    assert found == {"numbers": [0], "live": live, "snapshot": None}
 
 
 def test_map_names_first_and_last_byte(bench: Bench) -> None:

@@ -77,7 +77,7 @@ def test_kdump_is_one_of_the_formats() -> None:
 
 def test_header_fields_lie_where_crash_and_makedumpfile_read_them() -> None:
     p = plan(compression="lzo")
-    header = p.header([{"rip": 0x1234}])
+    header = p.header([{"rip": 0x1234}, {"rip": 0x5678}])
     assert header[:8] == b"KDUMP   "
     assert struct.unpack_from("<i", header, 8) == (6,)
     names = [header[12 + 65 * i : 77 + 65 * i].rstrip(b"\0") for i in range(6)]

@@ -20,6 +20,7 @@ from livedumpfs.formats.kdump import plan_kdump
 from livedumpfs.machines import PhysicalRange
 
 MIB = 1 << 20
+META_ROOM = 256 << 10
 
 
 class Plugged:
@@ -84,7 +85,7 @@ def info(vcpus: int, note_room: int = 0) -> MachineInfo:
 @pytest.mark.parametrize("plan_of", [plan_elf, plan_kdump])
 def test_a_dump_has_as_many_notes_as_vcpus_at_its_instant(plan_of: Any) -> None:
     """Unplugged since INIT, which made room for three."""
-    plan = plan_of(info(3), arena_size=MIB, granule_size=65536)
+    plan = plan_of(info(3), arena_size=MIB, granule_size=65536, meta_room=META_ROOM)
     given = [{"rip": 1}, {"rip": 2}]
     before, after = plan.header(), plan.header(given)
     assert len(before) == len(after) == plan.superblock_offset
@@ -98,7 +99,7 @@ def test_a_dump_has_as_many_notes_as_vcpus_at_its_instant(plan_of: Any) -> None:
 
 
 def test_a_kdump_says_how_many_there_were() -> None:
-    plan = plan_kdump(info(3), arena_size=MIB, granule_size=65536)
+    plan = plan_kdump(info(3), arena_size=MIB, granule_size=65536, meta_room=META_ROOM)
     counts = [struct.unpack_from("<I", plan.header(one), 460)[0] for one in ([], [{}, {}])]
     assert counts == [3, 2]
 
@@ -108,7 +109,7 @@ class Growing:
 
     name, architecture, elf_machine, identity_mapped = "test", "x86_64", 62, True
     memory_map = (PhysicalRange(0, MIB, 0),)
-    arena = SimpleNamespace(size=MIB)
+    arena = SimpleNamespace(size=MIB, named=())
 
     def __init__(self) -> None:
         self.asked = 0
@@ -118,6 +119,9 @@ class Growing:
     def vcpus(self) -> int:
         self.asked += 1
         return self.asked
+
+    def metadata(self) -> dict[str, object]:
+        return {}
 
     def note_room(self, vcpus: int) -> int:
         self.kept.append(vcpus)
