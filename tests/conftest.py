@@ -31,7 +31,7 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.formats import KdumpPlan, MachineInfo, Plan, plan_dump
 from livedumpfs.formats import table as tables
 from livedumpfs.machines import UnicornMachine
-from livedumpfs.targets import Target, apply, open_sidecar, open_target, sidecar_path
+from livedumpfs.targets import Target, apply, open_in_place, open_sidecar, sidecar_path
 
 DETACH_DEADLINE_S = 10
 
@@ -265,7 +265,7 @@ def write_dump() -> DumpWriter:
     ) -> Plan:
         described = dict(meta or {})
         with ExitStack() as stack:
-            target = stack.enter_context(open_target(path, force=force))
+            target = stack.enter_context(open_in_place(path, force=True))
             plan = plan_dump(
                 format,
                 machine or MachineInfo.flat("test", len(memory)),

@@ -22,10 +22,10 @@ from livedumpfs.dump.remote import LooksAhead, make_core
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, judge
-from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
+from livedumpfs.errors import LivedumpError, MachineError, StateError, TargetError, UsageError
 from livedumpfs.formats import Registers, Verdict
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import Machine, ThreadMachine
+from livedumpfs.machines import ChecksFirst, Machine, ThreadMachine
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target, start_thread
 
@@ -71,6 +71,8 @@ class _Run:
         """From START on."""
         self.verdict: Verdict | None = None
         self.error: str | None = None
+        self.begun = False
+        """START was reached: what lies on the target is of some dump."""
         self.started = threading.Event()
         self.swept = threading.Event()
         self.released = False
@@ -162,6 +164,10 @@ class _Run:
         described = {**self.describe(), "verdict": verdict}
         self.files.seal(verdict, self.registers, described, counters.target_end or None)
         self.verdict = verdict
+        try:
+            self.files.publish(verdict)
+        except TargetError as error:  # it is worth what it is worth, under the name that it has
+            self.error = str(error)
 
 
 class LiveDump(Closing):
@@ -343,6 +349,7 @@ class LiveDump(Closing):
                 if target is None:
                     settings = settings.without_target()
                 self._expect_no_dump()
+                self._expect_startable()
                 # Not in the time that the target has to answer.
                 if isinstance(self.machine, LooksAhead):
                     self.machine.look_ahead()
@@ -350,6 +357,19 @@ class LiveDump(Closing):
                 self._abandon(target, settings)
                 raise
             self._init(target, settings, reference)
+
+    def expect_init(self) -> None:
+        """What INIT would refuse whatever its target, and START after it: for one who opens targets
+        for this dump, and asks before it does. StateError, MachineError."""
+        self._expect_own("INIT")
+        self._expect_no_dump()
+        self._expect_startable()
+
+    def _expect_startable(self) -> None:
+        """Before anything is written: a dump that START refuses must not have cost one that was
+        good."""
+        if isinstance(self.machine, ChecksFirst):
+            self.machine.check_start()
 
     @staticmethod
     def _abandon(target: TargetLike | None, settings: DumpSettings) -> None:
@@ -412,7 +432,7 @@ class LiveDump(Closing):
                         self.machine, settings, files.plan, files.for_core(), reference=reference
                     )
             except BaseException:
-                files.close()
+                files.abandon()
                 raise
             return run
 
@@ -462,6 +482,7 @@ class LiveDump(Closing):
             run = self._current("START", State.INIT)
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
+            run.begun = True
             run.registers = self.machine.snapshot_registers()
             run.notes = self._take_notes(run)
             run.snapshot = self._make_snapshot(run, run.core)
@@ -590,8 +611,10 @@ class LiveDump(Closing):
             return False
         if run.core and not (run.core.release() and run.core.free()):
             return False
-        if run.files:
+        if run.files and run.begun:
             run.files.close()
+        elif run.files:
+            run.files.abandon()
         return True
 
     def _reap(self, run: _Run) -> None:

@@ -2,12 +2,13 @@
 """Machines: whatever has an arena and can be held at an instant."""
 
 from livedumpfs.machines.ledger import LedgerReport, verify_ledger
-from livedumpfs.machines.machine import Machine, Outliving, PhysicalRange, Registers
+from livedumpfs.machines.machine import ChecksFirst, Machine, Outliving, PhysicalRange, Registers
 from livedumpfs.machines.threads import ThreadMachine
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine, VcpuStatus
 
 __all__ = [
     "BUILT_IN_GUEST",
+    "ChecksFirst",
     "LedgerReport",
     "Machine",
     "Outliving",

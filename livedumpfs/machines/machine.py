@@ -144,6 +144,14 @@ class Machine(Protocol):
 
 
 @runtime_checkable
+class ChecksFirst(Protocol):
+    """A machine that can say before a dump is prepared what START would refuse."""
+
+    def check_start(self) -> None:
+        """MachineError: no dump of it is possible as it is now. It runs on meanwhile."""
+
+
+@runtime_checkable
 class Outliving(Protocol):
     """A machine in a process of its own, which need not end with us."""
 

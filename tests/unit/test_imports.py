@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "livedumpfs"
 
-LEAVES = {"units", "errors", "abi", "closing"}
+LEAVES = {"units", "errors", "abi", "closing", "folder"}
 CORE = {"_capi"}
 PARTS = {"arena", "machines", "targets", "formats"}
 LIFE = {"dump", "snapshot"}
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "units": set(),
     "errors": set(),
     "closing": set(),
+    "folder": set(),
     "abi": {"units", "errors"},
     "_native": set(),
     "_capi": LEAVES | {"_native"},
