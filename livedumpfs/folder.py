@@ -274,9 +274,9 @@ def _in_its_folder(path: str, fd: int, seen: os.stat_result, mounts: Mounts) -> 
         return Found(path, fd, None)
     folder, text, name = place
     try:
-        _refuse_devices(folder, text, there=True)
         found = folder.look(name)
         if found and (found.device, found.inode) == (seen.st_dev, seen.st_ino):
+            _refuse_devices(folder, text, there=True)
             return Found(os.path.join(text, name), fd, folder)
     except BaseException:
         folder.close()

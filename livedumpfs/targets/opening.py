@@ -83,7 +83,7 @@ def open_target(
         if found.folder is None:
             return adopt_target(os.dup(found.fd), found.path, force=force)
         try:
-            return _open_beside(found, found.folder, force)
+            return _open_beside(found, found.folder, force, name)
         except _NoRoom:
             return _open_here(found, found.folder, force)
         except OSError as error:
@@ -125,13 +125,14 @@ def _open_here(found: Found, folder: FolderLike, force: bool) -> Target:
     return target
 
 
-def _open_beside(found: Found, folder: FolderLike, force: bool) -> Target:
+def _open_beside(found: Found, folder: FolderLike, force: bool, given: str) -> Target:
+    """`given`: the path for messages, which a link may have led from."""
     there, verdict = None, None
     if found.fd >= 0:
         there = _expect_replaceable(found, folder)
         content = read_content(found.fd, folder, os.path.basename(found.path))
         if os.fstat(found.fd).st_size and not force:
-            refuse_content(content, found.path, keep=())
+            refuse_content(content, given, keep=())
         verdict = sealed_as(content)
     goal = Goal(found.path, there, verdict, force)
     target = _open_unfinished(folder, incomplete_name(found.path), goal)
@@ -157,12 +158,11 @@ def _open_unfinished(folder: FolderLike, path: str, goal: Goal) -> Target:
         try:
             fd = folder.make(name, goal.standing)
             return Target(fd, path, created=True, folder=folder, goal=goal)
-        except FileExistsError:
-            pass
         except OSError as error:
             if error.errno in _NO_RIGHT and goal.standing:
                 raise _NoRoom from error
-            raise
+            if error.errno != errno.EEXIST:
+                raise
         left = _open_leftover(folder, path)
         if left is not None:
             return Target(left, path, folder=folder, goal=goal)
@@ -173,10 +173,10 @@ def _open_leftover(folder: FolderLike, path: str) -> int | None:
     """None: it is another's already, or gone."""
     try:
         fd = folder.open(os.path.basename(path), write=True)
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        raise target_error("write beside it", path, error.errno or errno.EIO) from error
+        if error.errno == errno.ENOENT:
+            return None
+        raise target_error("write to", path, error.errno or errno.EIO) from error
     try:
         _lock(fd, path)
         found, own = folder.look(os.path.basename(path)), os.fstat(fd)

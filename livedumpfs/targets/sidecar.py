@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import Final
@@ -115,7 +116,9 @@ def retire_in(folder: FolderLike, name: str, new: tuple[int, int] | None = None)
         os.close(fd)
     try:
         folder.remove(name)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
         fd = folder.open(name, write=True)
         try:
             os.ftruncate(fd, 0)
