@@ -31,6 +31,8 @@ _KERNELS: Final = frozenset({
 })  # fmt: skip
 """Kinds of file systems that are the kernel's own: what is made or written there is no data."""
 
+_NO_DEVICE: Final = "it is a file in /dev, and no device"
+
 Mounts = Mapping[int, str]
 """Device numbers and kinds of the mounted file systems."""
 
@@ -216,7 +218,7 @@ def find(path: str, mounts: Mounts, reopen: Reopen) -> Found:
     try:
         look = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
-        return _find_room(path, mounts)
+        return find_room(path, mounts)
     try:
         seen = os.fstat(look)
         fd = reopen(look, path, _flags_for(seen, mounts))
@@ -261,6 +263,8 @@ def _flags_for(seen: os.stat_result, mounts: Mounts) -> int:
     kind = mounts.get(seen.st_dev, "")
     if kind == OURS:
         raise refused(errno.EINVAL, "it is a file of livedumpfs itself")
+    if kind == "devtmpfs":
+        raise refused(errno.EINVAL, _NO_DEVICE)
     if kind in _KERNELS:
         raise refused(errno.EINVAL, "it holds no data")
     return os.O_RDWR | _COMMON
@@ -285,8 +289,8 @@ def _in_its_folder(path: str, fd: int, seen: os.stat_result, mounts: Mounts) -> 
     return Found(path, fd, None)
 
 
-def _find_room(path: str, mounts: Mounts) -> Found:
-    """There is nothing at that path: where it would be made."""
+def find_room(path: str, mounts: Mounts) -> Found:
+    """Where a file of that path would be made, where there is nothing. As find."""
     text, name = os.path.split(path)
     if os.path.islink(path):
         raise refused(errno.EEXIST, "it is a link that leads nowhere")
@@ -320,7 +324,7 @@ def _refuse_devices(folder: Folder, text: str, *, there: bool, name: str = "") -
     if here.st_dev != devices.st_dev or not (own or within):
         return
     if there:
-        raise refused(errno.EINVAL, "it is a file in /dev, and no device")
+        raise refused(errno.EINVAL, _NO_DEVICE)
     raise refused(errno.ENOENT, f"there is no device {os.path.join(text, name)}")
 
 

@@ -279,7 +279,7 @@ def write_dump() -> DumpWriter:
             beside = None
             if plan.book == "sidecar":
                 place = sidecar or sidecar_path(str(path), os.fstat(target.fd))
-                beside = stack.enter_context(open_sidecar(place))
+                beside = stack.enter_context(open_sidecar(place, make_folder=True))
                 beside.prepare(plan.book_size)
             target.prepare(plan.total_size)
             apply(plan.opening(described), target, beside)

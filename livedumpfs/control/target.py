@@ -62,7 +62,7 @@ def _open_sidecar(rights: Rights, path: str | None, target: Target, *, force: bo
     opens it; all else takes the caller's rights."""
     usual = sidecar_path(target.goal.path if target.goal else target.path, os.fstat(target.fd))
     if path is None and target.kind is Kind.BLOCK:
-        return open_sidecar(usual, force=force)
+        return open_sidecar(usual, force=force, make_folder=True)
     return open_sidecar(path or usual, force=force, beside=target, rights=rights)
 
 

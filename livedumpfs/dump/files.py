@@ -117,7 +117,10 @@ class DumpFiles:
         goal = self.target.goal
         usual = sidecar_path(goal.path if goal else self.path, os.fstat(self.target.fd))
         chosen = settings.sidecar if isinstance(settings.sidecar, str) else None
-        return open_sidecar(chosen or usual, force=settings.force, beside=self.target)
+        ours = self.target.kind is Kind.BLOCK and chosen is None
+        return open_sidecar(
+            chosen or usual, force=settings.force, beside=self.target, make_folder=ours
+        )
 
     @property
     def book(self) -> Target:

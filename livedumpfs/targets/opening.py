@@ -237,12 +237,13 @@ def open_sidecar(
     force: bool = False,
     beside: Target | None = None,
     rights: Rights | None = None,
+    make_folder: bool = False,
 ) -> Target:
     """As open_target, for a sidecar file: what may be overwritten is another sidecar file. It lies
-    in place unless it is that of a target which gets its name later (`beside`); its directory is
-    made (0700) where it is missing, by one with rights of his own."""
+    in place unless it is that of a target which gets its name later (`beside`). `make_folder`: its
+    directory is made (0700) where it is missing, for that is ours."""
     name = os.fspath(path)
-    if rights is None:
+    if make_folder:
         with contextlib.suppress(OSError):  # _find says what is wrong
             os.makedirs(os.path.dirname(os.path.abspath(name)), mode=0o700, exist_ok=True)
     found = _find(name, rights)

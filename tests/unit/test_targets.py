@@ -287,7 +287,9 @@ def test_a_sidecar_never_replaces_what_is_none(
     tmp_path: Path, write_dump: Callable[..., object]
 ) -> None:
     path = tmp_path / "state" / "x.ldfs"
-    open_sidecar(path).close()
+    with refused(errno.ENOENT, "there is no directory"):
+        open_sidecar(path)
+    open_sidecar(path, make_folder=True).close()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.write_bytes(b"precious")
     with refused(errno.EEXIST):
