@@ -196,13 +196,21 @@ class DumpFiles:
 
     def publish(self, verdict: Verdict) -> None:
         """After the seal: the dump gets its name. TargetError: it lies where it lies, and why."""
-        publish(self.target, self.sidecar, verdict)
+        itself = self.plan.format != "raw"
+        publish(self.target, self.sidecar, verdict, describes_itself=itself)
 
     def close(self) -> None:
         """Close both files; harmless when done twice."""
         self.target.close()
         if self.sidecar:
             self.sidecar.close()
+
+    def discard(self) -> None:
+        """Close a dump that never began: what was made beside the last one has nothing of any."""
+        if self.target.goal:
+            self.abandon()
+        else:
+            self.close()
 
     def abandon(self) -> None:
         """Close, and take away what was made for this dump: it has nothing of one."""

@@ -611,10 +611,8 @@ class LiveDump(Closing):
             return False
         if run.core and not (run.core.release() and run.core.free()):
             return False
-        if run.files and run.begun:
-            run.files.close()
-        elif run.files:
-            run.files.abandon()
+        if run.files:
+            run.files.close() if run.begun else run.files.discard()
         return True
 
     def _reap(self, run: _Run) -> None:

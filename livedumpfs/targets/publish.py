@@ -14,12 +14,15 @@ from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats.superblock import Verdict
 from livedumpfs.targets.names import SIDECAR
 from livedumpfs.targets.sidecar import belongs_to, retire_in
-from livedumpfs.targets.target import Target
+from livedumpfs.targets.target import Goal, Target
 
 
-def publish(target: Target, sidecar: Target | None, verdict: Verdict) -> None:
-    """Give the sealed dump its name, durably; nothing for one that has it already. TargetError: it
-    keeps the name that it has, and why."""
+def publish(
+    target: Target, sidecar: Target | None, verdict: Verdict, *, describes_itself: bool
+) -> None:
+    """Give the sealed dump its name, durably; nothing for one that has it already.
+    `describes_itself`: no sidecar file at the usual place would be believed. TargetError: it keeps
+    the name that it has, and why."""
     goal, folder = target.goal, target.folder
     if goal is None or folder is None or verdict == "incomplete":
         return
@@ -27,11 +30,13 @@ def publish(target: Target, sidecar: Target | None, verdict: Verdict) -> None:
     try:
         if sidecar:
             _drop_stale(target, sidecar)
+        if not describes_itself and not _is_usual(goal, sidecar):
+            retire_in(folder, goal.name + SIDECAR)
         folder.replace(target.name, goal.name)
         target.path, target.goal = goal.path, None
-        if sidecar is None:
+        if describes_itself:
             retire_in(folder, goal.name + SIDECAR)
-        elif sidecar.goal and sidecar.folder:
+        if sidecar and sidecar.goal and sidecar.folder:
             sidecar.folder.replace(sidecar.name, sidecar.goal.name)
             sidecar.path, sidecar.goal = sidecar.goal.path, None
     except OSError as error:
@@ -41,6 +46,11 @@ def publish(target: Target, sidecar: Target | None, verdict: Verdict) -> None:
             errno=error.errno or 0,
             hint="the dump is whole there",
         ) from error
+
+
+def _is_usual(goal: Goal, sidecar: Target | None) -> bool:
+    """Whether the new sidecar gets the place at which readers look first."""
+    return sidecar is not None and (sidecar.goal or sidecar).path == goal.path + SIDECAR
 
 
 def _expect_its_turn(target: Target, verdict: Verdict) -> None:

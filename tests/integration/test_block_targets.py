@@ -120,7 +120,7 @@ def test_a_file_system_is_refused_unless_forced(loop_device: LoopMaker) -> None:
     device = loop_device(16 * MIB)
     run("mkfs.ext4", "-q", device)
     before = Path(device).read_bytes()
-    refused(errno.EEXIST, device, "it carries an ext4 file system .use force")
+    refused(errno.EEXIST, device, "it carries an ext4 file system .use --force")
     with pytest.raises(TargetError, match="ext4"):
         adopt_target(os.open(device, os.O_RDWR | os.O_EXCL), device)
     open_target(device, force=True).close()
