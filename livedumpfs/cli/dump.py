@@ -12,6 +12,7 @@ from livedumpfs.cli.options import (
     add_command,
     add_device,
     add_settings,
+    natural,
 )
 from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.outlet import Outlet, open_outlet
@@ -30,7 +31,20 @@ def add_commands(commands: Commands) -> None:
         "Ctrl-C releases.",
         run_dump,
     )
-    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help=f"{TARGET_HELP}; default: what control/output says. "
+        "{date} in it becomes the local time",
+    )
+    parser.add_argument(
+        "--keep",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="with {date}: after a consistent dump remove older ones, so that N are left",
+    )
     add_device(parser)
     add_settings(parser)
 
@@ -39,16 +53,20 @@ def run_dump(args: argparse.Namespace) -> int:
     """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
+    from livedumpfs.targets import expect_series, prune
 
     options = init_options(args, release_on_close=True)
+    if args.keep:
+        expect_series(args.target or "", args.keep)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
-            client.init(outlet.path, options)
+            client.init(outlet.path, options, as_set=True)
             outlet.handed_over()
             try:
                 code = take(client, outlet)
             except KeyboardInterrupt:
-                complain(f"interrupted; the dump on {outlet.name} is incomplete")
+                where = outlet.alias or client.status().target
+                complain(f"interrupted; the dump on {where} is incomplete")
                 code = Exit.FAILED
             finally:
                 client.release()
@@ -57,6 +75,9 @@ def run_dump(args: argparse.Namespace) -> int:
         if problem and code == Exit.DONE:
             complain(problem)
             code = Exit.FAILED
+        if code == Exit.DONE and args.keep:
+            for gone in prune(args.target, args.keep):
+                note(f"removed {gone}")
         return code
 
 
@@ -70,4 +91,9 @@ def take(client: Client, outlet: Outlet) -> int:
     client.sweep()
     with display("dump") as shown:
         status = follow(client, shown)
-    return conclude(client, status, outlet.name)
+    code = conclude(client, status, outlet.alias)
+    failure = client.stats()["failure"]
+    if code == Exit.DONE and failure:  # good, but not where it was to be
+        complain(failure)
+        return Exit.FAILED
+    return code

@@ -96,10 +96,10 @@ def pass_on(client: Client, outlet: Outlet) -> int:
         complain(problem)
         return Exit.FAILED
     if status.target != outlet.path or status.verdict is Verdict.NONE:
-        complain(f"the dump on {outlet.name} is incomplete: it was released before its end")
+        complain(f"the dump on {outlet.alias} is incomplete: it was released before its end")
         return Exit.FAILED
     if status.verdict is not Verdict.CONSISTENT:
-        complain(f"the dump on {outlet.name} is {status.verdict.name.lower()}")
+        complain(f"the dump on {outlet.alias} is {status.verdict.name.lower()}")
         return Exit.NOT_VALID
     return Exit.DONE
 

@@ -24,6 +24,7 @@ from livedumpfs.targets.opening import (
     open_target,
 )
 from livedumpfs.targets.publish import publish
+from livedumpfs.targets.series import expect_series, prune
 from livedumpfs.targets.sidecar import (
     current_sidecar,
     finish_rename,
@@ -44,6 +45,7 @@ __all__ = [
     "adopt_target",
     "apply",
     "current_sidecar",
+    "expect_series",
     "expect_space",
     "finish_rename",
     "incomplete_name",
@@ -51,6 +53,7 @@ __all__ = [
     "open_in_place",
     "open_sidecar",
     "open_target",
+    "prune",
     "publish",
     "refuse_kind",
     "retire_in",

@@ -29,7 +29,7 @@ from livedumpfs.folder import (
 )
 from livedumpfs.targets.check import refuse_kind, refuse_mode, target_error
 from livedumpfs.targets.content import read_content, refuse_content, sealed_as
-from livedumpfs.targets.names import incomplete_name, incomplete_sidecar
+from livedumpfs.targets.names import incomplete_name, incomplete_sidecar, is_dated, with_date
 from livedumpfs.targets.sidecar import finish_rename, read_superblock
 from livedumpfs.targets.target import Goal, Kind, Target
 
@@ -42,6 +42,8 @@ _HINTS: Final = {
     errno.ETIMEDOUT: "the device did not answer in time",
 }
 _TRIES: Final = 3
+_A_SECOND: Final = 1000
+"""Dumps of one name that a second has room for."""
 _NO_RIGHT: Final = (errno.EACCES, errno.EPERM)
 
 
@@ -75,10 +77,10 @@ def open_target(
 
     TargetError with the system's errno where opening fails: ENOENT (no such directory, or device),
     EACCES, EROFS, EBUSY (a device in use), ENXIO (a pipe that nobody reads), ENAMETOOLONG; or as
-    adopt_target.
+    adopt_target. A {date} in the last part of the path becomes the local time.
     """
     name = os.fspath(path)
-    found = _find(name, rights)
+    found = _find_new(name, rights) if is_dated(name) else _find(name, rights)
     with _closing(found):
         if found.folder is None:
             return adopt_target(os.dup(found.fd), found.path, force=force)
@@ -305,6 +307,19 @@ def _sidecar_beside(found: Found, folder: FolderLike, force: bool, of: Goal) -> 
 
 
 # ----------------------------------------------------------------------------------- errors
+
+
+def _find_new(pattern: str, rights: Rights | None) -> Found:
+    """With the date, and, when there is a dump of this second, a number behind it."""
+    for number in range(_A_SECOND):
+        found = _find(with_date(pattern, number), rights)
+        unfinished = incomplete_name(os.path.basename(found.path))
+        if found.fd < 0 and found.folder and found.folder.look(unfinished) is None:
+            return found
+        with _closing(found):
+            if found.folder:
+                found.folder.close()
+    raise target_error("make a new", pattern, errno.EEXIST)
 
 
 def _find(path: str, rights: Rights | None) -> Found:
