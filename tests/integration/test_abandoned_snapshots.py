@@ -100,7 +100,7 @@ def test_one_that_was_never_swept_is_incomplete_on_its_target(tmp_path: Path) ->
         live.start()
         until(lambda: live.state is State.UNINIT, live)
         assert live.verdict is None
-        with open_dump(tmp_path / "dump") as dump:
+        with open_dump(tmp_path / "dump.incomplete") as dump:
             assert dump.verdict == "incomplete"
 
 
