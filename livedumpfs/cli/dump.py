@@ -72,9 +72,9 @@ def run_dump(args: argparse.Namespace) -> int:
                 client.release()
                 note("released; the machine runs at full speed")
         problem = outlet.finish()
-        if problem and code == Exit.DONE:
+        if problem:
             complain(problem)
-            code = Exit.FAILED
+            code = code or Exit.FAILED
         if code == Exit.DONE and args.keep:
             for gone in prune(args.target, args.keep):
                 note(f"removed {gone}")
