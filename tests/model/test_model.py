@@ -72,6 +72,7 @@ MODELS = (
     "uffd_slots",
     "uffd_sweep",
     "durable",
+    "rename",
 )
 # The same models with other sizes, or another target.
 VARIANTS = (
@@ -164,6 +165,9 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("durable", ("BUG_WIPE_UNSYNCED", "SIDECAR")), ASSERTION),
     (Check("durable", ("BUG_EMPTIED_FIRST", "SIDECAR")), ASSERTION),
     (Check("durable", ("BUG_MARKS_TRUSTED",)), ASSERTION),
+    (Check("rename", ("BUG_READER_BY_NAME",)), ASSERTION),
+    (Check("rename", ("BUG_SIDECAR_FIRST",)), ASSERTION),
+    (Check("rename", ("BUG_FOLDER_UNSYNCED",)), ASSERTION),
 )
 # The same models with more in them, by `make model` alone.
 LARGER = (
