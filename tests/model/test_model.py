@@ -93,6 +93,9 @@ LARGE = (
     "two_by_two",
 )
 
+# So many states have those of a few steps.
+SMALL = {"rename": 10}
+
 # In these not one cycle exists, whoever is scheduled how unfairly: every run comes to its end.
 ENDING = ("widen_sweep", "slots", "hang", "copy_fails", "release")
 
@@ -259,7 +262,8 @@ def test_protocol_holds(check: Check, explored: dict[Check, Future[str]]) -> Non
     found = explored[check].result()
     _complete(found)
     print(f"{check.name}: {_states(found)} states")
-    assert _states(found) > 10_000, "so few states: the model does not run"
+    least = SMALL.get(check.model, 10_000)
+    assert _states(found) >= least, "so few states: the model does not run"
 
 
 @pytest.mark.timeout(DEADLINE_S + 60)
