@@ -27,16 +27,12 @@ bit renamed[2];         /* change 0: the dump, 1: the sidecar; in memory, and no
 #endif
 #define WHOLE(place) (place[DUMP] != NONE && FOUND(place) == place[DUMP])
 
-inline rename(place, from, to)
-{
-	place[to] = place[from];
-	place[from] = NONE
-}
+#define RENAME(place, from, to) place[to] = place[from]; place[from] = NONE
 
 inline change(which, from, to)
 {
 	atomic {
-		rename(memory, from, to);
+		RENAME(memory, from, to);
 		renamed[which] = 1;
 		assert(WHOLE(memory))
 	}
@@ -45,8 +41,8 @@ inline change(which, from, to)
 active proctype kernel()
 {
 end:	do
-	:: atomic { renamed[0] -> rename(platter, NEXT, DUMP); renamed[0] = 0; assert(WHOLE(platter)) }
-	:: atomic { renamed[1] -> rename(platter, NEXT_SIDE, SIDE); renamed[1] = 0; assert(WHOLE(platter)) }
+	:: atomic { renamed[0] -> RENAME(platter, NEXT, DUMP); renamed[0] = 0; assert(WHOLE(platter)) }
+	:: atomic { renamed[1] -> RENAME(platter, NEXT_SIDE, SIDE); renamed[1] = 0; assert(WHOLE(platter)) }
 	od
 }
 
