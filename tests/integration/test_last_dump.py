@@ -341,7 +341,7 @@ def test_what_start_refuses_is_asked_before_the_target_is_touched(
     before = listing(tmp_path)
     asked = []
 
-    def check_start() -> None:
+    def check_start(backend: str) -> None:
         asked.append(listing(tmp_path) == before)
         raise MachineError("cannot dump the guest: it is suspended", errno=errno.EBUSY)
 
@@ -350,7 +350,7 @@ def test_what_start_refuses_is_asked_before_the_target_is_touched(
         with pytest.raises(MachineError, match="it is suspended"):
             live.init(path, settings(format))
         with pytest.raises(MachineError, match="it is suspended"):
-            live.expect_init()
+            live.expect_init(DumpSettings())
     assert asked == [True] * 4
     assert listing(tmp_path) == before
     monkeypatch.undo()

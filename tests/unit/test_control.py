@@ -99,7 +99,7 @@ class FakeDump:
     def __init__(self) -> None:
         self.machine = FakeMachine()
         self.errands = Errands()
-        self.expect_init = self.errands.expect_none
+        self.expect_init = lambda settings: self.errands.expect_none()
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.so_far: str | None = None
