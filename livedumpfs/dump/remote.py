@@ -192,6 +192,8 @@ class RemoteCore:
                 raise MachineError("QEMU's side has given the dump up", errno=-code)
             if code != -errno.ETIMEDOUT:
                 self._check(code, "wait for the dump")
+                # The verdict goes by them: those of a moment ago may know of no loss.
+                self._check(self._take_counters(), "learn what was saved")
                 return True
             if left == 0:
                 return False
@@ -219,15 +221,20 @@ class RemoteCore:
 
     def counters(self) -> Counters:
         """Taken now, or the last that could be had."""
+        self._take_counters()
+        return self._last
+
+    def _take_counters(self) -> int:
+        """0, or -errno: they cannot be had now, and the last stay."""
         if self._freed:
-            return self._last
+            return 0
         code, data = self._ask(lib.LDFS_SHIM_COUNTERS)
         if code or len(data) != ffi.sizeof("ldfs_counters"):
-            return self._last
+            return code or -errno.EPROTO
         counters = take_counters(ffi.from_buffer("ldfs_counters *", data))
         quiesce, resume, pause = self._times
         self._last = replace(counters, quiesce_ns=quiesce, resume_ns=resume, pause_ns=pause)
-        return self._last
+        return 0
 
     def lost_ranges(self, arena_size: int) -> list[list[int]]:
         """As CoreDump.lost_ranges."""
