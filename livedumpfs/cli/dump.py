@@ -50,13 +50,15 @@ def add_commands(commands: Commands) -> None:
 def run_dump(args: argparse.Namespace) -> int:
     """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
     from livedumpfs.cli.connect import init_options
+    from livedumpfs.cli.defaults import usage_first
     from livedumpfs.client import Client
 
     options = init_options(args, release_on_close=True)
     check_hold(args)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
-            client.init(outlet.path, options)
+            with outlet.named(), usage_first(args):
+                client.init(outlet.path, options)
             outlet.handed_over()
             try:
                 code = take(client, outlet)
@@ -104,5 +106,5 @@ def take(client: Client, outlet: Outlet) -> int:
         client.sweep()
         print_pause(client.status())
         with display("dump") as shown:
-            status = follow(client, shown)
+            status = follow(client, shown, name=outlet.name)
     return conclude(client, status, outlet.name)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from livedumpfs.errors import UsageError, os_cause
+from livedumpfs.errors import LivedumpError, UsageError, os_cause
 
 STANDARD_OUTPUT: Final = "-"
 _PIECE: Final = 1 << 20
@@ -26,6 +26,19 @@ class Outlet:
         """What the host is told."""
         self.name = target
         """What people are told."""
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """An error in here calls the target as people do."""
+        try:
+            yield
+        except LivedumpError as error:
+            error.message = self.in_words(error.message)
+            raise
+
+    def in_words(self, sentence: str) -> str:
+        """What the host says of the target, as people call it."""
+        return sentence.replace(self.path or "\0", self.name)
 
     def handed_over(self) -> None:
         """INIT is done: the host has opened it."""
