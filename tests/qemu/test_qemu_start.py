@@ -19,7 +19,7 @@ import pytest
 
 from livedumpfs._capi import lib
 from livedumpfs.dump import DumpSettings, LiveDump, remote
-from livedumpfs.errors import MachineError, StateError
+from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.memory import find_mapping
@@ -373,5 +373,5 @@ def test_memory_in_a_file_on_a_disk_is_refused(tmp_path: Path) -> None:
     if kind == "tmpfs":
         QemuMachine(words).close()
         return
-    with pytest.raises(MachineError, match="file on a disk"):
+    with pytest.raises(UsageError, match="file on a disk"):
         QemuMachine(words)
