@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -362,6 +363,24 @@ def test_a_killed_host_whose_pipe_nobody_reads(
         os.close(reader)
         if qemu:
             os.kill(qemu, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x" * 100, "its path is longer than 107 bytes"), ('a"b', "QEMU takes no quotation marks in")],
+    ids=["long", "quote"],
+)
+def test_a_directory_for_temporary_files_that_will_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with pytest.raises(MachineError) as caught:
+        QemuMachine(BASE)
+    assert said in caught.value.message and str(place) in caught.value.message
+    assert "TMPDIR" in caught.value.hint
+    assert not list(place.iterdir())
 
 
 def test_memory_in_a_file_on_a_disk_is_refused(tmp_path: Path) -> None:
