@@ -72,7 +72,7 @@ demo: setup
 
 # tests/fixtures/order.py says which test runs beside which.
 pytest := $(python) -m pytest
-parallel := $(pytest) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+parallel := $(pytest) -n $(WORKERS)
 
 check: lint setup
 	$(parallel) -q tests/unit tests/property $(ARGS)

@@ -169,15 +169,20 @@ class Client(Closing):
 
     # ---------------------------------------------------------------- steps
 
-    def init(self, target: str | None, options: InitOptions | None = None) -> None:
-        """INIT on `target`, a path as this process sees it; None: memory only.
+    def init(
+        self, target: str | None, options: InitOptions | None = None, *, as_set: bool = False
+    ) -> None:
+        """INIT on `target`, a path as this process sees it; None: memory only, or, `as_set`, the
+        one in control/output.
 
         TargetError: the target will not do. StateError: EBUSY, there is a dump already.
         """
         options = options or InitOptions()
         request = abi.Init(version=abi.VERSION)
         flags = InitFlag(0)
-        if target is None:
+        if target is None and as_set:
+            pass  # no path, and not without one: what control/ says
+        elif target is None:
             flags |= InitFlag.NO_TARGET
         elif not target:
             raise UsageError("the target's path is empty", errno=errno.ENOENT)

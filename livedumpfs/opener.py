@@ -4,118 +4,194 @@
 The host usually has more rights than who asks it for a dump, so it must not just open what it is
 told to: the caller's own rights decide (no confused deputy). A process of its own does it, because
 rights and root directory are those of a whole process; it becomes the caller, opens, passes the
-descriptor back over a socket pair, and ends. `open_as` is the host's end; the rest is the helper's.
+descriptor back over a socket pair, and stays for as long as its folders are used: names are given
+and taken with the caller's rights, too, also when the caller has long ended. `Helper` is the host's
+end; the rest is the helper's.
 
-The helper is this file run as a script, isolated, on the standard library alone: it starts fast and
-nothing in the environment can change what it does. Rules of a security module or of seccomp that
-bind the caller do not bind the helper.
+The helper is this file run as a script, isolated, on the standard library alone (and folder.py,
+which is, too): it starts fast and nothing in the environment can change what it does. Rules of a
+security module or of seccomp that bind the caller do not bind the helper.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
 import os
+import signal
 import socket
-import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING or __package__:
+    from livedumpfs.folder import Folder, Found, Refused, Standing, by_name, find, read_mounts
+else:
+    sys.path.append(str(Path(__file__).resolve().parent))
+    from folder import Folder, Found, Refused, Standing, by_name, find, read_mounts
 
 TIMEOUT = 10.0
-"""Seconds that an open may take: longer than a disk needs to spin up."""
+"""Seconds that a step of the helper may take: longer than a disk needs to spin up."""
 
 _CAPABILITY_VERSION_3 = 0x20080522
-_MESSAGE_MAX = 32 * 1024
-
-
-class Opened(NamedTuple):
-    """An open file. The receiver owns `fd`."""
-
-    fd: int
-    created: bool
-    """It did not exist before."""
-    path: str
-    """Absolute, as the caller sees it."""
-    same_root: bool
-    """The path names the same file for this process."""
-
-
-class Refused(OSError):
-    """Why the file was not opened; `mode` is st_mode when it was its type, else 0."""
-
-    mode = 0
+_MESSAGE_MAX = 128 * 1024
 
 
 # ------------------------------------------------------------------ the host's end
 
 
-def open_as(
-    tid: int, uid: int, gid: int, path: bytes, timeout: float = TIMEOUT, *, create: bool = True
-) -> Opened:
-    """Open `path` for reading and writing, made (0600) where it is missing, with the rights of task
-    `tid`, which must still have file system uid and gid `uid` and `gid`. Block devices are opened
-    exclusively, pipes for writing; nothing is truncated; no other kind of file is opened at all.
-    Not `create`: what is missing is ENOENT.
+class Helper:
+    """A process with the rights of task `tid`, which must still have file system uid and gid `uid`
+    and `gid`. It ends with the last of its folders, or with end().
 
-    Refused (OSError): the errno of the open (ENXIO: a pipe that nobody reads), EISDIR or EINVAL for
-    other kinds of files, EAGAIN when the path led to another file meanwhile, EPERM when this
-    process may not become the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s.
+    Every call raises Refused (OSError): what find() does, EPERM when this process may not become
+    the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        with theirs:
-            helper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),), cwd="/", env={}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+
+    def __init__(self, tid: int, uid: int, gid: int, timeout: float = TIMEOUT) -> None:
+        self.timeout = timeout
+        self._lock = threading.Lock()
+        self._users = 1
+        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            request = {
-                "tid": tid, "uid": uid, "gid": gid, "path": path.hex(), "create": create,
-            }  # fmt: skip
-            return _exchange(ours, request, time.monotonic() + timeout)
-        finally:
-            _end(helper)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable, "-I", "-S", str(Path(__file__).resolve()),
+                        str(theirs.fileno()),
+                    ],
+                    pass_fds=(theirs.fileno(),), cwd="/", env={}, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+        except BaseException:
+            self._end.close()
+            raise
+        try:
+            answer, _ = self.ask("become", tid=tid, uid=uid, gid=gid)
+        except BaseException:
+            self.end()
+            raise
+        self.same_root: bool = answer["same_root"]
+
+    def find(self, path: str) -> Found:
+        """See folder.find."""
+        answer, fd = self.ask("find", path=path)
+        number = answer["folder"]
+        folder = None if number is None else RemoteFolder(self, number)
+        return Found(answer["path"], fd, folder)
+
+    def ask(self, step: str, **details: Any) -> tuple[Any, int]:
+        """What it answers, and the descriptor that came with it, else -1."""
+        request = json.dumps({"step": step, **details}).encode()
+        with self._lock:
+            answer, fds = self._exchange(request, time.monotonic() + self.timeout)
+        if answer["errno"]:
+            for fd in fds:
+                os.close(fd)
+            error = Refused(answer["errno"], answer["text"])
+            error.mode, error.reason = answer["mode"], answer["reason"]
+            raise error
+        return answer, fds[0] if fds else -1
+
+    def _exchange(self, request: bytes, deadline: float) -> tuple[Any, list[int]]:
+        data: bytes = b""
+        fds: list[int] = []
+        try:
+            self._end.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._end.send(request)
+            data, fds, _, _ = socket.recv_fds(self._end, _MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            self._end.close()  # its answer would be taken for that of the next question
+            raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise
+        if not data:
+            raise Refused(errno.EIO, "the helper process with the caller's rights has ended")
+        return json.loads(data), fds
+
+    def hold(self) -> None:
+        """One more uses it."""
+        with self._lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """One less; it ends with the last."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self.end()
+
+    def end(self) -> None:
+        """Reap it. One that hangs in a dead device cannot be killed: it is left behind."""
+        self._end.close()
+        try:
+            self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            # If that fails too, Popen's own list of abandoned children reaps it later.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
 
 
-def _exchange(ours: socket.socket, request: dict[str, Any], deadline: float) -> Opened:
-    fds: list[int] = []
-    try:
-        ours.settimeout(max(deadline - time.monotonic(), 0.001))
-        ours.send(json.dumps(request).encode())
-        data, fds, _, _ = socket.recv_fds(ours, _MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
-    except TimeoutError:
-        raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
-    except OSError:
-        data = b""
-    if not data:
-        raise Refused(errno.EIO, "the helper process that opens it ended early")
-    reply = json.loads(data)
-    if reply["errno"] or not fds:
-        for fd in fds:
-            os.close(fd)
-        error = Refused(reply["errno"] or errno.EIO, reply["text"])
-        error.mode = reply["mode"]
-        raise error
-    path = os.fsdecode(bytes.fromhex(reply["path"]))
-    return Opened(fds[0], reply["created"], path, reply["same_root"])
+class RemoteFolder:
+    """A folder that a Helper holds open; see folder.FolderLike."""
 
+    def __init__(self, helper: Helper, number: int) -> None:
+        self._helper, self._number, self._open = helper, number, True
+        helper.hold()
 
-def _end(helper: subprocess.Popen[bytes]) -> None:
-    """Reap the helper. One that hangs in a dead device cannot be killed: it is left behind."""
-    try:
-        helper.wait(0.2)
-    except subprocess.TimeoutExpired:
-        helper.kill()
-        # If that fails too, Popen's own list of abandoned children reaps it later.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            helper.wait(1)
+    def _ask(self, step: str, **details: Any) -> tuple[Any, int]:
+        if not self._open:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._helper.ask(step, folder=self._number, **details)
+
+    def make(self, name: str, like: Standing | None) -> int:
+        """A new file."""
+        return self._ask("make", name=name, like=like)[1]
+
+    def open(self, name: str, *, write: bool) -> int:
+        """A regular file that there is."""
+        return self._ask("open", name=name, write=write)[1]
+
+    def look(self, name: str) -> Standing | None:
+        """What has that name."""
+        found = self._ask("look", name=name)[0]["result"]
+        return None if found is None else Standing(*found)
+
+    def replace(self, old: str, new: str) -> None:
+        """A new name for it."""
+        self._ask("replace", old=old, new=new)
+
+    def remove(self, name: str) -> None:
+        """The name goes."""
+        self._ask("remove", name=name)
+
+    def names(self, first: str, last: str) -> list[str]:
+        """Those that begin and end so."""
+        found: list[str] = self._ask("names", first=first, last=last)[0]["result"]
+        return found
+
+    def keeps(self, name: str) -> bool:
+        """Whether what has that name cannot be replaced."""
+        return bool(self._ask("keeps", name=name)[0]["result"])
+
+    def sync(self) -> None:
+        """New names are durable."""
+        self._ask("sync")
+
+    def close(self) -> None:
+        """Harmless when done twice."""
+        if self._open:
+            self._open = False
+            self._helper.let_go()
 
 
 # ------------------------------------------------------------------ in the helper
@@ -204,7 +280,7 @@ def take_ids(task: Task, own: Task) -> None:
             os.setresuid(task.uid, task.uid, task.uid)
 
 
-@contextlib.contextmanager
+@contextmanager
 def needed(right: str, action: str) -> Iterator[None]:
     """Says which right is missing. PermissionError EPERM."""
     try:
@@ -238,81 +314,81 @@ def set_capabilities(keep: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def open_path(path: bytes, create: bool) -> tuple[int, bool]:
-    """(fd, made it). Looks at the type first, since opening some devices does something, and after
-    it whether that was the file: who may write a directory can swap it at any moment."""
-    common = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    flags = os.O_RDWR | common
-    try:
-        look = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        if not create:
-            raise
-        # O_EXCL: a link that leads nowhere is not followed.
-        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        sync_directory(path)
-        return fd, True
-    seen = os.fstat(look)
-    if stat.S_ISFIFO(seen.st_mode):
-        flags = os.O_WRONLY | common
-    elif stat.S_ISBLK(seen.st_mode):
-        flags |= os.O_EXCL
-    elif not stat.S_ISREG(seen.st_mode):
-        code = errno.EISDIR if stat.S_ISDIR(seen.st_mode) else errno.EINVAL
-        error = Refused(code, os.strerror(code))
-        error.mode = seen.st_mode
-        raise error
-    # By its name again, not by /proc/self/fd: the caller's root may have no /proc, and a directory
-    # of ours, held open for that, would be his way out of that root. `look` is held meanwhile: so
-    # no other file can have its inode number.
-    try:
-        fd = os.open(path, flags)
-    except FileNotFoundError:
-        raise Refused(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-    if not same_file(seen, os.fstat(fd)):
-        os.close(fd)
-        raise Refused(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    os.close(look)
-    return fd, False
+class Server:
+    """The helper: one question, one answer, until the host's end is closed."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._folders: list[Folder] = []
+        self._mounts: dict[int, str] | None = None
+
+    def serve(self) -> None:
+        """To the end."""
+        while request := self._channel.recv(_MESSAGE_MAX):
+            reply: dict[str, Any] = {"errno": 0, "text": "", "mode": 0, "reason": ""}
+            fds: list[int] = []
+            try:
+                details = json.loads(request)
+                step = details.pop("step")
+                fds = self._take(step, details, reply)
+            except (OSError, ValueError) as error:
+                reply |= describe(error)
+            socket.send_fds(self._channel, [json.dumps(reply).encode()], fds)
+            for fd in fds:
+                os.close(fd)
+
+    def _take(self, step: str, details: dict[str, Any], reply: dict[str, Any]) -> list[int]:
+        """The descriptors that go with the answer."""
+        if step == "become":
+            mounts = read_mounts(details["tid"])
+            reply["same_root"] = become(**details)
+            self._mounts = mounts
+            return []
+        if self._mounts is None:
+            raise PermissionError(errno.EPERM, "it has not become the caller")
+        if step == "find":
+            return self._find(details["path"], self._mounts, reply)
+        if details.get("like"):
+            details["like"] = Standing(*details["like"])
+        result = getattr(self._folders[details.pop("folder")], step)(**details)
+        if step in ("make", "open"):
+            return [result]
+        reply["result"] = result
+        return []
+
+    def _find(self, path: str, mounts: dict[int, str], reply: dict[str, Any]) -> list[int]:
+        found = find(path, mounts, by_name)
+        reply["path"], reply["folder"] = absolute(found.path), None
+        if isinstance(found.folder, Folder):
+            reply["folder"] = len(self._folders)
+            self._folders.append(found.folder)
+        return [] if found.fd < 0 else [found.fd]
 
 
-def sync_directory(path: bytes) -> None:
-    """Make the new name durable where the caller may; a dump's data is synced at its own end."""
-    with contextlib.suppress(OSError):
-        fd = os.open(os.path.dirname(path) or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fsync(fd)
-        os.close(fd)
+def describe(error: OSError | ValueError) -> dict[str, Any]:
+    """Why not."""
+    code = (error.errno if isinstance(error, OSError) else 0) or errno.EIO
+    # No such /proc entry: that is the caller's end, not the path's.
+    name = error.filename if isinstance(error, OSError) else ""
+    gone = str(name or "").startswith("/proc/") and code == errno.ENOENT
+    return {
+        "errno": errno.ESRCH if gone else errno.EINVAL if isinstance(error, ValueError) else code,
+        "text": str(error) if isinstance(error, ValueError) else os.strerror(code),
+        "mode": getattr(error, "mode", 0),
+        "reason": getattr(error, "reason", ""),
+    }
 
 
-def serve(channel: socket.socket) -> None:
-    """One request, one answer."""
-    request = json.loads(channel.recv(_MESSAGE_MAX))
-    reply: dict[str, Any] = {"errno": 0, "text": "", "mode": 0}
-    fds: list[int] = []
-    try:
-        reply["same_root"] = become(request["tid"], request["uid"], request["gid"])
-        path = bytes.fromhex(request["path"])
-        fd, reply["created"] = open_path(path, request["create"])
-        fds.append(fd)
-        reply["path"] = absolute(path).hex()
-    except OSError as error:
-        code = error.errno or errno.EIO
-        # No such /proc entry: that is the caller's end, not the path's.
-        gone = str(error.filename or "").startswith("/proc/") and code == errno.ENOENT
-        reply["errno"] = errno.ESRCH if gone else code
-        reply["text"] = error.strerror or os.strerror(code)
-        reply["mode"] = getattr(error, "mode", 0)
-    socket.send_fds(channel, [json.dumps(reply).encode()], fds)
-
-
-def absolute(path: bytes) -> bytes:
+def absolute(path: str) -> str:
     """`path` in front of which the cwd stands, where that can be told."""
     try:
-        return os.path.join(os.getcwdb(), path)
+        return os.path.join(os.getcwd(), path)
     except OSError:
         return path
 
 
 if __name__ == "__main__":
+    # The terminal's Ctrl-C is for the host, which has its reasons to go on for a while.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=int(sys.argv[1])) as end:
-        serve(end)
+        Server(end).serve()

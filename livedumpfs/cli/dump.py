@@ -14,6 +14,7 @@ from livedumpfs.cli.options import (
     add_command,
     add_device,
     add_settings,
+    natural,
 )
 from livedumpfs.cli.outcome import (
     Exit,
@@ -41,7 +42,20 @@ def add_commands(commands: Commands) -> None:
         "Ctrl-C releases.",
         run_dump,
     )
-    parser.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help=f"{TARGET_HELP}; default: what control/output says. "
+        "{date} in it becomes the local time",
+    )
+    parser.add_argument(
+        "--keep",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="with {date}: after a consistent dump remove older ones, so that N are left",
+    )
     add_device(parser)
     add_settings(parser)
     add_hold(parser)
@@ -51,36 +65,45 @@ def run_dump(args: argparse.Namespace) -> int:
     """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
+    from livedumpfs.targets import expect_series, prune
 
     options = init_options(args, release_on_close=True)
     check_hold(args)
+    if args.keep:
+        expect_series(args.target or "", args.keep)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
-            client.init(outlet.path, options)
+            client.init(outlet.path, options, as_set=True)
             outlet.handed_over()
             try:
                 code = take(client, outlet)
                 if args.hold:
                     hold(client)
             except KeyboardInterrupt as error:
-                complain(f"{interrupted(error)}; the dump on {outlet.name} is {worth(client)}")
+                worth, where = state_of(client, outlet)
+                complain(f"{interrupted(error)}; the dump on {where} is {worth}")
                 code = exit_code(error)
             finally:
                 let_go(client)
         problem = outlet.finish()
-        if problem and code == Exit.DONE:
+        if problem:
             complain(problem)
-            code = Exit.NOT_VALID
+            code = code or Exit.NOT_VALID
+        if code == Exit.DONE and args.keep:
+            for gone in prune(args.target, args.keep):
+                note(f"removed {gone}")
         return code
 
 
-def worth(client: Client) -> str:
-    """Of a dump that is interrupted now; its verdict when that was known before."""
+def state_of(client: Client, outlet: Outlet) -> tuple[str, str]:
+    """Of a dump that is interrupted now: its verdict, if that was known before, and its place."""
+    where = outlet.alias or outlet.path or "its target"
     with contextlib.suppress(LivedumpError):
         status = client.status()
+        where = outlet.alias or status.target or where
         if status.finished:
-            return status.verdict.name.lower()
-    return "incomplete"
+            return status.verdict.name.lower(), where
+    return "incomplete", where
 
 
 def let_go(client: Client) -> None:
@@ -99,10 +122,11 @@ def take(client: Client, outlet: Outlet) -> int:
     from livedumpfs.cli.report import conclude, print_pause
 
     client.start()
-    with dump_taken(outlet.name):
+    where = outlet.alias or client.status().target
+    with dump_taken(where):
         # Before all that prints: a terminal can stand still, and the machine then waits for slots.
         client.sweep()
         print_pause(client.status())
         with display("dump") as shown:
             status = follow(client, shown)
-    return conclude(client, status, outlet.name)
+    return conclude(client, status, outlet.alias)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Final
 
-from livedumpfs.errors import UsageError, os_cause
+from livedumpfs.errors import LivedumpError, UsageError, os_cause
 
 STANDARD_OUTPUT: Final = "-"
 _PIECE: Final = 1 << 20
@@ -21,11 +22,11 @@ _PIECE: Final = 1 << 20
 class Outlet:
     """The target by its path."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str | None) -> None:
         self.path = target
-        """What the host is told."""
-        self.name = target
-        """What people are told."""
+        """What the host is told; None: it knows."""
+        self.alias: str | None = None
+        """What people are told instead of the path that the host has; None: that."""
 
     def handed_over(self) -> None:
         """INIT is done: the host has opened it."""
@@ -39,12 +40,11 @@ class StandardOutput(Outlet):
     """Standard output. Copies from the first moment on: INIT writes already."""
 
     def __init__(self) -> None:
-        """UsageError: that is a terminal."""
-        if os.isatty(_OUT):
-            raise UsageError("a dump does not go to a terminal", hint="name a file or a pipe")
+        """UsageError: that is a terminal, or takes nothing."""
+        _expect_writable()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
         super().__init__(f"/proc/{os.getpid()}/fd/{self._write_end}")
-        self.name = "standard output"
+        self.alias = _NAME
         self._problem: OSError | None = None
         # A reader that never takes the rest must not keep an interrupted command alive.
         self._copier = threading.Thread(target=self._copy, name="livedump-copy", daemon=True)
@@ -74,10 +74,23 @@ class StandardOutput(Outlet):
         self._copier.join()
         if self._problem is None:
             return ""
-        return f"cannot write to standard output: {os_cause(self._problem.errno or errno.EIO)}"
+        return f"cannot write to {_NAME}: {os_cause(self._problem.errno or errno.EIO)}"
 
 
 _OUT: Final = 1
+_NAME: Final = "standard output"
+
+
+def _expect_writable() -> None:
+    """UsageError, before anything is opened: a closed one's number would go to that."""
+    try:
+        access = fcntl.fcntl(_OUT, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError:
+        raise UsageError(f"cannot dump to {_NAME}: it is closed") from None
+    if os.isatty(_OUT):
+        raise UsageError("a dump does not go to a terminal", hint="name a file or a pipe")
+    if access == os.O_RDONLY:
+        raise UsageError(f"cannot dump to {_NAME}: it is not open for writing")
 
 
 @contextlib.contextmanager
@@ -85,11 +98,15 @@ def open_outlet(target: str | None) -> Iterator[Outlet]:
     """For TARGET of the command line. What the command prints goes to standard error while standard
     output is taken."""
     if target != STANDARD_OUTPUT:
-        yield Outlet(target or "")
+        yield Outlet(target)
         return
     out = StandardOutput()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield out
+    except LivedumpError as error:
+        # The host knows it by a path that means nothing to people.
+        error.message = error.message.replace(out.path or "", _NAME)
+        raise
     finally:
         out.handed_over()

@@ -48,18 +48,22 @@ def _stats(client: Client) -> dict[str, Any]:
     try:
         return client.stats()
     except LivedumpError as error:
-        return {"lost_pages": [], "reason": str(error)}
+        return {"lost_pages": [], "failure": None, "reason": str(error)}
 
 
 def conclude(client: Client, status: Status, name: str | None = None) -> int:
     """A finished dump: its figures, its verdict, and what went wrong. `name`: what to call its
     target."""
-    lost = text.pages(_stats(client)["lost_pages"])
+    stats = _stats(client)
+    lost = text.pages(stats["lost_pages"])
     rows = [row for row in text.counter_rows(status.counters) if row[0] != "pause"]
     target = name or status.target
     ends = [("lost", lost), ("target", target or "none"), ("verdict", verdict(status))]
     say(text.table([*rows, *ends]))
     if status.known is Verdict.CONSISTENT:
+        if stats["failure"]:  # good, but not where it was to be
+            complain(stats["failure"])
+            return Exit.FAILED
         return Exit.DONE
     complain(broken(client, status, name))
     return Exit.NOT_VALID

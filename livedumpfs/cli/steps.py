@@ -88,7 +88,7 @@ def pass_on(client: Client, outlet: Outlet) -> int:
     from livedumpfs.client import POLL_INTERVAL
 
     problem = outlet.finish()
-    with dump_taken(outlet.name):
+    with dump_taken(outlet.alias):
         status = client.status()
         while status.target == outlet.path and status.state is not State.UNINIT:
             if problem:
@@ -99,10 +99,10 @@ def pass_on(client: Client, outlet: Outlet) -> int:
         complain(problem)
         return Exit.NOT_VALID
     if status.target != outlet.path:
-        complain(f"the dump on {outlet.name} is incomplete: it was released before its end")
+        complain(f"the dump on {outlet.alias} is incomplete: it was released before its end")
         return Exit.NOT_VALID
     if status.verdict is not Verdict.CONSISTENT:
-        complain(broken(client, status, outlet.name))
+        complain(broken(client, status, outlet.alias))
         return Exit.NOT_VALID
     return Exit.DONE
 

@@ -24,7 +24,7 @@ from livedumpfs.control.memory import PhysicalMemory
 from livedumpfs.control.metrics import metrics
 from livedumpfs.control.settings import Settings
 from livedumpfs.control.snapshot import Shown, SnapshotTree
-from livedumpfs.control.target import open_for, open_sidecar_for
+from livedumpfs.control.target import open_for
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import (
     HostError,
@@ -281,6 +281,7 @@ class Control:
         with self._one_step("INIT"):
             self._expect_no_dump()
             settings = replace(settings, dump=settings.dump.fitted())
+            self.dump.expect_init(settings.dump)
             target, sidecar = self._open_in_time(settings, caller, memory_only)
             named = settings.dump.sidecar
             self.dump.init(target, replace(settings.dump, sidecar=sidecar or named))
@@ -324,17 +325,7 @@ class Control:
                 errno=errno.EINVAL,
                 hint="write its path to control/output",
             )
-        force, format = settings.dump.force, settings.dump.format
-        target = open_for(caller, settings.output, force=force, kind=settings.type, format=format)
-        if format != "raw" or settings.dump.table == "tail":
-            return target, None
-        try:
-            chosen = settings.dump.sidecar
-            name = chosen if isinstance(chosen, str) else None
-            return target, open_sidecar_for(caller, name, target, force=force)
-        except BaseException:
-            target.abandon()
-            raise
+        return open_for(caller, settings)
 
     def _start(self) -> bytes:
         with self._one_step("START"):

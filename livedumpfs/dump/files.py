@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 
 from livedumpfs._capi import lib
 from livedumpfs.dump.core import CoreFiles
+from livedumpfs.dump.room import expect_room, refuse_sealed
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import machine_info
 from livedumpfs.errors import TargetError, os_cause
@@ -17,11 +18,15 @@ from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 from livedumpfs.targets import (
+    SIDECAR,
     Kind,
     Target,
     apply,
+    finish_rename,
     open_sidecar,
     open_target,
+    publish,
+    retire_in,
     retire_sidecar,
     sidecar_path,
 )
@@ -65,27 +70,45 @@ class DumpFiles:
         """Open, lay out and make room: nothing is lost before the sizes are known to fit.
         TargetError, UsageError; nothing stays open then, and no empty file behind."""
         self.sidecar: Target | None = None
-        if isinstance(target, Target):
-            self.target = target
-        else:
-            self.target = open_target(target, force=settings.force)
-        self.path = self.target.path
+        if isinstance(settings.sidecar, Target):
+            self.sidecar = settings.sidecar
+        try:
+            if isinstance(target, Target):
+                self.target = target
+            else:
+                self.target = open_target(target, force=settings.force)
+        except BaseException:
+            if self.sidecar:
+                self.sidecar.abandon()
+            raise
         try:
             self.target.check_format(settings.format)
             self.plan = _plan(machine, settings, self.target)
-            if self.plan.book == "sidecar":
+            if self.plan.book == "sidecar" and self.sidecar is None:
                 self.sidecar = self._open_sidecar(settings)
+            self._expect_room(machine, settings)
             self._make_room()
         except BaseException:
             self.abandon()
             raise
 
-    def _make_room(self) -> None:
-        """An older sidecar goes, durably, before the memory that it may vouch for is touched: zeros
-        with a good seal would be left if we, or the power, fail in between."""
+    @property
+    def path(self) -> str:
+        """Where the dump lies now; see publish()."""
+        return self.target.path
+
+    def _expect_room(self, machine: Machine, settings: DumpSettings) -> None:
+        """All refusals that are left; nothing is lost by them."""
         self.target.expect_room(self.plan.total_size)
         if self.sidecar:
             self.sidecar.expect_room(self.plan.book_size)
+        if not settings.force:
+            refuse_sealed(self.target, self.sidecar)
+            expect_room(machine.arena, self.plan, self.target, self.sidecar)
+
+    def _make_room(self) -> None:
+        """An older sidecar goes, durably, before the memory that it may vouch for is touched: zeros
+        with a good seal would be left if we, or the power, fail in between."""
         self._retire_old_sidecar()
         if self.sidecar:
             self.sidecar.prepare(self.plan.book_size)
@@ -94,11 +117,13 @@ class DumpFiles:
         self.book.reserve(*self.plan.description)
 
     def _open_sidecar(self, settings: DumpSettings) -> Target:
-        chosen = settings.sidecar
-        if isinstance(chosen, Target):
-            return chosen
-        usual = sidecar_path(self.path, os.fstat(self.target.fd))
-        return open_sidecar(chosen or usual, force=settings.force)
+        goal = self.target.goal
+        usual = sidecar_path(goal.path if goal else self.path, os.fstat(self.target.fd))
+        chosen = settings.sidecar if isinstance(settings.sidecar, str) else None
+        ours = self.target.kind is Kind.BLOCK and chosen is None
+        return open_sidecar(
+            chosen or usual, force=settings.force, beside=self.target, make_folder=ours
+        )
 
     @property
     def book(self) -> Target:
@@ -120,16 +145,17 @@ class DumpFiles:
 
     def _retire_old_sidecar(self) -> None:
         """An older raw dump here would be taken for what lies there now, also if we are killed
-        before that is a dump. A path that means something else to us than to the caller is left
-        alone. TargetError: it cannot be removed."""
-        if self.target.kind is Kind.STREAM:
-            return
+        before that is a dump. TargetError: it cannot be removed."""
         usual = sidecar_path(self.path, os.fstat(self.target.fd))
         try:
-            if self.target.kind is Kind.FILE and not self.target.named:
-                self.target.retire_beside(self.sidecar)
-            elif _is_at(self.path, self.target) and not (
-                self.sidecar and _is_at(usual, self.sidecar)  # it is overwritten
+            if self.target.kind is Kind.FILE:
+                self._retire_beside(os.path.basename(usual))
+            elif (
+                self.target.kind is Kind.BLOCK
+                and _is_at(self.path, self.target)
+                and not (
+                    self.sidecar and _is_at(usual, self.sidecar)  # it is overwritten
+                )
             ):
                 retire_sidecar(usual)
         except OSError as error:
@@ -137,6 +163,14 @@ class DumpFiles:
                 f"cannot remove {usual} of an older dump: {os_cause(error.errno or 0)}",
                 errno=error.errno or 0,
             ) from error
+
+    def _retire_beside(self, name: str) -> None:
+        folder, goal = self.target.folder, self.target.goal
+        if folder is None:
+            return
+        if goal and goal.standing:
+            finish_rename(folder, goal.name + SIDECAR, goal.standing)
+        retire_in(folder, name, self.sidecar.identity if self.sidecar else None)
 
     def started(
         self, registers: Sequence[Registers], notes: Sequence[Note], meta: Mapping[str, object]
@@ -163,14 +197,26 @@ class DumpFiles:
         apply(steps, self.target, self.sidecar)
         self.target.complete()
 
+    def publish(self, verdict: Verdict) -> None:
+        """After the seal: the dump gets its name. TargetError: it lies where it lies, and why."""
+        itself = self.plan.format != "raw"
+        publish(self.target, self.sidecar, verdict, describes_itself=itself)
+
     def close(self) -> None:
         """Close both files; harmless when done twice."""
         self.target.close()
         if self.sidecar:
             self.sidecar.close()
 
+    def discard(self) -> None:
+        """Close a dump that never began: what was made beside the last one has nothing of any."""
+        if self.target.goal:
+            self.abandon()
+        else:
+            self.close()
+
     def abandon(self) -> None:
-        """Close, and take away what open_target made and nobody has written to."""
+        """Close, and take away what was made for this dump: it has nothing of one."""
         self.target.abandon()
         if self.sidecar:
             self.sidecar.abandon()

@@ -18,14 +18,14 @@ from livedumpfs.dump.core import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.files import DumpFiles, TargetLike
 from livedumpfs.dump.remote import LooksAhead, make_core
-from livedumpfs.dump.room import memory_room
 from livedumpfs.dump.run import Outcome, Run
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.snapshot import Snapshot
+from livedumpfs.dump.spill import memory_room
 from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
 from livedumpfs.formats import Verdict
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import Machine, machine_for
+from livedumpfs.machines import ChecksFirst, Machine, machine_for
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target, start_thread
 
@@ -238,6 +238,7 @@ class LiveDump(Closing):
                     else settings.on_target()
                 )
                 self._expect_no_dump()
+                self._expect_startable(settings)
                 # Not in the time that the target has to answer.
                 if isinstance(self.machine, LooksAhead):
                     self.machine.look_ahead()
@@ -245,6 +246,19 @@ class LiveDump(Closing):
                 self._abandon(target, settings)
                 raise
             self._init(target, settings, reference)
+
+    def expect_init(self, settings: DumpSettings) -> None:
+        """What INIT would refuse whatever its target, and START after it: to be asked before a
+        target is opened for this dump. StateError, MachineError, UsageError."""
+        self._expect_own("INIT")
+        self._expect_no_dump()
+        self._expect_startable(settings.for_machine(self.machine.backends))
+
+    def _expect_startable(self, settings: DumpSettings) -> None:
+        """Before anything is written: a dump that START refuses must not have cost one that was
+        good."""
+        if isinstance(self.machine, ChecksFirst):
+            self.machine.check_start(settings.backend)
 
     @staticmethod
     def _abandon(target: TargetLike | None, settings: DumpSettings) -> None:
@@ -307,7 +321,7 @@ class LiveDump(Closing):
                         self.machine, settings, files.plan, files.for_core(), reference=reference
                     )
             except BaseException:
-                files.close()
+                files.abandon()
                 raise
             return run
 
@@ -357,6 +371,7 @@ class LiveDump(Closing):
             run = self._current("START", State.INIT)
             assert run.core is not None
             run.core.start(self.machine, run.settings.quiesce_deadline)
+            run.begun = True
             run.registers = self.machine.snapshot_registers()
             run.notes = self._take_notes(run)
             run.armed = True
@@ -502,7 +517,7 @@ class LiveDump(Closing):
         if run.core and not (run.core.release() and run.core.free()):
             return False
         if run.files:
-            run.files.close()
+            run.files.close() if run.begun else run.files.discard()
         return True
 
     def _reap(self, run: Run) -> None:

@@ -1,29 +1,66 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much memory a snapshot may take that has no target, when nobody has set a limit."""
+"""What a dump would lose, or not find, on its target: asked before anything is written."""
 
 from __future__ import annotations
 
-import resource
-from typing import Final
+import errno
+import os
 
 from livedumpfs._capi import lib
-from livedumpfs.dump.settings import SPILL_LIMIT
+from livedumpfs.arena import Arena
+from livedumpfs.errors import InvalidDump, TargetError
+from livedumpfs.formats import Plan, Verdict
+from livedumpfs.machines.machine import Memory
+from livedumpfs.snapshot import open_dump
+from livedumpfs.targets import Kind, Target, expect_space, sealed_as
 
-_STEP: Final = 1 << 20
+
+def refuse_sealed(target: Target, sidecar: Target | None) -> None:
+    """TargetError EEXIST: a finished dump lies on the block device; what was broken off may go.
+    `sidecar`: what will describe the new one, and may describe that."""
+    if target.kind is not Kind.BLOCK:
+        return
+    for book in (None, sidecar):
+        verdict = _finished(target, book)
+        if verdict:
+            raise TargetError(
+                f"cannot dump to {target.path}: it holds a {verdict} dump",
+                errno=errno.EEXIST,
+                hint="use <force> to overwrite it",
+            )
 
 
-def memory_room(size: int) -> int:
-    """Bytes, for a machine with `size` bytes of memory: as many, for no more can be overwritten,
-    but at most half of what is available now, and at least 1 MiB."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        return min(size, SPILL_LIMIT)  # the whole limit is reserved at once
-    if lib.ldfs_headroom(2 * size):
-        return size
-    fits, too_much = _STEP, size
-    while too_much - fits > _STEP:
-        middle = (fits + too_much) // 2
-        if lib.ldfs_headroom(2 * middle):
-            fits = middle
-        else:
-            too_much = middle
-    return fits
+def _finished(target: Target, book: Target | None) -> Verdict | None:
+    """Of the dump on the device, which is described on it, at the usual place, or by `book`."""
+    place = None if book is None else f"/proc/self/fd/{book.fd}"
+    try:
+        with open_dump(f"/proc/self/fd/{target.fd}", place) as dump:
+            # A sidecar file may be of a dump that went long ago, by another way than ours.
+            if not dump.sealed or (dump.sidecar and not dump.has_saved()):
+                return None
+            return sealed_as(dump.superblock)
+    except (InvalidDump, OSError):
+        return None
+
+
+def expect_room(memory: Memory, plan: Plan, target: Target, sidecar: Target | None) -> None:
+    """TargetError ENOSPC: what is in the memory will not fit. What a kdump will need nobody knows;
+    memory that exists and is all zeros counts, though it takes no room."""
+    occupied = occupied_bytes(memory)
+    if occupied is None or plan.format == "kdump":
+        return
+    described = plan.description[1] if plan.book == "target" else 0
+    needed = occupied + described
+    if sidecar and os.fstat(sidecar.fd).st_dev == os.fstat(target.fd).st_dev:
+        needed += plan.book_size
+    expect_space(target, needed)
+
+
+def occupied_bytes(memory: Memory) -> int | None:
+    """Bytes of the memory that exist; None: nobody knows."""
+    fd = lib.ldfs_arena_memfd(memory.handle) if isinstance(memory, Arena) else None
+    if fd is None:
+        fd = getattr(memory, "fd", None)
+    if not isinstance(fd, int) or fd < 0:
+        return None
+    return min(memory.size, os.fstat(fd).st_blocks * 512)

@@ -54,6 +54,8 @@ class Run:
         self.notes: Sequence[Note] = ()
         self.snapshot: Snapshot | None = None
         """From START on."""
+        self.begun = False
+        """START was reached: what lies on the target is of some dump."""
         self.armed = False
         """START is done."""
         self.verdict: Verdict | None = None
@@ -183,14 +185,15 @@ class Run:
     def _failed(self, doing: str, error: Exception) -> None:
         if self.released:  # a pipe's writes end with it, and so may the machine
             return
-        number = getattr(error, "errno", None) or errno.EIO
-        if isinstance(error, LivedumpError):
-            self.error = str(error)
-        else:
-            cause = os_cause(number) if isinstance(error, OSError) else _words(error)
-            self.error = f"cannot {doing} on {self.target}: {cause}"
-        self.error_number = number
+        self.error = self._sentence(doing, error)
+        self.error_number = getattr(error, "errno", None) or errno.EIO
         self.verdict = "incomplete"
+
+    def _sentence(self, doing: str, error: Exception) -> str:
+        if isinstance(error, LivedumpError):
+            return str(error)
+        cause = os_cause(error.errno or errno.EIO) if isinstance(error, OSError) else _words(error)
+        return f"cannot {doing} on {self.target}: {cause}"
 
     def _write_started(self) -> None:
         if self.files:
@@ -219,6 +222,11 @@ class Run:
         described = {**self.describe(), "verdict": verdict}
         self.files.seal(verdict, self.registers, described, counters.target_end or None)
         self.verdict = verdict
+        try:
+            self.files.publish(verdict)
+        except Exception as error:  # it is worth what it is worth, under the name that it has
+            self.error = self._sentence("give a name to the dump", error)
+            self.error_number = getattr(error, "errno", None) or errno.EIO
 
 
 def _words(error: Exception) -> str:

@@ -24,7 +24,7 @@ from livedumpfs.snapshot.arrays import load_array
 from livedumpfs.snapshot.layout import DumpArray
 from livedumpfs.snapshot.pages import PackedPages
 from livedumpfs.snapshot.source import Source
-from livedumpfs.targets import sidecar_path
+from livedumpfs.targets import current_sidecar, sidecar_path
 from livedumpfs.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -298,6 +298,13 @@ class DumpFile(Closing):
         right = [one for one in map(self._is_as_saved, chosen.tolist()) if one is not None]
         return 2 * sum(right) >= len(right)
 
+    def has_saved(self) -> bool:
+        """True when of a few saved granules that have data at least one has its checksum: so the
+        target has not been given to something else altogether."""
+        saved = np.flatnonzero(self.entries["state"] == table.SAVED)
+        chosen = saved[np.linspace(0, len(saved) - 1, min(_SAMPLES, len(saved))).astype(int)]
+        return any(map(self._is_as_saved, chosen.tolist()))
+
     def _is_as_saved(self, granule: int) -> bool | None:
         data = bytearray(self.granule_length(granule))
         try:
@@ -383,6 +390,7 @@ def _find_book(target: Source, sidecar: str | None) -> tuple[Source, Superblock]
         return target, block
     tail = layout.find_tail_superblock(target)
     place = sidecar_path(target.path, target.status) if sidecar is None else sidecar
+    place = current_sidecar(place, target.status)
     if sidecar is None and not os.path.exists(place):
         if tail is not None:
             return target, tail

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError, os_cause
+from livedumpfs.folder import find_room, read_mounts
 from livedumpfs.formats.kdump import FLAT_MAGIC
 
 PIECE: Final = 1 << 20
@@ -87,11 +88,15 @@ class NewFile(Output):
         """TargetError: EEXIST and whatever else keeps it from being made."""
         self._finished = False
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            super().__init__(os.open(path, flags, 0o600), path)
+            super().__init__(_make(path), path)
         except (OSError, ValueError) as error:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-            raise TargetError(f"cannot make {path}: {os_cause(code)}", errno=code) from error
+            reason = getattr(error, "reason", "")
+            if path in reason:
+                raise TargetError(reason, errno=code) from error
+            raise TargetError(
+                f"cannot make {path}: {reason or os_cause(code)}", errno=code
+            ) from error
 
     def skip(self, length: int) -> None:
         """A hole."""
@@ -130,6 +135,18 @@ class NewFile(Output):
                     os.unlink(self.path)
         os.close(self.fd)
         self.fd = -1
+
+
+def _make(path: str) -> int:
+    """A new file, open; not among the kernel's. OSError."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os_cause(errno.EEXIST))
+    found = find_room(path, read_mounts())
+    assert found.folder
+    try:
+        return found.folder.make(os.path.basename(path), None)
+    finally:
+        found.folder.close()
 
 
 class Flattened:

@@ -2,40 +2,63 @@
 """Where a dump goes: a block device, a regular file or a pipe, opened and checked before anything
 is lost.
 
-`open_target` opens with this process's rights, `adopt_target` takes an fd that somebody else opened
-(the helper process that has the caller's rights) with `open_flags`. All checks are made on the open
-fd. Nothing is written by either; `Target.prepare` is the first call that changes something.
+`open_target` opens with this process's rights, or those of a caller (`Rights`); `adopt_target`
+takes an fd that was opened elsewhere. All checks are made on the open fd. Nothing that is there is
+changed by either; `Target.prepare` is the first call that loses something, and that only beside a
+file: its name `publish` gives to the finished dump.
 """
 
 from __future__ import annotations
 
-from livedumpfs.targets.check import open_flags, refuse_kind
+from livedumpfs.targets.check import refuse_kind
+from livedumpfs.targets.content import sealed_as
 from livedumpfs.targets.errand import Errands, start_thread
-from livedumpfs.targets.sidecar import retire_sidecar, sidecar_path
-from livedumpfs.targets.target import (
-    OPEN_HINTS,
-    Kind,
-    Target,
+from livedumpfs.targets.names import SIDECAR, incomplete_name
+from livedumpfs.targets.opening import (
+    Rights,
     adopt_sidecar,
     adopt_target,
-    apply,
+    open_error,
+    open_in_place,
     open_sidecar,
     open_target,
 )
+from livedumpfs.targets.publish import publish
+from livedumpfs.targets.series import expect_series, prune
+from livedumpfs.targets.sidecar import (
+    current_sidecar,
+    finish_rename,
+    retire_in,
+    retire_sidecar,
+    sidecar_path,
+)
+from livedumpfs.targets.space import expect_space
+from livedumpfs.targets.target import Kind, Target, apply
 
 __all__ = [
-    "OPEN_HINTS",
+    "SIDECAR",
     "Errands",
     "Kind",
+    "Rights",
     "Target",
     "adopt_sidecar",
     "adopt_target",
     "apply",
-    "open_flags",
+    "current_sidecar",
+    "expect_series",
+    "expect_space",
+    "finish_rename",
+    "incomplete_name",
+    "open_error",
+    "open_in_place",
     "open_sidecar",
     "open_target",
+    "prune",
+    "publish",
     "refuse_kind",
+    "retire_in",
     "retire_sidecar",
+    "sealed_as",
     "sidecar_path",
     "start_thread",
 ]

@@ -12,8 +12,7 @@ import subprocess
 import sys
 from typing import Final
 
-from livedumpfs.errors import InvalidDump, TargetError, os_cause
-from livedumpfs.formats import elf, kdump, superblock
+from livedumpfs.errors import TargetError, os_cause
 
 _BLKROGET: Final = 0x125E
 _BLKID_TIMEOUT_S: Final = 30
@@ -29,23 +28,6 @@ def open_seen(look: int, flags: int) -> int:
     """Open, with this process's rights, the very file that was looked at with O_PATH, wherever its
     name leads by now. OSError."""
     return os.open(f"/proc/self/fd/{look}", flags)
-
-
-def open_flags(status: os.stat_result | None) -> int:
-    """os.open flags for a target with that stat, None for one that does not exist yet.
-
-    O_EXCL on a block device is what makes the kernel refuse one that is mounted (EBUSY), O_NONBLOCK
-    what makes it refuse a pipe that nobody reads (ENXIO).
-    """
-    flags = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    if status is not None and stat.S_ISFIFO(status.st_mode):
-        return flags | os.O_WRONLY
-    flags |= os.O_RDWR
-    if status is None:
-        return flags | os.O_CREAT | os.O_EXCL
-    if stat.S_ISBLK(status.st_mode):
-        return flags | os.O_EXCL
-    return flags
 
 
 def refuse_kind(status: os.stat_result, path: str) -> None:
@@ -131,27 +113,6 @@ def _signature(export: str) -> str | None:
     if "PTTYPE" in values:
         return f"{values['PTTYPE']} partition table"
     return "a signature of some kind" if "USAGE" in values else None
-
-
-def describes_itself(fd: int) -> bool:
-    """True when the file is an ELF dump or a kdump of ours, sealed or not."""
-    try:
-        offset, size = _notes(fd, os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
-        notes = os.pread(fd, size, offset)
-        position = elf.own_note_position(notes)
-        superblock.parse(notes[position : position + superblock.SIZE])
-    except (InvalidDump, OSError, OverflowError):
-        return False
-    return True
-
-
-def _notes(fd: int, head: bytes) -> tuple[int, int]:
-    """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
-    if head.startswith(kdump.MAGIC):
-        found = kdump.parse_head(head)
-        return found.note_offset, found.note_size
-    note = elf.note_segment(elf.parse_segments(os.pread(fd, elf.headers_end(head), 0)))
-    return note.offset, note.size
 
 
 def is_mounted(device: int) -> bool:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from typing import Final
 
 from livedumpfs.errors import InvalidDump
+from livedumpfs.folder import FolderLike, Standing
 from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.targets.check import open_seen
+from livedumpfs.targets.names import SIDECAR, incomplete_sidecar
 
-SUFFIX: Final = ".ldfs"
 _CLOCK_SLACK_S: Final = 2
 
 
@@ -24,8 +26,8 @@ def sidecar_path(path: str, status: os.stat_result) -> str:
     else /var/lib/livedumpfs (root) or ~/.local/state/livedumpfs, named by the device's number.
     """
     if not stat.S_ISBLK(status.st_mode):
-        return path + SUFFIX
-    name = f"block-{os.major(status.st_rdev)}-{os.minor(status.st_rdev)}{SUFFIX}"
+        return path + SIDECAR
+    name = f"block-{os.major(status.st_rdev)}-{os.minor(status.st_rdev)}{SIDECAR}"
     return os.path.join(_state_directory(), name)
 
 
@@ -46,19 +48,83 @@ def read_superblock(fd: int) -> Superblock | None:
         return None
 
 
-def describes(path: str, target: int) -> bool:
-    """True when `path` is the sidecar of the regular file open as `target`."""
+def places(name: str) -> tuple[str, str]:
+    """Where in its folder the sidecar of a file of that name lies: at the usual place, or, when a
+    kill came between the two renames, still at that of an unfinished one."""
+    return name + SIDECAR, incomplete_sidecar(name + SIDECAR)
+
+
+def current_sidecar(place: str, status: os.stat_result) -> str:
+    """For readers: `place`, where the sidecar of the target with that stat should lie, or, when a
+    kill came between the two renames, where it still does."""
+    other = incomplete_sidecar(place)
+    if stat.S_ISREG(status.st_mode) and not _names(place, status) and _names(other, status):
+        return other
+    return place
+
+
+def _names(path: str, status: os.stat_result) -> bool:
     try:
         # Looked at first: opening some devices has effects of its own.
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             return False
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return describes_open(fd, target)
+        return belongs_to(fd, status.st_dev, status.st_ino)
     finally:
         os.close(fd)
+
+
+def belongs_to(fd: int, device: int, inode: int) -> bool:
+    """Whether that open sidecar file names that target."""
+    block = read_superblock(fd)
+    return block is not None and (block.target_device, block.target_inode) == (device, inode)
+
+
+def finish_rename(folder: FolderLike, name: str, dump: Standing) -> bool:
+    """The sidecar `name` of that dump still has its unfinished name, for a kill came between the
+    two renames: it gets its own. True when that was so. OSError."""
+    unfinished = incomplete_sidecar(name)
+    try:
+        fd = folder.open(unfinished, write=False)
+    except OSError:
+        return False
+    try:
+        if not belongs_to(fd, dump.device, dump.inode):
+            return False
+    finally:
+        os.close(fd)
+    folder.replace(unfinished, name)
+    return True
+
+
+def retire_in(folder: FolderLike, name: str, new: tuple[int, int] | None = None) -> None:
+    """Remove the sidecar of that name, durably, or empty it where it cannot be removed. A file that
+    is no sidecar, that may not be read, or that is the file `new` (device and inode) is left alone.
+    OSError."""
+    try:
+        fd = folder.open(name, write=False)
+    except OSError:
+        return
+    try:
+        status = os.fstat(fd)
+        if read_superblock(fd) is None or (status.st_dev, status.st_ino) == new:
+            return
+    finally:
+        os.close(fd)
+    try:
+        folder.remove(name)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise
+        fd = folder.open(name, write=True)
+        try:
+            os.ftruncate(fd, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def describes_open(fd: int, target: int) -> bool:

@@ -11,31 +11,20 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
+from livedumpfs.folder import FolderLike, Standing
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
 from livedumpfs.formats.raw import tail_superblock_offset
-from livedumpfs.targets import sidecar as sidecars
+from livedumpfs.formats.superblock import Verdict
 from livedumpfs.targets import tail as tails
-from livedumpfs.targets.check import (
-    describes_itself,
-    find_signature,
-    is_mounted,
-    open_flags,
-    open_seen,
-    refuse_kind,
-    refuse_mode,
-    refuse_read_only,
-    target_error,
-)
+from livedumpfs.targets.check import find_signature, is_mounted, refuse_read_only, target_error
+from livedumpfs.targets.content import read_content, refuse_content
 from livedumpfs.units import PAGE_SIZE, format_size
 
-OPEN_HINTS: Final = {
-    errno.EBUSY: "it is mounted or in use",
-    errno.ENXIO: "nobody reads it: start the reader first",
-}
 _ZERO_PIECE: Final = 1 << 20
 _BLKZEROOUT: Final = 0x127F
 
@@ -48,6 +37,24 @@ class Kind(enum.Enum):
     STREAM = "pipe"
 
 
+@dataclass(frozen=True)
+class Goal:
+    """The name that a file gets, in its folder, when it is a finished dump."""
+
+    path: str
+    standing: Standing | None
+    """What has the name; None: nothing."""
+    verdict: Verdict | None
+    """Of the sealed dump that it is; None: it is none."""
+    force: bool
+    """A torn dump may replace a consistent one."""
+
+    @property
+    def name(self) -> str:
+        """In the folder."""
+        return os.path.basename(self.path)
+
+
 class Target(Closing):
     """An open target. Owns `fd`; offsets and sizes in bytes. Not for several threads at once,
     except pread and pwrite.
@@ -55,12 +62,26 @@ class Target(Closing):
     Every failure is a TargetError (OSError) that names path, operation and cause.
     """
 
-    def __init__(self, fd: int, path: str, *, created: bool = False) -> None:
+    def __init__(
+        self,
+        fd: int,
+        path: str,
+        *,
+        created: bool = False,
+        folder: FolderLike | None = None,
+        goal: Goal | None = None,
+    ) -> None:
         """Take over an fd that has passed the checks; see open_target and adopt_target."""
         status = os.fstat(fd)
         self.fd = fd
         self.path = path
+        """Where it lies now."""
         self.created = created
+        self.folder = folder
+        """Its folder, if a file: whatever is done to names there is done by that. None: the file
+        has no name that could be acted on."""
+        self.goal = goal
+        """The name that it gets when it is a finished dump; None: it has the one that it keeps."""
         self.kind = Kind.BLOCK if stat.S_ISBLK(status.st_mode) else Kind.FILE
         block = self.kind is Kind.BLOCK
         self.capacity: int | None = os.lseek(fd, 0, os.SEEK_END) if block else None
@@ -70,17 +91,19 @@ class Target(Closing):
         """Device number and 0, or the file's device and inode."""
         self.reads_zero = False
         """True when what was never written reads as zeros: for ldfs_dump_config."""
-        self.named = True
-        """Whether this process may act on what lies at the path and beside it. Not where it acts
-        for somebody with other rights: then it has open files, and `beside`."""
-        self.beside: int | None = None
-        """An older sidecar file, opened for reading and writing with his rights."""
+        self.emptied = False
+        """What was there is lost: prepare() has begun."""
         self._claim: int | None = None
-        self._directory_synced = not created
+        self._locked = False
         self._had_name = status.st_nlink > 0
 
     def __repr__(self) -> str:
         return f"<Target {self.path} ({self.kind.value})>"
+
+    @property
+    def name(self) -> str:
+        """Its name in its folder."""
+        return os.path.basename(self.path)
 
     @property
     def size(self) -> int:
@@ -124,6 +147,7 @@ class Target(Closing):
         older sidecar must not vouch for it any more by then. A regular file is emptied and gets
         the size, as one hole. As expect_room, which comes first: nothing is lost then."""
         self.expect_room(total_size)
+        self.emptied = True
         if self.capacity is not None:
             self._retire_tail(self.capacity)
             return
@@ -219,14 +243,11 @@ class Target(Closing):
             raise target_error("set the size of", self.path, error.errno or errno.EIO) from error
 
     def sync(self) -> None:
-        """Wait until all that was written is durable; of a file we made, its name too."""
+        """Wait until all that was written is durable."""
         if self.fd < 0:
             raise target_error("sync", self.path, errno.EBADF)
         try:
             os.fsync(self.fd)
-            if not self._directory_synced:
-                _sync_directory(self.path)
-                self._directory_synced = True
         except OSError as error:
             raise target_error("sync", self.path, error.errno or errno.EIO) from error
 
@@ -240,25 +261,32 @@ class Target(Closing):
 
     def close(self) -> None:
         """Close; harmless when done twice. An error of close() has been seen by sync() before."""
-        for fd in (self.fd, self._claim, self.beside):
+        for fd in (self.fd, self._claim):
             if fd is not None and fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-        self.fd, self._claim, self.beside = -1, None, None
+        self.fd, self._claim = -1, None
+        if self.folder:
+            self.folder.close()
 
     def abandon(self) -> None:
-        """Close, and take away a file that open_target made and that is still empty: for an INIT
-        that fails before prepare()."""
-        if self.created and self.fd >= 0 and self.size == 0:
+        """Close, and take away a file that we made, or emptied to put a dump beside the last: it
+        has nothing of a dump yet."""
+        ours = self.created or (self.emptied and self.goal is not None)
+        if self.folder and ours and self._locked and self.fd >= 0:
             with contextlib.suppress(OSError):
-                status = os.stat(self.path, follow_symlinks=False)
-                if (status.st_dev, status.st_ino) == self.identity:
-                    os.unlink(self.path)
+                if self.has_name():
+                    self.folder.remove(self.name)
         self.close()
+
+    def has_name(self) -> bool:
+        """Whether the open file is what has its name now. OSError."""
+        found = self.folder.look(self.name) if self.folder else None
+        return found is not None and (found.device, found.inode) == self.identity
 
     def check(self, *, force: bool, ours: bool | None = None) -> None:
         """All refusals that need the open fd; nothing is written. `ours`: what lies in the file may
-        be overwritten without `force`; by default that is holds_dump(). A block device is always
+        be overwritten without `force`; by default that is may_go(). A block device is always
         asked for signatures: mkfs can leave the header of an older dump standing.
         """
         if self.kind is Kind.BLOCK:
@@ -267,40 +295,28 @@ class Target(Closing):
             if not force:
                 self._refuse_signature()
             return
+        self.lock()
+        if self.size and not (force or ours):
+            content = read_content(self.fd, self.folder, self.name)
+            refuse_content(content, self.path, keep=self._worth_keeping())
+
+    def _worth_keeping(self) -> tuple[Verdict, ...]:
+        """Of sealed dumps. Beside the last good one a torn one may be written over."""
+        return ("consistent",) if self.goal else ("consistent", "torn")
+
+    def lock(self) -> None:
+        """EBUSY: another dump writes to that file."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             hint = "another dump writes to it"
             raise target_error("dump to", self.path, errno.EBUSY, hint) from error
-        if self.size and not (force or (self.holds_dump() if ours is None else ours)):
-            raise TargetError(
-                f"cannot dump to {self.path}: it is not empty and not a dump",
-                errno=errno.EEXIST,
-                hint="use <force> to overwrite it",
-            )
+        self._locked = True
 
     def holds_dump(self) -> bool:
         """True when one of our dumps lies in the file, whole or not. That a raw dump is one is only
         known from a sidecar file that is not older than the file."""
-        return (
-            describes_itself(self.fd)
-            or tails.read_superblock(self.fd, self.size) is not None
-            or self._has_sidecar()
-        )
-
-    def _has_sidecar(self) -> bool:
-        if self.named:
-            return sidecars.describes(self.path + sidecars.SUFFIX, self.fd)
-        return self.beside is not None and sidecars.describes_open(self.beside, self.fd)
-
-    def retire_beside(self, new: Target | None) -> None:
-        """Empty the older sidecar file that came with the target, unless `new` is that file.
-        OSError."""
-        if self.beside is None or sidecars.read_superblock(self.beside) is None:
-            return
-        if new is None or not os.path.samestat(os.fstat(self.beside), os.fstat(new.fd)):
-            os.ftruncate(self.beside, 0)
-            os.fsync(self.beside)
+        return read_content(self.fd, self.folder, self.name) is not None
 
     def _claim_device(self) -> None:
         """Make sure that nobody else has the device. An fd that came from a helper may have been
@@ -328,121 +344,6 @@ def _article(noun: str) -> str:
     if noun.startswith(("a ", "several")):
         return noun
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def adopt_target(
-    fd: int,
-    path: str,
-    *,
-    force: bool = False,
-    created: bool = False,
-    named: bool = True,
-    beside: int | None = None,
-) -> Target:
-    """Make a Target of an fd that was opened with `open_flags`; `path` is for messages.
-
-    Owns `fd` and `beside` from the call on: they are closed when a check fails. `created`: the file
-    did not exist before. `named`, `beside`: as the members of Target. TargetError: EISDIR, EINVAL
-    (character device, socket), EACCES (not open for reading and writing), EBUSY (mounted, or
-    another dump goes there), EEXIST (a file system, partition table or foreign file, and no
-    `force`).
-    """
-    try:
-        target = _adopt(fd, path, created)
-    except BaseException:
-        if beside is not None:
-            os.close(beside)
-        raise
-    target.named, target.beside = named, beside
-    with _abandoning(target):
-        target.check(force=force)
-    return target
-
-
-def adopt_sidecar(fd: int, path: str, *, force: bool = False, created: bool = False) -> Target:
-    """As adopt_target, for a sidecar file: what may be overwritten is another sidecar file."""
-    target = _adopt(fd, path, created)
-    with _abandoning(target):
-        if target.kind is not Kind.FILE:
-            raise target_error(
-                "use sidecar file", path, errno.EINVAL, f"it is a {target.kind.value}"
-            )
-        target.check(force=force, ours=sidecars.read_superblock(target.fd) is not None)
-    return target
-
-
-def open_target(path: str | os.PathLike[str], *, force: bool = False) -> Target:
-    """Open `path` with this process's rights, or make a regular file there; see adopt_target.
-
-    TargetError with the system's errno where opening fails: ENOENT (no such directory), EACCES,
-    EROFS, EBUSY (a device in use), ENXIO (a pipe that nobody reads), ENAMETOOLONG.
-    """
-    name = os.fspath(path)
-    fd, created = _open(name)
-    return adopt_target(fd, name, force=force, created=created)
-
-
-def open_sidecar(path: str | os.PathLike[str], *, force: bool = False) -> Target:
-    """As open_target, for a sidecar file; its directory is made (0700) where it is missing."""
-    name = os.fspath(path)
-    with contextlib.suppress(OSError):  # _open says what is wrong
-        os.makedirs(os.path.dirname(os.path.abspath(name)), mode=0o700, exist_ok=True)
-    fd, created = _open(name)
-    return adopt_sidecar(fd, name, force=force, created=created)
-
-
-def _adopt(fd: int, path: str, created: bool) -> Target:
-    try:
-        refuse_kind(os.fstat(fd), path)
-        refuse_mode(fd, path)
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            from livedumpfs.targets.pipe import PipeTarget
-
-            return PipeTarget(fd, path)
-        return Target(fd, path, created=created)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-@contextlib.contextmanager
-def _abandoning(target: Target) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        target.abandon()
-        raise
-
-
-def _open(path: str) -> tuple[int, bool]:
-    try:
-        try:
-            look = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return os.open(path, open_flags(None), 0o600), True
-        try:
-            status = os.fstat(look)
-            refuse_kind(status, path)
-            return open_seen(look, open_flags(status)), False
-        finally:
-            os.close(look)
-    except TargetError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _open_error(path, error) from error
-
-
-def _open_error(path: str, error: OSError | ValueError) -> TargetError:
-    code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-    return target_error("open", path, code, OPEN_HINTS.get(code, ""))
 
 
 def apply(steps: Iterable[Step], target: Target, sidecar: Target | None = None) -> None:

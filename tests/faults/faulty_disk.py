@@ -78,6 +78,9 @@ def faulty_disk(mountpoint: Path, size: int) -> Iterator[FaultyDisk]:
 def serve(mountpoint: str, size: int) -> None:
     import fuse
 
+    # Until it is sealed and after it a dump is the same faulty file.
+    files = ("/disk", "/disk.incomplete")
+
     class Disk(fuse.Operations):  # type: ignore[misc]
         def __init__(self) -> None:
             self.memory = bytearray(size)
@@ -87,20 +90,20 @@ def serve(mountpoint: str, size: int) -> None:
         def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
             if path == "/":
                 return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2}
-            length = len(self.memory) if path == "/disk" else len(str(self.hits))
+            length = len(self.memory) if path in files else len(str(self.hits))
             return {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": length}
 
         def open(self, path: str, flags: int) -> int:
             return int(bool(flags & os.O_DIRECT))
 
         def read(self, path: str, length: int, offset: int, fh: int) -> bytes:
-            if path == "/disk" and offset >= self.offset:
+            if path in files and offset >= self.offset:
                 self._wait_while("mute")
-            source = self.memory if path == "/disk" else str(self.hits).encode()
+            source = self.memory if path in files else str(self.hits).encode()
             return bytes(source[offset : offset + length])
 
         def truncate(self, path: str, length: int, fh: int | None = None) -> None:
-            if path == "/disk":
+            if path in files:
                 del self.memory[length:]
                 self.memory.extend(bytes(length - len(self.memory)))
 
@@ -116,6 +119,9 @@ def serve(mountpoint: str, size: int) -> None:
             self.memory.extend(bytes(max(0, offset - len(self.memory))))
             self.memory[offset : offset + len(data)] = data
             return len(data)
+
+        def rename(self, old: str, new: str) -> None:
+            assert (old, new) == files[::-1]
 
         def fsync(self, path: str, datasync: int, fh: int) -> None:
             if self.kind == "sync":

@@ -144,7 +144,7 @@ def test_a_host_ends_its_mount_while_the_target_hangs(
     finally:
         freezer.thaw()
     host.process.wait(DEADLINE)
-    with open_dump(str(freezer.folder / "out")) as dump:
+    with open_dump(str(freezer.folder / "out.incomplete")) as dump:
         assert dump.verdict == "incomplete"
     host.start()  # the next host, at the same place and with the same target
     with host_unharmed(host), Client(host.device) as client:

@@ -208,8 +208,13 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = 1
     group.limit(group.usage() + 48 * MIB)
     large = DumpSettings(pool=SIZE, granule=16384)
-    for target in (None, place / "dump"):
-        assert refused(lambda: live.init(target, large)) == errno.ENOMEM
+    limited = DumpSettings(pool=SIZE, granule=16384, spill_limit=SIZE)
+    for target, asked in ((None, limited), (place / "dump", large)):
+        assert refused(lambda: live.init(target, asked)) == errno.ENOMEM
+    # Where nobody has set a limit, the pool is no larger than half of what there is.
+    live.init(None, large)
+    assert 0 < live.counters().slots <= 24 * MIB // 16384, live.counters()
+    live.release()
     # Nothing frees a slot: what finds none is lost, and named.
     live.init(None, DumpSettings(**spill)); live.start()
     arena.live[::4096] = 2

@@ -52,6 +52,11 @@ def begin(live: LiveDump, target: Path | str, **how: object) -> None:
     wait_for(lambda: live.counters().bytes_written > 2 * MIB, live.counters)
 
 
+def unfinished(target: Path) -> Path:
+    """Where it lies until it is sealed."""
+    return target.with_name(f"{target.name}.incomplete")
+
+
 def go_on(live: LiveDump) -> None:
     live.sweep()
     live.machine.arena.live[::4096] = 7
@@ -62,8 +67,8 @@ def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
     target = tmp_path / "dump"
     with unharmed(live):
         begin(live, target)
-        held = os.open(target, os.O_RDONLY)
-        target.unlink()
+        held = os.open(unfinished(target), os.O_RDONLY)
+        unfinished(target).unlink()
         go_on(live)
         assert live.finish(DEADLINE_S, check=False) == "incomplete"
         assert "removed it during the dump" in str(live.failure), live.failure
@@ -79,7 +84,7 @@ def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
 def test_a_sidecar_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
     with unharmed(live):
         begin(live, tmp_path / "dump", format="raw")
-        (sidecar,) = set(tmp_path.glob("dump*")) - {tmp_path / "dump"}
+        (sidecar,) = tmp_path.glob("dump*.ldfs")
         sidecar.unlink()
         go_on(live)
         assert live.finish(DEADLINE_S, check=False) == "incomplete"
@@ -91,10 +96,11 @@ def test_a_file_that_is_renamed_is_kept(live: LiveDump, tmp_path: Path) -> None:
     target = tmp_path / "dump"
     with unharmed(live):
         begin(live, target)
-        target.rename(tmp_path / "moved")
+        unfinished(target).rename(tmp_path / "moved")
         target.write_text("somebody else's\n")
         go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure
+        assert f"{unfinished(target)} was moved during the dump" in str(live.failure)
         live.release()
         assert target.read_text() == "somebody else's\n"
         with open_dump(tmp_path / "moved") as dump:
@@ -112,7 +118,7 @@ def test_a_file_that_somebody_cuts_off(
     target = tmp_path / "dump"
     with unharmed(live):
         begin(live, target, format=format, compression="none" if format == "kdump" else "zstd")
-        os.truncate(target, left)
+        os.truncate(unfinished(target), left)
         go_on(live)
         live.finish(DEADLINE_S, check=False)
         live.release()
@@ -179,7 +185,7 @@ def test_a_file_system_that_is_unmounted_under_it(live: LiveDump, small_tmpfs: P
     target = small_tmpfs / "dump"
     with unharmed(live):
         begin(live, target)
-        held = os.open(target, os.O_RDONLY)
+        held = os.open(unfinished(target), os.O_RDONLY)
         subprocess.run(["umount", "-l", str(small_tmpfs)], check=True, timeout=300)
         assert not target.exists()
         go_on(live)

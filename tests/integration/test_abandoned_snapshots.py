@@ -101,7 +101,7 @@ def test_one_that_was_never_swept_is_incomplete_on_its_target(tmp_path: Path) ->
         until(lambda: live.state is State.UNINIT, live)
         assert live.verdict == "incomplete"
         assert live.released == "released by the host in state START, before it was sealed"
-        with open_dump(tmp_path / "dump") as dump:
+        with open_dump(tmp_path / "dump.incomplete") as dump:
             assert dump.verdict == "incomplete"
 
 

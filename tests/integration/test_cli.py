@@ -266,9 +266,10 @@ def test_no_target_and_a_target_exclude_each_other(shell: Shell, device: str) ->
 
 def test_dump_to_a_block_device(shell: Shell, device: str, loop_device: Callable[..., str]) -> None:
     target = loop_device(96 << 20)
-    for _ in range(2):  # our own older dump there is no obstacle
-        shell.run("dump", target)
-        shell.run("verify", target)
+    shell.run("dump", target)
+    assert "it holds a consistent dump (use --force" in shell.fails("dump", target)
+    shell.run("dump", target, "--force")
+    shell.run("verify", target)
     runs_on(device)
 
 
@@ -379,7 +380,7 @@ def test_finish_can_give_up_and_the_dump_goes_on(shell: Shell, quiet: str, tmp_p
     assert "not finished" in shell.fails("finish", "--timeout", "0.3")
     assert shell.status()["state"] == "SWEEP"
     shell.run("release")
-    shell.run("info", str(tmp_path / "dump"), code=3)
+    shell.run("info", str(tmp_path / "dump.incomplete"), code=3)
 
 
 # ------------------------------------------------------------------------ interrupted
@@ -397,9 +398,9 @@ def test_ctrl_c_releases(shell: Shell, quiet: str, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert f"livedump: error: interrupted; the dump on {target} is incomplete" in err
+    assert f"livedump: error: interrupted; the dump on {target}.incomplete is incomplete" in err
     assert shell.status()["state"] == "UNINIT"
-    assert "incomplete" in shell.run("info", target, code=3)[0]
+    assert "incomplete" in shell.run("info", f"{target}.incomplete", code=3)[0]
     runs_on(quiet)
 
 
@@ -412,7 +413,7 @@ def test_a_killed_dump_releases(
     process.send_signal(number)
     process.communicate(timeout=DEADLINE)
     wait_for(lambda: shell.status()["state"] == "UNINIT", shell.status)
-    assert "incomplete" in shell.run("info", target, code=3)[0]
+    assert "incomplete" in shell.run("info", f"{target}.incomplete", code=3)[0]
     shell.run("dump", str(tmp_path / "next"))
     runs_on(quiet)
 
@@ -455,11 +456,14 @@ def test_a_disk_that_fills_up(shell: Shell, quiet: str, tmp_path: Path) -> None:
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "tmpfs", small], check=True)
     try:
-        sentence = shell.fails("dump", str(small / "dump"), code=3)
+        foreseen = shell.fails("dump", str(small / "dump"))
+        assert "the dump needs" in foreseen and "--force goes on" in foreseen
+        assert list(small.iterdir()) == []
+        sentence = shell.fails("dump", str(small / "dump"), "--force", code=3)
         assert re.search(
-            r"cannot write page 0x[0-9a-f]+ to \S+/small/dump: No space left", sentence
+            r"cannot write page 0x[0-9a-f]+ to \S+/small/dump.incomplete: No space left", sentence
         )
-        shell.run("info", str(small / "dump"), code=3)
+        shell.run("info", str(small / "dump.incomplete"), code=3)
         assert re.search(r"^reason +cannot write page", shell.run("status")[0], re.M)
         runs_on(quiet)
         shell.run("dump", str(tmp_path / "next"))
@@ -510,7 +514,7 @@ def test_a_host_that_ends_mid_dump(shell: Shell, tmp_path: Path) -> None:
     assert process.wait(timeout=DEADLINE) == 0
     client.communicate(timeout=DEADLINE)
     assert client.returncode == 3
-    assert "incomplete" in shell.run("info", target, code=3)[0]
+    assert "incomplete" in shell.run("info", f"{target}.incomplete", code=3)[0]
 
 
 def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -> None:
@@ -521,7 +525,7 @@ def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -
     process.wait(timeout=DEADLINE)
     client.communicate(timeout=DEADLINE)
     assert client.returncode == 3
-    assert "incomplete" in shell.run("info", target, code=3)[0]
+    assert "incomplete" in shell.run("info", f"{target}.incomplete", code=3)[0]
     _, next_device = shell.host("--ram", "8M")
     assert mounts_below(tmp_path) == [str(Path(next_device).parent)]
     assert not Path(device).parent.exists()

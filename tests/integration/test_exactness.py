@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ class Bench:
     ) -> Counters:
         """The sweep begins after a moment, or `until` that is so."""
         self.reference.clear()
+        settings = replace(settings, force=True)  # a torn dump over a consistent one, too
         self.live.init(self.target, settings, reference=self.reference.fd)
         try:
             self.live.start()

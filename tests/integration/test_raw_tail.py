@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def live() -> Iterator[tuple[LiveDump, np.ndarray]]:
 def save(live: LiveDump, target: str | Path, settings: DumpSettings, values: np.ndarray) -> bytes:
     """A dump while the memory is written; what it must contain."""
     before = bytes(values)
-    live.init(target, settings)
+    live.init(target, replace(settings, force=True))
     live.start()
     values[::1024] += 1
     live.sweep()
@@ -75,7 +76,7 @@ def test_it_is_one_dump_by_itself(
     assert not os.path.exists(f"{target}.ldfs")
     check(target, memory)
     assert main(["verify", target]) == Exit.DONE
-    # Once more over itself, without force.
+    # Once more over itself.
     check(target, memory := save(live[0], target, TAIL, live[1]))
 
 
@@ -90,9 +91,17 @@ def test_a_file_with_it_can_be_carried_away(live: Any, state: Path, tmp_path: Pa
 def test_the_last_dump_on_a_device_is_the_one_that_is_found(
     first: str, second: str, live: Any, state: Path, loop_device: LoopMaker
 ) -> None:
+    """And it stays there unless that is asked for."""
     device = loop_device(16 * MIB)
+    memory = b""
     for layout in (first, second):
         settings = TAIL if layout == "tail" else DumpSettings(format=layout)
+        if memory:
+            with pytest.raises(TargetError, match="it holds a consistent dump") as caught:
+                live[0].init(device, settings)
+            assert caught.value.errno == errno.EEXIST
+            with open_dump(device) as dump:
+                assert dump.read_arena(0, SIZE) == memory and verify_dump(dump).ok
         memory = save(live[0], device, settings, live[1])
     with open_dump(device) as dump:
         assert dump.format == second.replace("tail", "raw")
@@ -108,7 +117,7 @@ def test_a_broken_off_one_leaves_no_older_dump_behind(
     dump, values = live
     device = loop_device(16 * MIB)
     save(dump, device, DumpSettings(format=first), values)
-    dump.init(device, TAIL)
+    dump.init(device, replace(TAIL, force=True))
     dump.release()
     with open_dump(device) as found:
         assert (found.format, found.verdict, found.sidecar) == ("raw", "incomplete", None)
@@ -121,10 +130,40 @@ def test_a_broken_off_dump_does_not_leave_the_tail_of_an_older_one(
     dump, values = live
     device = loop_device(16 * MIB)
     save(dump, device, TAIL, values)
-    dump.init(device, DumpSettings(format=second))
+    dump.init(device, DumpSettings(format=second, force=True))
     dump.release()
     with open_dump(device) as found:
         assert (found.format, found.verdict) == (second, "incomplete")
+    dump.init(device, TAIL)  # what was broken off is in nobody's way
+    dump.release()
+
+
+def test_a_sidecar_of_a_dump_that_has_gone_protects_nothing(
+    live: Any, state: Path, loop_device: LoopMaker
+) -> None:
+    """Of a loop device with the same number, say: the sidecar names that alone."""
+    dump, values = live
+    device = loop_device(16 * MIB)
+    save(dump, device, DumpSettings(format="raw"), values)
+    assert list(state.iterdir())
+    for byte in (b"\0", b"x"):
+        with open(device, "r+b") as file:
+            file.write(byte * SIZE)
+        dump.init(device, DumpSettings(format="kdump"))
+        dump.release()
+        save(dump, device, DumpSettings(format="raw"), values)
+
+
+def test_a_torn_dump_on_a_device_is_kept_too(
+    live: Any, state: Path, loop_device: LoopMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump, values = live
+    device = loop_device(16 * MIB)
+    monkeypatch.setattr("livedumpfs.dump.live.judge", lambda _: "torn")
+    values[0] = 1
+    assert dump.save(device) == "torn"
+    with pytest.raises(TargetError, match="it holds a torn dump"):
+        dump.init(device)
 
 
 def test_a_device_that_is_too_small_keeps_what_it_has(

@@ -172,7 +172,7 @@ def test_a_task_that_has_gone_lends_no_rights(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait(DEADLINE)
     with pytest.raises(opener.Refused) as caught:
-        opener.open_as(gone.pid, os.geteuid(), os.getegid(), os.fsencode(tmp_path / "out"))
+        opener.Helper(gone.pid, os.geteuid(), os.getegid())
     assert caught.value.errno == errno.ESRCH
     assert not (tmp_path / "out").exists()
 
@@ -187,7 +187,7 @@ def test_a_number_that_another_task_has_got_lends_no_rights(tmp_path: Path) -> N
         try:
             for uid, gid in ((user, user), (user, 0), (0, user)):
                 with pytest.raises(opener.Refused) as caught:
-                    opener.open_as(later.pid, uid, gid, os.fsencode(private / "out"))
+                    opener.Helper(later.pid, uid, gid)
                 assert caught.value.errno == errno.EPERM
         finally:
             later.kill()
@@ -206,9 +206,8 @@ def test_a_helper_that_is_held_up_is_given_up(
 
     with monkeypatch.context() as patch, pytest.raises(opener.Refused) as caught:
         patch.setattr(subprocess, "Popen", Stopped)
-        target = os.fsencode(tmp_path / "out")
         task = threading.get_native_id()
-        opener.open_as(task, os.geteuid(), os.getegid(), target, timeout=0.5)
+        opener.Helper(task, os.geteuid(), os.getegid(), timeout=0.5)
     assert caught.value.errno == errno.ETIMEDOUT
     assert not children()
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, opener
+from livedumpfs import abi, folder
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import Plan
@@ -45,6 +45,7 @@ client = Client(sys.argv[1])
 for target in sys.argv[2].split("\\n"):
     try:
         client.init(target, InitOptions(force="force" in sys.argv[3:]))
+        client.start()
         client.release()
         print("done")
     except LivedumpError as error:
@@ -59,9 +60,10 @@ def host(run_host: HostMaker) -> Host:
 
 
 def attempt(client: Client, target: Path | str, **options: Any) -> str:
-    """INIT and RELEASE: "ok", or the errno's name. Every refusal is one sentence."""
+    """INIT, START and RELEASE: "ok", or the errno's name. Every refusal is one sentence."""
     try:
         client.init(str(target), InitOptions(**options))
+        client.start()
         client.release()
         return "ok"
     except LivedumpError as error:
@@ -111,9 +113,19 @@ def test_a_link_leads_to_its_file_and_stays(host: Host, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Client(host.device) as client:
         assert attempt(client, tmp_path / "link") == "ok"
+        assert not (tmp_path / "file").stat().st_size
+        with open_dump(str(tmp_path / "file.incomplete")) as dump:
+            assert dump.verdict == "incomplete"
+        client.init(str(tmp_path / "link"))
+        client.start()
+        client.sweep()
+        client.finish(DEADLINE)
+        client.release()
     assert (tmp_path / "link").is_symlink()
     with open_dump(str(tmp_path / "file")) as dump:
-        assert dump.verdict == "incomplete"
+        assert dump.verdict == "consistent"
+    assert {one.name for one in tmp_path.iterdir()} >= {"file", "link"}
+    assert not list(tmp_path.glob("*.incomplete"))
 
 
 def test_files_of_the_kernel_are_no_targets(host: Host, tmp_path: Path) -> None:
@@ -167,10 +179,10 @@ def test_the_helper_opens_what_it_looked_at_or_nothing(
         other.write_bytes(FOREIGN)
     swapping(path, [other], monkeypatch)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(opener.Refused) as caught:
-        opener.open_path(os.fsencode(path), True)
+    with pytest.raises(folder.Refused) as caught:
+        folder.find(str(path), {}, folder.by_name)
     assert caught.value.errno == errno.EAGAIN
-    assert len(os.listdir("/proc/self/fd")) == before + 1  # `look`, until the helper ends
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_target_of_ones_own_is_what_was_looked_at(
@@ -280,27 +292,33 @@ def test_a_sidecar_is_not_looked_at_or_removed_with_the_hosts_rights(
         assert dump.format == "elf"
 
 
-def test_a_sidecar_of_ones_own_is_emptied(
+def test_a_sidecar_of_ones_own_stays_until_it_would_be_wrong(
     shared: Host, open_folder: Path, run_as: RunAs, write_dump: DumpWriter
 ) -> None:
-    """It would describe what lies there no more."""
+    """Then it goes, with the caller's rights: it would describe what lies there no more."""
     own = open_folder / "own"
     own.mkdir()
     write_dump(own / "out", bytes(range(256)) * 64, format="raw")
     for path in (own, own / "out", own / "out.ldfs"):
         os.chown(path, USER, USER)
     assert init_as(run_as, shared, own / "out") == "done"
-    assert (own / "out.ldfs").stat().st_size == 0
     with open_dump(str(own / "out")) as dump:
-        assert dump.format == "elf"
+        assert (dump.format, dump.verdict) == ("raw", "consistent")
+    whole = INIT.replace("client.start()", "client.start(); client.sweep(); client.finish()")
+    groups = {"groups": (GROUP,), "imports": IMPORTS}
+    assert run_as(USER, whole, shared.device, own / "out", **groups) == "done\n"
+    assert [one.name for one in own.iterdir()] == ["out"]
+    assert (own / "out").stat().st_uid == USER
+    with open_dump(str(own / "out")) as dump:
+        assert (dump.format, dump.verdict) == ("elf", "consistent")
 
 
 def test_a_link_beside_the_target_leads_to_nobodys_sidecar(
     shared: Host, open_folder: Path, run_as: RunAs, write_dump: DumpWriter
 ) -> None:
     own, private = open_folder / "own", open_folder / "private"
-    for folder in (own, private):
-        folder.mkdir(mode=0o700)
+    for place in (own, private):
+        place.mkdir(mode=0o700)
     os.chown(own, USER, USER)
     write_dump(private / "roots", bytes(range(256)) * 64, format="raw")
     content = (private / "roots.ldfs").read_bytes()
@@ -348,13 +366,13 @@ def test_root_of_a_user_namespace_is_who_he_is_outside(
     own.mkdir()
     os.chown(own, USER, USER)
     program = (IN_A_USER_NAMESPACE % USER) + INIT
-    for folder, answer in ((private, "EACCES "), (own, "done")):
-        arguments = (shared.device, folder / "out")
+    for place, answer in ((private, "EACCES "), (own, "done")):
+        arguments = (shared.device, place / "out")
         found = run_as(USER, program, *arguments, groups=(GROUP,), imports=IMPORTS)
         if found.startswith("SKIP"):
             pytest.skip(f"no user namespaces here: {found}")
         assert found.startswith(answer)
-    assert (own / "out").stat().st_uid == USER
+    assert (own / "out.incomplete").stat().st_uid == USER
 
 
 def test_the_file_system_uid_is_what_counts(shared: Host, open_folder: Path) -> None:
@@ -387,8 +405,9 @@ def test_new_files_are_private_whatever_the_umask(
         target = folder / format.name
         found = run_as(0, program, host.device, target, imports=IMPORTS, umask=0)
         assert found == "done\n"
+    names = ("ELF.incomplete", "RAW.incomplete", "RAW.incomplete.ldfs", "KDUMP.incomplete")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert modes == dict.fromkeys(("ELF", "RAW", "RAW.ldfs", "KDUMP"), 0o600)
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_a_converted_dump_is_private(tmp_path: Path, write_dump: DumpWriter, run_as: RunAs) -> None:

@@ -86,20 +86,22 @@ def judge_target(
     path: Path,
     reference: Reference,
     reached: str,
-    before: bytes | None,
+    before: set[bytes | None],
     done: dict[str, Any] | None,
     verdict: Verdict,
 ) -> None:
     """`reached`: the last step that was answered; `before`: dump_id_of what lay there before;
-    `done`: what the host found, None: it was killed."""
+    `done`: what the host found, None: it was killed. What was released before its START leaves
+    nothing beside an older dump."""
+    nothing = STEPS.index(reached) < STEPS.index("init" if done is None else "start")
     try:
         dump = open_dump(path)
     except (InvalidDump, TargetError) as error:
-        verdict.expect(STEPS.index(reached) < STEPS.index("init"), f"there is no dump: {error}")
+        verdict.expect(nothing, f"there is no dump: {error}")
         return
     with dump:
-        if dump.dump_id == before:
-            verdict.expect(reached == "begin", "an older dump lies there")
+        if dump.dump_id in before:
+            verdict.expect(nothing, "an older dump lies there")
             return
         _compare(dump, reference, verdict)
         _judge_ending(choice, dump, reached, done, verdict)

@@ -103,7 +103,9 @@ class Soak:
         if choice.fresh or choice.target == "pipe":
             for old in place.glob("dump-*"):
                 old.unlink()
-        before = dump_id_of(path) if path.exists() else None
+        unfinished = path.with_name(f"{path.name}.incomplete")
+        places = [one for one in (path, unfinished) if one.exists() and choice.target != "pipe"]
+        before = {dump_id_of(one) for one in places} - {None}
         if self._victim is None or not self._victim.alive:
             self._victim = Victim(self.chooser, self._reference.fd, self._library, self._deadline_s)
         victim, stream = self._victim, place / "dump-stream"
@@ -123,6 +125,8 @@ class Soak:
             if not unpack_stream(stream, path):
                 verdict.expect(choice.end != "finish", "what came through the pipe is no dump")
                 return done
+        if unfinished.exists() and dump_id_of(unfinished) not in {None, *before}:
+            path = unfinished
         if choice.target != "none":
             judge_target(choice, path, self._reference, reached, before, done, verdict)
         return done

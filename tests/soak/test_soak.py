@@ -132,12 +132,12 @@ def test_a_page_that_differs_is_found(
     path = tmp_path / "dump"
     write_dump(path, data, format=format, compression="none")
     verdict = Verdict()
-    judge_target(finished(), path, reference, "finish", None, done_with(), verdict)
+    judge_target(finished(), path, reference, "finish", set(), done_with(), verdict)
     assert (verdict.problems, verdict.different, verdict.pages) == ([], 0, PAGES)
     for page in (0, 31, 63):
         os.pwrite(reference.fd, b"?", page * PAGE_SIZE + 17)
     verdict = Verdict()
-    judge_target(finished(), path, reference, "finish", None, done_with(), verdict)
+    judge_target(finished(), path, reference, "finish", set(), done_with(), verdict)
     assert verdict.different == 3 and "3 pages of the target differ" in verdict.problems[0]
 
 
@@ -153,7 +153,7 @@ def test_lost_pages_must_be_named_by_all_and_allowed(
     def problems(policy: str, lost: list[list[int]]) -> list[str]:
         verdict, done = Verdict(), done_with(lost=lost, **said)
         before = tmp_path / "dump"
-        judge_target(finished(policy), before, reference, "finish", None, done, verdict)
+        judge_target(finished(policy), before, reference, "finish", set(), done, verdict)
         judge_reads(finished(policy), done, verdict)
         assert verdict.lost == 1 and verdict.pages == PAGES - 1
         return verdict.problems
@@ -183,12 +183,12 @@ def test_an_older_dump_and_none_are_no_dump(
     path = tmp_path / "dump"
     for reached, good in (("begin", True), ("init", False)):
         verdict = Verdict()
-        judge_target(finished(), path, reference, reached, None, None, verdict)
+        judge_target(finished(), path, reference, reached, set(), None, verdict)
         assert (verdict.problems == []) == good
     write_dump(path, data)
     with open_dump(path) as dump:
         before = dump.dump_id
     for reached, good in (("begin", True), ("sweep", False)):
         verdict = Verdict()
-        judge_target(finished(), path, reference, reached, before, None, verdict)
+        judge_target(finished(), path, reference, reached, {before}, None, verdict)
         assert (verdict.problems == []) == good and verdict.pages == 0

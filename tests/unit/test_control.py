@@ -99,6 +99,7 @@ class FakeDump:
     def __init__(self) -> None:
         self.machine = FakeMachine()
         self.errands = Errands()
+        self.expect_init = lambda settings: self.errands.expect_none()
         self.state = Step.UNINIT
         self.verdict: str | None = None
         self.so_far: str | None = None
@@ -359,7 +360,7 @@ def test_an_unknown_command_is_enotty_and_leaves_no_error(bench: Bench) -> None:
 def test_init_reads_the_path_from_the_caller(bench: Bench, tmp_path: Path) -> None:
     path = ctypes.create_string_buffer(os.fsencode(tmp_path / "out"))
     bench.ioctl(abi.INIT, argument=ctypes.addressof(path))
-    assert bench.dump.target.path == str(tmp_path / "out")
+    assert bench.dump.target.goal.path == str(tmp_path / "out")
     bench.ioctl(abi.RELEASE)
 
 

@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "livedumpfs"
 
-LEAVES = {"units", "errors", "abi", "closing", "mounts", "pause"}
+LEAVES = {"units", "errors", "abi", "closing", "folder", "mounts", "pause"}
 CORE = {"_capi"}
 PARTS = {"arena", "machines", "targets", "formats"}
 LIFE = {"dump", "snapshot"}
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "units": set(),
     "errors": set(),
     "closing": set(),
+    "folder": set(),
     "mounts": set(),
     "headers": set(),
     "abi": {"units", "errors"},

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.together] if "shared" in __file__ else []
+TOGETHER
 
 def began(name):
     (HERE / f"{name}-{os.environ['PYTEST_XDIST_WORKER']}").touch()
@@ -43,12 +43,12 @@ def over(request):
 """
 
 
-def suite(folder: Path, name: str) -> list[str]:
-    """The workers that began a test that is not alone."""
+def suite(folder: Path, mark: str) -> list[str]:
+    """The workers that began a test that is not alone, of a file with that mark for all of it."""
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    alone\n    together\n")
     (folder / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.order"]\n')
-    (folder / f"test_{name}.py").write_text(SUITE)
-    words = ["-q", "-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    (folder / "test_suite.py").write_text(SUITE.replace("TOGETHER", mark))
+    words = ["-q", "-n", "3"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words, str(folder)],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True,
@@ -60,4 +60,8 @@ def suite(folder: Path, name: str) -> list[str]:
 
 
 def test_nothing_runs_beside_a_test_that_is_alone(tmp_path: Path) -> None:
-    assert len(suite(tmp_path, "apart")) > 1, "they ran one after the other"
+    assert len(suite(tmp_path, "")) > 1, "they ran one after the other"
+
+
+def test_the_tests_of_a_file_that_belong_together_are_run_by_one_process(tmp_path: Path) -> None:
+    assert len(suite(tmp_path, "pytestmark = pytest.mark.together")) == 1

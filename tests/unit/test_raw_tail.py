@@ -13,7 +13,7 @@ from livedumpfs.errors import TargetError, UsageError
 from livedumpfs.formats import MachineInfo, MemoryRange, RawPlan, Sync, Write, Zero, plan_dump
 from livedumpfs.formats import superblock as superblocks
 from livedumpfs.formats.raw import tail_superblock_offset
-from livedumpfs.targets import apply, open_target
+from livedumpfs.targets import apply, open_in_place
 from livedumpfs.targets.tail import read_superblock
 
 PAGE = 4096
@@ -87,7 +87,7 @@ def test_an_unknown_place_is_refused() -> None:
 
 def write_opening(path: str, device_size: int | None = None) -> RawPlan:
     made = plan(device_size)
-    with open_target(path) as target:
+    with open_in_place(path) as target:
         target.prepare(made.total_size)
         apply(made.opening({}), target)
     return made
@@ -96,7 +96,7 @@ def write_opening(path: str, device_size: int | None = None) -> RawPlan:
 def test_a_file_with_one_is_a_dump_of_ours(tmp_path: Path) -> None:
     path = str(tmp_path / "dump")
     made = write_opening(path)
-    with open_target(path) as target:  # it may be overwritten without force
+    with open_in_place(path) as target:  # it may be overwritten without force
         assert target.holds_dump()
         found = read_superblock(target.fd, target.size)
         assert found is not None and found.dump_id == made.dump_id
@@ -115,7 +115,7 @@ def test_a_file_that_is_no_dump_any_more(tmp_path: Path, change: str) -> None:
             file.seek(made.superblock_offset + 100)
             file.write(b"\xff")
     with pytest.raises(TargetError) as caught:
-        open_target(str(path))
+        open_in_place(str(path))
     assert caught.value.errno == errno.EEXIST
 
 
@@ -138,7 +138,7 @@ def test_a_superblock_that_is_memory_does_not_count(tmp_path: Path) -> None:
 def test_the_next_dump_on_a_device_retires_it(loop_device, format: str) -> None:  # type: ignore[no-untyped-def]
     device = loop_device(8 * MIB + 512)
     made = write_opening(device, 8 * MIB + 512)
-    with open_target(device) as target:
+    with open_in_place(device) as target:
         assert read_superblock(target.fd, target.size) is not None
         after = plan_dump(format, MACHINE, arena_size=MIB, granule_size=PAGE)
         assert after.total_size <= made.superblock_offset
@@ -149,7 +149,7 @@ def test_the_next_dump_on_a_device_retires_it(loop_device, format: str) -> None:
 def test_a_device_too_small_for_both_is_refused(loop_device) -> None:  # type: ignore[no-untyped-def]
     device = loop_device(MIB + 64 * 1024)
     made = plan(MIB + 64 * 1024)
-    with open_target(device) as target:
+    with open_in_place(device) as target:
         with pytest.raises(TargetError, match=r"the device has 1\.062 MiB") as caught:
             target.prepare(made.total_size)
         assert caught.value.errno == errno.ENOSPC

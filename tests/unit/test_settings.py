@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs._capi import ffi, lib
-from livedumpfs.dump import DumpSettings, room
+from livedumpfs.dump import DumpSettings, spill
 from livedumpfs.dump.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.errors import UsageError
 from livedumpfs.units import parse_duration
@@ -116,8 +116,8 @@ def test_the_limit_is_the_machine_or_half_of_what_is_free(
         def ldfs_headroom(size: int) -> bool:
             return size <= free
 
-    monkeypatch.setattr(room, "lib", Memory)
-    found = room.memory_room(size)
+    monkeypatch.setattr(spill, "lib", Memory)
+    found = spill.memory_room(size)
     assert found <= size and 2 * found <= free
     assert found == size or 2 * found > free - (4 << 20)
 
@@ -130,8 +130,8 @@ def test_the_core_knows_how_much_is_free() -> None:
 def test_a_process_with_little_address_space_reserves_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room.resource, "getrlimit", lambda _: (8 << 30, 8 << 30))
-    assert room.memory_room(4 << 30) == 256 << 20
+    monkeypatch.setattr(spill.resource, "getrlimit", lambda _: (8 << 30, 8 << 30))
+    assert spill.memory_room(4 << 30) == 256 << 20
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from livedumpfs.snapshot import (
     open_dump,
     verify_dump,
 )
-from livedumpfs.targets import apply, open_target
+from livedumpfs.targets import apply, open_in_place
 
 PAGE = 4096
 MEMORY = b"".join(bytes([i + 1]) * PAGE if i % 5 else bytes(PAGE) for i in range(23))
@@ -407,7 +407,7 @@ def test_an_enormous_sparse_dump_costs_nothing(tmp_path: Path) -> None:
     size, granule = 1 << 42, 1 << 30
     machine = MachineInfo.flat("t", size)
     plan = plan_dump("elf", machine, arena_size=size, granule_size=granule)
-    with open_target(path) as target:
+    with open_in_place(path) as target:
         target.prepare(plan.total_size)
         apply(plan.opening({}), target)
     with open_dump(path) as dump:

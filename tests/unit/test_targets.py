@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.errors import TargetError
+from livedumpfs.folder import Folder
 from livedumpfs.formats import Sync, Write, Zero
 from livedumpfs.targets import (
     Kind,
@@ -23,9 +24,10 @@ from livedumpfs.targets import (
     adopt_sidecar,
     adopt_target,
     apply,
-    open_flags,
+    open_in_place,
     open_sidecar,
     open_target,
+    retire_in,
     retire_sidecar,
     sidecar_path,
 )
@@ -46,7 +48,7 @@ def refused(code: int, cause: str = "") -> Iterator[None]:
 
 def test_a_new_file_is_made_private_and_takes_the_size(tmp_path: Path) -> None:
     path = tmp_path / "dump"
-    with open_target(path) as target:
+    with open_in_place(path) as target:
         assert (target.kind, target.created, target.capacity) == (Kind.FILE, True, None)
         assert not target.reads_zero
         target.prepare(1 << 30)
@@ -60,7 +62,7 @@ def test_a_new_file_is_made_private_and_takes_the_size(tmp_path: Path) -> None:
 
 
 def test_pread_ends_where_the_file_ends(tmp_path: Path) -> None:
-    with open_target(tmp_path / "dump") as target:
+    with open_in_place(tmp_path / "dump") as target:
         target.prepare(10)
         assert len(target.pread(100, 4)) == 6
         assert target.pread(100, 10) == b""
@@ -145,7 +147,7 @@ def test_foreign_content_is_kept_unless_forced(tmp_path: Path) -> None:
     with refused(errno.EEXIST, "not empty and not a dump.*force"):
         open_target(path)
     assert path.read_bytes() == b"dear reader"
-    with open_target(path, force=True) as target:
+    with open_in_place(path, force=True) as target:
         assert path.read_bytes() == b"dear reader", "opening alone changes nothing"
         target.prepare(4096)
     assert path.read_bytes() == bytes(4096)
@@ -159,7 +161,15 @@ def test_an_older_dump_may_be_overwritten(
     path = tmp_path / "dump"
     write_dump(path, MEMORY, format=format, until=until)
     with open_target(path) as target:
+        assert target.goal and target.goal.standing
+        assert target.goal.verdict == ("consistent" if until == "seal" else None)
+    with open_in_place(path, force=True) as target:
         assert target.holds_dump()
+    if until == "seal":
+        with refused(errno.EEXIST, "holds a consistent dump, which would be lost"):
+            open_in_place(path)
+    else:
+        open_in_place(path).close()
 
 
 def test_a_file_that_only_lies_beside_a_sidecar_is_foreign(
@@ -198,7 +208,7 @@ def test_a_size_beyond_the_limit_loses_nothing(
     before = path.read_bytes()
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    with open_target(path) as target:
+    with open_in_place(path, force=True) as target:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, old[1]))
         try:
             with refused(errno.EFBIG, "cannot make room"):
@@ -209,34 +219,39 @@ def test_a_size_beyond_the_limit_loses_nothing(
     assert path.read_bytes() == before
 
 
-def test_abandon_takes_away_only_an_empty_file_of_its_own(tmp_path: Path) -> None:
+def test_abandon_takes_away_only_a_file_of_its_own(tmp_path: Path) -> None:
     new, old, used = tmp_path / "new", tmp_path / "old", tmp_path / "used"
     old.write_bytes(b"")
     for path in (new, old, used):
-        target = open_target(path)
+        target = open_in_place(path)
         if path == used:
             target.prepare(1)
         target.abandon()
-    assert [path.exists() for path in (new, old, used)] == [False, True, True]
+    assert [path.exists() for path in (new, old, used)] == [False, True, False]
 
 
-def test_an_older_sidecar_that_came_with_the_target_is_durably_emptied(
+def test_a_sidecar_that_cannot_be_removed_is_durably_emptied(
     tmp_path: Path, write_dump: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the target is: else a power loss could bring it back over another memory."""
-    path, beside = tmp_path / "dump", tmp_path / "dump.ldfs"
-    write_dump(path, MEMORY, format="raw")
+    write_dump(tmp_path / "dump", MEMORY, format="raw")
     synced, real = [], os.fsync
 
     def fsync(fd: int) -> None:
         synced.append((os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size))
         real(fd)
 
-    with open_target(path) as target:
-        target.beside = os.open(beside, os.O_RDWR)
-        monkeypatch.setattr(os, "fsync", fsync)
-        target.retire_beside(None)
-    assert synced == [(str(beside), 0)]
+    def remove(self: Folder, name: str) -> None:
+        raise PermissionError(errno.EACCES, name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Folder, "remove", remove)
+    folder = Folder(os.open(tmp_path, os.O_RDONLY))
+    try:
+        retire_in(folder, "dump.ldfs")
+    finally:
+        folder.close()
+    assert synced == [(str(tmp_path / "dump.ldfs"), 0)]
 
 
 def test_close_may_be_called_twice(tmp_path: Path) -> None:
@@ -248,7 +263,7 @@ def test_close_may_be_called_twice(tmp_path: Path) -> None:
 
 
 def test_steps_are_carried_out(tmp_path: Path) -> None:
-    with open_target(tmp_path / "a") as target, open_target(tmp_path / "b") as sidecar:
+    with open_in_place(tmp_path / "a") as target, open_in_place(tmp_path / "b") as sidecar:
         target.pwrite(b"x" * 100, 0)
         steps = [Write("sidecar", 3, b"abc"), Zero("target", 10, 1000), Sync("target")]
         apply(steps, target, sidecar)
@@ -264,14 +279,6 @@ def test_a_failing_write_names_target_and_cause() -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_open_flags_claim_devices_and_never_replace_files() -> None:
-    assert open_flags(None) & (os.O_CREAT | os.O_EXCL) == os.O_CREAT | os.O_EXCL
-    for flags in (open_flags(None), open_flags(os.stat(__file__))):
-        assert flags & os.O_ACCMODE == os.O_RDWR
-        assert not flags & os.O_TRUNC
-        assert flags & os.O_CLOEXEC
-
-
 def test_sidecars_lie_beside_files(tmp_path: Path) -> None:
     assert sidecar_path("a/dump", os.stat(__file__)) == "a/dump.ldfs"
 
@@ -280,7 +287,9 @@ def test_a_sidecar_never_replaces_what_is_none(
     tmp_path: Path, write_dump: Callable[..., object]
 ) -> None:
     path = tmp_path / "state" / "x.ldfs"
-    open_sidecar(path).close()
+    with refused(errno.ENOENT, "there is no directory"):
+        open_sidecar(path)
+    open_sidecar(path, make_folder=True).close()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.write_bytes(b"precious")
     with refused(errno.EEXIST):

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much memory a snapshot may take that has no target, when nobody has set a limit."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+from livedumpfs._capi import lib
+from livedumpfs.dump.settings import SPILL_LIMIT
+
+_STEP: Final = 1 << 20
+
+
+def memory_room(size: int) -> int:
+    """Bytes, for a machine with `size` bytes of memory: as many, for no more can be overwritten,
+    but at most half of what is available now, and at least 1 MiB."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return min(size, SPILL_LIMIT)  # the whole limit is reserved at once
+    if lib.ldfs_headroom(2 * size):
+        return size
+    fits, too_much = _STEP, size
+    while too_much - fits > _STEP:
+        middle = (fits + too_much) // 2
+        if lib.ldfs_headroom(2 * middle):
+            fits = middle
+        else:
+            too_much = middle
+    return fits

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whose data lies in an open file: one of our dumps, sealed or not, or something else."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from livedumpfs.errors import InvalidDump, TargetError
+from livedumpfs.folder import FolderLike
+from livedumpfs.formats import elf, kdump, superblock
+from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.targets import sidecar as sidecars
+from livedumpfs.targets import tail as tails
+
+
+def read_content(fd: int, folder: FolderLike | None, name: str) -> Superblock | None:
+    """The superblock of the dump in the regular file `fd`, which has that name in its folder; None:
+    it is none of ours. Of a raw dump only its sidecar file says so, if that was written last."""
+    size = os.fstat(fd).st_size
+    return _in_head(fd) or tails.read_superblock(fd, size) or _beside(fd, folder, name)
+
+
+def sealed_as(content: Superblock | None) -> Verdict | None:
+    """What a finished dump says of itself; None: there is none, or it was broken off."""
+    finished = content is not None and content.sealed and content.verdict != "incomplete"
+    return content.verdict if content and finished else None
+
+
+def refuse_content(content: Superblock | None, path: str, *, keep: tuple[Verdict, ...]) -> None:
+    """TargetError EEXIST: a foreign file, or a finished dump with one of these verdicts."""
+    if content is None:
+        raise TargetError(
+            f"cannot dump to {path}: it is not empty and not a dump",
+            errno=errno.EEXIST,
+            hint="use <force> to overwrite it",
+        )
+    verdict = sealed_as(content)
+    if verdict in keep:
+        raise TargetError(
+            f"cannot dump to {path}: it holds a {verdict} dump, which would be lost from the first "
+            "moment on",
+            errno=errno.EEXIST,
+            hint="use <force> to overwrite it",
+        )
+
+
+def _in_head(fd: int) -> Superblock | None:
+    """Of an ELF dump or a kdump."""
+    try:
+        offset, size = _notes(fd, os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
+        notes = os.pread(fd, size, offset)
+        position = elf.own_note_position(notes)
+        return superblock.parse(notes[position : position + superblock.SIZE])
+    except (InvalidDump, OSError, OverflowError):
+        return None
+
+
+def _notes(fd: int, head: bytes) -> tuple[int, int]:
+    """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
+    if head.startswith(kdump.MAGIC):
+        found = kdump.parse_head(head)
+        return found.note_offset, found.note_size
+    note = elf.note_segment(elf.parse_segments(os.pread(fd, elf.headers_end(head), 0)))
+    return note.offset, note.size
+
+
+def _beside(fd: int, folder: FolderLike | None, name: str) -> Superblock | None:
+    if folder is None:
+        return None
+    for place in sidecars.places(name):
+        try:
+            beside = folder.open(place, write=False)
+        except OSError:
+            continue
+        try:
+            if sidecars.describes_open(beside, fd):
+                return sidecars.read_superblock(beside)
+        finally:
+            os.close(beside)
+    return None

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What files are called: a dump that is not sealed yet, its sidecar, and dumps by date."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Final
+
+INCOMPLETE: Final = ".incomplete"
+SIDECAR: Final = ".ldfs"
+DATE: Final = "{date}"
+_DATED: Final = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
+_FORM: Final = "%Y-%m-%dT%H-%M-%S"
+
+
+def incomplete_name(name: str) -> str:
+    """Of a file until it is a finished dump."""
+    return name + INCOMPLETE
+
+
+def incomplete_sidecar(name: str) -> str:
+    """Of a sidecar file until its dump is finished: of DUMP.ldfs the one that DUMP.incomplete has
+    at the usual place."""
+    if name.endswith(SIDECAR) and os.path.basename(name) != SIDECAR:
+        return incomplete_name(name.removesuffix(SIDECAR)) + SIDECAR
+    return incomplete_name(name)
+
+
+def with_date(path: str, number: int = 0, seconds: float | None = None) -> str:
+    """`path` with the local time for {date} in its last part. `number`: of several that second."""
+    text, name = os.path.split(path)
+    date = time.strftime(_FORM, time.localtime(seconds))
+    return os.path.join(text, name.replace(DATE, f"{date}.{number}" if number else date))
+
+
+def is_dated(path: str) -> bool:
+    """Whether the last part of `path` has a {date}."""
+    return DATE in os.path.basename(path)
+
+
+def dated_like(name: str, pattern: str) -> tuple[str, int] | None:
+    """Date and number in `name`, which sort by age; None: it was not made from that pattern."""
+    first, *rest = pattern.split(DATE)
+    form = (
+        re.escape(first)
+        + f"({_DATED})"
+        + "".join(
+            re.escape(one) + (r"\1" if index < len(rest) - 1 else "")
+            for index, one in enumerate(rest)
+        )
+    )
+    match = re.fullmatch(form, name)
+    if not match:
+        return None
+    date, _, number = match[1].partition(".")
+    return date, int(number or 0)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A finished dump gets its name. At each moment the name leads to a whole dump: the last one, or
+this one; `tests/model/rename.pml` says so for a kill and for a power loss.
+
+The dump comes first, and its sidecar after it: which of two sidecar files is the dump's, they say
+themselves, by the inode that they name.
+"""
+
+from __future__ import annotations
+
+import os
+
+from livedumpfs.errors import TargetError, os_cause
+from livedumpfs.formats.superblock import Verdict
+from livedumpfs.targets.names import SIDECAR
+from livedumpfs.targets.sidecar import belongs_to, retire_in
+from livedumpfs.targets.target import Goal, Target
+
+
+def publish(
+    target: Target, sidecar: Target | None, verdict: Verdict, *, describes_itself: bool
+) -> None:
+    """Give the sealed dump its name, durably; nothing for one that has it already.
+    `describes_itself`: no sidecar file at the usual place would be believed. TargetError: it keeps
+    the name that it has, and why."""
+    goal, folder = target.goal, target.folder
+    if goal is None or folder is None or verdict == "incomplete":
+        return
+    _expect_its_turn(target, verdict)
+    try:
+        if sidecar:
+            _drop_stale(target, sidecar)
+        if not describes_itself and not _is_usual(goal, sidecar):
+            retire_in(folder, goal.name + SIDECAR)
+        folder.replace(target.name, goal.name)
+        target.path, target.goal = goal.path, None
+        if describes_itself:
+            retire_in(folder, goal.name + SIDECAR)
+        if sidecar and sidecar.goal and sidecar.folder:
+            sidecar.folder.replace(sidecar.name, sidecar.goal.name)
+            sidecar.path, sidecar.goal = sidecar.goal.path, None
+    except OSError as error:
+        place = sidecar if sidecar and target.goal is None else target
+        raise TargetError(
+            f"cannot name {place.path} {(place.goal or goal).path}: {os_cause(error.errno or 0)}",
+            errno=error.errno or 0,
+            hint="the dump is whole there",
+        ) from error
+
+
+def _is_usual(goal: Goal, sidecar: Target | None) -> bool:
+    """Whether the new sidecar gets the place at which readers look first."""
+    return sidecar is not None and (sidecar.goal or sidecar).path == goal.path + SIDECAR
+
+
+def _expect_its_turn(target: Target, verdict: Verdict) -> None:
+    goal, folder = target.goal, target.folder
+    assert goal and folder
+    if not target.has_name():
+        raise _kept(target, f"{target.path} was moved during the dump", "it is where that went")
+    there = folder.look(goal.name)
+    same = there is None or (
+        goal.standing is not None
+        and (there.device, there.inode) == (goal.standing.device, goal.standing.inode)
+    )
+    if not (same or goal.force):
+        raise _kept(target, f"{goal.path} became another file during the dump")
+    if there and verdict == "torn" and goal.verdict == "consistent" and not goal.force:
+        raise _kept(target, f"the dump is torn, and {goal.path} holds a consistent one")
+
+
+def _kept(target: Target, why: str, where: str = "") -> TargetError:
+    return TargetError(why, hint=where or f"the new one is {target.path}")
+
+
+def _drop_stale(target: Target, sidecar: Target) -> None:
+    """A sidecar file that names our file is of a dump that had its inode number long ago: it would
+    seal what it never saw."""
+    if sidecar.goal is None or sidecar.folder is None:
+        return
+    try:
+        fd = sidecar.folder.open(sidecar.goal.name, write=False)
+    except OSError:
+        return
+    try:
+        stale = belongs_to(fd, *target.identity)
+    finally:
+        os.close(fd)
+    if stale:
+        sidecar.folder.remove(sidecar.goal.name)
