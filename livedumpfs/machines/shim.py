@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from livedumpfs._capi import CData, ffi, lib
 from livedumpfs.closing import Closing
-from livedumpfs.errors import MachineError, os_cause
+from livedumpfs.errors import MachineError, UsageError, os_cause
 
 READ_MOST: Final = 128 << 10
 """Bytes of one read."""
@@ -196,14 +196,14 @@ class Shim(Closing):
             return sock
 
     def adopt(self, address: int, size: int, memfd: int) -> None:
-        """The memory that is to be dumped: a shared mapping in QEMU. MachineError."""
+        """The memory that is to be dumped: a shared mapping in QEMU. UsageError: it is of a kind
+        that cannot be dumped; MachineError."""
         code = self.call(lib.LDFS_SHIM_ADOPT, address, size, fds=(memfd,)).code
         self._size = size
         if code == -errno.EMEDIUMTYPE:
-            raise MachineError(
+            raise UsageError(
                 "the guest's memory has huge pages, or is a file on a disk: it cannot be "
                 "write-protected page by page",
-                errno=errno.EMEDIUMTYPE,
                 hint="use -object memory-backend-memfd, or a file on a tmpfs",
             )
         if code:

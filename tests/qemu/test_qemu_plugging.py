@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from livedumpfs.dump import LiveDump
-from livedumpfs.errors import MachineError
+from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines.machine import ChecksFirst
 from livedumpfs.machines.qemu import QemuMachine, now
 
@@ -125,6 +125,6 @@ def test_files_of_devices_that_write_the_memory(path: str) -> None:
 
 def test_shared_memory_as_large_as_the_ram(tmp_path: Path) -> None:
     made = f"memory-backend-file,id=shm,size=64M,share=on,mem-path={tmp_path}/shm"
-    with pytest.raises(MachineError, match="2 shared mappings") as caught:
+    with pytest.raises(UsageError, match="2 shared mappings") as caught:
         QemuMachine([*WORDS, "-object", made, "-device", "ivshmem-plain,memdev=shm"])
     assert "ivshmem" in caught.value.hint

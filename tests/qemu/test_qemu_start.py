@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from livedumpfs._capi import lib
 from livedumpfs.dump import DumpSettings, LiveDump, remote
-from livedumpfs.errors import MachineError, StateError
+from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.memory import find_mapping
@@ -364,6 +365,24 @@ def test_a_killed_host_whose_pipe_nobody_reads(
             os.kill(qemu, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x" * 100, "its path is longer than 107 bytes"), ('a"b', "QEMU takes no quotation marks in")],
+    ids=["long", "quote"],
+)
+def test_a_directory_for_temporary_files_that_will_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with pytest.raises(MachineError) as caught:
+        QemuMachine(BASE)
+    assert said in caught.value.message and str(place) in caught.value.message
+    assert "TMPDIR" in caught.value.hint
+    assert not list(place.iterdir())
+
+
 def test_memory_in_a_file_on_a_disk_is_refused(tmp_path: Path) -> None:
     kind = subprocess.run(
         ["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True
@@ -373,5 +392,5 @@ def test_memory_in_a_file_on_a_disk_is_refused(tmp_path: Path) -> None:
     if kind == "tmpfs":
         QemuMachine(words).close()
         return
-    with pytest.raises(MachineError, match="file on a disk"):
+    with pytest.raises(UsageError, match="file on a disk"):
         QemuMachine(words)

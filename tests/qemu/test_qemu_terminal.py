@@ -233,6 +233,16 @@ def test_a_host_that_is_killed_leaves_qemu_and_the_shell(shell: tuple[Terminal, 
     assert state(qemu) in ("R", "S")
 
 
+def test_a_host_that_is_killed_while_both_are_stopped(shell: tuple[Terminal, int, int]) -> None:
+    """The kernel hangs up on a stopped process group that nobody could continue."""
+    one, host, qemu = shell
+    one.type(STOP)
+    one.wait_for("Stopped")
+    wait_for(lambda: state(host) == state(qemu) == "T", state(host), state(qemu))
+    os.kill(host, signal.SIGKILL)
+    wait_for(lambda: state(qemu) in ("", "Z"), qemu)
+
+
 def test_a_host_that_leads_the_session_leaves_qemu(
     terminal: Callable[[Sequence[str]], Terminal], hosted: Callable[..., list[str]]
 ) -> None:

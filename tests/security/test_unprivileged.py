@@ -182,6 +182,33 @@ def test_a_host_that_is_not_root_acts_for_no_other_user() -> None:
     assert lines[2].endswith("act for user 8: run it as the caller's user, or with CAP_SETUID")
 
 
+@needs_root
+def test_a_host_that_is_not_root_lends_no_right() -> None:
+    """What it has itself, as by AmbientCapabilities= of a service, is not its caller's."""
+    code = """
+import contextlib, signal, subprocess
+OVERRIDE, WITH = 1 << 1, ["setpriv", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+opener.read_task("self")  # loads what its user may not read
+for start in (["env"], [*WITH, "--reuid=7", "--regid=7", "--clear-groups"]):
+    plain = {} if "--reuid=7" in start else {"user": 7, "group": 7, "extra_groups": []}
+    caller = subprocess.Popen([*start, "sh", "-c", "echo; exec sleep 600"],
+                              stdout=subprocess.PIPE, **plain)
+    caller.stdout.readline()
+    child = os.fork()
+    if not child:
+        opener.ctypes.CDLL(None).prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+        os.setgroups([]); os.setresgid(7, 7, 7); os.setresuid(7, 7, 7)
+        opener.set_capabilities(OVERRIDE)
+        opener.become(caller.pid, 7, 7)
+        print(opener.read_task("self").capabilities, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    caller.kill()
+    caller.wait()
+"""
+    assert outcome(code).split() == ["0", "2"]
+
+
 def test_the_sentence_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise opener.Refused(errno.EPERM, "the host cannot act for user 7: run it as that")

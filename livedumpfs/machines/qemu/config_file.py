@@ -49,7 +49,10 @@ def monitor_config(socket: str) -> str:
     """A QMP server at that path. From a file it is one more: QEMU takes -qmp and -mon on its
     command line as a word against the monitor that it makes by itself. MachineError."""
     if '"' in socket or "\n" in socket:
-        raise MachineError(f"QEMU takes no quotation marks in paths of files: {socket}")
+        raise MachineError(
+            f"QEMU takes no quotation marks in paths of files: {socket}",
+            hint="set TMPDIR to another directory",
+        )
     return (
         f'[chardev "{_OWN}"]\n  backend = "socket"\n  path = "{socket}"\n'
         f'  server = "on"\n  wait = "off"\n[mon "{_OWN}"]\n  chardev = "{_OWN}"\n'

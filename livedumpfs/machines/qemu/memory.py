@@ -13,7 +13,7 @@ from typing import Final
 
 from livedumpfs.arena import ArrayInfo
 from livedumpfs.closing import Closing
-from livedumpfs.errors import LivedumpError, MachineError, os_cause
+from livedumpfs.errors import LivedumpError, MachineError, UsageError, os_cause
 from livedumpfs.units import format_size
 
 _LINE: Final = re.compile(
@@ -33,18 +33,19 @@ class Mapping:
 
 
 def find_mapping(maps: str, size: int) -> Mapping:
-    """The RAM in the text of /proc/PID/maps: `size` bytes from offset 0 of a file. MachineError:
-    there is none, or more than one."""
+    """The RAM in the text of /proc/PID/maps: `size` bytes from offset 0 of a file. UsageError:
+    which one it is is not to be seen; MachineError: there is none."""
     found = [one for line in maps.splitlines() if (one := _parse(line)) and one.size == size]
-    if len(found) != 1:
-        count = "no" if not found else str(len(found))
-        hint = "its RAM must be one memory backend with share=on"
-        if found:
-            hint = "give ivshmem, or what else has the same size as the RAM, another size"
+    if len(found) > 1:
+        raise UsageError(
+            f"QEMU has {len(found)} shared mappings of {format_size(size)}, and one is its RAM",
+            hint="give ivshmem, or what else has the same size as the RAM, another size",
+        )
+    if not found:
         raise MachineError(
-            f"QEMU has {count} shared mappings of {format_size(size)}",
+            f"QEMU has no shared mapping of {format_size(size)}",
             errno=errno.ENOENT,
-            hint=hint,
+            hint="its RAM must be one memory backend with share=on",
         )
     return found[0]
 

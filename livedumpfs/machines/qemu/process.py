@@ -25,6 +25,8 @@ from livedumpfs.machines.qemu.family import kill_family
 
 _POLL_S: Final = 0.02
 _CHILD_S: Final = 2.0
+_SOCKET_MOST: Final = 107
+"""Bytes that the path of a socket may have (unix(7))."""
 _CREDENTIALS: Final = struct.Struct("3i")
 _SOCKET: Final = "LIVEDUMP_SHIM_SOCKET"
 _WORD: Final = "LIVEDUMP_SHIM_WORD"
@@ -45,12 +47,13 @@ class QemuProcess(Closing):
     ) -> None:
         """Start it, with sockets in `folder`, and wait until its shim has connected. `ram`: what we
         make as its memory. MachineError: it does not start, ends, or has no shim."""
+        where = os.path.join(folder, "shim")
+        _expect_short(where)
         self.qmp = os.path.join(folder, "qmp")
         self._config = os.path.join(folder, "monitor.cfg")
         Path(self._config).write_text(monitor_config(self.qmp))
         self._command, self._ram = command, ram
         self._pidfd = -1
-        where = os.path.join(folder, "shim")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(where)
             listener.listen(1)
@@ -167,6 +170,16 @@ class QemuProcess(Closing):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+def _expect_short(path: str) -> None:
+    """MachineError ENAMETOOLONG: no socket can be there."""
+    if len(os.fsencode(path)) > _SOCKET_MOST:
+        raise MachineError(
+            f"cannot make a socket at {path}: its path is longer than {_SOCKET_MOST} bytes",
+            errno=errno.ENAMETOOLONG,
+            hint="set TMPDIR to a shorter one",
+        )
 
 
 def _leads_session() -> bool:
