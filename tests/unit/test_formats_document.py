@@ -22,8 +22,10 @@ PAGE = 4096
 GRANULE = 8192
 MEMORY = b"".join(bytes([i]) * PAGE for i in range(1, 33)) + bytes(2 * GRANULE)
 MACHINE = MachineInfo(
-    "flat", vcpus=1, memory_map=(MemoryRange(0, 16 * PAGE, 0), MemoryRange(1 << 20, 20 * PAGE, 16 * PAGE))
-)  # fmt: skip
+    "flat",
+    vcpus=1,
+    memory_map=(MemoryRange(0, 16 * PAGE, 0), MemoryRange(1 << 20, 20 * PAGE, 16 * PAGE)),
+)
 STATES = [SAVED] * 15 + [LOST] + [HOLE] * 2
 VERDICTS = ("incomplete", "consistent", "torn")
 FORMATS = [("elf", "sidecar"), ("raw", "sidecar"), ("raw", "tail"), ("kdump", "sidecar")]
