@@ -25,11 +25,19 @@ from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import LivedumpError, StateError
+from livedumpfs.targets.names import incomplete_name
 from livedumpfs.units import PAGE_SIZE
 
 Host = Any
 """RunningHost of tests/conftest.py."""
 DEADLINE_S = 300.0
+
+
+def expect_incomplete(target: Path) -> None:
+    """A file whose dump was cut off: it says so, and the name is left to what is whole."""
+    assert not target.exists()
+    with open_dump(incomplete_name(str(target))) as dump:
+        assert dump.verdict == "incomplete"
 
 
 def wait_for(what: Callable[[], object], tell: Callable[[], object] = lambda: "") -> None:

@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aftermath import expect_host_dump, expect_host_free, host_unharmed
+from aftermath import expect_host_dump, expect_host_free, expect_incomplete, host_unharmed
 
 from livedumpfs import abi, registry
 from livedumpfs.abi import State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import HostError, LivedumpError, StateError, TargetError
-from livedumpfs.snapshot import open_dump
 
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
 DEADLINE = 300.0
-SLOW = 64 << 10
+SLOW = 1 << 10
 """Bytes a second: a sweep that lasts as long as any test."""
 NOBODY = 65534
 GROUP = 54321
@@ -328,11 +327,6 @@ def started(client: Client, target: Path, **options: Any) -> None:
     client.sweep()
 
 
-def incomplete(target: Path) -> None:
-    with open_dump(str(target)) as dump:
-        assert dump.verdict == "incomplete"
-
-
 def test_a_client_that_is_killed_takes_its_dump_with_it_if_it_asked(
     host: Host, tmp_path: Path
 ) -> None:
@@ -360,7 +354,7 @@ def test_a_client_that_is_killed_takes_its_dump_with_it_if_it_asked(
                     time.sleep(0.01)
                 host.runs_on()
                 other.release()
-    incomplete(tmp_path / "out")
+    expect_incomplete(tmp_path / "out")
 
 
 def test_closing_releases_when_asked(host: Host, tmp_path: Path) -> None:
@@ -387,7 +381,7 @@ def test_a_host_killed_in_the_middle_of_a_dump(host: Host, tmp_path: Path) -> No
     assert host.is_mounted()
     with pytest.raises(HostError, match="fusermount -u"):
         Client(host.device)
-    incomplete(tmp_path / "out")
+    expect_incomplete(tmp_path / "out")
     assert registry.running() == []
     host.start()
     assert [one.pid for one in registry.running()] == [host.process.pid]

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aftermath import DEADLINE_S, expect_equal, host_unharmed, wait_for
+from aftermath import DEADLINE_S, expect_equal, expect_incomplete, host_unharmed, wait_for
 
-from livedumpfs import open_dump
 from livedumpfs.abi import Verdict
 from livedumpfs.client import Client
 
@@ -281,8 +280,7 @@ os._exit(5)
         tmp_path,
     )
     assert done.returncode == 5, done
-    with open_dump(tmp_path / "dump") as dump:
-        assert dump.verdict == "incomplete"
+    expect_incomplete(tmp_path / "dump")
     expect_next(tmp_path)
 
 
@@ -315,8 +313,7 @@ os.execv("/bin/sh", ["sh", "-c", "grep -E '^Sig(Blk|Cgt)' /proc/self/status; kil
     )
     assert done.returncode == -signal.SIGSEGV, done
     assert "SigBlk:\t0000000000000000" in done.stdout, done
-    with open_dump(tmp_path / "dump") as dump:
-        assert dump.verdict == "incomplete"
+    expect_incomplete(tmp_path / "dump")
     expect_next(tmp_path)
 
 

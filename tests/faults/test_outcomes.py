@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import expect_incomplete
 from commands import SLOW, Commands, commands, end, needs_fuse, one_sentence, wait_for
 
 from livedumpfs.abi import State
@@ -165,7 +166,7 @@ def test_released_by_another_program(host: Commands, tmp_path: Path) -> None:
     for process in (dumping, waiting):
         code, _, err = host.end(process)
         assert code == 3 and "is incomplete: the dump was released meanwhile" in one_sentence(err)
-    assert worth(tmp_path / "dump") == "incomplete"
+    expect_incomplete(tmp_path / "dump")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_dump_that_a_signal_ends(number: int, code: int, host: Commands, tmp_p
     ended, _, err = host.end(dumping)
     assert ended == code and "is incomplete" in one_sentence(err)
     assert host.state() is State.UNINIT
-    assert worth(tmp_path / "dump") == "incomplete"
+    expect_incomplete(tmp_path / "dump")
 
 
 def test_init_to_a_pipe(host: Commands) -> None:
@@ -257,7 +258,7 @@ def test_a_host_that_dies(tmp_path: Path) -> None:
         for process in (dumping, waiting):
             code, _, err = some.end(process)
             assert code == 3 and "its host is dead" in one_sentence(err)
-        assert worth(tmp_path / "dump") == "incomplete"
+        expect_incomplete(tmp_path / "dump")
         assert some.run("status")[0] == 1
         assert some.run("dump", "other")[0] == 1
         subprocess.run(["fusermount", "-u", "-z", str(tmp_path / "mount")], check=True)

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from livedumpfs import open_dump
+from aftermath import expect_incomplete
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -58,11 +57,6 @@ def run(handlers: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 def expect_done(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done
-
-
-def expect_incomplete(target: Path) -> None:
-    with open_dump(target) as dump:
-        assert dump.verdict == "incomplete"
 
 
 @pytest.mark.parametrize("taken", ["signal.SIG_DFL", "signal.SIG_IGN", "lambda *_: None"])

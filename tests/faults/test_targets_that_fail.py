@@ -154,7 +154,7 @@ def test_a_dump_that_is_not_consistent_raises(
         error = caught.value
         assert isinstance(error, InconsistentDump)
         assert (error.errno, error.verdict) == (errno.ENOSPC, "incomplete")
-        assert (error.target, error.failure) == (str(target), live.failure)
+        assert (error.target, error.failure) == (f"{target}.incomplete", live.failure)
         expect_told(error, live)
         assert call(live, target, settings, False) == live.verdict == "incomplete"
 
@@ -176,11 +176,12 @@ def expect_told(error: InconsistentDump, live: LiveDump) -> None:
 def test_what_loads_and_converts_a_dump_that_is_not_consistent(
     small_tmpfs: Path, tmp_path: Path
 ) -> None:
-    target = small_tmpfs / "dump"
+    target = small_tmpfs / "dump.incomplete"
     with Arena(32 * MIB) as arena:
         a = arena.array("u1", 32 * MIB, name="a")
         a[:] = 5
-        LiveDump(arena).save(target, DumpSettings(granule=16384), check=False)
+        settings = DumpSettings(granule=16384, force=True)
+        LiveDump(arena).save(small_tmpfs / "dump", settings, check=False)
     with open_dump(target) as dump:
         gone = sum(end - first for first, end in dump.missing())
         assert 8 * MIB < gone < 32 * MIB
@@ -202,13 +203,14 @@ def test_a_client_is_told_too(small_tmpfs: Path, run_host: Any) -> None:
     host = run_host(ram="32MiB")
     target = str(small_tmpfs / "dump")
     with Client(host.device) as client:
-        client.init(target, InitOptions(granule=16384))
+        client.init(target, InitOptions(granule=16384, force=True))
         client.start()
         client.sweep()
         with pytest.raises(InconsistentDump, match="No space left on device") as caught:
             client.finish(60)
         status = client.finish(60, check=False)
-        assert (caught.value.errno, caught.value.target) == (errno.ENOSPC, target)
+        unfinished = f"{target}.incomplete"
+        assert (caught.value.errno, caught.value.target) == (errno.ENOSPC, unfinished)
         assert caught.value.verdict == status.verdict.name.lower() == "incomplete"
         assert status.bytes_done + status.lost == status.bytes_total == 32 * MIB
         assert caught.value.lost * PAGE_SIZE == status.lost > 0

@@ -30,7 +30,7 @@ Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
 DEADLINE = 300.0
-SLOW = 64 << 10
+SLOW = 1 << 10
 """Bytes a second: a sweep that lasts as long as any test."""
 
 SCRIPT_OF_SUSE = r"""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.compilers import CACHED, cached_environment
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LONG = bool(os.environ.get("LIVEDUMP_MODEL"))  # `make model`: the larger sizes too
@@ -195,6 +197,7 @@ def _run(command: list[str], where: Path) -> str:
         text=True,
         timeout=DEADLINE_S,
         check=False,
+        env=cached_environment(),
     )
     assert done.returncode == 0, f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}"
     return done.stdout
@@ -211,7 +214,8 @@ def _explore(check: Check, where: Path) -> str:
     mode = "-DNP" if check.cycles else "-DSAFETY"
     options = [mode, "-DNOFAIR", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MB}"]
     level = "-O1" if check.model in LARGE else "-O0"
-    _run(["gcc", level, "-w", *options, "-o", "pan", "pan.c"], where)
+    _run([*CACHED, "gcc", level, "-w", *options, "-c", "pan.c"], where)
+    _run(["gcc", "-o", "pan", "pan.o"], where)
     found = _run(["./pan", f"-m{DEPTH}", *(["-l"] if check.cycles else [])], where)
     if list(where.glob("*.trail")):
         found += "\n" + _run(["spin", *macros, "-t", "-p", f"{check.model}.pml"], where)

@@ -5,7 +5,6 @@ copy of the sources."""
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.compilers import CACHED, cached_environment, compiling
+
 TOP = Path(__file__).resolve().parents[2]
 NATIVE = TOP / "native"
 MACHINE_FILES = {"console.c", "vcpu_unicorn.c"}
 LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
-# One compilation serves all processes that run tests, and the next run, too.
-CACHED = ("ccache",) if shutil.which("ccache") else ()
-CACHE = {"CCACHE_DIR": str(TOP / "build" / "ccache"), "CCACHE_MAXSIZE": "500M"}
 WORKERS = 2
 BUILD_DEADLINE_S = 600
 RUN_DEADLINE_S = 600
@@ -50,7 +48,7 @@ class Build:
 
     def _call(self, *arguments: str) -> None:
         command = [*CACHED, self.compiler, "-std=gnu11", *arguments]
-        done = run(command, timeout=BUILD_DEADLINE_S, env={**os.environ, **CACHE})
+        done = run(command, timeout=BUILD_DEADLINE_S, env=cached_environment())
         assert done.returncode == 0, done.stdout
 
     def object_of(self, source: Path, *extra: str) -> Path:
@@ -95,7 +93,8 @@ def building(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Build]:
 def programs(building: Callable[..., Build]) -> dict[str, Path]:
     """The programs as they are meant to run, or with the options that `make coverage` gives."""
     flags = os.environ.get("LDFS_PROGRAM_FLAGS", "-O2").split()
-    return building("core", flags=tuple(flags)).programs()
+    with compiling("programs"):
+        return building("core", flags=tuple(flags)).programs()
 
 
 @pytest.fixture(scope="session")

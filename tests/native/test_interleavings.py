@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.compilers import compiling
+
 TOP = Path(__file__).resolve().parents[2]
 NATIVE = TOP / "native"
 HERE = Path(__file__).resolve().parent / "interleave"
@@ -334,7 +336,8 @@ class Interleave:
 
 @pytest.fixture(scope="module")
 def interleave(building: Callable[..., Any]) -> Interleave:
-    return Interleave(building("interleave"))
+    with compiling("interleave"):
+        return Interleave(building("interleave"))
 
 
 def counted(printed: str) -> tuple[int, int, int]:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import expect_incomplete
 
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import open_dump
 
 DEADLINE_S = 300.0
 MIB = 1 << 20
@@ -114,8 +114,7 @@ def test_a_killed_host_leaves_the_guest_running(
         guest.wait_for(lambda: protected.count() == 0)
         guest.goes_on()
         assert not gone(qemu)
-    with open_dump(target) as dump:
-        assert dump.verdict == "incomplete"
+    expect_incomplete(target)
 
 
 @pytest.mark.parametrize("program", [HOLD, START], ids=["held", "starting"])
@@ -163,8 +162,7 @@ def test_a_qemu_that_is_killed_takes_its_host_along(
         assert dump.wait(DEADLINE_S) in (1, 3)
         assert dump.stderr and "livedump:" in dump.stderr.read()
         assert host.wait(DEADLINE_S) == 128 + signal.SIGKILL
-    with open_dump(target) as found:
-        assert found.verdict == "incomplete"
+    expect_incomplete(target)
 
 
 def test_a_socket_that_is_closed_during_the_dump(
@@ -189,8 +187,7 @@ def test_a_socket_that_is_closed_during_the_dump(
         guest.wait_for(lambda: protected.count() == 0)
         live.release()
         guest.goes_on()
-    with open_dump(target) as dump:
-        assert dump.verdict == "incomplete"
+    expect_incomplete(target)
 
 
 def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> None:
@@ -212,8 +209,7 @@ def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> N
         live.release()
         with pytest.raises(LivedumpError):
             live.init(tmp_path / "next")
-    with open_dump(target) as dump:
-        assert dump.verdict == "incomplete"
+    expect_incomplete(target)
 
 
 def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> None:
@@ -231,7 +227,7 @@ def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> N
         )
         try:
             for settings in (
-                DumpSettings(format="kdump", compression="none"),
+                DumpSettings(format="kdump", compression="none", force=True),
                 DumpSettings(format="elf", force=True),
             ):
                 live.init(place / "dump", settings)
