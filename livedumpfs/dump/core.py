@@ -229,6 +229,7 @@ class CoreDump:
         if rc:
             raise step_error("prepare", -rc)
         self._dump: CData = out[0]
+        self._pid = os.getpid()
         self._lock = threading.Condition()
         self._users = 0
         self._closed = False
@@ -240,6 +241,9 @@ class CoreDump:
     def _using(self) -> Iterator[CData | None]:
         """The core's dump, which is not freed meanwhile; None when it has been, or is about to
         be."""
+        if os.getpid() != self._pid:  # forked perhaps while another thread had the lock
+            yield None if self._closed else self._dump
+            return
         with self._lock:
             dump = None if self._closed else self._dump
             self._users += dump is not None

@@ -24,10 +24,11 @@ class ThreadMachine(InProcess):
     `quiesce` must return only when nothing writes the arena any more: no thread of the program, no
     system call (`read`, `recv_into`) or direct I/O into it that is still under way, no child
     process. It is called on the thread that calls START, with the GIL. `resume` lets them go on; it
-    is called once for each quiesce that returned, whatever happened between. A quiesce that returns
-    after `quiesce_deadline` has failed: `resume` is called at once, and START raises ETIMEDOUT.
-    One that never returns keeps START for ever: Python has no way to end it, so it should look at
-    the clock itself.
+    is called once for each quiesce that returned, whatever happened between, also when a signal's
+    handler raised there (Ctrl-C). One that raises, by such a handler too, has held nobody: it lets
+    go itself whom it had stopped. A quiesce that returns after `quiesce_deadline` has failed:
+    `resume` is called at once, and START raises ETIMEDOUT. One that never returns keeps START for
+    ever: Python has no way to end it, so it should look at the clock itself.
 
     Left out, they do nothing: then the caller itself holds the writers while it calls START.
     """

@@ -239,6 +239,38 @@ print("done")
     expect_done(done)
 
 
+def test_a_child_looks_at_a_dump_while_another_thread_does(tmp_path: Path) -> None:
+    """Forked with that thread's lock taken, which nobody in the child will ever give back."""
+    done = run(
+        """
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    arena.live[:] = 1
+    live.init(None); live.start()
+    arena.live[0] = 2
+    held, over = threading.Event(), threading.Event()
+    def hold():
+        with live._run.core._lock:
+            held.set()
+            over.wait()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    def look():
+        seen = live.counters().faults, live.so_far, live.lost_pages(), live.progress().phase
+        live.release()
+        return 0 if seen == (1, "consistent", [], "start") else 1
+    try:
+        assert child(look) == 0
+    finally:
+        over.set()
+        holder.join()
+print("done")
+""",
+        tmp_path,
+    )
+    expect_done(done)
+
+
 def test_programs_started_during_a_dump(tmp_path: Path) -> None:
     """exec: by fork and by vfork. They inherit no descriptor of ours."""
     done = run(
