@@ -281,7 +281,7 @@ os._exit(5)
         tmp_path,
     )
     assert done.returncode == 5, done
-    with open_dump(tmp_path / "dump") as dump:
+    with open_dump(tmp_path / "dump.incomplete") as dump:
         assert dump.verdict == "incomplete"
     expect_next(tmp_path)
 
@@ -315,7 +315,7 @@ os.execv("/bin/sh", ["sh", "-c", "grep -E '^Sig(Blk|Cgt)' /proc/self/status; kil
     )
     assert done.returncode == -signal.SIGSEGV, done
     assert "SigBlk:\t0000000000000000" in done.stdout, done
-    with open_dump(tmp_path / "dump") as dump:
+    with open_dump(tmp_path / "dump.incomplete") as dump:
         assert dump.verdict == "incomplete"
     expect_next(tmp_path)
 

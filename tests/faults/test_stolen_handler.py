@@ -61,7 +61,7 @@ def expect_done(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def expect_incomplete(target: Path) -> None:
-    with open_dump(target) as dump:
+    with open_dump(f"{target}.incomplete") as dump:
         assert dump.verdict == "incomplete"
 
 

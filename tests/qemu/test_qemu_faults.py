@@ -114,7 +114,7 @@ def test_a_killed_host_leaves_the_guest_running(
         guest.wait_for(lambda: protected.count() == 0)
         guest.goes_on()
         assert not gone(qemu)
-    with open_dump(target) as dump:
+    with open_dump(f"{target}.incomplete") as dump:
         assert dump.verdict == "incomplete"
 
 
@@ -163,7 +163,7 @@ def test_a_qemu_that_is_killed_takes_its_host_along(
         assert dump.wait(DEADLINE_S) in (1, 3)
         assert dump.stderr and "livedump:" in dump.stderr.read()
         assert host.wait(DEADLINE_S) == 128 + signal.SIGKILL
-    with open_dump(target) as found:
+    with open_dump(f"{target}.incomplete") as found:
         assert found.verdict == "incomplete"
 
 
@@ -189,7 +189,7 @@ def test_a_socket_that_is_closed_during_the_dump(
         guest.wait_for(lambda: protected.count() == 0)
         live.release()
         guest.goes_on()
-    with open_dump(target) as dump:
+    with open_dump(f"{target}.incomplete") as dump:
         assert dump.verdict == "incomplete"
 
 
@@ -212,7 +212,7 @@ def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> N
         live.release()
         with pytest.raises(LivedumpError):
             live.init(tmp_path / "next")
-    with open_dump(target) as dump:
+    with open_dump(f"{target}.incomplete") as dump:
         assert dump.verdict == "incomplete"
 
 
