@@ -79,7 +79,7 @@ check: lint setup
 
 # The limit is for a hang that the tests' own deadlines do not end.
 test: setup
-	timeout --foreground --signal=INT --kill-after=60 4500 $(parallel) $(ARGS)
+	timeout --foreground --signal=INT --kill-after=300 4500 $(parallel) $(ARGS)
 
 test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
 

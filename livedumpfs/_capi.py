@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 from livedumpfs._native import ffi, lib
@@ -24,14 +25,23 @@ def check(rc: int, doing: str, error: type[LivedumpError] = LivedumpError, hint:
 
 
 class PythonOps:
-    """struct ldfs_quiesce_ops of two Python functions; `ops` is valid as long as this object.
+    """struct ldfs_quiesce_ops of Python functions; `ops` is valid as long as this object.
 
-    An exception of either is kept in `error`; after one of `quiesce` the core does not arm.
+    `then` is called when all stand. An exception of any of them is kept in `error`, as is one that
+    a signal's handler raises before, between or after them; the core arms only when `quiesce` and
+    `then` have returned. `let_go` belongs after START: what quiesce held is resumed, once.
     """
 
-    def __init__(self, quiesce: Callable[[], object], resume: Callable[[], object]) -> None:
-        self.quiesce = quiesce
-        self.resume = resume
+    def __init__(
+        self,
+        quiesce: Callable[[], object],
+        resume: Callable[[], object],
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._quiesce = quiesce
+        self._then = then
+        self._resume = resume
+        self._held = False
         self.error: BaseException | None = None
         self._self = ffi.new_handle(self)
         self.ops = ffi.new("ldfs_quiesce_ops *")
@@ -39,25 +49,36 @@ class PythonOps:
         self.ops.resume = lib.livedumpfs_resume
         self.ops.ctx = self._self
 
-    def call(self, function: Callable[[], object]) -> int:
-        """0, or -ECANCELED with the exception kept."""
-        try:
-            function()
-        except BaseException as error:
-            self.error = self.error or error
-            return -errno.ECANCELED
-        return 0
+    def hold(self) -> None:
+        """Quiesce."""
+        self._quiesce()
+        self._held = True
+        self._then()
+
+    def let_go(self) -> None:
+        """Resume, if nobody has since they were held."""
+        if self._held:
+            self._held = False
+            self._resume()
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+def _keep(_: type[BaseException], error: BaseException, traceback: TracebackType) -> None:
+    """What came out of a callback, or of a signal's handler before its first line: there it would
+    be printed and forgotten, and the callback left out."""
+    ops: PythonOps = ffi.from_handle(traceback.tb_frame.f_locals["context"])
+    ops.error = ops.error or error
+
+
+@ffi.def_extern(error=-errno.ECANCELED, onerror=_keep)  # type: ignore[untyped-decorator]
 def livedumpfs_quiesce(context: CData, _deadline_ns: int) -> int:
     """Called by ldfs_dump_start, with the GIL."""
     ops: PythonOps = ffi.from_handle(context)
-    return ops.call(ops.quiesce)
+    ops.hold()
+    return 0
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern(onerror=_keep)  # type: ignore[untyped-decorator]
 def livedumpfs_resume(context: CData) -> None:
     """Called by ldfs_dump_start, with the GIL."""
     ops: PythonOps = ffi.from_handle(context)
-    ops.call(ops.resume)
+    ops.let_go()

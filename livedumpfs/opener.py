@@ -54,8 +54,8 @@ class Helper:
     the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
     """
 
-    def __init__(self, tid: int, uid: int, gid: int, timeout: float = TIMEOUT) -> None:
-        self.timeout = timeout
+    def __init__(self, tid: int, uid: int, gid: int, timeout: float | None = None) -> None:
+        self.timeout = TIMEOUT if timeout is None else timeout
         self._lock = threading.Lock()
         self._users = 1
         self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

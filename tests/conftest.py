@@ -8,6 +8,7 @@ pytest_plugins = [
     for name in (
         "fuzz_time",
         "hosts",
+        "interrupt",
         "loop_devices",
         "order",
         "patience",

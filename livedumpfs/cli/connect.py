@@ -58,16 +58,18 @@ _BELONGS: Final = {
 }
 
 
-def follow(client: Client, shown: Display, timeout: float | None = None) -> Status:
+def follow(
+    client: Client, shown: Display, timeout: float | None = None, *, name: str | None = None
+) -> Status:
     """Show the progress until FINISH, and say at once when it can no longer be consistent. Errors
-    as in Client.progress; `timeout` in seconds."""
+    as in Client.progress; `timeout` in seconds; `name`: what to call the target."""
     said = False
     try:
         for status in client.progress(timeout=timeout):
             shown.update(status.bytes_done, status.bytes_total, status.lost)
             if status.broken and not said and not status.finished:
                 said = True
-                shown.warn(f"warning: {broken(client, status)}")
+                shown.warn(f"warning: {broken(client, status, name)}")
     except StateError as error:
         status = client.status()
         # Released by another program between FINISH and our next look.

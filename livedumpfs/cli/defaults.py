@@ -8,12 +8,16 @@ them gets what its host was started with; `control/` begins with it, too.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from livedumpfs.cli.connect import refuse_foreign
 from livedumpfs.cli.options import add_settings
+from livedumpfs.errors import TargetError
 
 if TYPE_CHECKING:
     from livedumpfs.dump import DumpSettings
@@ -31,9 +35,27 @@ def add_defaults(parser: argparse.ArgumentParser) -> None:
 
 def default_settings(args: argparse.Namespace) -> DumpSettings:
     """UsageError: some that make no sense, or not together."""
+    refuse_foreign(args)
+    settings = _given_settings(args)
+    settings.check()
+    return settings
+
+
+@contextlib.contextmanager
+def usage_first(args: argparse.Namespace) -> Iterator[None]:
+    """Around an INIT with the options of `args`: UsageError when it was refused for a value that no
+    host takes. Only then it is looked for, because that needs the whole package."""
+    try:
+        yield
+    except TargetError as error:
+        if error.errno == errno.EINVAL:
+            _given_settings(args).check_values()
+        raise
+
+
+def _given_settings(args: argparse.Namespace) -> DumpSettings:
     from livedumpfs.dump import DumpSettings
 
-    refuse_foreign(args)
     given: dict[str, Any] = {
         "format": args.format,
         "policy": args.policy,
@@ -53,9 +75,7 @@ def default_settings(args: argparse.Namespace) -> DumpSettings:
         "threads": args.threads,
         "max_age": args.max_age,
     }
-    settings = replace(DumpSettings(), **{name: value for name, value in given.items() if value})
-    settings.check()
-    return settings
+    return replace(DumpSettings(), **{name: value for name, value in given.items() if value})
 
 
 def default_output(args: argparse.Namespace) -> str:

@@ -61,7 +61,7 @@ def conclude(client: Client, status: Status, name: str | None = None) -> int:
     ends = [("lost", lost), ("target", target or "none"), ("verdict", verdict(status))]
     say(text.table([*rows, *ends]))
     if status.known is Verdict.CONSISTENT:
-        if stats["failure"]:  # good, but not where it was to be
+        if stats.get("failure"):  # good, but not where it was to be
             complain(stats["failure"])
             return Exit.FAILED
         return Exit.DONE

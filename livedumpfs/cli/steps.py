@@ -71,12 +71,14 @@ def run_init(args: argparse.Namespace) -> int:
     """INIT that outlives this command. To standard output: until the release, which it waits
     for."""
     from livedumpfs.cli.connect import init_options
+    from livedumpfs.cli.defaults import usage_first
     from livedumpfs.client import Client
 
     piped = args.target == STANDARD_OUTPUT
     options = init_options(args, release_on_close=piped)
     with open_outlet(args.target) as outlet, Client(args.device) as client:
-        client.init(None if args.no_target else outlet.path, options)
+        with outlet.named(), usage_first(args):
+            client.init(None if args.no_target else outlet.path, options)
         outlet.handed_over()
         return pass_on(client, outlet) if piped else Exit.DONE
 

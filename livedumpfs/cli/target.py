@@ -49,7 +49,9 @@ def run_info(args: argparse.Namespace) -> int:
 
     with open_dump(args.target, args.sidecar) as dump:
         described = describe_dump(dump)
-    code = Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+    code: int = Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+    if code:
+        complain(f"{args.target}: the dump is {described['verdict']}")
     if args.json:
         return answer(json.dumps(described, indent=2), code)
     say(format_description(described, verbose=args.verbose))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -104,15 +105,18 @@ def core_config(
 def _python_ops(machine: Machine, deadline_s: float) -> PythonOps:
     """A quiesce that returns too late has failed: the machine stood for too long already, and goes
     on without a dump. Until it returns, nobody can end it."""
+    end = math.inf
 
     def quiesce() -> None:
+        nonlocal end
         end = time.monotonic() + deadline_s
         machine.quiesce()
+
+    def expect_in_time() -> None:
         if time.monotonic() > end:
-            machine.resume()
             raise step_error("start", errno.ETIMEDOUT)
 
-    return PythonOps(quiesce, machine.resume)
+    return PythonOps(quiesce, machine.resume, expect_in_time)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,12 @@ class Core(Protocol):
     """One dump, from INIT until it is freed, wherever its memory is."""
 
     def start(self, machine: Machine, deadline_s: float) -> None:
-        """START. MachineError (OSError), or what the machine's own quiesce raised."""
+        """START. MachineError (OSError), or what the machine's own quiesce raised. After an
+        exception nothing is protected: either START can be tried again, or it is released."""
+
+    @property
+    def startable(self) -> bool:
+        """START has not been done, nor RELEASE."""
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""
@@ -245,12 +254,29 @@ class CoreDump:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
         native = machine.quiesce_ops()
         python = None if native else _python_ops(machine, deadline_s)
-        ops = python.ops if python else native
-        rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
+        try:
+            self._start(python.ops if python else native, deadline_s, python)
+        except BaseException:
+            if not self.startable:
+                self.release()  # the instant is taken, but nobody would sweep what is armed
+            raise
+
+    def _start(self, ops: CData, deadline_s: float, python: PythonOps | None) -> None:
+        try:
+            rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
+        finally:
+            if python:
+                python.let_go()
         if python and python.error:
             raise python.error
         if rc < 0:
             raise step_error("start", -rc)
+
+    @property
+    def startable(self) -> bool:
+        """See Core."""
+        with self._using() as dump:
+            return dump is not None and lib.ldfs_dump_phase(dump) == lib.LDFS_PHASE_READY
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""

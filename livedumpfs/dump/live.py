@@ -364,20 +364,29 @@ class LiveDump(Closing):
             ) from error
 
     def start(self) -> None:
-        """START: the snapshot instant. On failure the machine runs on, and the dump stays in
-        INIT."""
+        """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT;
+        or it is released, where the machine's memory was protected already."""
         self._expect_own("START")
         with self._step:
             run = self._current("START", State.INIT)
             assert run.core is not None
-            run.core.start(self.machine, run.settings.quiesce_deadline)
-            run.begun = True
-            run.registers = self.machine.snapshot_registers()
-            run.notes = self._take_notes(run)
-            run.armed = True
-            run.snapshot = self._make_snapshot(run, run.core)
-            run.started.set()
-            self._set(State.START)
+            try:
+                self._start(run, run.core)
+            except BaseException:
+                if not run.released and not run.core.startable:
+                    self._free(run)
+                    self._retire(run, "by a START that failed")
+                raise
+
+    def _start(self, run: Run, core: Core) -> None:
+        core.start(self.machine, run.settings.quiesce_deadline)
+        run.begun = True
+        run.registers = self.machine.snapshot_registers()
+        run.notes = self._take_notes(run)
+        run.armed = True
+        run.snapshot = self._make_snapshot(run, core)
+        run.started.set()
+        self._set(State.START)
 
     def _take_notes(self, run: Run) -> Sequence[Note]:
         """The instant is taken, and the dump is worth something without them too."""

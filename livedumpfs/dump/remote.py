@@ -91,6 +91,8 @@ class RemoteCore:
         self._lock = threading.Lock()
         self._freed = False
         self._released = False
+        self._asked = False
+        """For START, which has not been refused."""
         config, extents = core_config(settings, plan, files, reference)
         payload = pack(config) + bytes(ffi.buffer(extents))
         with _userfaultfd() as device:
@@ -127,7 +129,20 @@ class RemoteCore:
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START: stop the machine, arm, let it go, all within the deadline. MachineError; the
-        machine runs then."""
+        machine runs then, and nothing is protected."""
+        try:
+            self._start(machine, deadline_s)
+        except BaseException:
+            if not self.startable:
+                self.release()
+            raise
+
+    @property
+    def startable(self) -> bool:
+        """See Core."""
+        return not self._asked and not self._released
+
+    def _start(self, machine: Machine, deadline_s: float) -> None:
         asked = time.monotonic_ns()
         if self._copies:  # all of the memory, in the pause
             deadline_s += _COPY_S
@@ -139,16 +154,16 @@ class RemoteCore:
         stopped = time.monotonic_ns()
         try:
             left = later.pause_left_s if later else deadline_s
+            self._asked = True
             code = self._shim.call(lib.LDFS_SHIM_START, dump=self._number, within=left).code
             armed = time.monotonic_ns()
         finally:
-            self._resume(machine)
+            machine.resume()
         now = time.monotonic_ns()
         if later:
             asked = max(asked, later.stop_asked_ns)
         self._times = (stopped - asked, now - armed, now - asked)
         if code == -errno.ETIMEDOUT:
-            self.release()
             raise MachineError(
                 f"the machine stood still for {deadline_s:g} s, and START was not done",
                 errno=errno.ETIMEDOUT,
@@ -157,16 +172,8 @@ class RemoteCore:
         if code == -errno.ECONNRESET:
             raise refused(code, "start the dump")
         if code:
+            self._asked = False
             raise step_error("start", -code)
-
-    def _resume(self, machine: Machine) -> None:
-        """MachineError: it may stand still; then at least nothing is protected, as nobody would
-        sweep it."""
-        try:
-            machine.resume()
-        except BaseException:
-            self.release()
-            raise
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""
@@ -185,6 +192,8 @@ class RemoteCore:
                 raise MachineError("QEMU's side has given the dump up", errno=-code)
             if code != -errno.ETIMEDOUT:
                 self._check(code, "wait for the dump")
+                # The verdict goes by them: those of a moment ago may know of no loss.
+                self._check(self._take_counters(), "learn what was saved")
                 return True
             if left == 0:
                 return False
@@ -212,15 +221,20 @@ class RemoteCore:
 
     def counters(self) -> Counters:
         """Taken now, or the last that could be had."""
+        self._take_counters()
+        return self._last
+
+    def _take_counters(self) -> int:
+        """0, or -errno: they cannot be had now, and the last stay."""
         if self._freed:
-            return self._last
+            return 0
         code, data = self._ask(lib.LDFS_SHIM_COUNTERS)
         if code or len(data) != ffi.sizeof("ldfs_counters"):
-            return self._last
+            return code or -errno.EPROTO
         counters = take_counters(ffi.from_buffer("ldfs_counters *", data))
         quiesce, resume, pause = self._times
         self._last = replace(counters, quiesce_ns=quiesce, resume_ns=resume, pause_ns=pause)
-        return self._last
+        return 0
 
     def lost_ranges(self, arena_size: int) -> list[list[int]]:
         """As CoreDump.lost_ranges."""

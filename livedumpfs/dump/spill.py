@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import Final
 
 from livedumpfs._capi import lib
 from livedumpfs.dump.settings import SPILL_LIMIT
 
 _STEP: Final = 1 << 20
+_LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+_OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+_NEVER: Final = "2"
 
 
 def memory_room(size: int) -> int:
     """Bytes, for a machine with `size` bytes of memory: as many, for no more can be overwritten,
     but at most half of what is available now, and at least 1 MiB."""
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if _reserving_costs():
         return min(size, SPILL_LIMIT)  # the whole limit is reserved at once
     if lib.ldfs_headroom(2 * size):
         return size
@@ -27,3 +31,14 @@ def memory_room(size: int) -> int:
         else:
             too_much = middle
     return fits
+
+
+def _reserving_costs() -> bool:
+    """Whether memory counts before anything lies in it: ulimit -v, ulimit -d, or a kernel that
+    promises no more than it has."""
+    if any(resource.getrlimit(one)[0] != resource.RLIM_INFINITY for one in _LIMITS):
+        return True
+    try:
+        return _OVERCOMMIT.read_text().strip() == _NEVER
+    except OSError:
+        return False

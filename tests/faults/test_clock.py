@@ -87,12 +87,12 @@ def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
 
 
 def test_nothing_but_labels_ask_for_the_wall_clock() -> None:
-    """In the sources: the instant's in the core, and times of files in the mounts."""
+    """In the sources: the instant's in the core, times of files, and names."""
     core = "".join(path.read_text() for path in (TOP / "native").rglob("*.c"))
     assert core.count("clock_gettime(CLOCK_REALTIME") == 1
     others = r"\b(gettimeofday|pthread_cond_timedwait|sem_timedwait|time\(NULL\))"
     assert not re.findall(others, core)
-    wall = r"\btime\.(?:time|time_ns|localtime|gmtime)\b|\.now\("
+    wall = r"\btime\.(?:time|time_ns|localtime|gmtime)\b|\bdate(?:time)?\.(?:now|today|utcnow)\("
     sources = (TOP / "livedumpfs").rglob("*.py")
     lines = {
         (path.name, line.strip())
@@ -101,6 +101,11 @@ def test_nothing_but_labels_ask_for_the_wall_clock() -> None:
         if re.search(wall, line)
     }
     assert lines == {
-        ("browse.py", "self._time = time.time_ns()"),
-        ("fs.py", "self._time = time.time_ns()"),
+        # Times of files in the mounts.
+        ("contents.py", "before, now = self._said.get(key), time.time_ns()"),
+        ("hosttree.py", "self._began = time.time_ns()"),
+        ("hosttree.py", "self._root_changed = max(time.time_ns(), self._root_changed + 1)"),
+        ("hosttree.py", "size, stored, changed = memory.size, memory.stored, time.time_ns()"),
+        # The name that a file of before gets.
+        ("names.py", "date = time.strftime(_FORM, time.localtime(seconds))"),
     }

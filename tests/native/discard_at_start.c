@@ -3,7 +3,8 @@
  * A discard that is under way when START begins, with userfaultfd, and a reader who has the discarded pages
  * mapped again: what is stored there after the instant must not show in the snapshot.
  *
- *   discard_at_start MICROSECONDS    from the discard's begin to START; prints "same", or the first that differs
+ *   discard_at_start MICROSECONDS ROUNDS    from the discard's begin to START; prints "same", or the first that
+ *                                           differs
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -19,7 +20,6 @@
 #define SIZE (192ULL << 20)
 #define PUNCHED (128ULL << 20)
 #define STEP (64ULL << 10)
-#define ROUNDS 6
 
 static ldfs_arena *arena;
 static uint8_t *live;
@@ -108,12 +108,12 @@ int main(int argc, char **argv)
 {
 	pthread_t reader;
 
-	if (argc != 2 || ldfs_arena_create(SIZE, &arena))
+	if (argc != 3 || ldfs_arena_create(SIZE, &arena))
 		return 2;
 	live = ldfs_arena_live(arena);
 	if (pthread_create(&reader, NULL, read_on, NULL))
 		return 2;
-	for (int i = 0; i < ROUNDS; i++)
+	for (int i = 0; i < atoi(argv[2]); i++)
 		one_round((unsigned)atoi(argv[1]));
 	over = 1;
 	pthread_join(reader, NULL);

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,8 +37,10 @@ static void *store(void *nothing)
 static void *release(void *nothing)
 {
 	while (!atomic_load(&quit)) {
-		if (atomic_load(&asked) != 1)
+		if (atomic_load(&asked) != 1) {
+			sched_yield(); /* who waits spins for nobody else's processor */
 			continue;
+		}
 		for (unsigned long i = atomic_load(&delay); i; i--)
 			__builtin_ia32_pause();
 		ldfs_dump_release(dump);
@@ -61,13 +64,13 @@ static int round_of(ldfs_arena *arena, unsigned long pauses)
 	atomic_store(&asked, 1);
 	rc = ldfs_dump_start(dump, NULL, 0);
 	while (atomic_load(&asked))
-		__builtin_ia32_pause();
+		sched_yield();
 	ldfs_dump_release(dump);
 	if (ldfs_dump_free(dump) || (rc && rc != -ECANCELED && rc != -EINVAL))
 		return -1;
 	before = atomic_load(&stores);
 	while (atomic_load(&stores) == before)
-		__builtin_ia32_pause();
+		sched_yield();
 	return rc != 0;
 }
 

@@ -36,6 +36,9 @@ UNHOOKED = {"checksum", "checksum_avx2", "codec"}
 HOOKS = ("-D_GNU_SOURCE=", "-include", str(HERE / "hooks.h"), "-Wno-unused-value")
 
 CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "interleave.c").read_text(), re.MULTILINE)
+# next_dump has more orders than all others together; without them it has its random ones, and the
+# model of the same name has all.
+IN_ALL_ORDERS = [case for case in CASES if LONG or case != "next_dump"]
 
 
 @dataclass(frozen=True)
@@ -343,7 +346,7 @@ def counted(printed: str) -> tuple[int, int, int]:
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", IN_ALL_ORDERS)
 @pytest.mark.timeout(LONG_S if LONG else SHORT_S + 60)
 def test_every_order_up_to_a_bound(case: str, interleave: Interleave, run_program: Run) -> None:
     code, printed = run_program(

@@ -70,7 +70,6 @@ def test_seconds_refuses(written: str) -> None:
     [
         [],
         ["nonsense"],
-        ["dump"],
         ["dump", "a", "b"],
         ["dump", "a", "--policy", "hope"],
         ["dump", "a", "--pool", "0"],

@@ -74,7 +74,7 @@ WAYS = [
     *[(f"{one.format('good', 'same')} --no-such-option", 2) for one in (*OF_A_HOST, *OF_A_DUMP)],
     ("host --no-such-option", 2), ("host --vcpus 9", 2), ("host --ram 4K", 2),
     ("host --group no:such", 2), ("host --ram 1M", 2), ("qemu", 2),
-    ("qemu --mount dir", 2), ("nosuch", 2), ("", 2), ("start --max-age 3s", 2), ("dump", 2),
+    ("qemu --mount dir", 2), ("nosuch", 2), ("", 2), ("start --max-age 3s", 2), ("dump a b", 2),
     ("dump x --format elf --level 3", 2), ("init x --no-target", 2), ("finish --timeout 0", 2),
 ]  # fmt: skip
 

@@ -48,8 +48,8 @@ def test_an_error_of_any_kind_ends_in_a_verdict(
         raise error
 
     monkeypatch.setattr(DumpFiles, step, fail)
-    target = tmp_path / "dump"
-    live.init(target)
+    target = tmp_path / "dump.incomplete"
+    live.init(tmp_path / "dump")
     live.start()
     live.sweep()
     with pytest.raises(InconsistentDump) as caught:
@@ -80,7 +80,9 @@ def test_a_core_that_fails_while_it_drains(
     assert live._run and live._run.core
     monkeypatch.setattr(live._run.core, "wait", fail)
     live.sweep()
-    with pytest.raises(InconsistentDump, match=r"cannot save the memory on .*/dump: Connection"):
+    with pytest.raises(
+        InconsistentDump, match=r"cannot save the memory on .*/dump.incomplete: Connection"
+    ):
         live.finish(60)
 
 

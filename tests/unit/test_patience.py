@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 from patient import DEADLINES_S, HOSTS
 
-from livedumpfs import registry
+from livedumpfs import opener, registry
 from livedumpfs.dump import DumpSettings, settings
 from livedumpfs.machines import UnicornMachine, unicorn
 
 TOP = Path(__file__).resolve().parents[2]
 TELL = """
-from livedumpfs import host
+from livedumpfs import host, opener
 from livedumpfs.dump import DumpSettings
 from livedumpfs.machines import unicorn
 one = DumpSettings()
 print(one.quiesce_deadline, one.stall_deadline, one.init_deadline, host.MOUNT_TIMEOUT,
-      host.END_TIMEOUT, unicorn.QUIESCE_SECONDS, unicorn.STOP_SECONDS)
+      host.END_TIMEOUT, unicorn.QUIESCE_SECONDS, unicorn.STOP_SECONDS,
+      opener.TIMEOUT)
 """
 
 
@@ -35,7 +36,7 @@ def told(path: str) -> list[float]:
 
 
 def test_users_have_short_ones() -> None:
-    assert told(str(TOP)) == [1, 10, 30, 10, 10, 1, 5]
+    assert told(str(TOP)) == [1, 10, 30, 10, 10, 1, 5, 10]
 
 
 def test_programs_of_tests_have_long_ones() -> None:
@@ -48,6 +49,10 @@ def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(settings, f"{name}_DEADLINE", 7.0 + number)
     made = DumpSettings()
     assert (made.quiesce_deadline, made.stall_deadline, made.init_deadline) == (7, 8, 9)
+    monkeypatch.setattr(opener, "TIMEOUT", 10.5)
+    helper = opener.Helper(os.getpid(), os.geteuid(), os.getegid())
+    helper.end()
+    assert helper.timeout == 10.5
     asked: list[float] = []
     monkeypatch.setattr(unicorn, "_deadline", lambda seconds: asked.append(seconds) or 1 << 62)
     monkeypatch.setattr(unicorn, "QUIESCE_SECONDS", 3.0)

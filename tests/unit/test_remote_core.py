@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from livedumpfs import InconsistentDump, LiveDump, open_dump
+from livedumpfs._capi import lib
 from livedumpfs.arena import Arena
 from livedumpfs.dump.blocks import BLOCK
 from livedumpfs.dump.remote import RemoteCore, make_core
@@ -209,6 +211,35 @@ def test_a_start_without_an_answer_is_taken_back(
     assert read(new) == b"first"
     assert new.release()
     assert new.free()
+
+
+def test_a_dump_whose_end_is_not_known_is_not_consistent(
+    machine: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drained, and then QEMU's side says no more: what was known before were no losses."""
+    os.pwrite(machine.memory, b"x" * SIZE, 0)
+    assert machine.shim is not None
+    real, drained = machine.shim.call, False
+
+    def call(operation: int, *rest: Any, **words: Any) -> Answer:
+        nonlocal drained
+        if operation == lib.LDFS_SHIM_COUNTERS and drained:
+            return Answer(-errno.ETIMEDOUT)
+        found = real(operation, *rest, **words)
+        drained |= operation == lib.LDFS_SHIM_WAIT and found.code == 0
+        return found
+
+    with LiveDump(machine) as live:
+        live.init(tmp_path / "dump", DumpSettings(policy="fail", granule=PAGE_SIZE, pool=PAGE_SIZE))
+        live.start()
+        monkeypatch.setattr(machine.shim, "call", call)
+        assert machine.tell("store", 0, SIZE) == "0 0"
+        live.sweep()
+        with pytest.raises(InconsistentDump, match="cannot learn what was saved") as caught:
+            live.finish(DEADLINE_S)
+        assert drained and caught.value.verdict == "incomplete"
+        with open_dump(tmp_path / "dump") as dump:
+            assert dump.verdict == "incomplete"
 
 
 @pytest.mark.parametrize("machine", [True], indirect=True)

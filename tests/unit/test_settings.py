@@ -127,11 +127,19 @@ def test_the_core_knows_how_much_is_free() -> None:
     assert not lib.ldfs_headroom(1 << 60)
 
 
-def test_a_process_with_little_address_space_reserves_little(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA", "vm.overcommit_memory"])
+def test_where_a_reservation_counts_little_is_reserved(
+    limit: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(spill.resource, "getrlimit", lambda _: (8 << 30, 8 << 30))
+    limited, overcommit = getattr(spill.resource, limit, None), tmp_path / "overcommit_memory"
+    overcommit.write_text("0\n" if limited else "2\n")
+    monkeypatch.setattr(spill, "_OVERCOMMIT", overcommit)
+    most = spill.resource.RLIM_INFINITY
+    monkeypatch.setattr(
+        spill.resource, "getrlimit", lambda one: (8 << 30 if one == limited else most, most)
+    )
     assert spill.memory_room(4 << 30) == 256 << 20
+    assert spill.memory_room(4 << 20) == 4 << 20
 
 
 @pytest.mark.parametrize(

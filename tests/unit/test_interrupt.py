@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fixtures/interrupt.py, in a small suite of its own that several processes run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+DEADLINE_S = 300.0
+SUITE = """
+import subprocess, time
+from pathlib import Path
+import pytest
+
+HERE = Path(__file__).parent
+
+@pytest.fixture
+def made(request):
+    made = HERE / f"made-{request.node.name}"
+    made.touch()
+    yield
+    # Longer than what ends a process of xdist by itself, when it is told to end.
+    subprocess.run(["sleep", "6"])
+    made.unlink()
+    (HERE / f"taken-down-{request.node.name}").touch()
+
+@pytest.mark.parametrize("number", range(2))
+def test_that_waits(made, number):
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.interrupt"]\n')
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + DEADLINE_S
+        while len(list(tmp_path.glob("made-*"))) < 2:
+            assert run.poll() is None and time.monotonic() < end, "the tests do not begin"
+            time.sleep(0.02)
+        run.send_signal(how)
+        said, _ = run.communicate(timeout=DEADLINE_S)
+    finally:
+        run.kill()
+    assert run.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert not list(tmp_path.glob("made-*")), said
+    assert len(list(tmp_path.glob("taken-down-*"))) == 2, said
