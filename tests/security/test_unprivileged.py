@@ -211,6 +211,19 @@ for start in (["env"], [*WITH, "--reuid=7", "--regid=7", "--clear-groups"]):
     assert outcome(code).split() == ["0", "2"]
 
 
+@needs_root
+def test_the_right_that_is_missing_comes_out_of_the_helper() -> None:
+    code = (
+        "try: opener.Helper(%d, 7, 7)\nexcept OSError as error: print(error.errno, error.strerror)"
+    )
+    with subprocess.Popen(["sleep", "600"], user=7, group=7, extra_groups=[]) as caller:
+        try:
+            said = outcome(code % caller.pid, bounding="-setuid,-setgid")
+        finally:
+            caller.kill()
+    assert said.startswith(f"{errno.EPERM} the host cannot ") and said.endswith("CAP_SETGID\n")
+
+
 def open_x() -> None:
     open_for(Caller(7, 7, 1), Settings(DumpSettings(), output="/x"))
 
