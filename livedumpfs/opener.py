@@ -367,13 +367,15 @@ class Server:
 
 def describe(error: OSError | ValueError) -> dict[str, Any]:
     """Why not."""
-    code = (error.errno if isinstance(error, OSError) else 0) or errno.EIO
+    if not isinstance(error, OSError):
+        return {"errno": errno.EINVAL, "text": str(error), "mode": 0, "reason": ""}
+    code, text = error.errno or errno.EIO, error.strerror
     # No such /proc entry: that is the caller's end, not the path's.
-    name = error.filename if isinstance(error, OSError) else ""
-    gone = str(name or "").startswith("/proc/") and code == errno.ENOENT
+    if str(error.filename or "").startswith("/proc/") and code == errno.ENOENT:
+        code, text = errno.ESRCH, None
     return {
-        "errno": errno.ESRCH if gone else errno.EINVAL if isinstance(error, ValueError) else code,
-        "text": str(error) if isinstance(error, ValueError) else os.strerror(code),
+        "errno": code,
+        "text": text or os.strerror(code),  # a right that the host would need is named there
         "mode": getattr(error, "mode", 0),
         "reason": getattr(error, "reason", ""),
     }

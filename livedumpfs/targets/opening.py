@@ -38,7 +38,6 @@ _HINTS: Final = {
     errno.EBUSY: "it is mounted or in use",
     errno.EEXIST: "it is a link that leads nowhere",
     errno.ENXIO: "nobody reads it: start the reader first",
-    errno.EPERM: "the host cannot act for this caller",
     errno.ETIMEDOUT: "the device did not answer in time",
 }
 _TRIES: Final = 3
@@ -334,7 +333,10 @@ def open_error(path: str, error: OSError | ValueError) -> TargetError:
     if isinstance(error, TargetError):
         return error
     code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+    hint = _HINTS.get(code, "")
     if isinstance(error, Refused):
+        if error.strerror not in (None, os_cause(code)):
+            hint = str(error.strerror)  # the right that the host has not
         if error.mode:
             try:
                 refuse_kind(os.stat_result((error.mode, *(0,) * 9)), path)
@@ -345,7 +347,7 @@ def open_error(path: str, error: OSError | ValueError) -> TargetError:
             return TargetError(
                 error.reason if whole else f"cannot open {path}: {error.reason}", errno=code
             )
-    return target_error("open", path, code, _HINTS.get(code, ""))
+    return target_error("open", path, code, hint)
 
 
 @contextlib.contextmanager

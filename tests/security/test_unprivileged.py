@@ -18,7 +18,9 @@ import pytest
 
 from livedumpfs import opener
 from livedumpfs.control.caller import Caller
+from livedumpfs.control.settings import Settings
 from livedumpfs.control.target import open_for
+from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -209,20 +211,44 @@ for start in (["env"], [*WITH, "--reuid=7", "--regid=7", "--clear-groups"]):
     assert outcome(code).split() == ["0", "2"]
 
 
+@needs_root
+def test_the_right_that_is_missing_comes_out_of_the_helper() -> None:
+    code = (
+        "try: opener.Helper(%d, 7, 7)\nexcept OSError as error: print(error.errno, error.strerror)"
+    )
+    with subprocess.Popen(["sleep", "600"], user=7, group=7, extra_groups=[]) as caller:
+        try:
+            said = outcome(code % caller.pid, bounding="-setuid,-setgid")
+        finally:
+            caller.kill()
+    assert said.startswith(f"{errno.EPERM} the host cannot ") and said.endswith("CAP_SETGID\n")
+
+
+def open_x() -> None:
+    open_for(Caller(7, 7, 1), Settings(DumpSettings(), output="/x"))
+
+
 def test_the_sentence_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
+    def refuse(*arguments: object) -> None:
         raise opener.Refused(errno.EPERM, "the host cannot act for user 7: run it as that")
 
-    monkeypatch.setattr(opener, "open_as", refuse)
+    monkeypatch.setattr(opener, "Helper", refuse)
     with pytest.raises(TargetError, match=r"Operation not permitted \(the host cannot act for use"):
-        open_for(Caller(7, 7, 1), "/x", force=False)
+        open_x()
 
 
 def test_an_eperm_of_the_file_is_not_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise opener.Refused(errno.EPERM, os.strerror(errno.EPERM))
+    class Helper:
+        def __init__(self, *arguments: object) -> None:
+            pass
 
-    monkeypatch.setattr(opener, "open_as", refuse)
+        def find(self, path: str) -> None:
+            raise opener.Refused(errno.EPERM, os.strerror(errno.EPERM))
+
+        def let_go(self) -> None:
+            pass
+
+    monkeypatch.setattr(opener, "Helper", Helper)
     with pytest.raises(TargetError) as caught:
-        open_for(Caller(7, 7, 1), "/x", force=False)
+        open_x()
     assert str(caught.value) == "cannot open /x: Operation not permitted"
