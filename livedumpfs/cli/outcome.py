@@ -23,6 +23,7 @@ from livedumpfs.errors import (
     InvalidDump,
     LivedumpError,
     UsageError,
+    in_control,
     printable,
 )
 
@@ -110,9 +111,22 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+_OTHERWISE: Final = {
+    "compression": "--compress",
+    "stall_deadline": "--deadline",
+    "buffer_size": "--pool",
+}
+_FILES_ONLY: Final = (
+    "state", "output", "type", "consistent", "use_interrupt", "failed", "init_deadline", "error",
+)  # fmt: skip
+"""Files of control/ that are no option of the commands that meet them."""
+
+
 def option(name: str) -> str:
-    """A setting as the command line writes it."""
-    return f"--{name.replace('_', '-')}"
+    """A setting as the command line writes it: what has no option stays a file."""
+    if name in _FILES_ONLY:
+        return in_control(name)
+    return _OTHERWISE.get(name) or f"--{name.replace('_', '-')}"
 
 
 def exit_code(error: BaseException) -> int:

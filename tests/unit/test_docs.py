@@ -14,13 +14,20 @@ import pytest
 
 import livedumpfs
 from livedumpfs import abi
+from livedumpfs._capi import lib
 from livedumpfs.cli.main import build_parser
+from livedumpfs.cli.outcome import option
 from livedumpfs.control import settings
+from livedumpfs.dump import DumpSettings
+from livedumpfs.dump.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
+from livedumpfs.machines.unicorn import RAM_MIN
 
 TOP = Path(__file__).resolve().parents[2]
 CLI = TOP / "docs" / "cli.md"
 CONTROL = TOP / "docs" / "control.md"
 DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
+STALL_DEADLINE_OF_USERS = 10
+"""Tests have a longer one; test_patience.py holds this."""
 ANYWHERE = {"-h", "--help", "--version"}
 
 
@@ -99,7 +106,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_commands_in_terminal_sessions_are_right(path: Path) -> None:
     """`livedump` lines parse, `make` lines name targets that the Makefile has."""
     for line in shell_lines(path):
-        words = [w for w in shlex.split(line, comments=True) if w != "&"]
+        words = [w for w in shlex.split(line.partition(" | ")[0], comments=True) if w != "&"]
         if words[0] == "sudo":
             del words[0]
         if words[0].split("/")[-1] == "livedump":
@@ -115,6 +122,68 @@ def test_the_readme_shows_a_session() -> None:
     assert "$ livedump host" in first_screen
     assert "$ livedump dump" in first_screen
     assert "consistent" in first_screen
+
+
+def test_a_setting_is_called_by_an_option_that_there_is() -> None:
+    """In a hint: what no command has as an option is the file that one writes."""
+    there = options(commands()["dump"]) | options(commands()["host"])
+    for name in (*settings.names(), "state", "failed", "error", "pool", "mount", "allow_other"):
+        called = option(name)
+        assert called in there or called == f"control/{name}"
+
+
+def test_every_variable_of_the_environment_is_documented() -> None:
+    """Those that the product reads and that are its own."""
+    read = set()
+    for path in (*(TOP / "livedumpfs").rglob("*.py"), TOP / "scripts" / "livedump"):
+        read |= set(re.findall(r"\b(LIVEDUMP(?:FS)?_[A-Z]+|XDG_[A-Z_]+)\b", path.read_text()))
+    text = CLI.read_text()
+    assert read and {name for name in read if f"`{name}`" in text} == read
+
+
+def test_every_public_name_is_documented() -> None:
+    text = "".join(path.read_text() for path in DOCUMENTS if path.name != "CHANGELOG.md")
+    spans = " ".join([*code_spans(text), *re.findall(r"```python\n(.*?)```", text, re.S)])
+    for name in livedumpfs.__all__:
+        assert re.search(rf"\b{name}\b", spans), f"{name} is in no document"
+
+
+def test_defaults_are_those_that_are_told() -> None:
+    """By the tables of docs/cli.md, and the limits beside them."""
+    told = {
+        (name, option): text
+        for name, text in sections().items()
+        for option, text in re.findall(
+            r"^\| `(--[a-z-]+)[^|`]*(?:\\\|[^|`]*)*` \| (.+) \|$", text, re.M
+        )
+    }
+    usual = DumpSettings()
+    host = build_parser().parse_args(["host"])
+    for command, name, words in (
+        ("host", "--ram", f"default {host.ram >> 20} MiB"),
+        ("host", "--ram", f"from {RAM_MIN >> 20} MiB"),
+        ("host", "--vcpus", f"default {host.vcpus}"),
+        ("host", "--dirty", f"default {host.dirty:.0%}"),
+        ("dump", "--format", f"default `{usual.format}`"),
+        ("dump", "--compress", f"default {usual.compression}"),
+        (
+            "dump",
+            "--level",
+            f"zstd (1 to {MAX_LEVELS['zstd']}) and zlib (1 to {MAX_LEVELS['zlib']})",
+        ),
+        ("dump", "--threads", f"1 to {MAX_THREADS}"),
+        ("dump", "--pool", f"default {usual.pool >> 20} MiB"),
+        ("dump", "--spill-limit", f"default {SPILL_LIMIT >> 20} MiB"),
+        ("dump", "--deadline", f"default {STALL_DEADLINE_OF_USERS}"),
+        ("dump", "--granule", f"from 4K to {MAX_GRANULE >> 20}M"),
+        ("dump", "--granule", f"from {lib.ldfs_granule_default(1 << 20) >> 10}K on"),
+        (
+            "compare",
+            "--ranges",
+            f"default {build_parser().parse_args(['compare', 'a', 'b']).ranges}",
+        ),
+    ):
+        assert words in told[command, name], f"{command} {name}: {told[command, name]}"
 
 
 def test_every_control_file_is_documented() -> None:
