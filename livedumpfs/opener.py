@@ -183,6 +183,10 @@ class RemoteFolder:
         """Whether what has that name cannot be replaced."""
         return bool(self._ask("keeps", name=name)[0]["result"])
 
+    def user(self) -> int:
+        """Whose rights these are."""
+        return int(self._ask("user")[0]["result"])
+
     def sync(self) -> None:
         """New names are durable."""
         self._ask("sync")
