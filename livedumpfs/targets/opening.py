@@ -38,7 +38,6 @@ _HINTS: Final = {
     errno.EBUSY: "it is mounted or in use",
     errno.EEXIST: "it is a link that leads nowhere",
     errno.ENXIO: "nobody reads it: start the reader first",
-    errno.EPERM: "the host cannot act for this caller",
     errno.ETIMEDOUT: "the device did not answer in time",
 }
 _TRIES: Final = 3
@@ -321,7 +320,9 @@ def open_error(path: str, error: OSError | ValueError) -> TargetError:
             return TargetError(
                 error.reason if whole else f"cannot open {path}: {error.reason}", errno=code
             )
-    return target_error("open", path, code, _HINTS.get(code, ""))
+    said = error.strerror if isinstance(error, OSError) else ""  # opener.needed: what is missing
+    hint = said if said and said != os_cause(code) else _HINTS.get(code, "")
+    return target_error("open", path, code, hint)
 
 
 @contextlib.contextmanager

@@ -18,8 +18,11 @@ import pytest
 
 from livedumpfs import opener
 from livedumpfs.control.caller import Caller
+from livedumpfs.control.settings import Settings
 from livedumpfs.control.target import open_for
+from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
+from livedumpfs.folder import Refused
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 150
@@ -182,20 +185,22 @@ def test_a_host_that_is_not_root_acts_for_no_other_user() -> None:
     assert lines[2].endswith("act for user 8: run it as the caller's user, or with CAP_SETUID")
 
 
-def test_the_sentence_reaches_who_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("the host cannot act for user 7: run it as that", " (the host cannot act for user 7: run"),
+        (os.strerror(errno.EPERM), ""),  # of the file: the host has all that it needs
+    ],
+)
+def test_the_sentence_reaches_who_asked(
+    monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
     def refuse(*arguments: object, **options: object) -> None:
-        raise opener.Refused(errno.EPERM, "the host cannot act for user 7: run it as that")
+        answer = opener.describe(PermissionError(errno.EPERM, said))
+        raise Refused(answer["errno"], answer["text"])
 
-    monkeypatch.setattr(opener, "open_as", refuse)
-    with pytest.raises(TargetError, match=r"Operation not permitted \(the host cannot act for use"):
-        open_for(Caller(7, 7, 1), "/x", force=False)
-
-
-def test_an_eperm_of_the_file_is_not_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise opener.Refused(errno.EPERM, os.strerror(errno.EPERM))
-
-    monkeypatch.setattr(opener, "open_as", refuse)
+    monkeypatch.setattr("livedumpfs.control.target.Helper", refuse)
     with pytest.raises(TargetError) as caught:
-        open_for(Caller(7, 7, 1), "/x", force=False)
-    assert str(caught.value) == "cannot open /x: Operation not permitted"
+        open_for(Caller(7, 7, 1), Settings(DumpSettings(), output="/x"))
+    assert str(caught.value).startswith(f"cannot open /x: Operation not permitted{told}")
+    assert told or str(caught.value) == "cannot open /x: Operation not permitted"
