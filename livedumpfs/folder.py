@@ -21,6 +21,7 @@ _COMMON: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PLACE: Final = os.O_DIRECTORY | os.O_CLOEXEC
 _LINKS_MOST: Final = 40
 """As the kernel follows."""
+_ACCESS_LIST: Final = "system.posix_acl_access"
 OURS: Final = "fuse.livedumpfs"
 """The kind of file system that we are ourselves."""
 _KERNELS: Final = frozenset({
@@ -99,6 +100,9 @@ class FolderLike(Protocol):
         """Whether what has that name cannot be replaced, though files can be made here: by the
         sticky bit it is another user's."""
 
+    def user(self) -> int:
+        """The user that acts here."""
+
     def sync(self) -> None:
         """New names are durable, where that can be asked for."""
 
@@ -162,6 +166,10 @@ class Folder:
             return False
         return user not in (0, here.st_uid, found.uid)
 
+    def user(self) -> int:
+        """See FolderLike."""
+        return os.geteuid()
+
     def sync(self) -> None:
         """See FolderLike."""
         with contextlib.suppress(OSError):  # who may not read it cannot ask
@@ -179,14 +187,34 @@ def standing(status: os.stat_result) -> Standing:
     return Standing(status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid)
 
 
+def open_standing(fd: int) -> Standing:
+    """Of an open file. Where it has an access list the group's bits are what the list allows at the
+    most, to other users; the group itself may have no right at all, so a new file gives it none."""
+    found = standing(os.fstat(fd))
+    try:
+        os.getxattr(fd, _ACCESS_LIST)
+    except OSError:
+        return found
+    return found._replace(mode=found.mode & ~stat.S_IRWXG)
+
+
 def _resemble(fd: int, like: Standing) -> None:
     """Owner and rights of the file that it will replace. Who cannot give it to that owner gives
-    nobody else a right to it."""
+    nobody else a right to it; nor does the folder's default access list."""
     own = os.fstat(fd)
     with contextlib.suppress(OSError):
+        _drop_access_list(fd)
         if (own.st_uid, own.st_gid) != (like.uid, like.gid):
             os.fchown(fd, like.uid, like.gid)
         os.fchmod(fd, stat.S_IMODE(like.mode) & 0o777)
+
+
+def _drop_access_list(fd: int) -> None:
+    try:
+        os.removexattr(fd, _ACCESS_LIST)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
 
 
 # ------------------------------------------------------------------------- where a path leads

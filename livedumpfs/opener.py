@@ -5,8 +5,8 @@ The host usually has more rights than who asks it for a dump, so it must not jus
 told to: the caller's own rights decide (no confused deputy). A process of its own does it, because
 rights and root directory are those of a whole process; it becomes the caller, opens, passes the
 descriptor back over a socket pair, and stays for as long as its folders are used: names are given
-and taken with the caller's rights, too, also when the caller has long ended. `Helper` is the host's
-end; the rest is the helper's.
+and taken with the caller's rights, too, also when the caller has long ended. The host's end is in
+helper.py.
 
 The helper is this file run as a script, isolated, on the standard library alone (and folder.py,
 which is, too): it starts fast and nothing in the environment can change what it does. Rules of a
@@ -21,180 +21,28 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING or __package__:
-    from livedumpfs.folder import Folder, Found, Refused, Standing, by_name, find, read_mounts
+    from livedumpfs.folder import (
+        Folder,
+        Standing,
+        by_name,
+        find,
+        read_mounts,
+    )
 else:
     sys.path.append(str(Path(__file__).resolve().parent))
-    from folder import Folder, Found, Refused, Standing, by_name, find, read_mounts
-
-TIMEOUT = 10.0
-"""Seconds that a step of the helper may take: longer than a disk needs to spin up."""
+    from folder import Folder, Standing, by_name, find, read_mounts
 
 _CAPABILITY_VERSION_3 = 0x20080522
-_MESSAGE_MAX = 128 * 1024
-
-
-# ------------------------------------------------------------------ the host's end
-
-
-class Helper:
-    """A process with the rights of task `tid`, which must still have file system uid and gid `uid`
-    and `gid`. It ends with the last of its folders, or with end().
-
-    Every call raises Refused (OSError): what find() does, EPERM when this process may not become
-    the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
-    """
-
-    def __init__(self, tid: int, uid: int, gid: int, timeout: float | None = None) -> None:
-        self.timeout = TIMEOUT if timeout is None else timeout
-        self._lock = threading.Lock()
-        self._users = 1
-        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable, "-I", "-S", str(Path(__file__).resolve()),
-                        str(theirs.fileno()),
-                    ],
-                    pass_fds=(theirs.fileno(),), cwd="/", env={}, stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                )  # fmt: skip
-        except BaseException:
-            self._end.close()
-            raise
-        try:
-            answer, _ = self.ask("become", tid=tid, uid=uid, gid=gid)
-        except BaseException:
-            self.end()
-            raise
-        self.same_root: bool = answer["same_root"]
-
-    def find(self, path: str) -> Found:
-        """See folder.find."""
-        answer, fd = self.ask("find", path=path)
-        number = answer["folder"]
-        folder = None if number is None else RemoteFolder(self, number)
-        return Found(answer["path"], fd, folder)
-
-    def ask(self, step: str, **details: Any) -> tuple[Any, int]:
-        """What it answers, and the descriptor that came with it, else -1."""
-        request = json.dumps({"step": step, **details}).encode()
-        with self._lock:
-            answer, fds = self._exchange(request, time.monotonic() + self.timeout)
-        if answer["errno"]:
-            for fd in fds:
-                os.close(fd)
-            error = Refused(answer["errno"], answer["text"])
-            error.mode, error.reason = answer["mode"], answer["reason"]
-            raise error
-        return answer, fds[0] if fds else -1
-
-    def _exchange(self, request: bytes, deadline: float) -> tuple[Any, list[int]]:
-        data: bytes = b""
-        fds: list[int] = []
-        try:
-            self._end.settimeout(max(deadline - time.monotonic(), 0.001))
-            self._end.send(request)
-            data, fds, _, _ = socket.recv_fds(self._end, _MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
-        except TimeoutError:
-            self._end.close()  # its answer would be taken for that of the next question
-            raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise
-        if not data:
-            raise Refused(errno.EIO, "the helper process with the caller's rights has ended")
-        return json.loads(data), fds
-
-    def hold(self) -> None:
-        """One more uses it."""
-        with self._lock:
-            self._users += 1
-
-    def let_go(self) -> None:
-        """One less; it ends with the last."""
-        with self._lock:
-            self._users -= 1
-            last = self._users == 0
-        if last:
-            self.end()
-
-    def end(self) -> None:
-        """Reap it. One that hangs in a dead device cannot be killed: it is left behind."""
-        self._end.close()
-        try:
-            self._process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            # If that fails too, Popen's own list of abandoned children reaps it later.
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-
-
-class RemoteFolder:
-    """A folder that a Helper holds open; see folder.FolderLike."""
-
-    def __init__(self, helper: Helper, number: int) -> None:
-        self._helper, self._number, self._open = helper, number, True
-        helper.hold()
-
-    def _ask(self, step: str, **details: Any) -> tuple[Any, int]:
-        if not self._open:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return self._helper.ask(step, folder=self._number, **details)
-
-    def make(self, name: str, like: Standing | None) -> int:
-        """A new file."""
-        return self._ask("make", name=name, like=like)[1]
-
-    def open(self, name: str, *, write: bool) -> int:
-        """A regular file that there is."""
-        return self._ask("open", name=name, write=write)[1]
-
-    def look(self, name: str) -> Standing | None:
-        """What has that name."""
-        found = self._ask("look", name=name)[0]["result"]
-        return None if found is None else Standing(*found)
-
-    def replace(self, old: str, new: str) -> None:
-        """A new name for it."""
-        self._ask("replace", old=old, new=new)
-
-    def remove(self, name: str) -> None:
-        """The name goes."""
-        self._ask("remove", name=name)
-
-    def names(self, first: str, last: str) -> list[str]:
-        """Those that begin and end so."""
-        found: list[str] = self._ask("names", first=first, last=last)[0]["result"]
-        return found
-
-    def keeps(self, name: str) -> bool:
-        """Whether what has that name cannot be replaced."""
-        return bool(self._ask("keeps", name=name)[0]["result"])
-
-    def sync(self) -> None:
-        """New names are durable."""
-        self._ask("sync")
-
-    def close(self) -> None:
-        """Harmless when done twice."""
-        if self._open:
-            self._open = False
-            self._helper.let_go()
-
-
-# ------------------------------------------------------------------ in the helper
+MESSAGE_MAX = 128 * 1024
+GIVE = ("make", "open")
+"""Steps whose result is a descriptor; find may have one."""
 
 
 class Task(NamedTuple):
@@ -324,14 +172,14 @@ class Server:
 
     def serve(self) -> None:
         """To the end."""
-        while request := self._channel.recv(_MESSAGE_MAX):
+        while request := self._channel.recv(MESSAGE_MAX):
             reply: dict[str, Any] = {"errno": 0, "text": "", "mode": 0, "reason": ""}
             fds: list[int] = []
             try:
                 details = json.loads(request)
                 step = details.pop("step")
                 fds = self._take(step, details, reply)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 reply |= describe(error)
             socket.send_fds(self._channel, [json.dumps(reply).encode()], fds)
             for fd in fds:
@@ -351,10 +199,8 @@ class Server:
         if details.get("like"):
             details["like"] = Standing(*details["like"])
         result = getattr(self._folders[details.pop("folder")], step)(**details)
-        if step in ("make", "open"):
-            return [result]
-        reply["result"] = result
-        return []
+        reply["result"] = None if step in GIVE else result
+        return [result] if step in GIVE else []
 
     def _find(self, path: str, mounts: dict[int, str], reply: dict[str, Any]) -> list[int]:
         found = find(path, mounts, by_name)
@@ -365,7 +211,7 @@ class Server:
         return [] if found.fd < 0 else [found.fd]
 
 
-def describe(error: OSError | ValueError) -> dict[str, Any]:
+def describe(error: Exception) -> dict[str, Any]:
     """Why not."""
     if not isinstance(error, OSError):
         return {"errno": errno.EINVAL, "text": str(error), "mode": 0, "reason": ""}
@@ -392,5 +238,7 @@ def absolute(path: str) -> str:
 if __name__ == "__main__":
     # The terminal's Ctrl-C is for the host, which has its reasons to go on for a while.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as end:
+    # Nothing is imported any more, be it for a traceback: it might come from the caller's root.
+    with suppress(BaseException), socket.socket(fileno=int(sys.argv[1])) as end:
         Server(end).serve()
+    os._exit(0)

@@ -8,10 +8,10 @@ import errno
 import os
 from collections.abc import Iterator
 
-from livedumpfs import opener
 from livedumpfs.control.caller import Caller
 from livedumpfs.control.settings import Settings
 from livedumpfs.errors import TargetError
+from livedumpfs.helper import Helper
 from livedumpfs.targets import (
     Kind,
     Rights,
@@ -67,14 +67,14 @@ def _open_sidecar(rights: Rights, path: str | None, target: Target, *, force: bo
 
 
 @contextlib.contextmanager
-def _rights_of(caller: Caller, path: str) -> Iterator[opener.Helper]:
+def _rights_of(caller: Caller, path: str) -> Iterator[Helper]:
     """Of the caller, as long as a folder is open that was found with them."""
     if caller.tid == 0:
         raise TargetError(
             f"cannot open {path}: the caller is in another pid namespace", errno=errno.EPERM
         )
     try:
-        helper = opener.Helper(caller.tid, caller.uid, caller.gid)
+        helper = Helper(caller.tid, caller.uid, caller.gid)
     except OSError as error:
         raise open_error(path, error) from error
     try:

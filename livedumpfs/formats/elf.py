@@ -252,6 +252,16 @@ def load_segments(segments: Sequence[Segment]) -> list[Segment]:
     return [segment for segment in segments if segment.type == _PT_LOAD]
 
 
+def first_note(head: bytes) -> Segment:
+    """The PT_NOTE of a dump that starts with `head`, HEAD_SIZE bytes: it comes first, so no file of
+    anybody's keeps us busy with a million of other headers. InvalidDump: as note_segment."""
+    offset, _ = _find_programs(head)
+    if len(head) < offset + _PHDR.size:
+        raise InvalidDump("it ends within its program headers")
+    first = _PHDR.unpack_from(head, offset)
+    return note_segment([Segment(first[0], first[2], first[4], first[5])])
+
+
 def own_note_position(notes: bytes) -> int:
     """Where the content of our own note starts in the bytes of PT_NOTE. InvalidDump: nowhere."""
     position = 0

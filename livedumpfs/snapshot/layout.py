@@ -60,8 +60,7 @@ def find_superblock(source: Source) -> Superblock:
         return _superblock_in(source, "kdump", found.note_offset, found.note_size)
     if not head.startswith(elf.MAGIC):
         raise InvalidDump("it has no ELF header and no kdump header")
-    head = source.read(0, elf.headers_end(head))
-    note = elf.note_segment(elf.parse_segments(head))
+    note = elf.first_note(head)
     return _superblock_in(source, "elf", note.offset, note.size)
 
 

@@ -48,7 +48,7 @@ def refuse_content(content: Superblock | None, path: str, *, keep: tuple[Verdict
 def _in_head(fd: int) -> Superblock | None:
     """Of an ELF dump or a kdump."""
     try:
-        offset, size = _notes(fd, os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
+        offset, size = _notes(os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
         notes = os.pread(fd, size, offset)
         position = elf.own_note_position(notes)
         return superblock.parse(notes[position : position + superblock.SIZE])
@@ -56,12 +56,12 @@ def _in_head(fd: int) -> Superblock | None:
         return None
 
 
-def _notes(fd: int, head: bytes) -> tuple[int, int]:
+def _notes(head: bytes) -> tuple[int, int]:
     """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
     if head.startswith(kdump.MAGIC):
         found = kdump.parse_head(head)
         return found.note_offset, found.note_size
-    note = elf.note_segment(elf.parse_segments(os.pread(fd, elf.headers_end(head), 0)))
+    note = elf.first_note(head)
     return note.offset, note.size
 
 

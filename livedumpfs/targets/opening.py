@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -24,11 +23,12 @@ from livedumpfs.folder import (
     Standing,
     by_descriptor,
     find,
+    open_standing,
     read_mounts,
-    standing,
 )
 from livedumpfs.targets.check import refuse_kind, refuse_mode, target_error
 from livedumpfs.targets.content import read_content, refuse_content, sealed_as
+from livedumpfs.targets.leftover import is_as_made, lock, make_way, open_leftover
 from livedumpfs.targets.names import incomplete_name, incomplete_sidecar, is_dated, with_date
 from livedumpfs.targets.sidecar import finish_rename, read_superblock
 from livedumpfs.targets.target import Goal, Kind, Target
@@ -148,11 +148,11 @@ def _expect_replaceable(found: Found, folder: FolderLike) -> Standing:
     name = os.path.basename(found.path)
     if folder.keeps(name):
         raise _NoRoom
-    _lock(found.fd, found.path)
-    return standing(os.fstat(found.fd))
+    lock(found.fd, found.path)
+    return open_standing(found.fd)
 
 
-def _open_unfinished(folder: FolderLike, path: str, goal: Goal) -> Target:
+def _open_unfinished(folder: FolderLike, path: str, goal: Goal, *, sidecar: bool = False) -> Target:
     """The file beside: a new one, or what an earlier dump left there when it was broken off."""
     name = os.path.basename(path)
     for _ in range(_TRIES):
@@ -164,30 +164,13 @@ def _open_unfinished(folder: FolderLike, path: str, goal: Goal) -> Target:
                 raise _NoRoom from error
             if error.errno != errno.EEXIST:
                 raise
-        left = _open_leftover(folder, path)
+        left = open_leftover(folder, path)
         if left is not None:
-            return Target(left, path, folder=folder, goal=goal)
+            target = Target(left, path, folder=folder, goal=goal)
+            if is_as_made(left, folder.user(), goal.standing):
+                return target
+            make_way(target, force=goal.force, sidecar=sidecar)
     raise Refused(errno.EAGAIN, os_cause(errno.EAGAIN))
-
-
-def _open_leftover(folder: FolderLike, path: str) -> int | None:
-    """None: it is another's already, or gone."""
-    try:
-        fd = folder.open(os.path.basename(path), write=True)
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return None
-        raise target_error("write to", path, error.errno or errno.EIO) from error
-    try:
-        _lock(fd, path)
-        found, own = folder.look(os.path.basename(path)), os.fstat(fd)
-        if found and (found.device, found.inode) == (own.st_dev, own.st_ino):
-            return fd
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)
-    return None
 
 
 def _expect_same_mount(there: int, beside: int) -> None:
@@ -199,13 +182,6 @@ def _expect_same_mount(there: int, beside: int) -> None:
 def _mount_of(fd: int) -> str:
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
         return next((line for line in lines if line.startswith("mnt_id:")), "")
-
-
-def _lock(fd: int, path: str) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise target_error("dump to", path, errno.EBUSY, "another dump writes to it") from error
 
 
 def _make(folder: FolderLike, path: str) -> int:
@@ -298,7 +274,7 @@ def _sidecar_beside(found: Found, folder: FolderLike, force: bool, of: Goal) -> 
         finish_rename(folder, os.path.basename(found.path), of.standing)
         there = folder.look(os.path.basename(found.path))
     goal = Goal(found.path, there, verdict, force)
-    target = _open_unfinished(folder, incomplete_sidecar(found.path), goal)
+    target = _open_unfinished(folder, incomplete_sidecar(found.path), goal, sidecar=True)
     with _keeping(folder, target):
         _expect_same_mount(found.fd, target.fd)
         target.check(force=force, ours=read_superblock(target.fd) is not None)

@@ -83,7 +83,7 @@ def _drop_stale(target: Target, sidecar: Target) -> None:
     except OSError:
         return
     try:
-        stale = belongs_to(fd, *target.identity)
+        stale = belongs_to(fd, target.identity[1])
     finally:
         os.close(fd)
     if stale:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from typing import NamedTuple
 
 from livedumpfs.errors import TargetError, UsageError, os_cause
 from livedumpfs.folder import Folder
@@ -24,9 +25,11 @@ def expect_series(pattern: str, keep: int) -> None:
 
 
 def prune(pattern: str, keep: int) -> list[str]:
-    """Remove finished dumps of that pattern that are older than the newest `keep` consistent ones,
-    and their sidecar files: the paths that went. What is no finished dump of ours, or is being
-    written, stays. TargetError: the folder, or one of them."""
+    """Remove finished dumps of that pattern that are older than `keep` consistent ones, and their
+    sidecar files: the paths that went. Older is what was written before, and by its name, too:
+    where the two disagree, as when the clock was set back, or files were copied, more of them stay.
+    What is no finished dump of ours, or is being written, stays. TargetError: the folder, or one
+    of them."""
     expect_series(pattern, keep)
     text, form = os.path.split(pattern)
     gone = []
@@ -45,19 +48,32 @@ def prune(pattern: str, keep: int) -> list[str]:
     return gone
 
 
+class _Dump(NamedTuple):
+    """A finished one."""
+
+    age: tuple[str, int]
+    """By its name."""
+    name: str
+    verdict: Verdict
+    written_ns: int
+    uid: int
+
+    def is_before(self, other: _Dump) -> bool:
+        """By both clocks: the local time in a name jumps back each autumn. In a folder for all
+        users nobody's dumps go for those of another, which may have any date."""
+        by_name, written = self.age < other.age, self.written_ns <= other.written_ns
+        return by_name and written and self.uid == other.uid
+
+
 def _older(folder: Folder, form: str, keep: int) -> list[str]:
     """Names, the oldest first."""
     dated = [(age, name) for name in folder.names("", "") if (age := dated_like(name, form))]
-    kept, older = 0, []
-    for _, name in sorted(dated, reverse=True):
-        verdict = _finished(folder, name)
-        if verdict and kept >= keep:
-            older.append(name)
-        kept += verdict == "consistent"
-    return older[::-1]
+    found = [one for age, name in sorted(dated) if (one := _finished(folder, name, age))]
+    good = [one for one in found if one.verdict == "consistent"]
+    return [one.name for one in found if sum(map(one.is_before, good)) >= keep]
 
 
-def _finished(folder: Folder, name: str) -> Verdict | None:
+def _finished(folder: Folder, name: str, age: tuple[str, int]) -> _Dump | None:
     """None: it is no finished dump, or in use."""
     try:
         fd = folder.open(name, write=False)
@@ -65,7 +81,9 @@ def _finished(folder: Folder, name: str) -> Verdict | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return sealed_as(read_content(fd, folder, name))
+        verdict = sealed_as(read_content(fd, folder, name))
+        status = os.fstat(fd)
+        return _Dump(age, name, verdict, status.st_mtime_ns, status.st_uid) if verdict else None
     except OSError:
         return None
     finally:

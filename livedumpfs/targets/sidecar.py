@@ -72,32 +72,42 @@ def _names(path: str, status: os.stat_result) -> bool:
     except OSError:
         return False
     try:
-        return belongs_to(fd, status.st_dev, status.st_ino)
+        return belongs_to(fd, status.st_ino)
     finally:
         os.close(fd)
 
 
-def belongs_to(fd: int, device: int, inode: int) -> bool:
-    """Whether that open sidecar file names that target."""
+def belongs_to(fd: int, inode: int) -> bool:
+    """Whether that open sidecar file names the target with that inode, among those in its folder.
+    The number of their device may be another one at each boot."""
     block = read_superblock(fd)
-    return block is not None and (block.target_device, block.target_inode) == (device, inode)
+    return block is not None and block.target_inode == inode
 
 
 def finish_rename(folder: FolderLike, name: str, dump: Standing) -> bool:
     """The sidecar `name` of that dump still has its unfinished name, for a kill came between the
-    two renames: it gets its own. True when that was so. OSError."""
+    two renames: it gets its own. True when that was so. The one that has the name already stays
+    if it is the dump's, as for a reader: the other is of one that had its inode once. OSError."""
     unfinished = incomplete_sidecar(name)
-    try:
-        fd = folder.open(unfinished, write=False)
-    except OSError:
+    if _owner_in(folder, unfinished) != dump.inode:
         return False
-    try:
-        if not belongs_to(fd, dump.device, dump.inode):
-            return False
-    finally:
-        os.close(fd)
+    if _owner_in(folder, name) == dump.inode:
+        return False
     folder.replace(unfinished, name)
     return True
+
+
+def _owner_in(folder: FolderLike, name: str) -> int | None:
+    """The inode of the dump that the sidecar file of that name names; None: it is none."""
+    try:
+        fd = folder.open(name, write=False)
+    except OSError:
+        return None
+    try:
+        block = read_superblock(fd)
+        return block.target_inode if block else None
+    finally:
+        os.close(fd)
 
 
 def retire_in(folder: FolderLike, name: str, new: tuple[int, int] | None = None) -> None:

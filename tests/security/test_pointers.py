@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, opener
+from livedumpfs import abi, helper
 from livedumpfs.abi import State
 from livedumpfs.client import Client
+from livedumpfs.folder import Refused
 from livedumpfs.snapshot import open_dump
 
 Host = Any
@@ -171,8 +172,8 @@ def test_callers_that_die_while_they_ask(host: Host, tmp_path: Path) -> None:
 def test_a_task_that_has_gone_lends_no_rights(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait(DEADLINE)
-    with pytest.raises(opener.Refused) as caught:
-        opener.Helper(gone.pid, os.geteuid(), os.getegid())
+    with pytest.raises(Refused) as caught:
+        helper.Helper(gone.pid, os.geteuid(), os.getegid())
     assert caught.value.errno == errno.ESRCH
     assert not (tmp_path / "out").exists()
 
@@ -186,8 +187,8 @@ def test_a_number_that_another_task_has_got_lends_no_rights(tmp_path: Path) -> N
     with subprocess.Popen(["sleep", "600"]) as later:
         try:
             for uid, gid in ((user, user), (user, 0), (0, user)):
-                with pytest.raises(opener.Refused) as caught:
-                    opener.Helper(later.pid, uid, gid)
+                with pytest.raises(Refused) as caught:
+                    helper.Helper(later.pid, uid, gid)
                 assert caught.value.errno == errno.EPERM
         finally:
             later.kill()
@@ -204,10 +205,10 @@ def test_a_helper_that_is_held_up_is_given_up(
             super().__init__(*args, **how)
             os.kill(self.pid, signal.SIGSTOP)
 
-    with monkeypatch.context() as patch, pytest.raises(opener.Refused) as caught:
+    with monkeypatch.context() as patch, pytest.raises(Refused) as caught:
         patch.setattr(subprocess, "Popen", Stopped)
         task = threading.get_native_id()
-        opener.Helper(task, os.geteuid(), os.getegid(), timeout=0.5)
+        helper.Helper(task, os.geteuid(), os.getegid(), timeout=0.5)
     assert caught.value.errno == errno.ETIMEDOUT
     assert not children()
 

@@ -28,6 +28,7 @@ from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.snapshot import DumpFile, NewFile, convert_dump, files_of, open_dump, verify_dump
 from livedumpfs.snapshot.compare import compare_dumps
 from livedumpfs.targets import open_in_place
+from livedumpfs.targets.content import read_content
 
 PAGE = 4096
 STEP = 3 * PAGE
@@ -305,3 +306,24 @@ def test_headers_that_cannot_be_are_refused(at: int, value: int, size: int) -> N
     for data in (bytes(bad), header[:100], header[:4096]):
         with pytest.raises(InvalidDump, match="program headers"):
             elf.parse_segments(data)
+
+
+def test_whose_file_it_is_is_known_by_its_first_program_header(
+    tmp_path: Path, write_dump: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host asks that of any file that it is to dump to: one may have a million of them."""
+    path = tmp_path / "dump"
+    write_dump(path, bytes(PAGE))
+    looked: list[int] = []
+    monkeypatch.setattr(elf, "parse_segments", lambda headers: looked.append(len(headers)))
+    with path.open("rb") as file:
+        found = read_content(file.fileno(), None, path.name)
+    assert found is not None and (found.format, found.verdict) == ("elf", "consistent")
+    assert not looked
+    head = bytearray(path.read_bytes()[: elf.HEAD_SIZE])
+    assert elf.first_note(bytes(head)).offset > 64
+    head[64] = 1  # a PT_LOAD
+    with pytest.raises(InvalidDump, match="no livedumpfs note"):
+        elf.first_note(bytes(head))
+    with pytest.raises(InvalidDump, match="ends within its program headers"):
+        elf.first_note(bytes(head[:100]))

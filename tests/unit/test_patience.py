@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from patient import DEADLINES_S, HOSTS
 
-from livedumpfs import opener, registry
+from livedumpfs import helper, registry
 from livedumpfs.dump import DumpSettings, settings
 from livedumpfs.machines import UnicornMachine, unicorn
 
 TOP = Path(__file__).resolve().parents[2]
 TELL = """
-from livedumpfs import host, opener
+from livedumpfs import helper, host
 from livedumpfs.dump import DumpSettings
 from livedumpfs.machines import unicorn
 one = DumpSettings()
 print(one.quiesce_deadline, one.stall_deadline, one.init_deadline, host.MOUNT_TIMEOUT,
       host.END_TIMEOUT, unicorn.QUIESCE_SECONDS, unicorn.STOP_SECONDS,
-      opener.TIMEOUT)
+      helper.TIMEOUT)
 """
 
 
@@ -49,10 +49,10 @@ def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(settings, f"{name}_DEADLINE", 7.0 + number)
     made = DumpSettings()
     assert (made.quiesce_deadline, made.stall_deadline, made.init_deadline) == (7, 8, 9)
-    monkeypatch.setattr(opener, "TIMEOUT", 10.5)
-    helper = opener.Helper(os.getpid(), os.geteuid(), os.getegid())
-    helper.end()
-    assert helper.timeout == 10.5
+    monkeypatch.setattr(helper, "TIMEOUT", 10.5)
+    one = helper.Helper(os.getpid(), os.geteuid(), os.getegid())
+    one.end()
+    assert one.timeout == 10.5
     asked: list[float] = []
     monkeypatch.setattr(unicorn, "_deadline", lambda seconds: asked.append(seconds) or 1 << 62)
     monkeypatch.setattr(unicorn, "QUIESCE_SECONDS", 3.0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +101,42 @@ def test_each_dump_has_a_name_of_its_own(tmp_path: Path) -> None:
         assert str(live.target_path).endswith(".incomplete")
         assert live.save(tmp_path / "vm-{date}") == "consistent"
     assert len(os.listdir(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC"])
+def test_the_newest_dump_stays_when_the_clock_goes_back(
+    tmp_path: Path, write_dump: Callable[..., object], monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    """02:10 comes after 02:40, in the night when summer time ends."""
+    pattern, night = str(tmp_path / "vm-{date}.elf"), 1792888800  # 2026-10-25, 00:40 UTC
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        times = [night, night + 1800, night + 3600, night + 7200]
+        names = [Path(with_date(pattern, seconds=one)) for one in times]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for written, name in zip(times[:2], names[:2], strict=True):
+        write_dump(name, MEMORY)
+        os.utime(name, (written, written))
+    gone = prune(pattern, 1)
+    assert gone == ([] if zone == "Europe/Berlin" else [str(names[0])])
+    # And what stayed too long goes when two newer ones leave no doubt.
+    for written, name in zip(times[2:], names[2:], strict=True):
+        write_dump(name, MEMORY)
+        os.utime(name, (written, written))
+        prune(pattern, 1)
+        assert name.exists()
+    assert [one.name for one in tmp_path.iterdir()] == [names[3].name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_dumps_of_another_user_do_not_count(
+    tmp_path: Path, write_dump: Callable[..., object]
+) -> None:
+    for number in range(1, 5):
+        write_dump(day(tmp_path, number), MEMORY)
+    os.chown(day(tmp_path, 4), 54321, 54321)
+    assert prune(str(tmp_path / "vm-{date}.elf"), 1) == [str(day(tmp_path, n)) for n in (1, 2)]
+    assert day(tmp_path, 3).exists() and day(tmp_path, 4).exists()
