@@ -70,7 +70,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 
 
 def torn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livedumpfs.dump.live.judge", lambda _: "torn")
+    monkeypatch.setattr("livedumpfs.dump.run.judge", lambda _: "torn")
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -114,12 +114,7 @@ def test_a_killed_host_leaves_the_guest_running(
         guest.wait_for(lambda: protected.count() == 0)
         guest.goes_on()
         assert not gone(qemu)
-<<<<<<< HEAD
     expect_incomplete(target)
-=======
-    with open_dump(f"{target}.incomplete") as dump:
-        assert dump.verdict == "incomplete"
->>>>>>> fix-claims-b
 
 
 @pytest.mark.parametrize("program", [HOLD, START], ids=["held", "starting"])
@@ -167,12 +162,7 @@ def test_a_qemu_that_is_killed_takes_its_host_along(
         assert dump.wait(DEADLINE_S) in (1, 3)
         assert dump.stderr and "livedump:" in dump.stderr.read()
         assert host.wait(DEADLINE_S) == 128 + signal.SIGKILL
-<<<<<<< HEAD
     expect_incomplete(target)
-=======
-    with open_dump(f"{target}.incomplete") as found:
-        assert found.verdict == "incomplete"
->>>>>>> fix-claims-b
 
 
 def test_a_socket_that_is_closed_during_the_dump(
@@ -197,12 +187,7 @@ def test_a_socket_that_is_closed_during_the_dump(
         guest.wait_for(lambda: protected.count() == 0)
         live.release()
         guest.goes_on()
-<<<<<<< HEAD
     expect_incomplete(target)
-=======
-    with open_dump(f"{target}.incomplete") as dump:
-        assert dump.verdict == "incomplete"
->>>>>>> fix-claims-b
 
 
 def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> None:
@@ -224,12 +209,7 @@ def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> N
         live.release()
         with pytest.raises(LivedumpError):
             live.init(tmp_path / "next")
-<<<<<<< HEAD
     expect_incomplete(target)
-=======
-    with open_dump(f"{target}.incomplete") as dump:
-        assert dump.verdict == "incomplete"
->>>>>>> fix-claims-b
 
 
 def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> None:
