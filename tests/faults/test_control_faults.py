@@ -42,7 +42,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @pytest.fixture
 def host(run_host: HostMaker) -> Host:
-    return run_host()
+    return run_host(rate=10)  # a slow sweep finds something to do
 
 
 @contextmanager

@@ -45,7 +45,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 @pytest.fixture
 def host(run_host: HostMaker) -> Host:
-    return run_host()
+    return run_host(rate=10)  # a slow sweep finds something to do
 
 
 def begin(client: Client, target: Path, rate: int = SLOW, **how: Any) -> None:
