@@ -74,7 +74,7 @@ def run_dump(args: argparse.Namespace) -> int:
         expect_series(args.target or "", args.keep)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
-            with outlet.named(), usage_first(args):
+            with usage_first(args):
                 client.init(outlet.path, options, as_set=True)
             outlet.handed_over()
             try:
@@ -88,9 +88,9 @@ def run_dump(args: argparse.Namespace) -> int:
             finally:
                 let_go(client)
         problem = outlet.finish()
-        if problem:
+        if problem and code == Exit.DONE:  # else it has been said what the dump is
             complain(problem)
-            code = code or Exit.NOT_VALID
+            code = Exit.NOT_VALID
         if code == Exit.DONE and args.keep:
             for gone in prune(args.target, args.keep):
                 note(f"removed {gone}")

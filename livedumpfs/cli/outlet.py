@@ -28,16 +28,6 @@ class Outlet:
         self.alias: str | None = None
         """What people are told instead of the path that the host has; None: that."""
 
-    @contextlib.contextmanager
-    def named(self) -> Iterator[None]:
-        """An error in here calls the target as people do."""
-        try:
-            yield
-        except LivedumpError as error:
-            if self.path and self.alias:
-                error.message = error.message.replace(self.path, self.alias)
-            raise
-
     def handed_over(self) -> None:
         """INIT is done: the host has opened it."""
 

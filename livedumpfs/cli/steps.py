@@ -77,7 +77,7 @@ def run_init(args: argparse.Namespace) -> int:
     piped = args.target == STANDARD_OUTPUT
     options = init_options(args, release_on_close=piped)
     with open_outlet(args.target) as outlet, Client(args.device) as client:
-        with outlet.named(), usage_first(args):
+        with usage_first(args):
             client.init(None if args.no_target else outlet.path, options)
         outlet.handed_over()
         return pass_on(client, outlet) if piped else Exit.DONE

@@ -143,9 +143,8 @@ def test_every_variable_of_the_environment_is_documented() -> None:
 
 def test_every_public_name_is_documented() -> None:
     text = "".join(path.read_text() for path in DOCUMENTS if path.name != "CHANGELOG.md")
-    spans = " ".join([*code_spans(text), *re.findall(r"```python\n(.*?)```", text, re.S)])
     for name in livedumpfs.__all__:
-        assert re.search(rf"\b{name}\b", spans), f"{name} is in no document"
+        assert re.search(rf"\b{name}\b", text), f"{name} is in no document"
 
 
 def test_defaults_are_those_that_are_told() -> None:
