@@ -321,7 +321,7 @@ def test_a_full_disk_is_foreseen(
         live.init(tmp_path / "dump", DumpSettings(format=format))
     assert caught.value.errno == errno.ENOSPC
     said = str(caught.value)
-    assert "the dump needs 4" in said and "has 3" in said and "--force goes on" in said, said
+    assert "the dump needs 4" in said and "has 3" in said and "force=True goes on" in said, said
     live.init(tmp_path / "dump", DumpSettings(format=format, force=True))
     live.release()
     monkeypatch.setattr(os, "fstatvfs", full(8 * MIB))
