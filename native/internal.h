@@ -15,8 +15,8 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "atomic.h"
-#include "buffer.h"
+#include "base/atomic.h"
+#include "base/buffer.h"
 #include "ldfs.h"
 
 #define NO_SLOT UINT32_MAX

@@ -11,7 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "codec.h"
+#include "target/codec.h"
 #include "internal.h"
 
 /* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page * 7/6. */

@@ -23,8 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "atomic.h"
-#include "buffer.h"
+#include "base/atomic.h"
+#include "base/buffer.h"
 #include "ldfs.h"
 #include "memory.h"
 #include "shim.h"

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec.h"
+#include "target/codec.h"
 #include "internal.h"
 
 #define TICK_NS 50000000u /* marks are written at least so often */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* console.c - see console.h. */
-#include "console.h"
+#include "vcpu/console.h"
 
 void ldfs_console_open(struct ldfs_console *c)
 {

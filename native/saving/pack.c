@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec.h"
+#include "target/codec.h"
 #include "internal.h"
 
 #define NOTES_MOST 512 /* descriptors of one write: 12 KiB, on the stack */

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
-#include "buffer.h"
+#include "base/buffer.h"
 
 void *ldfs_buffer_make(uint64_t size)
 {

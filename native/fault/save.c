@@ -5,7 +5,7 @@
  */
 #include <errno.h>
 
-#include "copy.h"
+#include "base/copy.h"
 #include "internal.h"
 
 #define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */

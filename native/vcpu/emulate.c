@@ -25,9 +25,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "console.h"
+#include "vcpu/console.h"
 #include "internal.h"
-#include "unicorn_abi.h"
+#include "vcpu/unicorn_abi.h"
 
 #define STOP (1u << 31)
 
