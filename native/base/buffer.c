@@ -6,10 +6,9 @@
  * malloc they would not, and would stay in the heap after free.
  */
 #define _GNU_SOURCE
-#include <stddef.h>
 #include <sys/mman.h>
 
-#include "base/buffer.h"
+#include "base/base.h"
 
 void *ldfs_buffer_make(uint64_t size)
 {

@@ -11,7 +11,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length)
 {

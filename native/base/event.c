@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 #define SPINS_BEFORE_YIELD 200u
 #define TURNS_BEFORE_SLEEP 300u

@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at)
 {

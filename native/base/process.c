@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 /* A page at a time: the string may end just before memory that is not mapped. */
 int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size)

@@ -8,7 +8,7 @@
 #define _GNU_SOURCE
 #include <signal.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 static void mask_for_threads(sigset_t *set)
 {
@@ -32,10 +32,4 @@ int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const
 		return -rc;
 	pthread_setname_np(*thread, name);
 	return 0;
-}
-
-void ldfs_thread_ended(ldfs_dump *d)
-{
-	sub_seq(&d->threads_running, 1);
-	ldfs_event_notify(&d->progress);
 }

@@ -9,7 +9,7 @@
  */
 #include <sched.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 bool ldfs_urgent_raise(pid_t thread)
 {

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "internal.h"
+#include "base/base.h"
 
 bool ldfs_all_zero(const void *bytes, uint64_t length)
 {

@@ -6,7 +6,7 @@
  * later it looks every TICK_NS, and puts ours back. docs/concurrency.md, "A handler over ours", says what
  * happens to a store in between.
  */
-#include "internal.h"
+#include "fault/within.h"
 
 #define TICK_NS 10000000u
 
@@ -41,6 +41,6 @@ void *ldfs_guard_main(void *dump)
 				on_duty(phase) ? ldfs_deadline(TICK_NS) : UINT64_MAX);
 	}
 	ldfs_event_cancel(&d->guard_wake);
-	ldfs_thread_ended(d);
+	ldfs_threads_ended(d);
 	return NULL;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * save.c - what a store to an armed granule needs before it may go on: its bytes safe, then the granule writable.
- * [signal], all of it: see fault_inside.c for what that means.
+ * [signal], all of it: see inside.c for what that means.
  */
 #include <errno.h>
 
 #include "base/copy.h"
-#include "internal.h"
+#include "fault/within.h"
 
 #define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */
 

@@ -1,28 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fault_setup.c - install, verify, chain and remove the SIGSEGV handler; the arenas it serves.
+ * setup.c - install, verify and remove the SIGSEGV handler, and put it back on top.
  *
  * The handler is installed with the first arena and taken out with the last, if it is still the
  * installed one. A handler that somebody put on top is not fought between dumps: START refuses. While
  * memory is armed ours goes back on top of it (ldfs_fault_retake, called by guard.c).
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "internal.h"
-
-#define MASK_PATIENCE_NS 2000000000u /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
-
-struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
-_Atomic uint32_t ldfs_fault_slots_used;
-struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
-_Atomic uint64_t ldfs_fault_chained;
+#include "fault/within.h"
 
 static _Atomic uint8_t on_top; /* the entry that was last seen there */
 
@@ -193,28 +182,11 @@ static void unlock_setup(void)
 	pthread_mutex_unlock(&setup_lock);
 }
 
-/* False: the range stays, for the line that a fault there is worth. */
-static bool forget_arena(struct ldfs_fault_slot *slot)
-{
-	const ldfs_arena *a = load_seq(&slot->arena);
-
-	if (a && ldfs_child_map(a)) {
-		store_seq(&slot->start, UINTPTR_MAX);
-		store_seq(&slot->end, 0);
-	}
-	store_seq(&slot->arena, NULL);
-	store_seq(&slot->handlers, 0);
-	store_seq(&slot->callers, 0);
-	return load_seq(&slot->end) == 0;
-}
-
 /* The child has views of its own, and no threads of dumps: no fault of it is ours to save for. */
 static void forget_arenas(void)
 {
-	bool all_there = true;
+	bool all_there = ldfs_slots_forget();
 
-	for (int i = 0; i < LDFS_MAX_ARENAS; i++)
-		all_there &= forget_arena(&ldfs_fault_slots[i]);
 	if (arenas && all_there)
 		uninstall();
 	arenas = 0;
@@ -240,23 +212,6 @@ int ldfs_fault_verify(void)
 	return 0;
 }
 
-static int take_slot(ldfs_arena *a)
-{
-	for (int i = 0; i < LDFS_MAX_ARENAS; i++) {
-		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
-
-		if (load_seq(&slot->arena))
-			continue;
-		store_seq(&slot->arena, a);
-		store_seq(&slot->end, (uintptr_t)a->live + a->size);
-		store_seq(&slot->start, (uintptr_t)a->live);
-		if (load_seq(&ldfs_fault_slots_used) <= (uint32_t)i)
-			store_seq(&ldfs_fault_slots_used, (uint32_t)i + 1);
-		return i;
-	}
-	return -ENFILE;
-}
-
 int ldfs_fault_register(ldfs_arena *a)
 {
 	int rc;
@@ -265,14 +220,11 @@ int ldfs_fault_register(ldfs_arena *a)
 	pthread_mutex_lock(&setup_lock);
 	rc = arenas ? 0 : install();
 	if (!rc) {
-		rc = take_slot(a);
-		if (rc >= 0) {
-			a->fault_slot = rc;
+		rc = ldfs_slots_take(a);
+		if (!rc)
 			arenas++;
-			rc = 0;
-		} else if (!arenas) {
+		else if (!arenas)
 			uninstall();
-		}
 	}
 	pthread_mutex_unlock(&setup_lock);
 	return rc;
@@ -280,105 +232,9 @@ int ldfs_fault_register(ldfs_arena *a)
 
 void ldfs_fault_unregister(ldfs_arena *a)
 {
-	struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
-
 	pthread_mutex_lock(&setup_lock);
-	/* Range first: a handler that counts in after this finds nothing. Then those inside leave. */
-	store_seq(&slot->start, UINTPTR_MAX);
-	store_seq(&slot->end, 0);
-	store_seq(&slot->arena, NULL);
-	while (ldfs_fault_inside(a))
-		usleep(50);
+	ldfs_slots_give(a);
 	if (--arenas == 0)
 		uninstall();
 	pthread_mutex_unlock(&setup_lock);
-}
-
-void ldfs_fault_enter(ldfs_arena *a)
-{
-	add_seq(&ldfs_fault_slots[a->fault_slot].callers, 1);
-}
-
-void ldfs_fault_leave(ldfs_arena *a)
-{
-	sub_seq(&ldfs_fault_slots[a->fault_slot].callers, 1);
-}
-
-uint32_t ldfs_fault_inside(const ldfs_arena *a)
-{
-	const struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
-
-	return load_seq(&slot->handlers) + load_seq(&slot->callers);
-}
-
-/* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
-static uint64_t blocked_signals(const char *name)
-{
-	char path[64], line[256];
-	uint64_t mask = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%.20s/status", name);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof(line), f))
-		if (!strncmp(line, "SigBlk:", 7)) {
-			mask = strtoull(line + 7, NULL, 16);
-			break;
-		}
-	fclose(f);
-	return mask;
-}
-
-/* Tasks that are in our handler now: they block everything that can be blocked. Callers do not. */
-static uint32_t handlers_inside(void)
-{
-	uint32_t used = load_seq(&ldfs_fault_slots_used), sum = 0;
-
-	for (uint32_t i = 0; i < used; i++)
-		sum += load_seq(&ldfs_fault_slots[i].handlers);
-	return sum;
-}
-
-static bool blocks_everything(uint64_t mask)
-{
-	/* SIGKILL, SIGSTOP, and the two that libc keeps for itself cannot be. */
-	return (mask | 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1) | 3ULL << 31) == UINT64_MAX;
-}
-
-int ldfs_fault_blocked_task(void)
-{
-	DIR *dir = opendir("/proc/self/task");
-	uint32_t tolerated = handlers_inside(); /* e.g. a vCPU of another arena waits for a slot */
-	struct dirent *entry;
-	int found = 0;
-
-	if (!dir)
-		return -errno;
-	while (!found && (entry = readdir(dir))) {
-		uint64_t mask = entry->d_name[0] == '.' ? 0 : blocked_signals(entry->d_name);
-
-		if (!(mask & 1ULL << (SIGSEGV - 1)))
-			continue;
-		if (tolerated && blocks_everything(mask))
-			tolerated--;
-		else
-			found = atoi(entry->d_name);
-	}
-	closedir(dir);
-	return found;
-}
-
-/* A task inside a handler, or being created, blocks all signals for a moment: that passes. */
-int ldfs_fault_check(void)
-{
-	uint64_t deadline_ns = ldfs_deadline(MASK_PATIENCE_NS);
-	int rc = ldfs_fault_verify();
-
-	if (rc)
-		return rc;
-	while ((rc = ldfs_fault_blocked_task()) > 0 && ldfs_now_ns() < deadline_ns)
-		usleep(1000);
-	return rc > 0 ? -EDEADLK : rc;
 }

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "internal.h"
+#include "life/life.h"
 
 static uint8_t state_again(ldfs_dump *d, uint32_t g)
 {

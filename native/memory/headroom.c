@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "memory/memory.h"
 
 #define RESERVE (16ull << 20) /* stays free: page tables, the page cache of the target, others */
 #define UNKNOWN UINT64_MAX

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection as fault backend, for memory that the kernel writes too: a store
- * to a protected page, from user space or within a system call, waits until the monitor has saved the
- * page and taken the protection away.
+ * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to a
+ * protected page, from user space or within a system call, waits until the page is opened again.
  *
  * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is on: the
- * swap works as with PROT_READ. Whoever moves a mapping then waits until the monitor has read the event,
- * so the monitor runs from the first use to the end of the arena. It reads memory through the observer view
- * and the memfd alone, which are never protected.
+ * swap works as with PROT_READ. Whoever moves a mapping then waits until the event has been read, so
+ * the monitor (fault/monitor.c) runs from the first use to the end of the arena.
  *
  * See ioctl_userfaultfd(2) and Documentation/admin-guide/mm/userfaultfd.rst of Linux.
  */
@@ -15,13 +13,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "memory/memory.h"
 
 /* Linux 5.19, 6.1; older headers do not have them. */
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
@@ -39,9 +35,8 @@
 		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define DEVICE "/dev/userfaultfd"
 #define PIECE (32ULL << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
-#define MESSAGES 32
 
-/* --------------------------------------------------------------- protection */
+/* ---------------------------------------------------------------- protection */
 
 static bool on_monitor(const struct ldfs_uffd *u)
 {
@@ -111,55 +106,7 @@ void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 	}
 }
 
-/* ------------------------------------------------------------------ monitor */
-
-/* As the handler on a store, but for whoever stored: see fault_inside.c, fault_in_arena. */
-static void page_fault(ldfs_arena *a, uintptr_t address)
-{
-	uintptr_t page = address & ~(uintptr_t)(LDFS_PAGE_SIZE - 1), live = (uintptr_t)a->live;
-	struct uffdio_range range = { page, LDFS_PAGE_SIZE };
-	ldfs_dump *d;
-
-	ldfs_fault_enter(a);
-	d = load_seq(&a->dump);
-	if (page >= live && page < live + a->size) {
-		if (d)
-			ldfs_fault_save_for(d, ldfs_granule_of(d, page - live));
-		else
-			ldfs_uffd_unprotect(a, (uint8_t *)page, LDFS_PAGE_SIZE);
-	}
-	ldfs_fault_leave(a);
-	/* Whoever waits tries again, also when START is at work and nothing could be done yet. */
-	ioctl(a->uffd.fd, UFFDIO_WAKE, &range);
-}
-
-static void read_messages(ldfs_arena *a)
-{
-	struct uffd_msg messages[MESSAGES];
-	ssize_t n = read(a->uffd.fd, messages, sizeof(messages));
-
-	for (ssize_t i = 0; i < n / (ssize_t)sizeof(messages[0]); i++)
-		if (messages[i].event == UFFD_EVENT_PAGEFAULT)
-			page_fault(a, (uintptr_t)messages[i].arg.pagefault.address);
-	/* UFFD_EVENT_REMAP: to be read is all it wants. */
-}
-
-static void *monitor(void *arena)
-{
-	ldfs_arena *a = arena;
-	struct pollfd fds[2] = { { .fd = a->uffd.fd, .events = POLLIN },
-				 { .fd = a->uffd.stop, .events = POLLIN } };
-
-	store_seq(&a->uffd.tid, gettid());
-	store_seq(&a->uffd.self, (uint64_t)pthread_self());
-	while (!(fds[1].revents & POLLIN)) {
-		if (poll(fds, 2, -1) > 0 && fds[0].revents)
-			read_messages(a);
-	}
-	return NULL;
-}
-
-/* -------------------------------------------------------------- open, close */
+/* ---------------------------------------------------------------------- open */
 
 /*
  * From the device, given or when we may open it: then also faults of the kernel are told to any user. The
@@ -188,41 +135,17 @@ static int negotiate(int fd)
 	return 0;
 }
 
-static int make(ldfs_arena *a, int given)
+int ldfs_uffd_make(struct ldfs_uffd *u, int given)
 {
-	struct ldfs_uffd *u = &a->uffd;
 	int rc;
 
 	u->fd = make_fd(given);
 	if (u->fd < 0)
 		return errno == EPERM ? -EACCES : -errno;
 	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd);
-	u->stop = rc ? -1 : eventfd(0, EFD_CLOEXEC);
-	if (!rc && u->stop < 0)
-		rc = -errno;
-	if (!rc)
-		rc = ldfs_thread_start(&u->monitor, monitor, a, "ldfs-uffd");
 	if (!rc)
 		return 0;
-	if (u->stop >= 0)
-		close(u->stop);
 	close(u->fd);
 	u->fd = -1;
 	return rc;
-}
-
-int ldfs_uffd_open(ldfs_arena *a, int given)
-{
-	return a->uffd.fd >= 0 ? 0 : make(a, given);
-}
-
-void ldfs_uffd_close(ldfs_arena *a)
-{
-	if (a->uffd.fd < 0)
-		return;
-	eventfd_write(a->uffd.stop, 1);
-	pthread_join(a->uffd.monitor, NULL);
-	close(a->uffd.stop);
-	close(a->uffd.fd); /* the kernel unregisters all, and wakes whoever waits */
-	a->uffd.fd = -1;
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "memory/memory.h"
 
 static const struct {
 	const char *flag;

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "internal.h"
+#include "saving/within.h"
 
 int ldfs_batch_init(struct ldfs_batch *b, const struct ldfs_ring *r)
 {

@@ -11,8 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "target/codec.h"
-#include "internal.h"
+#include "saving/within.h"
 
 #define NOTES_MOST 512 /* descriptors of one write: 12 KiB, on the stack */
 

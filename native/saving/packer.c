@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "target/codec.h"
-#include "internal.h"
+#include "saving/within.h"
 
 #define TICK_NS 50000000u /* marks are written at least so often */
 
@@ -234,7 +233,7 @@ static bool sweep_piece(struct ldfs_packer *p)
 	uint32_t most = ldfs_sweep_run_most(d), first, limit, end;
 	uint64_t next;
 
-	if (ldfs_dump_phase(d) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
+	if (load_seq(&d->phase) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
 	    ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
 	    load_seq(&d->sweep_next) >= d->granules)
 		return false;
@@ -271,7 +270,7 @@ static void *packer_main(void *packer)
 		if (!any)
 			ldfs_batch_wait(&p->batch, d, wake_at(d));
 	}
-	ldfs_thread_ended(d);
+	ldfs_threads_ended(d);
 	return NULL;
 }
 
@@ -323,10 +322,7 @@ int ldfs_packers_start(ldfs_dump *d)
 	for (; !rc && d->packers_made < d->packer_count; d->packers_made += rc == 0) {
 		struct ldfs_packer *p = &d->packers[d->packers_made];
 
-		add_seq(&d->threads_running, 1);
-		rc = ldfs_thread_start(&p->thread, packer_main, p, "ldfs-packer");
-		if (rc)
-			ldfs_thread_ended(d);
+		rc = ldfs_threads_start(d, &p->thread, packer_main, p, "ldfs-packer");
 	}
 	return rc;
 }

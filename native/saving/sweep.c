@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "saving/within.h"
 
 #define THROTTLE_STEP_NS 20000000u
 
@@ -381,6 +381,6 @@ void *ldfs_sweep_main(void *dump)
 			walk(d);
 		drain(d);
 	}
-	ldfs_thread_ended(d);
+	ldfs_threads_ended(d);
 	return NULL;
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "saving/within.h"
 
 #define FLUSH_INTERVAL_NS 50000000u
 
@@ -48,11 +48,6 @@ void ldfs_table_destroy(ldfs_dump *d)
 	d->table.fd = -1;
 	free((void *)d->table.dirty);
 	d->table.dirty = NULL;
-}
-
-void ldfs_table_mark(ldfs_dump *d, uint32_t g)
-{
-	store_seq(&d->table.dirty[g / LDFS_TABLE_BLOCK_ENTRIES], 1);
 }
 
 static void compose_entry(const ldfs_dump *d, uint32_t g, ldfs_table_entry *e)

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "saving/within.h"
 
 #define TICK_NS 50000000u /* marks are written at least so often */
 #define IOV_MOST 64
@@ -141,6 +141,6 @@ void *ldfs_writer_main(void *dump)
 		ldfs_table_tick(w.d);
 		ldfs_batch_wait(w.batch, w.d, ldfs_deadline(TICK_NS));
 	}
-	ldfs_thread_ended(w.d);
+	ldfs_threads_ended(w.d);
 	return NULL;
 }

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "memory.h"
+#include "shim/memory.h"
 
 static _Atomic(ldfs_arena *) watched;
 static struct stat memory; /* of the arena's memfd; before `watched` */

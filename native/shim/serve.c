@@ -23,11 +23,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/atomic.h"
-#include "base/buffer.h"
-#include "ldfs.h"
-#include "memory.h"
-#include "shim.h"
+#include "base/base.h"
+#include "shim/memory.h"
+#include "shim/shim.h"
 
 #define FIRST_WORDS "{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"cont\"}\n"
 #define VERSION "QEMU emulator version" /* it prints that */

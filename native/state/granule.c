@@ -6,7 +6,7 @@
  * changes nothing and says so. docs/concurrency.md has the diagram; tests/model/ the same names.
  * Everything here is [signal].
  */
-#include "internal.h"
+#include "state/state.h"
 
 static bool step(ldfs_dump *d, uint32_t g, uint8_t from, uint8_t to)
 {
@@ -16,7 +16,8 @@ static bool step(ldfs_dump *d, uint32_t g, uint8_t from, uint8_t to)
 /* What every step into a final state owes to drain, table and whoever waits. */
 static void became_final(ldfs_dump *d, uint32_t g)
 {
-	ldfs_table_mark(d, g);
+	/* Its block of the table (saving/table.c) is written anew. */
+	store_seq(&d->table.dirty[g / LDFS_TABLE_BLOCK_ENTRIES], 1);
 	if (sub_seq(&d->remaining, 1) == 1)
 		ldfs_event_notify(&d->progress);
 }

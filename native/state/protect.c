@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "state/state.h"
 
 static bool is_writable(const ldfs_dump *d, int64_t g)
 {

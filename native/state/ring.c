@@ -12,9 +12,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "state/state.h"
 
-#define GROW_BYTES (4u << 20) /* by so much at a time under spill */
 #define TO_SPARE_SHARE 16     /* one slot of so many is fault-around's at the most while the target frees none */
 
 #ifndef MADV_POPULATE_WRITE
@@ -97,8 +96,8 @@ uint32_t ldfs_ring_take_filled(struct ldfs_ring *r)
 	return exchange_seq(&r->filled, 0);
 }
 
-/* Make slots up to `count` exist; the pages are there afterwards, so that no handler waits for memory. */
-static int make_slots(struct ldfs_ring *r, uint32_t count)
+/* The pages are there afterwards, so that no handler waits for memory. */
+int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count)
 {
 	uint32_t made = load_seq(&r->made);
 
@@ -132,7 +131,7 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 	madvise(r->bytes, limit * slot_size, MADV_DONTFORK);
 	madvise(r->bytes, limit * slot_size, MADV_DONTDUMP); /* copies, of what its owner may keep out of core files */
 	store_seq(&r->limit, (uint32_t)limit);
-	rc = make_slots(r, (uint32_t)made);
+	rc = ldfs_ring_grow(r, (uint32_t)made);
 	if (rc)
 		ldfs_ring_destroy(r);
 	return rc == -EFAULT ? -ENOMEM : rc;
@@ -145,49 +144,4 @@ void ldfs_ring_destroy(struct ldfs_ring *r)
 	free(r->slots);
 	r->bytes = NULL;
 	r->slots = NULL;
-}
-
-static bool grow(struct ldfs_dump *d)
-{
-	struct ldfs_ring *r = &d->ring;
-	uint32_t made = load_seq(&r->made), limit = load_seq(&r->limit);
-	uint32_t step = (uint32_t)(GROW_BYTES / r->slot_size) + 1;
-	uint32_t count = limit - made < step ? limit : made + step;
-
-	if (!ldfs_headroom((uint64_t)(count - made) * r->slot_size) || make_slots(r, count)) {
-		/* No memory: what there is must do. Those who wait look again and see the limit. */
-		store_seq(&r->limit, made);
-		ldfs_event_notify(&r->freed);
-		return false;
-	}
-	add_relaxed(&d->spilled, count - made);
-	return true;
-}
-
-static bool wants_more(const struct ldfs_ring *r)
-{
-	uint32_t used = load_seq(&r->in_use);
-
-	return used + used / 4 >= load_seq(&r->made);
-}
-
-/* The keeper: adds slots before the free ones run out. Only under policy spill. */
-void *ldfs_ring_keeper(void *dump)
-{
-	struct ldfs_dump *d = dump;
-	struct ldfs_ring *r = &d->ring;
-
-	while (!ldfs_released(d) && ldfs_ring_can_grow(r)) {
-		uint32_t seen = ldfs_event_prepare(&r->low);
-
-		if (wants_more(r) || ldfs_released(d)) {
-			ldfs_event_cancel(&r->low);
-			if (!ldfs_released(d))
-				grow(d);
-			continue;
-		}
-		ldfs_event_wait(&r->low, seen, UINT64_MAX);
-	}
-	ldfs_thread_ended(d);
-	return NULL;
 }

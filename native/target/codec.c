@@ -11,8 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "target/codec.h"
-#include "internal.h"
+#include "target/target.h"
 
 /* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page * 7/6. */
 #define SCRATCH (2 * LDFS_PAGE_SIZE)

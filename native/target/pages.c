@@ -6,8 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "target/codec.h"
-#include "internal.h"
+#include "target/target.h"
 
 #define READ_BYTES (128u << 10) /* stored bytes in memory at once */
 

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "target/target.h"
 
 #define HEADER_SIZE 4096
 #define FLAT_TYPE 1

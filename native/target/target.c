@@ -20,7 +20,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "target/target.h"
 
 #define ZERO_PIECE (1u << 20)
 

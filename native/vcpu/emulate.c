@@ -24,9 +24,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vcpu/console.h"
-#include "internal.h"
+#include "base/base.h"
 #include "vcpu/unicorn_abi.h"
 
 #define STOP (1u << 31)

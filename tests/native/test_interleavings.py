@@ -206,7 +206,7 @@ BUGS = (
         "NO_WAKE_BACK",
         "slots",
         NEVER_ENDS,
-        ("internal.h", "void ldfs_ring_put(", "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot);\nvoid ldfs_ring_put("),
+        ("state/state.h", "void ldfs_ring_put(", "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot);\nvoid ldfs_ring_put("),
         ("state/ring.c", "void ldfs_ring_put(",
          "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot)\n{\n"
          "\tsub_seq(&r->in_use, 1);\n\tpush_free(r, slot);\n}\n\nvoid ldfs_ring_put("),
@@ -242,15 +242,15 @@ BUGS = (
         "UNLINK_LATE",
         "release",
         "memory of a freed dump is touched",
-        ("life/init.c", "d->backend);\n\tstore_seq(&d->arena->dump, NULL);\n", "d->backend);\n"),
-        ("life/init.c", "\t\tusleep(50);\n\tfree_dump(d);", "\t\tusleep(50);\n\tstore_seq(&a->dump, NULL);\n\tfree_dump(d);"),
+        ("life/start.c", "d->backend);\n\tstore_seq(&d->arena->dump, NULL);\n", "d->backend);\n"),
+        ("life/release.c", "\t\tusleep(50);\n\tldfs_life_free(d);", "\t\tusleep(50);\n\tstore_seq(&a->dump, NULL);\n\tldfs_life_free(d);"),
     ),
     bug(
         "READY_SAVES",
         "start",
         "published|at the drain|no step|the target has other|made writable|before its bytes",
         ("fault/save.c", "\tif (load_seq(&d->phase) == LDFS_PHASE_READY)\n\t\treturn;\n", ""),
-        ("memory/views.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
+        ("fault/discard.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
     ),
     bug(
         "SEAL_BEFORE_SYNC",
@@ -263,14 +263,14 @@ BUGS = (
         "RELEASE takes the dump from a START",
         "overtaken",
         "armed, and without a dump",
-        ("life/init.c", "\t\tif (before == LDFS_PHASE_READY)\n\t\t\twait_for_start(d);\n\t\telse if", "\t\tif"),
-        ("life/init.c", "static void wait_for_start", "static void __attribute__((unused)) wait_for_start"),
+        ("life/release.c", "\t\tif (before == LDFS_PHASE_READY)\n\t\t\twait_for_start(d);\n\t\telse if", "\t\tif"),
+        ("life/release.c", "static void wait_for_start", "static void __attribute__((unused)) wait_for_start"),
     ),
     bug(
         "START does not wait for a discard",
         "discard",
         "no step|other bytes|called a hole|published|punched",
-        ("life/init.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
+        ("life/start.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
          "\t\tldfs_event_soon(&turns);\n", "\tstore_seq(&d->arena->dump, d);\n\t(void)turns;\n"),
     ),
     bug(
