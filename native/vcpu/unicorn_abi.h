@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * unicorn_abi.h - the part of Unicorn 2's C interface that vcpu_unicorn.c uses.
+ * unicorn_abi.h - the part of Unicorn 2's C interface that is used here.
  *
  * The library is found at run time, in the package that the machine's Python side was installed
  * with, so nothing of Unicorn is needed to build. The numbers are part of its stable interface; a
