@@ -55,6 +55,8 @@ void ldfs_urgent_lower(pid_t thread);
 
 /* [any thread] Begin a thread of the core; 0 or -errno. */
 int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const char *name);
+/* [any thread] The same of one that nothing waits for. */
+int ldfs_thread_detached(void *(*main)(void *), void *arg, const char *name);
 
 /* ------------------------------------------------------------------- io.c
  * Whole reads and writes at an offset: 0, -errno, or -EIO where the file ends early. [signal]

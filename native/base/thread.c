@@ -33,3 +33,13 @@ int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const
 	pthread_setname_np(*thread, name);
 	return 0;
 }
+
+int ldfs_thread_detached(void *(*main)(void *), void *arg, const char *name)
+{
+	pthread_t thread;
+	int rc = ldfs_thread_start(&thread, main, arg, name);
+
+	if (!rc)
+		pthread_detach(thread);
+	return rc;
+}

@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "shim/memory.h"
+#include "shim/within.h"
 
 static _Atomic(ldfs_arena *) watched;
 static struct stat memory; /* of the arena's memfd; before `watched` */
