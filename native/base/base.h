@@ -3,8 +3,8 @@
  * base.h - what every room stands on: sleeping and waking, clocks, threads, whole reads and writes,
  * checksums, and memory that the machine's bytes may pass through.
  *
- * Nothing here knows an arena, a dump or a target. Beside it: atomic.h (atomics by their order) and
- * copy.h (a copy that does not go through the cache).
+ * It refuses to know what an arena, a dump or a target is. Beside it: atomic.h (atomics by their order)
+ * and copy.h (a copy that does not go through the cache).
  */
 #ifndef LDFS_BASE_H
 #define LDFS_BASE_H
