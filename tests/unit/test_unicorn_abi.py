@@ -56,7 +56,7 @@ def test_numbers_and_prototypes_are_unicorns(tmp_path: Path) -> None:
         f' __builtin_offsetof(uc_tlb_entry, {f}), "{f}");'
         for f in ("paddr", "perms")
     ]
-    # Argument counts and pointer types: calls as vcpu_unicorn.c makes them.
+    # Argument counts and pointer types: calls as native/vcpu/ makes them.
     checks += [
         "void calls(uc_engine *uc, void *p, size_t *hook, const void *value, void *out);",
         "void calls(uc_engine *uc, void *p, size_t *hook, const void *value, void *out) {",
