@@ -35,8 +35,13 @@ static int do_adopt(const struct shim_message *m)
 	if (s.f_type != TMPFS_MAGIC)
 		return -EMEDIUMTYPE;
 	rc = ldfs_arena_adopt((void *)(uintptr_t)m->head.arg[0], m->head.arg[1], m->fds[0], &arena);
-	if (!rc)
-		shim_memory_watch(arena);
+	if (rc)
+		return rc;
+	rc = shim_memory_watch(arena);
+	if (rc) {
+		ldfs_arena_destroy(arena);
+		arena = NULL;
+	}
 	return rc;
 }
 

@@ -81,7 +81,7 @@ void shim_give_up(void);
  * this process pass through the shim, and what they discard is saved first.
  */
 
-/* From now on discards of this arena's memory are its own. For good. */
-void shim_memory_watch(ldfs_arena *a);
+/* From now on discards of this arena's memory are its own. For good. 0 or -errno. */
+int shim_memory_watch(ldfs_arena *a);
 
 #endif

@@ -111,6 +111,14 @@ int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count)
 	return 0;
 }
 
+/* Slots are copies of what its owner may keep out of core files and children. */
+static int keep_private(const struct ldfs_ring *r)
+{
+	uint64_t size = r->reserved * r->slot_size;
+
+	return madvise(r->bytes, size, MADV_DONTFORK) || madvise(r->bytes, size, MADV_DONTDUMP) ? -errno : 0;
+}
+
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows)
 {
 	int rc;
@@ -128,10 +136,10 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 		ldfs_ring_destroy(r);
 		return -ENOMEM;
 	}
-	madvise(r->bytes, limit * slot_size, MADV_DONTFORK);
-	madvise(r->bytes, limit * slot_size, MADV_DONTDUMP); /* copies, of what its owner may keep out of core files */
 	store_seq(&r->limit, (uint32_t)limit);
-	rc = ldfs_ring_grow(r, (uint32_t)made);
+	rc = keep_private(r);
+	if (!rc)
+		rc = ldfs_ring_grow(r, (uint32_t)made);
 	if (rc)
 		ldfs_ring_destroy(r);
 	return rc == -EFAULT ? -ENOMEM : rc;
