@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from native.build_native import CORE
+
 HERE: Final = Path(__file__).resolve().parent
 TOP: Final = HERE.parents[1]
 NATIVE: Final = TOP / "native"
 PROGRAM: Final = TOP / "build" / "bench" / "peers"
-WITHOUT: Final = {"vcpu", "shim"}
-"""Folders of the core: what runs a machine, and what serves another process."""
 LIBRARIES: Final = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 DEADLINE_S: Final = 600.0
 
@@ -31,7 +31,7 @@ class PeerError(Exception):
 @cache
 def peers() -> Path:
     """The program. CalledProcessError: it cannot be built."""
-    core = [p for p in NATIVE.glob("*/*.c") if p.parent.name not in WITHOUT]
+    core = [TOP / name for name in CORE]
     sources = [*HERE.glob("*.c"), *core]
     newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.rglob("*.h")])
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
