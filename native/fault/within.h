@@ -32,6 +32,7 @@ bool ldfs_slots_forget(void);
 uint32_t ldfs_slots_handlers(void);
 
 /* ---------------------------------------------------------------- chain.c */
+
 /*
  * Our handler has several entries, which differ only in whom they pass a fault on to that is not ours: entry 0
  * to what was there before us, each other to the handler over which it was put. Whoever took
@@ -69,7 +70,10 @@ int ldfs_fault_retake(void);
 
 /* ----------------------------------------------------------------- tell.c */
 
-/* [signal] One line on stderr when the fault is that of a child without such a view, of which it is about to die. */
+/*
+ * [signal] One line on stderr when the fault is that of a forked child without a view of its own
+ * (memory/child.c), which is about to die of it.
+ */
 void ldfs_child_tell(const siginfo_t *info);
 
 /* ------------------------------------------------------- save.c, [signal] */
