@@ -60,7 +60,7 @@ $(bench_pins): requirements-bench.txt $(pins)
 	$(python) -m pip install -q --disable-pip-version-check -r requirements-bench.txt
 	@touch $@
 
-$(native): $(wildcard native/*.c native/*.h native/shim/*) native/build_native.py $(pins)
+$(native): $(wildcard native/*.h native/*/*.c native/*/*.h) native/build_native.py $(pins)
 	$(python) native/build_native.py
 	@mkdir -p $(@D) && touch $@
 
@@ -164,7 +164,7 @@ bench-guest: setup
 
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/_shim*.so livedumpfs/*.o native/*.o
+	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/_shim*.so livedumpfs/*.o native/*.o native/*/*.o
 	find livedumpfs native tests bench -name __pycache__ -prune -exec rm -rf {} +
 	test ! -f guest/Makefile || $(MAKE) --no-print-directory -C guest clean
 	$(MAKE) --no-print-directory -C guest/linux clean

@@ -24,8 +24,8 @@ _COPY = 4 << 20
 _MOST = (2**63 - 1) // 8 // PAGE_SIZE * PAGE_SIZE
 _VIEWS = 4
 _VIEW_ALIGNMENT = 1 << 30
-"""Of native/arena.c: the most bytes, the ranges of addresses that each arena takes, and their
-alignment."""
+"""Of native/memory/views.c: the most bytes, the ranges of addresses that each arena takes, and
+their alignment."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,17 @@ from cffi import FFI
 from setuptools import Distribution, Extension
 
 TOP = Path(__file__).resolve().parent.parent
-SOURCES = sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native").glob("*.c"))
+
+
+def sources(*rooms: str) -> list[str]:
+    """C files of these folders of native/."""
+    folders = (TOP / "native" / room for room in rooms)
+    return sorted(p.relative_to(TOP).as_posix() for f in folders for p in f.glob("*.c"))
+
+
+# The core without what runs a machine: it needs neither Python nor Unicorn.
+CORE = sources("base", "memory", "target", "state", "fault", "saving", "life")
+SOURCES = [*CORE, *sources("vcpu")]
 
 
 def interface(header: str) -> str:
@@ -26,13 +36,8 @@ def interface(header: str) -> str:
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
-# The core without what runs a machine, for LD_PRELOAD; it needs neither Python nor Unicorn.
-MACHINE_SOURCES = {"native/console.c", "native/vcpu_unicorn.c"}
 SHIM = "livedumpfs._shim"
-SHIM_SOURCES = [
-    *(s for s in SOURCES if s not in MACHINE_SOURCES),
-    *sorted(p.relative_to(TOP).as_posix() for p in (TOP / "native" / "shim").glob("*.c")),
-]
+SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]
 
 # A machine whose quiesce and resume are Python: livedumpfs/_capi.py has the other side.
@@ -73,7 +78,7 @@ def shim() -> Extension:
     return Extension(
         SHIM,
         SHIM_SOURCES,
-        include_dirs=["native", "native/shim"],
+        include_dirs=["native"],
         extra_compile_args=[*COMPILE_ARGS, "-fvisibility=hidden"],
         extra_link_args=LINK_ARGS,
         libraries=["dl", *CODECS],

@@ -379,7 +379,7 @@ typedef struct ldfs_table_block {
  */
 int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size);
 
-/* ---------------------------------------------------- vCPUs on Unicorn (vcpu_unicorn.c) */
+/* ---------------------------------------------------- vCPUs on Unicorn (vcpu/) */
 
 #define LDFS_MAX_VCPUS 4
 #define LDFS_CONSOLE_SIZE 65536

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from native.build_native import CORE
+
 HERE: Final = Path(__file__).resolve().parent
 TOP: Final = HERE.parents[1]
 NATIVE: Final = TOP / "native"
 PROGRAM: Final = TOP / "build" / "bench" / "peers"
-WITHOUT: Final = {"console.c", "vcpu_unicorn.c"}
-"""Of the core: what runs a machine."""
 LIBRARIES: Final = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 DEADLINE_S: Final = 600.0
 
@@ -31,8 +31,9 @@ class PeerError(Exception):
 @cache
 def peers() -> Path:
     """The program. CalledProcessError: it cannot be built."""
-    sources = [*HERE.glob("*.c"), *(p for p in NATIVE.glob("*.c") if p.name not in WITHOUT)]
-    newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.glob("*.h")])
+    core = [TOP / name for name in CORE]
+    sources = [*HERE.glob("*.c"), *core]
+    newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.rglob("*.h")])
     if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
         PROGRAM.parent.mkdir(parents=True, exist_ok=True)
         command = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", f"-I{NATIVE}", "-o", PROGRAM]

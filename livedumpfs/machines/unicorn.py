@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine in this process: Unicorn runs guest code on an arena.
 
-The vCPUs are threads of the C core (native/vcpu_unicorn.c); no Python runs on them. Each has a
+The vCPUs are threads of the C core (native/vcpu/); no Python runs on them. Each has a
 Unicorn instance of its own, so a locked instruction is not atomic against another vCPU: guests give
 each vCPU its own memory to write, as the built-in one does.
 """

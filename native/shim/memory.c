@@ -8,15 +8,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "memory.h"
+#include "shim/within.h"
 
 static _Atomic(ldfs_arena *) watched;
 static struct stat memory; /* of the arena's memfd; before `watched` */
 
-void shim_memory_watch(ldfs_arena *a)
+int shim_memory_watch(ldfs_arena *a)
 {
-	if (!fstat(ldfs_arena_memfd(a), &memory))
-		atomic_store(&watched, a);
+	if (fstat(ldfs_arena_memfd(a), &memory))
+		return -errno;
+	atomic_store(&watched, a);
+	return 0;
 }
 
 /* The core's own calls reach the kernel as they are: it has saved already. */
@@ -35,11 +37,14 @@ static int discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	return -1;
 }
 
-static bool is_memory(int fd)
+/* 1: it is, 0: not, -1 and errno: there is no telling. */
+static int is_memory(int fd)
 {
 	struct stat status;
 
-	return !fstat(fd, &status) && status.st_dev == memory.st_dev && status.st_ino == memory.st_ino;
+	if (fstat(fd, &status))
+		return -1;
+	return status.st_dev == memory.st_dev && status.st_ino == memory.st_ino;
 }
 
 static int punch(int fd, int mode, off_t offset, off_t length)
@@ -47,8 +52,13 @@ static int punch(int fd, int mode, off_t offset, off_t length)
 	static int (*next)(int, int, off_t, off_t);
 	ldfs_arena *a = atomic_load(&watched);
 
-	if (a && !inside && mode & FALLOC_FL_PUNCH_HOLE && offset >= 0 && length > 0 && is_memory(fd))
-		return discard(a, (uint64_t)offset, (uint64_t)length);
+	if (a && !inside && mode & FALLOC_FL_PUNCH_HOLE && offset >= 0 && length > 0) {
+		int ours = is_memory(fd);
+
+		/* Refused rather than done unsaved. */
+		if (ours)
+			return ours < 0 ? -1 : discard(a, (uint64_t)offset, (uint64_t)length);
+	}
 	if (!next)
 		next = (int (*)(int, int, off_t, off_t))dlsym(RTLD_NEXT, "fallocate64");
 	return next(fd, mode, offset, length);

@@ -13,7 +13,7 @@
 
 /*
  * The environment of the process that the host starts. It may start others (a shell, env, taskset) before it is
- * the one that is to be dumped: see is_machine.
+ * the one that is to be dumped: see begin.c.
  */
 #define LDFS_SHIM_SOCKET "LIVEDUMP_SHIM_SOCKET"   /* path: where the host listens */
 #define LDFS_SHIM_WORD "LIVEDUMP_SHIM_WORD"       /* one of the arguments of that process */

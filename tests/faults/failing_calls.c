@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * LD_PRELOAD: no memory. After fail_populate(n), the n-th MADV_POPULATE_WRITE from now on and all after
- * it find none; after fail_threads(n) the same for new threads. 0: they work again.
+ * it find none; after fail_threads(n) the same for new threads. 0: they work again. After fail_keep(n)
+ * the n-th MADV_DONTFORK or MADV_DONTDUMP fails, and no other; keeps_asked() says how many there were. fstat()
+ * fails while fail_stat(1) holds.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -9,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,7 +19,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-static _Atomic int populate_left, threads_left;
+static _Atomic int populate_left, threads_left, keep_at, keeps, stat_fails;
 
 void fail_populate(int n)
 {
@@ -28,6 +31,22 @@ void fail_threads(int n)
 	threads_left = n;
 }
 
+void fail_keep(int n)
+{
+	keeps = 0;
+	keep_at = n;
+}
+
+int keeps_asked(void)
+{
+	return keeps;
+}
+
+void fail_stat(int fails)
+{
+	stat_fails = fails;
+}
+
 static int due(_Atomic int *left)
 {
 	int n = *left;
@@ -37,9 +56,24 @@ static int due(_Atomic int *left)
 	return n == 1;
 }
 
+static int keep_due(int advice)
+{
+	return (advice == MADV_DONTFORK || advice == MADV_DONTDUMP) &&
+	       atomic_fetch_add(&keeps, 1) + 1 == keep_at;
+}
+
+int fstat(int fd, struct stat *status)
+{
+	if (stat_fails) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fstat, fd, status);
+}
+
 int madvise(void *start, size_t length, int advice)
 {
-	if (advice == MADV_POPULATE_WRITE && due(&populate_left)) {
+	if ((advice == MADV_POPULATE_WRITE && due(&populate_left)) || keep_due(advice)) {
 		errno = ENOMEM;
 		return -1;
 	}

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aftermath import DEADLINE_S, host_unharmed, unharmed
+from failing_calls import build_failing_calls
 from memory_group import MemoryGroup, memory_group
 
 from livedumpfs import Arena, LiveDump
@@ -47,10 +48,7 @@ def refused(step):
 
 @pytest.fixture(scope="module")
 def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("calls") / "failing_calls.so"
-    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
-    subprocess.run([*command, str(FOLDER / "failing_calls.c"), "-ldl"], check=True, timeout=300)
-    return library
+    return build_failing_calls(tmp_path_factory.mktemp("calls"))
 
 
 def expect_done(script: str, place: Path, failing_calls: Path) -> None:
@@ -119,6 +117,32 @@ with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     live.release()
     assert number > 4, number
     print(number - 1, "threads")
+print("done")
+""",
+        tmp_path,
+        failing_calls,
+    )
+
+
+def test_init_that_may_not_keep_memory_out_of_core_files_and_children(
+    tmp_path: Path, failing_calls: Path
+) -> None:
+    """Each of the calls that INIT asks for it with is refused in turn."""
+    expect_done(
+        """
+settings = DumpSettings(pool=MIB, force=True)
+with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    for _ in range(2):  # views stay from one dump to the next
+        calls.fail_keep(0)
+        live.init(place / "dump", settings)
+        asked = calls.keeps_asked()
+        live.release()
+    assert asked >= 4, asked
+    for number in range(1, asked + 1):
+        calls.fail_keep(number)
+        assert refused(lambda: live.init(place / "dump", settings)) == errno.ENOMEM, number
+        assert live.state.value == "uninit"
+    calls.fail_keep(0)
 print("done")
 """,
         tmp_path,

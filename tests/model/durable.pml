@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * durable.pml - what a dump says of itself on its target when the host dies or the power fails: native/table.c, sync_target() in
- * native/sweep.c, judge() in livedumpfs/dump/verdict.py, opening() and seal() in livedumpfs/formats/plan.py. States and
+ * durable.pml - what a dump says of itself on its target when the host dies or the power fails: native/saving/table.c, sync_target() in
+ * native/saving/sweep.c, judge() in livedumpfs/dump/verdict.py, opening() and seal() in livedumpfs/formats/plan.py. States and
  * steps of granules are those of protocol.pml, which says that what is written are the bytes of the instant.
  *
  * A cell of the page cache is a granule's data, the table's block, the superblock or the meta data. The kernel brings it to the

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * monitor.pml - native/uffd.c: one monitor, which runs the fault path for all who stored, and the owner's side of
+ * monitor.pml - native/fault/monitor.c: one monitor, which runs the fault path for all who stored, and the owner's side of
  * it. The kernel's is in kernel.pml.
  */
 

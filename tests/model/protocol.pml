@@ -7,7 +7,7 @@
  * wrong with any of its bytes goes wrong with this one. A copy, a pwrite or a checksum reads the
  * cell at some moment between its begin and its end.
  *
- * The names of the steps are those of native/granule.c. A BUG_ macro puts one known bug back.
+ * The names of the steps are those of native/state/granule.c. A BUG_ macro puts one known bug back.
  */
 
 /* Sizes: granules, slots, vCPUs, stores of each vCPU. */

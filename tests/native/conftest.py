@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from native.build_native import CORE
 from tests.fixtures.compilers import CACHED, cached_environment, compiling
 
 TOP = Path(__file__).resolve().parents[2]
 NATIVE = TOP / "native"
-MACHINE_FILES = {"console.c", "vcpu_unicorn.c"}
 LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 WORKERS = 2
@@ -52,9 +52,12 @@ class Build:
         assert done.returncode == 0, done.stdout
 
     def object_of(self, source: Path, *extra: str) -> Path:
-        """Compile one file; headers of its own folder come first, then those of native/."""
+        """Compile one file; headers of its own folder come first, then those of native/, of the
+        copy of it where the file is of one."""
         made = self.place / f"{source.stem}.o"
-        include = [f"-I{source.parent}", f"-I{NATIVE}"]
+        # A room of it has its headers beside it.
+        native = source.parents[1] if (source.parents[1] / "ldfs.h").exists() else NATIVE
+        include = [f"-I{source.parent}", f"-I{native}"]
         self._call(*self.flags, *WARNINGS, *include, *extra, "-c", str(source), "-o", str(made))
         return made
 
@@ -67,10 +70,13 @@ class Build:
         self._call(*self.flags, *map(str, objects), "-o", str(made), *LIBRARIES)
         return made
 
-    def core(self, native: Path = NATIVE, *extra: str) -> list[Path]:
-        """The core without what runs a machine."""
-        sources = [p for p in native.glob("*.c") if p.name not in MACHINE_FILES]
-        return self.objects_of(sorted(sources), *extra)
+    @staticmethod
+    def sources() -> list[Path]:
+        """Of the core without what runs a machine."""
+        return [TOP / name for name in CORE]
+
+    def core(self) -> list[Path]:
+        return self.objects_of(self.sources())
 
     def programs(self) -> dict[str, Path]:
         """The programs beside this file, each of one file, with the core."""

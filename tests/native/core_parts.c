@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "state/state.h"
 
 #define STATES 9
 #define SLOTS 5u

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much more memory native/headroom.c thinks there is, by what the kernel says."""
+"""How much more memory native/memory/headroom.c thinks there is, by what the kernel says."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def program(building: Callable[..., Any]) -> Path:
     here = Path(__file__).parent
     objects = [
         build.object_of(here / "headroom_below.c"),
-        build.object_of(here.parents[1] / "native" / "headroom.c", "-Dopen=open_below"),
+        build.object_of(here.parents[1] / "native" / "memory" / "headroom.c", "-Dopen=open_below"),
     ]
     made: Path = build.link("headroom", objects)
     return made

@@ -69,25 +69,25 @@ BUGS = (
         "one stolen granule ends the sweep",
         "guarded",
         "lost without a cause",
-        ("sweep.c", "\tif (rc && rc != -ECANCELED && end - first > 1) {", "\tif (rc == -EIO && end - first > 1) {"),
+        ("saving/sweep.c", "\tif (rc && rc != -ECANCELED && end - first > 1) {", "\tif (rc == -EIO && end - first > 1) {"),
     ),
     bug(
         "AROUND_COPYING",
         "around",
         "made writable in state 1",
-        ("save.c", "\tif (s == LDFS_G_CLAIMED || s == LDFS_G_SWEEPING", "\tif (s == LDFS_G_SWEEPING"),
+        ("fault/save.c", "\tif (s == LDFS_G_CLAIMED || s == LDFS_G_SWEEPING", "\tif (s == LDFS_G_SWEEPING"),
     ),
     bug(
         "AROUND_SWEEPING",
         "around",
         "made writable in state [34]",
-        ("save.c", "LDFS_G_CLAIMED || s == LDFS_G_SWEEPING || s", "LDFS_G_CLAIMED || s"),
+        ("fault/save.c", "LDFS_G_CLAIMED || s == LDFS_G_SWEEPING || s", "LDFS_G_CLAIMED || s"),
     ),
     bug(
         "WRITABLE_FIRST",
         "two_by_two",
         "made writable in state [14]",
-        ("save.c", CLAIM, CLAIM + "\t\t\tldfs_protect_open(d, g, g);\n"),
+        ("fault/save.c", CLAIM, CLAIM + "\t\t\tldfs_protect_open(d, g, g);\n"),
     ),
     bug(
         "DRAIN_BY_QUEUE",
@@ -95,12 +95,12 @@ BUGS = (
         # Nobody waits for the queue's last slot to be written, or nobody is told that it was.
         "made writable in state 1|in a dump that is drained|nobody can go on",
         (
-            "sweep.c",
+            "saving/sweep.c",
             "while (load_seq(&d->remaining) > 0) {",
             "while (load_seq(&d->ring.filled) || d->writer_batch.count) {",
         ),
         (
-            "sweep.c",
+            "saving/sweep.c",
             "if (load_seq(&d->remaining) == 0)",
             "if (!load_seq(&d->ring.filled) && !d->writer_batch.count)",
         ),
@@ -110,12 +110,12 @@ BUGS = (
         "two_by_two",
         "saved, but the target has other bytes",
         (
-            "batch.c",
+            "saving/batch.c",
             "return ldfs_state(d, ldfs_batch_granule(b, d, i)) == LDFS_G_IN_SLOT;",
             "return ldfs_state(d, ldfs_batch_granule(b, d, i)) <= LDFS_G_STOLEN;",
         ),
         (
-            "writer.c",
+            "saving/writer.c",
             "\tif (error) {\n\t\tif (error",
             "\twhile (ldfs_state(d, g) == LDFS_G_STOLEN)\n\t\tusleep(1);\n\tif (error) {\n\t\tif (error",
         ),
@@ -125,7 +125,7 @@ BUGS = (
         "two_by_two",
         "no step leads from 5 to 6",
         (
-            "granule.c",
+            "state/granule.c",
             "if (step(d, g, LDFS_G_STOLEN, LDFS_G_IN_SLOT))\n\t\t\treturn LDFS_G_IN_SLOT;",
             "if (step(d, g, LDFS_G_STOLEN, LDFS_G_SAVED))\n\t\t\treturn LDFS_G_SAVED;",
         ),
@@ -134,8 +134,8 @@ BUGS = (
         "SUM_AFTER_STEP",
         "two_by_two",
         "the checksum is of other bytes",
-        ("granule.c", "\t\td->checksum[g] = checksum;\n\t\tif (step", "\t\tif (step"),
-        ("granule.c", "\t\t\tbecame_final(d, g);\n\t\t\treturn result;",
+        ("state/granule.c", "\t\td->checksum[g] = checksum;\n\t\tif (step", "\t\tif (step"),
+        ("state/granule.c", "\t\t\tbecame_final(d, g);\n\t\t\treturn result;",
          "\t\t\td->checksum[g] = checksum;\n\t\t\tbecame_final(d, g);\n\t\t\treturn result;"),
     ),
     bug(
@@ -143,7 +143,7 @@ BUGS = (
         "two_by_two",
         NEVER_ENDS,
         (
-            "sweep.c",
+            "saving/sweep.c",
             "ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */",
             ";",
         ),
@@ -152,51 +152,51 @@ BUGS = (
         "NO_WAKE_DRAIN",
         "two_by_two",
         NEVER_ENDS,
-        ("granule.c", "if (sub_seq(&d->remaining, 1) == 1)\n\t\tldfs_event_notify(&d->progress);",
+        ("state/granule.c", "if (sub_seq(&d->remaining, 1) == 1)\n\t\tldfs_event_notify(&d->progress);",
          "sub_seq(&d->remaining, 1);"),
     ),
     bug(
         "READER_CHECKS_BEFORE",
         "reader",
         "a reader got other bytes",
-        ("reader.c", "rc ? rc : in_memory(state_again(d, g)) ? 0 : -EAGAIN", "rc"),
+        ("life/reader.c", "rc ? rc : in_memory(state_again(d, g)) ? 0 : -EAGAIN", "rc"),
     ),
     bug(
         "reader does not look at the slot again",
         "reader",
         "a reader got other bytes",
-        ("reader.c", "in_slot(state_again(d, g)) ?", "in_slot(state_again(d, g)) || true ?"),
+        ("life/reader.c", "in_slot(state_again(d, g)) ?", "in_slot(state_again(d, g)) || true ?"),
         options="-b 1",
     ),
     bug(
         "NO_PHASE_AFTER_COPY",
         "release_reader",
         "a reader got other bytes",
-        ("reader.c", "\treturn readable(d) ? 0 : -ENODATA;\n}", "\treturn 0;\n}"),
+        ("life/reader.c", "\treturn readable(d) ? 0 : -ENODATA;\n}", "\treturn 0;\n}"),
     ),
     bug(
         "SLOT_EARLY",
         "reader",
         "a reader got other bytes",
-        ("writer.c", "\tif (error) {\n\t\tif (error",
+        ("saving/writer.c", "\tif (error) {\n\t\tif (error",
          "\tuint64_t sum = ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length);\n\n"
          "\tldfs_ring_freed(&d->ring, slot);\n\tif (error) {\n\t\tif (error"),
-        ("writer.c", "ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));",
+        ("saving/writer.c", "ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));",
          "ldfs_step_saved(d, g, sum);"),
-        ("writer.c", "\t}\n\tldfs_ring_freed(&d->ring, slot);\n}", "\t}\n}"),
+        ("saving/writer.c", "\t}\n\tldfs_ring_freed(&d->ring, slot);\n}", "\t}\n}"),
     ),
     bug(
         "NO_LOOK_AGAIN",
         "each",
         "lost without a cause",
-        ("save.c", "\t\t\tif (load_seq(&d->ring.made) >= d->granules) {\n", "\t\t\tif (!d) {\n"),
+        ("fault/save.c", "\t\t\tif (load_seq(&d->ring.made) >= d->granules) {\n", "\t\t\tif (!d) {\n"),
     ),
     bug(
         "CLAIM_FIRST",
         "hang",
         NEVER_ENDS,
         (
-            "save.c",
+            "fault/save.c",
             "\t\tswitch (take_slot(d, g, &slot, &deadline_ns)) {\n",
             "\t\tif (!(s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)))\n"
             "\t\t\tcontinue;\n"
@@ -211,91 +211,91 @@ BUGS = (
         "NO_WAKE_BACK",
         "slots",
         NEVER_ENDS,
-        ("internal.h", "void ldfs_ring_put(", "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot);\nvoid ldfs_ring_put("),
-        ("ring.c", "void ldfs_ring_put(",
+        ("state/state.h", "void ldfs_ring_put(", "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot);\nvoid ldfs_ring_put("),
+        ("state/ring.c", "void ldfs_ring_put(",
          "void ldfs_ring_give_back(struct ldfs_ring *r, uint32_t slot)\n{\n"
          "\tsub_seq(&r->in_use, 1);\n\tpush_free(r, slot);\n}\n\nvoid ldfs_ring_put("),
-        ("save.c", "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give(&d->ring, slot);\n",
+        ("fault/save.c", "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give(&d->ring, slot);\n",
          "\t\t\treturn;\n\t\t}\n\t\tldfs_ring_give_back(&d->ring, slot);\n"),
     ),
     bug(
         "NO_WAKE_PUBLISH",
         "same_granule",
         NEVER_ENDS,
-        ("save.c", NOTIFY_PUBLISHED, ""),
+        ("fault/save.c", NOTIFY_PUBLISHED, ""),
     ),
     bug(
         "WIDEN_TO_END",
         "widen",
         "widening once was not enough",
-        ("save.c", "\telse if (on_right)\n", "\telse\n"),
+        ("fault/save.c", "\telse if (on_right)\n", "\telse\n"),
     ),
     bug(
         "MARK_RELEASED",
         "release",
         "marked",
-        ("table.c", "\tif (ldfs_released(d))\n\t\treturn 0;\n", ""),
+        ("saving/table.c", "\tif (ldfs_released(d))\n\t\treturn 0;\n", ""),
     ),
     bug(
         "SEAL_RELEASED",
         "release_reader",
         "sealed after RELEASE|in a dump that is drained|no step",
-        ("sweep.c", "cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED); /* not over RELEASED */",
+        ("saving/sweep.c", "cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED); /* not over RELEASED */",
          "while (!cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED))\n\t\t;"),
     ),
     bug(
         "UNLINK_LATE",
         "release",
         "memory of a freed dump is touched",
-        ("dump.c", "d->backend);\n\tstore_seq(&d->arena->dump, NULL);\n", "d->backend);\n"),
-        ("dump.c", "\t\tusleep(50);\n\tfree_dump(d);", "\t\tusleep(50);\n\tstore_seq(&a->dump, NULL);\n\tfree_dump(d);"),
+        ("life/start.c", "d->backend);\n\tstore_seq(&d->arena->dump, NULL);\n", "d->backend);\n"),
+        ("life/release.c", "\t\tusleep(50);\n\tldfs_life_free(d);", "\t\tusleep(50);\n\tstore_seq(&a->dump, NULL);\n\tldfs_life_free(d);"),
     ),
     bug(
         "READY_SAVES",
         "start",
         "published|at the drain|no step|the target has other|made writable|before its bytes",
-        ("save.c", "\tif (load_seq(&d->phase) == LDFS_PHASE_READY)\n\t\treturn;\n", ""),
-        ("arena.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
+        ("fault/save.c", "\tif (load_seq(&d->phase) == LDFS_PHASE_READY)\n\t\treturn;\n", ""),
+        ("fault/discard.c", "if (load_seq(&d->phase) != LDFS_PHASE_READY)\n\t\t\tbreak;", "break;"),
     ),
     bug(
         "SEAL_BEFORE_SYNC",
         "two_by_two",
         "sealed, but data written since",
-        ("sweep.c", "\tsync_target(d);\n\tstore_seq", "\tstore_seq"),
-        ("sweep.c", "/* not over RELEASED */\n", "/* not over RELEASED */\n\tsync_target(d);\n"),
+        ("saving/sweep.c", "\tsync_target(d);\n\tstore_seq", "\tstore_seq"),
+        ("saving/sweep.c", "/* not over RELEASED */\n", "/* not over RELEASED */\n\tsync_target(d);\n"),
     ),
     bug(
         "RELEASE takes the dump from a START",
         "overtaken",
         "armed, and without a dump",
-        ("dump.c", "\t\tif (before == LDFS_PHASE_READY)\n\t\t\twait_for_start(d);\n\t\telse if", "\t\tif"),
-        ("dump.c", "static void wait_for_start", "static void __attribute__((unused)) wait_for_start"),
+        ("life/release.c", "\t\tif (before == LDFS_PHASE_READY)\n\t\t\twait_for_start(d);\n\t\telse if", "\t\tif"),
+        ("life/release.c", "static void wait_for_start", "static void __attribute__((unused)) wait_for_start"),
     ),
     bug(
         "START does not wait for a discard",
         "discard",
         "no step|other bytes|called a hole|published|punched",
-        ("dump.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
+        ("life/start.c", "\tstore_seq(&d->arena->dump, d);\n\twhile (ldfs_fault_inside(d->arena))\n"
          "\t\tldfs_event_soon(&turns);\n", "\tstore_seq(&d->arena->dump, d);\n\t(void)turns;\n"),
     ),
     bug(
         "free stack without a tag",
         "ring",
         "taken twice|no end after",
-        ("ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | (slot + 1);", "\t\thead = slot + 1;"),
-        ("ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | load", "\t\thead = load"),
+        ("state/ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | (slot + 1);", "\t\thead = slot + 1;"),
+        ("state/ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | load", "\t\thead = load"),
     ),
     bug(
         "NO_WAKE_KEEPER",
         "spill",
         NEVER_ENDS,
-        ("ring.c", "\t\tldfs_event_notify(&r->low);\n\treturn slot;", "\t\treturn slot;\n\treturn slot;"),
+        ("state/ring.c", "\t\tldfs_event_notify(&r->low);\n\treturn slot;", "\t\treturn slot;\n\treturn slot;"),
     ),
     bug(
         "END_NOT_LOOKED_AT",
         "spill",
         "lost without a cause",
-        ("save.c", "\t\t*slot = ldfs_ring_take(&d->ring);\n"
+        ("fault/save.c", "\t\t*slot = ldfs_ring_take(&d->ring);\n"
          "\t\treturn *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;", "\t\treturn SLOT_NONE;"),
     ),
 )  # fmt: skip
@@ -308,9 +308,9 @@ class Interleave:
         self.build = build
         own = build.objects_of([HERE / f"{name}.c" for name in ("schedule", "world", "interleave")])
         self.objects = {path.stem: path for path in own}
-        for source in sorted(NATIVE.glob("*.c")):
+        for source in build.sources():
             # headroom.c: world.c has one of its own, which reads no files.
-            if source.name not in ("console.c", "vcpu_unicorn.c", "headroom.c"):
+            if source.name != "headroom.c":
                 self.objects[source.stem] = self._hooked(build, source)
         self.program = build.link("interleave-program", self.objects.values())
 
@@ -326,10 +326,10 @@ class Interleave:
             text = (sources / name).read_text()
             assert text.count(old) == 1, f"{bug.name}: {name} has not once: {old}"
             (sources / name).write_text(text.replace(old, new))
-        changed = {name.removesuffix(".c") for name, _, _ in bug.changes if name.endswith(".c")}
+        changed = {Path(name) for name, _, _ in bug.changes if name.endswith(".c")}
         objects = dict(self.objects)
         for name in changed:
-            objects[name] = self._hooked(build, sources / f"{name}.c")
+            objects[name.stem] = self._hooked(build, sources / name)
         made: Path = build.link("mutant", objects.values())
         return made
 
@@ -425,10 +425,10 @@ def test_all_bugs_of_the_model_that_c_has_are_tried() -> None:
 def test_the_product_has_no_hooks(building: Callable[..., Any]) -> None:
     """The hooks come by the compiler's command line alone; no file of the core has a place for
     them."""
-    for source in NATIVE.glob("*.[ch]"):
+    for source in NATIVE.rglob("*.[ch]"):
         assert "hook_step" not in source.read_text(), source
     build = building("plain")
-    plain = build.object_of(NATIVE / "granule.c")
+    plain = build.object_of(NATIVE / "state" / "granule.c")
     assert b"hook_" not in plain.read_bytes()
-    hooked = build.object_of(NATIVE / "granule.c", *HOOKS)
+    hooked = build.object_of(NATIVE / "state" / "granule.c", *HOOKS)
     assert b"hook_step" in hooked.read_bytes()

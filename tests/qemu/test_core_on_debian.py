@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from native.build_native import CORE
+
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "guest" / "linux" / "build"
 NATIVE = TOP / "native"
 PROGRAMS = ("kernel_writes",)
-MACHINE_FILES = {"console.c", "vcpu_unicorn.c"}
 LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 DEADLINE_S = 300.0
 INIT = """#!/bin/busybox sh
@@ -48,7 +49,7 @@ def shared_objects(program: Path) -> list[Path]:
 def make_root(root: Path) -> None:
     """busybox, the programs, and what these are linked with."""
     (root / "bin").mkdir(parents=True)
-    core = [str(p) for p in NATIVE.glob("*.c") if p.name not in MACHINE_FILES]
+    core = [str(TOP / name) for name in CORE]
     for name in PROGRAMS:
         source, made = TOP / "tests" / "native" / f"{name}.c", root / "bin" / name
         subprocess.run(

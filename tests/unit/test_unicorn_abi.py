@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""native/unicorn_abi.h and guest/boot.h against the real thing."""
+"""native/vcpu/unicorn_abi.h and guest/boot.h against the real thing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from livedumpfs.machines import boot, ledger
 
 TOP = Path(__file__).resolve().parents[2]
-ABI = TOP / "native" / "unicorn_abi.h"
+ABI = TOP / "native" / "vcpu" / "unicorn_abi.h"
 
 
 def compile_only(source: str, folder: Path, *includes: Path) -> None:
@@ -56,7 +56,7 @@ def test_numbers_and_prototypes_are_unicorns(tmp_path: Path) -> None:
         f' __builtin_offsetof(uc_tlb_entry, {f}), "{f}");'
         for f in ("paddr", "perms")
     ]
-    # Argument counts and pointer types: calls as vcpu_unicorn.c makes them.
+    # Argument counts and pointer types: calls as native/vcpu/ makes them.
     checks += [
         "void calls(uc_engine *uc, void *p, size_t *hook, const void *value, void *out);",
         "void calls(uc_engine *uc, void *p, size_t *hook, const void *value, void *out) {",

@@ -24,8 +24,8 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "atomic.h"
-#include "copy.h"
+#include "base/atomic.h"
+#include "base/copy.h"
 
 /* The running actor is about to touch shared memory at `at`. */
 void hook_step(const volatile void *at, const char *what, const char *function, int line);

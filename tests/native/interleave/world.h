@@ -12,7 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "internal.h"
+#include "fault/within.h"
+#include "life/life.h"
 
 #define GRANULES_MOST 4
 

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * event.c - sleeping and waking that a signal handler may use: one futex word, no lock.
+ *
+ * A waiter counts itself in, reads `seq`, looks at its condition, and sleeps only while `seq` is
+ * unchanged. A notifier changes the condition first, then looks whether anybody waits. Both sides
+ * use sequentially consistent operations, so one of them sees the other.
+ *
+ * What takes somebody else no longer than a memcpy is waited for in a loop, ldfs_event_soon.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+#define SPINS_BEFORE_YIELD 200u
+#define TURNS_BEFORE_SLEEP 300u
+#define SOON_SLEEP_NS 50000
+
+uint64_t ldfs_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t ldfs_deadline(uint64_t relative_ns)
+{
+	uint64_t now = ldfs_now_ns();
+
+	return relative_ns > UINT64_MAX - now ? UINT64_MAX : now + relative_ns;
+}
+
+/*
+ * The sleep is for who runs before all ordinary threads (SCHED_FIFO): a yield of his gives the processor to none of
+ * them, and the one that he waits for may have been preempted by him.
+ */
+void ldfs_event_soon(unsigned *turns)
+{
+	static const struct timespec briefly = { 0, SOON_SLEEP_NS };
+
+	++*turns;
+	if (*turns < SPINS_BEFORE_YIELD)
+		__builtin_ia32_pause();
+	else if (*turns < TURNS_BEFORE_SLEEP)
+		sched_yield();
+	else
+		syscall(SYS_nanosleep, &briefly, NULL);
+}
+
+uint32_t ldfs_event_prepare(struct ldfs_event *e)
+{
+	add_seq(&e->waiters, 1);
+	return load_seq(&e->seq);
+}
+
+void ldfs_event_cancel(struct ldfs_event *e)
+{
+	sub_seq(&e->waiters, 1);
+}
+
+bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
+{
+	struct timespec ts, *timeout = NULL;
+	long rc;
+	int error = 0;
+
+	if (deadline_ns != UINT64_MAX) {
+		ts.tv_sec = (time_t)(deadline_ns / 1000000000u);
+		ts.tv_nsec = (long)(deadline_ns % 1000000000u);
+		timeout = &ts;
+	}
+	/* WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC; plain WAIT a relative one. */
+	rc = syscall(SYS_futex, &e->seq, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, NULL,
+		     FUTEX_BITSET_MATCH_ANY);
+	if (rc < 0)
+		error = errno;
+	ldfs_event_cancel(e);
+	return error != ETIMEDOUT;
+}
+
+static void wake(struct ldfs_event *e, int most)
+{
+	if (load_seq(&e->waiters) == 0)
+		return;
+	add_seq(&e->seq, 1);
+	syscall(SYS_futex, &e->seq, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+}
+
+void ldfs_event_notify(struct ldfs_event *e)
+{
+	wake(e, INT_MAX);
+}
+
+void ldfs_event_notify_one(struct ldfs_event *e)
+{
+	wake(e, 1);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * chain.c - a SIGSEGV that is not ours goes to the handler that would have got it without us. [signal]
+ */
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "fault/within.h"
+
+struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
+_Atomic uint64_t ldfs_fault_chained;
+
+/*
+ * Sets of signals as the kernel has them: 64, also where libc's have room for more. SIGKILL and SIGSTOP are never blocked, and
+ * 33 must not be: with it libc has each thread change its user (setuid(7), nptl(7)), and waits until the last has done it.
+ */
+#define SIGNAL_BIT(signo) (1ull << ((signo) - 1))
+#define SIGSETXID 33
+const uint64_t ldfs_fault_mask = ~(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) | SIGNAL_BIT(SIGSETXID));
+
+uint64_t ldfs_fault_set_mask(uint64_t mask)
+{
+	uint64_t was;
+
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &was, sizeof(mask));
+	return was;
+}
+
+static void die_of(int signo, const siginfo_t *info)
+{
+	struct sigaction act = { .sa_handler = SIG_DFL };
+
+	sigaction(signo, &act, NULL);
+	/* A fault comes again by itself; a signal that was sent does not. It is delivered when the
+	 * handler returns and the signal is unblocked. */
+	if (info->si_code <= 0)
+		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
+}
+
+/* As the kernel calls a handler: with its mask. */
+static void call(const struct sigaction *to, int signo, siginfo_t *info, ucontext_t *context)
+{
+	uint64_t was, mask, more;
+
+	memcpy(&mask, &context->uc_sigmask, sizeof(mask));
+	memcpy(&more, &to->sa_mask, sizeof(more));
+	mask |= more;
+	if (!(to->sa_flags & SA_NODEFER))
+		mask |= 1ULL << (signo - 1);
+	was = ldfs_fault_set_mask(mask);
+	if (to->sa_flags & SA_SIGINFO)
+		to->sa_sigaction(signo, info, context);
+	else
+		to->sa_handler(signo);
+	ldfs_fault_set_mask(was);
+}
+
+/* Once only, where it asked for that: afterwards it is as if the default were there. */
+static bool is_default(struct ldfs_fault_entry *e)
+{
+	if (e->below.sa_handler == SIG_DFL)
+		return true;
+	return e->below.sa_flags & SA_RESETHAND && exchange_seq(&e->spent, 1);
+}
+
+static void pass_on(struct ldfs_fault_entry *e, int signo, siginfo_t *info, void *context)
+{
+	/* As the kernel: these two are no functions, whatever the flags say. */
+	if (e->below.sa_handler == SIG_IGN)
+		info->si_code > 0 ? die_of(signo, info) : (void)0;
+	else if (is_default(e))
+		die_of(signo, info);
+	else
+		call(&e->below, signo, info, context);
+}
+
+/*
+ * By which entry a fault was passed on last is written into its own context: uc_link, which the kernel makes
+ * NULL for each signal (arch/x86/kernel/signal_64.c) and does not look at again. Somebody who takes the signal again
+ * and again remembers our newest entry, over which he was put himself: he calls it with the same context, and
+ * from then on it only goes down.
+ */
+static char marks[LDFS_ENTRIES]; /* only their addresses count */
+
+void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *from)
+{
+	ucontext_t *context = from;
+	ucontext_t *before = context->uc_link;
+	uintptr_t last = (uintptr_t)before - (uintptr_t)marks;
+
+	add_relaxed(&ldfs_fault_chained, 1);
+	if (last == 0) {
+		die_of(signo, info);
+		return;
+	}
+	if (last < LDFS_ENTRIES && entry >= last)
+		entry = ldfs_fault_chain[last].next;
+	/* Who has a newer place is called there: one that puts back who was before him would else go round for ever. */
+	while (entry && load_seq(&ldfs_fault_chain[entry].moved))
+		entry = ldfs_fault_chain[entry].next;
+	if (load_seq(&ldfs_fault_chain[entry].moved)) {
+		die_of(signo, info);
+		return;
+	}
+	context->uc_link = (ucontext_t *)&marks[entry];
+	pass_on(&ldfs_fault_chain[entry], signo, info, context);
+	context->uc_link = before;
+}

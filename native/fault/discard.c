@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * discard.c - what a program says of its memory beforehand: that a system call will write it, or that
+ * it is not needed any more. The granules are saved first, as by a store.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fault/within.h"
+
+/*
+ * Save the granules of a range that are armed, and stay counted in as a handler: no START arms until
+ * ldfs_fault_leave. A START that is at work just now is waited for, uncounted.
+ */
+static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	unsigned turns = 0;
+	ldfs_dump *d;
+
+	for (;;) {
+		ldfs_fault_enter(a);
+		d = load_seq(&a->dump);
+		if (!d)
+			return;
+		if (load_seq(&d->phase) != LDFS_PHASE_READY)
+			break;
+		ldfs_fault_leave(a);
+		ldfs_event_soon(&turns);
+	}
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+		ldfs_save_make_writable(d, g, false);
+}
+
+/*
+ * As in the handler: a program's own signal handler on this thread that stored to a granule whose claim
+ * we hold would wait for ever.
+ */
+static void block_signals(sigset_t *before)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	sigset_t before;
+
+	if (ldfs_arena_foreign(a))
+		return -ECHILD;
+	if (!ldfs_arena_has(a, offset, length))
+		return -EINVAL;
+	if (length == 0)
+		return 0;
+	block_signals(&before);
+	enter_and_save(a, offset, length);
+	ldfs_fault_leave(a);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return 0;
+}
+
+/* From now on no granule of the range counts as full, whatever find_full has seen of it. */
+static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
+{
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+		store_seq(&d->full[g], GRANULE_PUNCHED);
+}
+
+/*
+ * A punch takes userfaultfd's protection of the shadow's pages with it. A START that is at work waits for us
+ * before it swaps: the view that it puts in place is whole, or it says that it is not. While INIT has no such view yet there is nothing to do: it protects all of it later.
+ */
+static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
+{
+	int rc;
+
+	if (owner->backend != LDFS_BACKEND_UFFD || owner->arming != LDFS_ARM_SWAP ||
+	    load_seq(&owner->phase) != LDFS_PHASE_READY || !load_seq(&a->shadow_guarded))
+		return 0;
+	rc = ldfs_uffd_protect(a, a->shadow + offset, length);
+	if (rc)
+		store_seq(&a->shadow_torn, 1);
+	return rc;
+}
+
+int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	ldfs_dump *owner;
+	sigset_t before;
+	int rc;
+
+	if (ldfs_arena_foreign(a))
+		return -ECHILD;
+	if (!ldfs_arena_has(a, offset, length) || offset % LDFS_PAGE_SIZE || length % LDFS_PAGE_SIZE)
+		return -EINVAL;
+	if (length == 0)
+		return 0;
+	block_signals(&before);
+	enter_and_save(a, offset, length);
+	owner = load_seq(&a->owner); /* not freed while we are counted in */
+	if (owner)
+		mark_punched(owner, offset, length);
+	/* libc's fallocate is a cancellation point: whoever were cancelled here would stay counted in. */
+	rc = syscall(SYS_fallocate, a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		     (off_t)offset, (off_t)length) ? -errno : 0;
+	if (!rc && owner)
+		rc = protect_punched(a, owner, offset, length);
+	ldfs_fault_leave(a);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * inside.c - the SIGSEGV handler.
+ *
+ *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
+ *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
+ *   - no locks, no allocation, no Python, no floating point; no text but that of ldfs_child_tell, in a process that dies of it
+ *   - errno is saved and restored
+ *   - it may sleep only for a free slot (policy block) or for another handler's copy
+ *
+ * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path"; saving itself is in
+ * save.c.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "fault/within.h"
+
+#ifndef __x86_64__
+#error "the page-fault error code in the signal context is read for x86-64 only"
+#endif
+
+#define PAGE_FAULT_WRITE 2 /* bit 1 of the error code: Intel SDM vol. 3A, 4.7 */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+static void count_fault(ldfs_dump *d, uint64_t ns)
+{
+	unsigned bin = ns ? 63u - (unsigned)__builtin_clzll(ns) : 0;
+
+	if (bin >= LDFS_HISTOGRAM_BINS)
+		bin = LDFS_HISTOGRAM_BINS - 1;
+	add_relaxed(&d->faults, 1);
+	add_relaxed(&d->handler_ns[bin], 1);
+	add_relaxed(&d->handler_sum_ns, ns);
+	raise_u64(&d->stall_max_ns, ns);
+}
+
+void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
+{
+	uint64_t before = ldfs_now_ns();
+
+	ldfs_save_make_writable(d, g, true);
+	count_fault(d, ldfs_now_ns() - before);
+}
+
+/* A write fault at `address` in the arena of `slot`, already counted in. */
+static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
+{
+	ldfs_arena *a = load_seq(&slot->arena);
+	uintptr_t start = load_seq(&slot->start);
+	ldfs_dump *d;
+
+	/* Looked at once before it was counted in: the arena may have gone since. */
+	if (!a || address < start || address >= load_seq(&slot->end))
+		return false;
+	d = load_seq(&a->dump);
+	/* Not armed (any more), or not so: the store is tried again and succeeds, unless somebody else took the right to it. */
+	if (!d || d->backend == LDFS_BACKEND_UFFD)
+		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE, MADV_POPULATE_WRITE);
+	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
+	return true;
+}
+
+static bool write_fault(uintptr_t address)
+{
+	uint32_t used = load_seq(&ldfs_fault_slots_used);
+
+	for (uint32_t i = 0; i < used; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		uint64_t mask;
+		bool ours;
+
+		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
+			continue;
+		/* Who called us may have left signals open whose handlers store to the granule that we hold. */
+		mask = ldfs_fault_set_mask(ldfs_fault_mask);
+		add_seq(&slot->handlers, 1);
+		ours = fault_in_arena(slot, address);
+		sub_seq(&slot->handlers, 1);
+		if ((mask & ldfs_fault_mask) != ldfs_fault_mask)
+			ldfs_fault_set_mask(mask);
+		if (ours)
+			return true;
+	}
+	return false;
+}
+
+static bool any_armed(void)
+{
+	uint32_t used = load_seq(&ldfs_fault_slots_used);
+	bool armed = false;
+
+	for (uint32_t i = 0; i < used && !armed; i++) {
+		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		ldfs_arena *a;
+
+		add_seq(&slot->handlers, 1);
+		a = load_seq(&slot->arena);
+		armed = a && load_seq(&a->dump);
+		sub_seq(&slot->handlers, 1);
+	}
+	return armed;
+}
+
+static bool is_ours(const siginfo_t *info, const ucontext_t *context)
+{
+	if (info->si_code == SEGV_ACCERR)
+		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
+		       write_fault((uintptr_t)info->si_addr);
+	/*
+	 * faulthandler, enabled after us: it printed, put back the entry of ours that it had found, and
+	 * raised the signal again. Going back to the store faults anew, to us. A real crash comes back too, as itself.
+	 */
+	if (info->si_code == SI_TKILL)
+		return info->si_pid == getpid() && any_armed();
+	return false;
+}
+
+void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	if (!is_ours(info, context)) {
+		ldfs_child_tell(info);
+		ldfs_fault_pass_on(entry, signo, info, context);
+	}
+	errno = saved;
+}
+
+#define ENTRY(n)                                                            \
+	static void entry_##n(int signo, siginfo_t *info, void *context)    \
+	{                                                                   \
+		ldfs_fault_handler(n, signo, info, context);                \
+	}
+ENTRY(0)
+ENTRY(1)
+ENTRY(2)
+ENTRY(3)
+ENTRY(4)
+ENTRY(5)
+ENTRY(6)
+ENTRY(7)
+ENTRY(8)
+ENTRY(9)
+ENTRY(10)
+ENTRY(11)
+ENTRY(12)
+ENTRY(13)
+ENTRY(14)
+ENTRY(15)
+ENTRY(16)
+
+void (*const ldfs_fault_entries[LDFS_ENTRIES])(int, siginfo_t *, void *) = {
+	entry_0,  entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,	entry_8,
+	entry_9,  entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
+};

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * monitor.c - the thread that userfaultfd tells of stores to armed memory: it saves the granule, and
+ * then lets the store go on. It does for the storing thread what the SIGSEGV handler does on it.
+ *
+ * One thread an arena, from its first dump with backend UFFD to the arena's end (memory/uffd.c says
+ * why). It reads memory through the observer view and the memfd alone, which are never protected.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "fault/within.h"
+
+#define MESSAGES 32
+
+/* As the handler on a store, but for whoever stored: see inside.c, fault_in_arena. */
+static void page_fault(ldfs_arena *a, uintptr_t address)
+{
+	uintptr_t page = address & ~(uintptr_t)(LDFS_PAGE_SIZE - 1), live = (uintptr_t)a->live;
+	struct uffdio_range range = { page, LDFS_PAGE_SIZE };
+	ldfs_dump *d;
+
+	ldfs_fault_enter(a);
+	d = load_seq(&a->dump);
+	if (page >= live && page < live + a->size) {
+		if (d)
+			ldfs_fault_save_for(d, ldfs_granule_of(d, page - live));
+		else
+			ldfs_uffd_unprotect(a, (uint8_t *)page, LDFS_PAGE_SIZE);
+	}
+	ldfs_fault_leave(a);
+	/* Whoever waits tries again, also when START is at work and nothing could be done yet. */
+	ioctl(a->uffd.fd, UFFDIO_WAKE, &range);
+}
+
+static void read_messages(ldfs_arena *a)
+{
+	struct uffd_msg messages[MESSAGES];
+	ssize_t n = read(a->uffd.fd, messages, sizeof(messages));
+
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(messages[0]); i++)
+		if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+			page_fault(a, (uintptr_t)messages[i].arg.pagefault.address);
+	/* UFFD_EVENT_REMAP: to be read is all it wants. */
+}
+
+static void *monitor(void *arena)
+{
+	ldfs_arena *a = arena;
+	struct pollfd fds[2] = { { .fd = a->uffd.fd, .events = POLLIN },
+				 { .fd = a->uffd.stop, .events = POLLIN } };
+
+	store_seq(&a->uffd.tid, gettid());
+	store_seq(&a->uffd.self, (uint64_t)pthread_self());
+	while (!(fds[1].revents & POLLIN)) {
+		if (poll(fds, 2, -1) > 0 && fds[0].revents)
+			read_messages(a);
+	}
+	return NULL;
+}
+
+/* Its userfaultfd is there. */
+static int start(ldfs_arena *a)
+{
+	struct ldfs_uffd *u = &a->uffd;
+	int rc;
+
+	u->stop = eventfd(0, EFD_CLOEXEC);
+	if (u->stop < 0)
+		return -errno;
+	rc = ldfs_thread_start(&u->monitor, monitor, a, "ldfs-uffd");
+	if (rc)
+		close(u->stop);
+	return rc;
+}
+
+int ldfs_monitor_start(ldfs_arena *a, int given)
+{
+	int rc;
+
+	if (a->uffd.fd >= 0)
+		return 0;
+	rc = ldfs_uffd_make(&a->uffd, given);
+	if (rc)
+		return rc;
+	rc = start(a);
+	if (rc) {
+		close(a->uffd.fd);
+		a->uffd.fd = -1;
+	}
+	return rc;
+}
+
+void ldfs_monitor_stop(ldfs_arena *a)
+{
+	if (a->uffd.fd < 0)
+		return;
+	eventfd_write(a->uffd.stop, 1);
+	pthread_join(a->uffd.monitor, NULL);
+	close(a->uffd.stop);
+	close(a->uffd.fd); /* the kernel unregisters all, and wakes whoever waits */
+	a->uffd.fd = -1;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * save.c - what a store to an armed granule needs before it may go on: its bytes safe, then the granule writable.
+ * [signal], all of it: see inside.c for what that means.
+ */
+#include <errno.h>
+
+#include "base/copy.h"
+#include "fault/within.h"
+
+#define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */
+
+/* ------------------------------------------------------------------ slots */
+
+enum slot_answer { SLOT_TAKEN, SLOT_LOOK_AGAIN, SLOT_NONE };
+
+static bool may_wait(const ldfs_dump *d)
+{
+	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
+		return false;
+	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait. */
+	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
+}
+
+static bool needs_slot(const ldfs_dump *d, uint32_t g)
+{
+	uint8_t s = ldfs_state(d, g);
+
+	return s == LDFS_G_ARMED || s == LDFS_G_SWEEPING;
+}
+
+static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
+{
+	uint64_t before = ldfs_now_ns();
+	uint32_t seen;
+
+	if (*deadline_ns == 0)
+		*deadline_ns = ldfs_deadline(d->stall_deadline_ns);
+	add_relaxed(&d->slot_waits, 1);
+	ldfs_event_notify(&d->ring.low);
+	seen = ldfs_event_prepare(&d->ring.freed);
+	if (load_seq(&d->ring.free) & UINT32_MAX || !may_wait(d) || ldfs_released(d) ||
+	    !needs_slot(d, g)) {
+		ldfs_event_cancel(&d->ring.freed);
+	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns) && needs_slot(d, g)) {
+		ldfs_fail(d, LDFS_OP_WAIT_SLOT, ETIMEDOUT,
+			  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+		ldfs_give_up(d);
+	}
+	add_relaxed(&d->slot_wait_ns, ldfs_now_ns() - before);
+}
+
+/* LOOK_AGAIN: waited, the world may have changed. NONE: the policy says to lose the granule. */
+static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint64_t *deadline_ns)
+{
+	*slot = ldfs_ring_take(&d->ring);
+	if (*slot != NO_SLOT)
+		return SLOT_TAKEN;
+	if (!may_wait(d)) {
+		/* Once more: slots are there before the pool counts as one that grows no further. */
+		*slot = ldfs_ring_take(&d->ring);
+		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
+	}
+	wait_for_slot(d, g, deadline_ns);
+	return SLOT_LOOK_AGAIN;
+}
+
+/* ------------------------------------------------------------------- copy */
+
+/* A granule with holes goes through pread, which allocates none; a full one is copied directly. */
+static bool copy_granule(ldfs_dump *d, uint32_t g, uint8_t *to)
+{
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	int rc;
+
+	if (ldfs_granule_full(d, g)) {
+		copy_past_cache(to, d->arena->observer + start, length);
+		return true;
+	}
+	rc = ldfs_read_all(d->arena->memfd, to, length, start);
+	if (rc)
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
+	return rc == 0;
+}
+
+static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
+{
+	if (!copy_granule(d, g, ldfs_slot_bytes(&d->ring, slot))) {
+		ldfs_step_copy_lost(d, g);
+		ldfs_ring_give(&d->ring, slot);
+		return;
+	}
+	d->ring.slots[slot].granule = g;
+	ldfs_step_publish(d, g, slot, stolen);
+	ldfs_ring_put(&d->ring, slot);
+	/* Somebody who found no slot may wait for one for this very granule. */
+	ldfs_event_notify(&d->ring.freed);
+}
+
+/* ------------------------------------------------------------- make safe */
+
+/* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
+static void make_safe(ldfs_dump *d, uint32_t g)
+{
+	uint64_t deadline_ns = 0;
+	unsigned turns = 0;
+	uint32_t slot;
+
+	while (!ldfs_released(d)) {
+		uint8_t s = ldfs_state(d, g);
+
+		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
+			ldfs_event_soon(&turns);
+			continue;
+		}
+		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
+			return;
+		switch (take_slot(d, g, &slot, &deadline_ns)) {
+		case SLOT_LOOK_AGAIN:
+			continue;
+		case SLOT_NONE:
+			/* Where each granule has a slot, somebody holds one too many, and gives it back at once. */
+			if (load_seq(&d->ring.made) >= d->granules) {
+				ldfs_event_soon(&turns);
+				continue;
+			}
+			if (!ldfs_step_lose(d, g))
+				continue;
+			ldfs_event_notify(&d->ring.freed);
+			return;
+		case SLOT_TAKEN:
+			break;
+		}
+		if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) {
+			save_in_slot(d, g, slot, s == LDFS_G_SWEEPING);
+			return;
+		}
+		ldfs_ring_give(&d->ring, slot);
+	}
+}
+
+/* ----------------------------------------------------------- fault-around */
+
+/*
+ * Whether a granule may be saved that nobody has asked for. Where each granule can have a slot, and while the target frees
+ * slots; a quarter of the pool is left to those who store elsewhere until there is one for each. None is taken that a
+ * store may need where nobody waits for slots or frees them: it would lose another granule.
+ */
+static bool slot_to_spare(const ldfs_dump *d)
+{
+	const struct ldfs_ring *r = &d->ring;
+	uint32_t made = load_relaxed(&r->made);
+
+	if (made >= d->granules)
+		return true;
+	if (load_relaxed(&r->limit) < d->granules &&
+	    (d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up) ||
+	     load_relaxed(&r->to_spare) <= 0))
+		return false;
+	return made / 4 + load_relaxed(&r->in_use) < made;
+}
+
+/* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe yet. */
+static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
+{
+	uint8_t s = ldfs_state(d, g);
+	uint32_t slot;
+
+	if (s == LDFS_G_CLAIMED || s == LDFS_G_SWEEPING || s == LDFS_G_STEALING)
+		return false;
+	if (s != LDFS_G_ARMED)
+		return true;
+	/* The sweep takes holes for less than a slot. */
+	if (!ldfs_granule_full(d, g) || ldfs_released(d) || !slot_to_spare(d))
+		return false;
+	slot = ldfs_ring_take(&d->ring);
+	if (slot == NO_SLOT)
+		return false;
+	if (!ldfs_step_claim(d, g)) {
+		ldfs_ring_give(&d->ring, slot);
+		return false;
+	}
+	if (load_relaxed(&d->ring.to_spare) > 0)
+		add_relaxed(&d->ring.to_spare, -1);
+	save_in_slot(d, g, slot, false);
+	return true;
+}
+
+/*
+ * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted there before, so that
+ * n faults open n * n granules. Dense stores are through with the block soon, sparse ones save little in vain.
+ */
+static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
+{
+	uint32_t wanted = 0;
+
+	for (uint32_t g = lo; g <= hi; g++)
+		wanted += load_relaxed(&d->writable[g]) == LDFS_STORED_TO ? 2 : 0;
+	return wanted;
+}
+
+/*
+ * Fault-around. Stores are often dense, and one mprotect costs the same for many granules: [*first, *last], both
+ * inclusive, are safe when this returns, and g is among them. Only hints are read to decide that, and none of it is owed.
+ */
+static void save_around(ldfs_dump *d, uint32_t g, uint32_t *first, uint32_t *last)
+{
+	uint32_t block = (uint32_t)(BLOCK_BYTES >> d->granule_shift);
+	uint32_t lo = block ? g - g % block : g, hi = block ? lo + block - 1 : g;
+	uint32_t wanted;
+
+	hi = hi < d->granules ? hi : d->granules - 1;
+	wanted = slot_to_spare(d) ? neighbours_wanted(d, lo, hi) : 0;
+	while (wanted && *last < hi && make_safe_at_once(d, *last + 1)) {
+		++*last;
+		wanted -= !load_relaxed(&d->writable[*last]);
+	}
+	while (wanted && *first > lo && make_safe_at_once(d, *first - 1)) {
+		--*first;
+		wanted -= !load_relaxed(&d->writable[*first]);
+	}
+}
+
+/* --------------------------------------------------------- make writable */
+
+static uint32_t nearest_left(const ldfs_dump *d, uint32_t g)
+{
+	while (g > 0 && !load_relaxed(&d->writable[g - 1]))
+		g--;
+	return g;
+}
+
+static uint32_t nearest_right(const ldfs_dump *d, uint32_t g)
+{
+	while (g + 1 < d->granules && !load_relaxed(&d->writable[g + 1]))
+		g++;
+	return g;
+}
+
+static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
+{
+	for (uint32_t i = first; i <= last; i++) {
+		if (i != g && ldfs_state(d, i) == LDFS_G_ARMED)
+			add_relaxed(&d->widened, 1);
+		make_safe(d, i);
+	}
+	return ldfs_protect_open(d, first, last);
+}
+
+/*
+ * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as far as a neighbour that
+ * is writable already moves a boundary instead of adding two; the whole arena needs no boundary at
+ * all, and so ends this in any case.
+ */
+static int widen(ldfs_dump *d, uint32_t g)
+{
+	uint32_t left = nearest_left(d, g), right = nearest_right(d, g);
+	bool on_left = left > 0, on_right = right + 1 < d->granules; /* a writable one */
+	int error = ENOMEM;
+
+	/* Without a neighbour the range to the arena's end alone would still be a split. */
+	if (on_left && (!on_right || g - left <= right - g))
+		error = widen_to(d, g, left, g);
+	else if (on_right)
+		error = widen_to(d, g, g, right);
+	if (error == ENOMEM)
+		error = widen_to(d, g, left, right);
+	if (error == ENOMEM)
+		error = widen_to(d, g, 0, d->granules - 1);
+	return error;
+}
+
+/* Step 5. Only called when the bytes of g are safe, lost, or no longer wanted. */
+static void make_writable(ldfs_dump *d, uint32_t g, bool stored)
+{
+	uint32_t first = g, last = g;
+	int error = ENOMEM;
+
+	if (ldfs_protect_may_split(d, g)) {
+		if (stored && !load_relaxed(&d->writable[g]))
+			save_around(d, g, &first, &last);
+		error = ldfs_protect_open(d, first, last);
+	}
+	if (error == ENOMEM)
+		error = widen(d, g);
+	if (!error && stored)
+		store_relaxed(&d->writable[g], LDFS_STORED_TO);
+	/* The store faults again and tries again; a released dump is unprotected by RELEASE. EAGAIN: see uffd.c. */
+	if (error && error != EAGAIN)
+		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+}
+
+void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored)
+{
+	/* START is at work and may still fail: what is saved now would be of no instant. A store that
+	 * faults here is tried again until START has ended. */
+	if (load_seq(&d->phase) == LDFS_PHASE_READY)
+		return;
+	make_safe(d, g);
+	make_writable(d, g, stored);
+}

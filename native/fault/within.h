@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* within.h - what the files of fault/ offer each other, and no other room. */
+#ifndef LDFS_FAULT_WITHIN_H
+#define LDFS_FAULT_WITHIN_H
+
+#include <signal.h>
+
+#include "fault/fault.h"
+
+/* ---------------------------------------------------------------- slots.c
+ * The arenas that the handler serves.
+ */
+struct ldfs_fault_slot {
+	_Atomic(ldfs_arena *) arena; /* NULL: free */
+	_Atomic uintptr_t start;     /* of the live view */
+	_Atomic uintptr_t end;       /* exclusive */
+	_Atomic uint32_t handlers;   /* handlers at work on it */
+	_Atomic uint32_t callers;    /* threads in writable or discard, and the userfaultfd monitor */
+} __attribute__((aligned(CACHE_LINE)));
+
+extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
+extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
+
+/* Fills in a->fault_slot. -ENFILE: LDFS_MAX_ARENAS are there. */
+int ldfs_slots_take(ldfs_arena *a);
+/* No handler finds the arena from now on, and none is inside when this returns. */
+void ldfs_slots_give(ldfs_arena *a);
+/* In a forked child. False: it has no memory of its own in the place of one of the arenas. */
+bool ldfs_slots_forget(void);
+
+/* Tasks that are in our handler now: they block everything that can be blocked. Callers do not. */
+uint32_t ldfs_slots_handlers(void);
+
+/* ---------------------------------------------------------------- chain.c */
+
+/*
+ * Our handler has several entries, which differ only in whom they pass a fault on to that is not ours: entry 0
+ * to what was there before us, each other to the handler over which it was put. Whoever took
+ * the signal from an entry may call that entry: it leads further down, never back to him.
+ */
+#define LDFS_ENTRIES 17
+struct ldfs_fault_entry {
+	struct sigaction below; /* constant once the entry has been installed */
+	uint8_t next;           /* the same: the entry that was on top of all when this one was made */
+	_Atomic uint8_t moved;  /* the handler below took the signal again, and is below a newer entry, too */
+	_Atomic uint8_t spent;  /* it wanted to be called once (SA_RESETHAND), and was */
+};
+extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
+extern const uint64_t ldfs_fault_mask; /* signals blocked while a handler may hold a granule, as the kernel has them */
+
+/* [signal] Sets the mask of the calling thread; the one before. */
+uint64_t ldfs_fault_set_mask(uint64_t mask);
+/* [signal] To the handler below that entry. `context`: the signal's ucontext_t. */
+void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *context);
+
+/* --------------------------------------------------------------- inside.c */
+extern void (*const ldfs_fault_entries[LDFS_ENTRIES])(int signo, siginfo_t *info, void *context);
+/* What every entry does. */
+void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *context);
+/* ldfs_save_make_writable() for a store that faulted: counted, with its time. */
+void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
+
+/* ---------------------------------------------------------------- setup.c */
+
+/*
+ * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as all entries
+ * are used up, the handler found there gets no faults any more.
+ */
+int ldfs_fault_retake(void);
+
+/* ----------------------------------------------------------------- tell.c */
+
+/*
+ * [signal] One line on stderr when the fault is that of a forked child without a view of its own
+ * (memory/child.c), which is about to die of it.
+ */
+void ldfs_child_tell(const siginfo_t *info);
+
+/* ------------------------------------------------------- save.c, [signal] */
+/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it, too. */
+void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * arena.c - the life of an arena: its memory is made, then served by the fault handler, until it goes.
+ */
+#include <errno.h>
+
+#include "life/life.h"
+
+/* Have the handler serve it, or take it back where that fails. */
+static int serve(ldfs_arena *a, ldfs_arena **out)
+{
+	int rc = ldfs_fault_register(a);
+
+	if (rc) {
+		ldfs_memory_free(a);
+		return rc;
+	}
+	*out = a;
+	return 0;
+}
+
+int ldfs_arena_create(uint64_t size, ldfs_arena **out)
+{
+	ldfs_arena *a;
+	int rc = ldfs_memory_make(size, &a);
+
+	return rc ? rc : serve(a, out);
+}
+
+int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out)
+{
+	ldfs_arena *a;
+	int rc = ldfs_memory_adopt(live, size, memfd, &a);
+
+	return rc ? rc : serve(a, out);
+}
+
+int ldfs_arena_destroy(ldfs_arena *a)
+{
+	if (ldfs_arena_foreign(a))
+		return 0;
+	if (load_seq(&a->owner))
+		return -EBUSY;
+	ldfs_huge_stop(a);
+	ldfs_fault_unregister(a);
+	ldfs_monitor_stop(a);
+	ldfs_memory_free(a);
+	return 0;
+}

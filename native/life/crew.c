@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * crew.c - which threads a dump has. All are made at INIT, and wait for their phase.
+ */
+#include "life/life.h"
+
+int ldfs_life_start_threads(ldfs_dump *d)
+{
+	int rc = 0;
+
+	if (d->pack.on) {
+		rc = ldfs_packers_start(d);
+	} else if (d->target.fd >= 0) {
+		rc = ldfs_threads_start(d, &d->writer_thread, ldfs_writer_main, d, "ldfs-writer");
+		d->writer_made = rc == 0;
+	}
+	if (!rc && d->target.fd >= 0) {
+		rc = ldfs_threads_start(d, &d->sweep_thread, ldfs_sweep_main, d, "ldfs-sweep");
+		d->sweep_made = rc == 0;
+	}
+	if (!rc && d->ring.grows) {
+		rc = ldfs_threads_start(d, &d->ring.keeper, ldfs_keeper_main, d, "ldfs-keeper");
+		d->ring.keeper_made = rc == 0;
+	}
+	if (!rc && d->backend == LDFS_BACKEND_SIGSEGV) {
+		rc = ldfs_threads_start(d, &d->guard_thread, ldfs_guard_main, d, "ldfs-guard");
+		d->guard_made = rc == 0;
+	}
+	return rc;
+}
+
+void ldfs_life_join_threads(ldfs_dump *d)
+{
+	if (d->sweep_made)
+		pthread_join(d->sweep_thread, NULL);
+	if (d->writer_made)
+		pthread_join(d->writer_thread, NULL);
+	ldfs_packers_join(d);
+	if (d->ring.keeper_made)
+		pthread_join(d->ring.keeper, NULL);
+	if (d->guard_made)
+		pthread_join(d->guard_thread, NULL);
+}

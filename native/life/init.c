@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * init.c - INIT: everything that a dump needs is made while the machine runs, and nothing is armed.
+ * docs/concurrency.md says why the order is this one.
+ */
+#include <errno.h>
+
+#include "life/life.h"
+
+static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule)
+{
+	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
+		return -EINVAL;
+	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT ||
+	    c->backend > LDFS_BACKEND_UFFD || c->pool_size == 0)
+		return -EINVAL;
+	if ((a->size + granule - 1) / granule >= UINT32_MAX)
+		return -EINVAL;
+	return 0;
+}
+
+/* More slots than granules are never needed. */
+static uint64_t slots_for(const ldfs_dump *d, uint64_t bytes)
+{
+	uint64_t part = bytes & ((1ULL << d->granule_shift) - 1);
+	uint64_t slots = (bytes >> d->granule_shift) + (part != 0);
+
+	return slots > d->granules ? d->granules : slots;
+}
+
+static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
+{
+	bool grows = c->policy == LDFS_POLICY_SPILL && c->spill_limit > c->pool_size;
+	uint64_t made = slots_for(d, c->pool_size);
+	uint64_t limit = grows ? slots_for(d, c->spill_limit) : made;
+	int rc = -ENOMEM;
+
+	if (ldfs_headroom(made << d->granule_shift))
+		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit, grows);
+	if (rc)
+		return rc;
+	return ldfs_batch_init(&d->writer_batch, &d->ring);
+}
+
+static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
+{
+	unsigned turns = 0;
+	int rc;
+
+	/* A discard that found no owner just before may not have punched yet. */
+	while (ldfs_fault_inside(d->arena))
+		ldfs_event_soon(&turns);
+	ldfs_huge_stop(d->arena);
+	rc = ldfs_life_find_full(d);
+	if (!rc)
+		rc = ldfs_target_init(&d->target, c, d->arena->size);
+	if (!rc)
+		rc = ldfs_pack_init(d, c);
+	if (!rc)
+		rc = ldfs_table_init(d, c);
+	if (!rc)
+		rc = make_ring(d, c);
+	if (!rc)
+		rc = ldfs_packers_init(d, c->threads);
+	if (!rc)
+		rc = ldfs_table_write_empty(d);
+	if (!rc)
+		rc = ldfs_arena_prepare_observer(d->arena);
+	if (!rc && d->backend == LDFS_BACKEND_UFFD)
+		rc = ldfs_monitor_start(d->arena, c->uffd_fd);
+	if (!rc && d->arming == LDFS_ARM_SWAP)
+		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
+	return rc ? rc : ldfs_life_start_threads(d);
+}
+
+int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
+{
+	uint64_t granule = config->granule_size ? config->granule_size : ldfs_granule_default(a->size);
+	ldfs_dump *d, *none = NULL;
+	int rc = ldfs_arena_foreign(a) ? -ECHILD : check_config(a, config, granule);
+
+	if (rc)
+		return rc;
+	d = ldfs_life_new(a, config, granule);
+	if (!d)
+		return -ENOMEM;
+	/* Before others can find it as the arena's owner. */
+	rc = ldfs_life_make_granules(d);
+	if (rc) {
+		ldfs_life_free(d);
+		return rc;
+	}
+	if (!cas_seq(&a->owner, &none, d)) {
+		ldfs_life_free(d);
+		return -EBUSY;
+	}
+	rc = prepare(d, config);
+	if (rc) {
+		/* Threads that run already have nothing to do yet, and end by the phase. */
+		ldfs_dump_release(d);
+		ldfs_life_end(d);
+		return rc;
+	}
+	*out = d;
+	return 0;
+}

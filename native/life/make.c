@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * make.c - a dump as a thing: its struct, what it needs for each granule, and how all of that goes again.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "life/life.h"
+
+ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule)
+{
+	ldfs_dump *d = aligned_alloc(CACHE_LINE, (sizeof(*d) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+
+	if (!d)
+		return NULL;
+	memset(d, 0, sizeof(*d));
+	d->arena = a;
+	d->granule_shift = (uint32_t)__builtin_ctzll(granule);
+	d->granules = (uint32_t)((a->size + granule - 1) / granule);
+	d->policy = c->policy;
+	d->arming = c->arming;
+	d->backend = c->backend;
+	d->sweep_rate = c->sweep_rate;
+	d->stall_deadline_ns = c->stall_deadline_ns;
+	d->target.fd = d->target.direct_fd = d->table.fd = d->reference_fd = -1;
+	d->phase = LDFS_PHASE_READY;
+	if (c->reference_fd >= 0)
+		d->reference_fd = fcntl(c->reference_fd, F_DUPFD_CLOEXEC, 3);
+	return d;
+}
+
+/* Not over a discard's mark: it may punch what was just seen as data. */
+static void mark_full(ldfs_dump *d, uint32_t g)
+{
+	uint8_t unknown = 0;
+
+	cas_seq(&d->full[g], &unknown, GRANULE_FULL);
+}
+
+/* Mark the granules that have no hole now: only those may be read through a view by the handler. */
+int ldfs_life_find_full(ldfs_dump *d)
+{
+	uint64_t start, end = 0, size = 1ULL << d->granule_shift;
+	int error;
+
+	while (ldfs_arena_next_data(d->arena, end, d->arena->size, &start, &end, &error)) {
+		uint32_t g = ldfs_granule_of(d, start + size - 1);
+
+		while (g < d->granules &&
+		       ldfs_granule_start(d, g) + ldfs_granule_length(d, g) <= end)
+			mark_full(d, g++);
+	}
+	return error;
+}
+
+int ldfs_life_make_granules(ldfs_dump *d)
+{
+	d->state = calloc(d->granules, sizeof(*d->state)); /* LDFS_G_ARMED is 0 */
+	d->writable = calloc(d->granules, sizeof(*d->writable));
+	d->full = calloc(d->granules, sizeof(*d->full));
+	d->slot_of = calloc(d->granules, sizeof(*d->slot_of));
+	d->checksum = calloc(d->granules, sizeof(*d->checksum));
+	d->how = calloc(d->granules, sizeof(*d->how));
+	d->sweep_scratch = ldfs_buffer_make(1ULL << d->granule_shift);
+	if (!d->state || !d->writable || !d->full || !d->slot_of || !d->checksum || !d->how ||
+	    !d->sweep_scratch)
+		return -ENOMEM;
+	store_seq(&d->remaining, d->granules);
+	d->islands_most = (int64_t)(ldfs_life_map_room() / 2);
+	return 0;
+}
+
+void ldfs_life_free(ldfs_dump *d)
+{
+	ldfs_packers_destroy(d);
+	ldfs_pack_destroy(d);
+	ldfs_table_destroy(d);
+	ldfs_target_destroy(&d->target);
+	ldfs_ring_destroy(&d->ring);
+	if (d->reference_fd >= 0)
+		close(d->reference_fd);
+	free((void *)d->state);
+	free((void *)d->writable);
+	free((void *)d->full);
+	free((void *)d->slot_of);
+	free(d->checksum);
+	free(d->how);
+	ldfs_buffer_free(d->sweep_scratch, 1ULL << d->granule_shift);
+	free(d->writer_batch.slots);
+	free(d);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * holes.c - which parts of an arena's memory exist, and reading it without making more of it exist.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <unistd.h>
+
+#include "memory/memory.h"
+
+#define PROBE_MOST (2ULL << 20) /* bytes of data whose end is looked for page by page */
+
+/*
+ * Where the data that begins at `start` ends. SEEK_HOLE walks every page up to the next hole, however
+ * far behind `limit` that is: asked for a granule of a machine's filled memory it would walk gigabytes.
+ * SEEK_DATA on data answers at once, so a short stretch is asked page by page.
+ */
+static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
+{
+	off_t end;
+
+	if (limit - start > PROBE_MOST) {
+		end = lseek(a->memfd, (off_t)start, SEEK_HOLE);
+		return end < 0 ? -errno : (uint64_t)end < limit ? end : (off_t)limit;
+	}
+	for (end = (off_t)start + LDFS_PAGE_SIZE; (uint64_t)end < limit; end += LDFS_PAGE_SIZE)
+		if (lseek(a->memfd, end, SEEK_DATA) != end)
+			return end;
+	return (int64_t)limit;
+}
+
+bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error)
+{
+	int64_t found;
+
+	*error = 0;
+	if (from >= limit)
+		return false;
+	found = lseek(a->memfd, (off_t)from, SEEK_DATA);
+	if (found < 0) {
+		*error = errno == ENXIO ? 0 : -errno;
+		return false;
+	}
+	if ((uint64_t)found >= limit)
+		return false;
+	*start = (uint64_t)found;
+	found = data_end(a, *start, limit);
+	if (found < 0) {
+		*error = (int)found;
+		return false;
+	}
+	*end = (uint64_t)found;
+	return true;
+}
+
+int64_t ldfs_arena_resident(const ldfs_arena *a)
+{
+	uint64_t start, end = 0;
+	int64_t sum = 0;
+	int error;
+
+	while (ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
+		sum += (int64_t)(end - start);
+	return error ? error : sum;
+}
+
+int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t length)
+{
+	if (!ldfs_arena_has(a, offset, length))
+		return -EINVAL;
+	return ldfs_read_all(a->memfd, buf, length, offset);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * swap.c - how a view takes another's place, and how views are write-protected.
+ *
+ * One dump's life of the mappings:
+ *   INIT   shadow := read-only mapping with its page tables filled   (machine runs)
+ *   START  live -> spare (MREMAP_DONTUNMAP), shadow -> live          (machine stands)
+ *   ...    handlers and sweep make pieces of live writable
+ *   INIT   of the next dump: spare, made read-only, is the new shadow; its page tables are there
+ *
+ * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD it is userfaultfd's write protection, which
+ * moves with the mapping.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "memory/memory.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4 /* Linux 5.7; on shared memory 5.13 */
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+#define PIECE (32ULL << 20) /* bytes of page tables changed under one hold of mmap_lock */
+
+#define RO PROT_READ
+#define RW (PROT_READ | PROT_WRITE)
+
+/* Change the rights of a view piece by piece, so that the machine's page faults wait for one only. */
+static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
+{
+	for (uint64_t at = 0; at < size; at += PIECE) {
+		uint64_t length = size - at < PIECE ? size - at : PIECE;
+
+		if (mprotect(view + at, length, prot))
+			return -errno;
+	}
+	return 0;
+}
+
+static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
+{
+	for (; start < end; start += PIECE)
+		if (madvise(view + start, end - start < PIECE ? end - start : PIECE,
+			    MADV_POPULATE_READ))
+			return -errno;
+	return 0;
+}
+
+/* Existing pages only. What is punched meanwhile may come back as zeros: memory lost, never data. */
+static int populate(const ldfs_arena *a, uint8_t *view)
+{
+	uint64_t start, end = 0;
+	int rc = 0, error = 0;
+
+	while (!rc && ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
+		rc = populate_data(view, start, end);
+	return rc ? rc : error;
+}
+
+int ldfs_arena_prepare_observer(ldfs_arena *a)
+{
+	return populate(a, a->observer);
+}
+
+/* Make a view that is not in use read-only, whatever it was protected by before. */
+static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
+{
+	int rc;
+
+	store_seq(&a->shadow_torn, 0);
+	if (backend == LDFS_BACKEND_UFFD) {
+		rc = protect_in_pieces(view, a->size, RW);
+		/* Before the first page: who punches and does not see it has punched before that. */
+		store_seq(&a->shadow_guarded, 1);
+		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
+	}
+	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
+	return rc ? rc : protect_in_pieces(view, a->size, RO);
+}
+
+/*
+ * Whether a new view of the memory can be made writable at all: not when somebody has sealed it
+ * (F_SEAL_FUTURE_WRITE), or gave us a read-only descriptor. Found out here, not by the first store.
+ */
+static int check_writable(uint8_t *view)
+{
+	if (mprotect(view, LDFS_PAGE_SIZE, RW))
+		return errno == EACCES ? -EPERM : -errno;
+	return mprotect(view, LDFS_PAGE_SIZE, RO) ? -errno : 0;
+}
+
+/* What is to be the shadow: what was live before the last swap, or a new mapping. */
+static int map_shadow(ldfs_arena *a)
+{
+	uint8_t *was_live = a->spare;
+	int rc;
+
+	if (!a->spare_mapped) {
+		rc = ldfs_memory_map(a, a->shadow, RO);
+		/* Its program may have said something since it made the arena. */
+		if (!rc && !a->adopted)
+			rc = ldfs_vma_read(a->live, &a->advice);
+		if (!rc)
+			rc = ldfs_vma_advise(a->shadow, a->size, a->advice);
+		return rc ? rc : check_writable(a->shadow);
+	}
+	a->spare = a->shadow;
+	a->shadow = was_live;
+	a->spare_mapped = false;
+	return 0;
+}
+
+int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
+{
+	int rc = a->shadow_ready ? 0 : map_shadow(a);
+
+	if (rc)
+		return rc;
+	if (!a->shadow_ready || a->shadow_backend != backend || backend == LDFS_BACKEND_UFFD) {
+		a->shadow_ready = false;
+		rc = protect_view(a, a->shadow, backend);
+	}
+	if (rc) {
+		/* Half done, but a mapping that the next INIT can begin with. */
+		uint8_t *view = a->shadow;
+
+		store_seq(&a->shadow_guarded, 0);
+		a->shadow = a->spare;
+		a->spare = view;
+		a->spare_mapped = true;
+		return rc;
+	}
+	a->shadow_ready = true;
+	a->shadow_backend = backend;
+	return populate(a, a->shadow);
+}
+
+/*
+ * The machine stands. DONTUNMAP leaves the live address mapped (and empty) between the two calls, and
+ * the shadow's address after them: nothing else can land there. After a failure of the second call the
+ * live view is a fresh mapping of the same memory: the machine can go on.
+ */
+int ldfs_arena_swap(ldfs_arena *a)
+{
+	const int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+
+	if (!a->shadow_ready)
+		return -EINVAL;
+	if (load_seq(&a->shadow_torn))
+		return -ESTALE;
+	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
+		return -errno;
+	a->spare_mapped = true;
+	if (mremap(a->shadow, a->size, a->size, flags, a->live) == MAP_FAILED)
+		return -errno;
+	store_seq(&a->shadow_guarded, 0);
+	a->shadow_ready = false;
+	return 0;
+}
+
+int ldfs_arena_protect(ldfs_arena *a, uint32_t backend)
+{
+	if (backend == LDFS_BACKEND_UFFD)
+		return ldfs_uffd_protect(a, a->live, a->size);
+	return mprotect(a->live, a->size, RO) ? -errno : 0;
+}
+
+int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
+{
+	int rc;
+
+	if (backend == LDFS_BACKEND_UFFD)
+		return ldfs_uffd_unprotect(a, a->live, a->size);
+	rc = protect_in_pieces(a->live, a->size, RW);
+
+	/* At vm.max_map_count a piece may need a split; all at once never does. */
+	if (rc == -ENOMEM)
+		rc = mprotect(a->live, a->size, RW) ? -errno : 0;
+	return rc;
+}
+
+void ldfs_arena_forget(ldfs_arena *a, uint32_t backend)
+{
+	if (backend == LDFS_BACKEND_UFFD)
+		ldfs_uffd_forget(a, a->live, a->size);
+}

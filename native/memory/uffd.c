@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to a
+ * protected page, from user space or within a system call, waits until the page is opened again.
+ *
+ * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is on: the
+ * swap works as with PROT_READ. Whoever moves a mapping then waits until the event has been read, so
+ * the monitor (fault/monitor.c) runs from the first use to the end of the arena.
+ *
+ * See ioctl_userfaultfd(2) and Documentation/admin-guide/mm/userfaultfd.rst of Linux.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "memory/memory.h"
+
+/* Linux 5.19, 6.1; older headers do not have them. */
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+/*
+ * Pages that do not exist are protected too: in memory of a file, which an arena always is, the kernel does that
+ * by itself. UFFD_FEATURE_WP_UNPOPULATED (6.4) is for anonymous memory alone, and Linux 6.1 refuses it.
+ */
+#define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
+		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+#define DEVICE "/dev/userfaultfd"
+#define PIECE (32ULL << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
+
+/* ---------------------------------------------------------------- protection */
+
+static bool on_monitor(const struct ldfs_uffd *u)
+{
+	return load_seq(&u->self) == (uint64_t)pthread_self();
+}
+
+/* EAGAIN: a mapping is just being moved, and the monitor has not read its event yet. */
+static int write_protect(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_writeprotect w = { .range = { (uintptr_t)start, length }, .mode = mode };
+	unsigned turns = 0;
+
+	while (ioctl(u->fd, UFFDIO_WRITEPROTECT, &w)) {
+		if ((errno != EAGAIN && errno != EINTR) || (errno == EAGAIN && on_monitor(u)))
+			return -errno;
+		ldfs_event_soon(&turns);
+	}
+	return 0;
+}
+
+/* ENOENT: not registered, so not protected. */
+static int in_pieces(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
+{
+	int rc = 0;
+
+	for (uint64_t at = 0; !rc && at < length; at += PIECE) {
+		rc = write_protect(u, start + at, length - at < PIECE ? length - at : PIECE, mode);
+		if (rc == -ENOENT && !mode)
+			rc = 0;
+	}
+	return rc;
+}
+
+int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	struct uffdio_register r = { .range = { (uintptr_t)start, length },
+				     .mode = UFFDIO_REGISTER_MODE_WP };
+
+	/* Registered already: no harm. */
+	if (ioctl(a->uffd.fd, UFFDIO_REGISTER, &r))
+		return -errno;
+	return in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	return in_pieces(&a->uffd, start, length, 0);
+}
+
+/*
+ * Piece by piece the mapping is cut, and whole again when the last has gone. Where it cannot be cut it is
+ * made whole again as it was: the next swap moves one mapping.
+ */
+void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
+	struct uffdio_register all = { .range = { (uintptr_t)start, length },
+				       .mode = UFFDIO_REGISTER_MODE_WP };
+
+	for (uint64_t at = 0; at < length; at += PIECE) {
+		struct uffdio_range range = { (uintptr_t)start + at,
+					      length - at < PIECE ? length - at : PIECE };
+
+		if (ioctl(a->uffd.fd, UFFDIO_UNREGISTER, &range)) {
+			ioctl(a->uffd.fd, UFFDIO_REGISTER, &all);
+			return;
+		}
+	}
+}
+
+/* ---------------------------------------------------------------------- open */
+
+/*
+ * From the device, given or when we may open it: then also faults of the kernel are told to any user. The
+ * userfaultfd itself cannot be given: it belongs to the memory of the process that makes it.
+ */
+static int make_fd(int given)
+{
+	int device = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3) : open(DEVICE, O_RDWR | O_CLOEXEC);
+	int fd, error;
+
+	if (device < 0)
+		return (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	error = errno;
+	close(device);
+	errno = error;
+	return fd;
+}
+
+static int negotiate(int fd)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
+
+	if (ioctl(fd, UFFDIO_API, &api))
+		return errno == EINVAL ? -ENOSYS : errno == EPERM ? -EACCES : -errno;
+	return 0;
+}
+
+int ldfs_uffd_make(struct ldfs_uffd *u, int given)
+{
+	int rc;
+
+	u->fd = make_fd(given);
+	if (u->fd < 0)
+		return errno == EPERM ? -EACCES : -errno;
+	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd);
+	if (!rc)
+		return 0;
+	close(u->fd);
+	u->fd = -1;
+	return rc;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * views.c - the memory of a machine: one memfd and its views.
+ *
+ * Live, observer, shadow and spare have addresses that are equal modulo 1 GiB, so that mremap moves
+ * whole page tables (a PUD entry at a time) instead of entries: the swap costs the same at any size.
+ * All four address ranges stay reserved while the arena exists: nothing else ever lands there.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "memory/memory.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
+#define VIEW_ALIGN (1ULL << 30)
+
+/* Reserve `size` bytes of addresses that lie in VIEW_ALIGN as `like` does. NULL: no room. */
+static uint8_t *reserve(uint64_t size, const uint8_t *like)
+{
+	uint8_t *base = mmap(NULL, size + VIEW_ALIGN, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before, after;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	before = ((uintptr_t)like - (uintptr_t)base) % VIEW_ALIGN;
+	after = VIEW_ALIGN - before;
+	if (before)
+		munmap(base, before);
+	if (after)
+		munmap(base + before + size, after);
+	return base + before;
+}
+
+/* The arena at `at`. All views carry the same flags: a view can take another's place, and the pieces
+ * of a split one merge again. */
+int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot)
+{
+	if (mmap(at, a->size, prot, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a->memfd, 0) != at)
+		return -errno;
+	return madvise(at, a->size, MADV_DONTFORK) ? -errno : 0;
+}
+
+static int make_memory(ldfs_arena *a)
+{
+	a->memfd = memfd_create("livedumpfs-arena", MFD_CLOEXEC);
+	if (a->memfd < 0)
+		return -errno;
+	return ftruncate(a->memfd, (off_t)a->size) ? -errno : 0;
+}
+
+/* `live`: what is there already, or NULL. */
+static int make_views(ldfs_arena *a, uint8_t *live)
+{
+	int rc;
+
+	a->live = live ? live : reserve(a->size, NULL);
+	a->observer = reserve(a->size, a->live);
+	a->shadow = reserve(a->size, a->live);
+	a->spare = reserve(a->size, a->live);
+	if (!a->live || !a->observer || !a->shadow || !a->spare)
+		return -ENOMEM;
+	rc = live ? 0 : ldfs_memory_map(a, a->live, PROT_READ | PROT_WRITE);
+	if (!rc)
+		rc = ldfs_memory_map(a, a->observer, PROT_READ);
+	if (rc || !live)
+		return rc;
+	rc = ldfs_vma_read(live, &a->advice);
+	return rc ? rc : ldfs_vma_advise(a->observer, a->size, a->advice);
+}
+
+void ldfs_memory_free(ldfs_arena *a)
+{
+	uint8_t *views[] = { a->observer, a->shadow, a->spare, a->adopted ? NULL : a->live };
+
+	for (unsigned i = 0; i < sizeof(views) / sizeof(*views); i++)
+		if (views[i])
+			munmap(views[i], a->size);
+	if (a->memfd >= 0)
+		close(a->memfd);
+	free(a);
+}
+
+/* MADV_POPULATE_READ is the youngest thing we need: a kernel that has it has the others. */
+static int check_kernel(const ldfs_arena *a)
+{
+	/* A length of 0 does nothing, but an unknown advice is EINVAL all the same. */
+	return madvise(a->observer, 0, MADV_POPULATE_READ) ? -ENOSYS : 0;
+}
+
+static ldfs_arena *new_arena(uint64_t size)
+{
+	ldfs_arena *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return NULL;
+	a->size = size;
+	a->memfd = a->uffd.fd = -1;
+	a->pid = getpid();
+	return a;
+}
+
+static bool possible_size(uint64_t size)
+{
+	return size && size % LDFS_PAGE_SIZE == 0 && size <= INT64_MAX / 8 &&
+	       sysconf(_SC_PAGESIZE) == LDFS_PAGE_SIZE;
+}
+
+/* The arena's memory is there, or `rc` says why not. */
+static int finish(ldfs_arena *a, uint8_t *live, int rc, ldfs_arena **out)
+{
+	if (!rc)
+		rc = make_views(a, live);
+	if (!rc)
+		rc = check_kernel(a);
+	if (rc) {
+		ldfs_memory_free(a);
+		return rc;
+	}
+	*out = a;
+	return 0;
+}
+
+int ldfs_memory_make(uint64_t size, ldfs_arena **out)
+{
+	ldfs_arena *a;
+
+	if (!possible_size(size))
+		return -EINVAL;
+	a = new_arena(size);
+	return a ? finish(a, NULL, make_memory(a), out) : -ENOMEM;
+}
+
+int ldfs_memory_adopt(uint8_t *live, uint64_t size, int memfd, ldfs_arena **out)
+{
+	ldfs_arena *a;
+
+	if (!live || (uintptr_t)live % LDFS_PAGE_SIZE || !possible_size(size))
+		return -EINVAL;
+	a = new_arena(size);
+	if (!a)
+		return -ENOMEM;
+	a->adopted = true;
+	a->memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 3);
+	return finish(a, live, a->memfd < 0 ? -errno : 0, out);
+}
+
+void *ldfs_arena_live(const ldfs_arena *a)
+{
+	return a->live;
+}
+
+uint64_t ldfs_arena_size(const ldfs_arena *a)
+{
+	return a->size;
+}
+
+int ldfs_arena_memfd(const ldfs_arena *a)
+{
+	return a->memfd;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * batch.c - slots that one thread took from the filled ones to write them.
+ *
+ * The filled stack is only ever taken whole, so that a slot is in one batch alone. A slot whose granule
+ * the sweep still reads is kept in the batch until that has ended: it is written after it, and so wins.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "saving/within.h"
+
+int ldfs_batch_init(struct ldfs_batch *b, const struct ldfs_ring *r)
+{
+	b->slots = malloc(r->reserved * sizeof(*b->slots));
+	return b->slots ? 0 : -ENOMEM;
+}
+
+void ldfs_batch_take(struct ldfs_batch *b, ldfs_dump *d)
+{
+	struct ldfs_ring *r = &d->ring;
+	uint32_t link = ldfs_ring_take_filled(r);
+
+	for (; link; link = load_relaxed(&r->slots[link - 1].next))
+		b->slots[b->count++] = link - 1;
+}
+
+uint32_t ldfs_batch_granule(const struct ldfs_batch *b, const ldfs_dump *d, uint32_t i)
+{
+	return d->ring.slots[b->slots[i]].granule;
+}
+
+bool ldfs_batch_writable(const struct ldfs_batch *b, const ldfs_dump *d, uint32_t i)
+{
+	return ldfs_state(d, ldfs_batch_granule(b, d, i)) == LDFS_G_IN_SLOT;
+}
+
+static bool something_to_do(const struct ldfs_batch *b, ldfs_dump *d)
+{
+	if (ldfs_released(d) || load_seq(&d->ring.filled))
+		return true;
+	for (uint32_t i = 0; i < b->count; i++)
+		if (ldfs_batch_writable(b, d, i))
+			return true;
+	return false;
+}
+
+void ldfs_batch_wait(const struct ldfs_batch *b, ldfs_dump *d, uint64_t deadline_ns)
+{
+	struct ldfs_event *arrived = &d->ring.arrived;
+	uint32_t seen = ldfs_event_prepare(arrived);
+
+	if (something_to_do(b, d))
+		ldfs_event_cancel(arrived);
+	else
+		ldfs_event_wait(arrived, seen, deadline_ns);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * packer.c - the threads of a packed target: each packs filled slots first, then a piece of the sweep.
+ *
+ * A slot's bytes are nobody else's while its granule is in it. The sweep packs a private copy: memory may
+ * change under a steal, and what was made of it then does not count (ldfs_step_sweep_over).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "saving/within.h"
+
+#define TICK_NS 50000000u /* marks are written at least so often */
+
+/* A slot that is packed but not written. */
+struct job {
+	uint32_t slot;
+	uint32_t granule;
+	uint64_t within; /* in the packer's output */
+	uint64_t checksum;
+};
+
+/* A granule of the sweep's run, packed. */
+struct result {
+	uint8_t state; /* that it would take */
+	uint64_t within;
+	uint64_t checksum;
+};
+
+struct ldfs_packer {
+	ldfs_dump *d;
+	pthread_t thread;
+	struct codec *codec;
+	struct ldfs_batch batch;
+	uint8_t *copy; /* a run's, or one granule's, bytes */
+	uint8_t *out;  /* the same packed: it never gets longer */
+	uint64_t room; /* of each */
+	uint64_t used; /* of out */
+	uint32_t jobs_count;
+	struct job jobs[LDFS_RUN_MOST];
+	struct result results[LDFS_RUN_MOST];
+};
+
+/* ------------------------------------------------------------------- slots */
+
+/* RELEASE ended the write to a pipe: pool and states are about to go, and nothing counts as lost. */
+static bool cut_off(const ldfs_dump *d)
+{
+	return d->target.stream && ldfs_released(d);
+}
+
+static void finish_job(struct ldfs_packer *p, const struct job *job, uint64_t at, int rc)
+{
+	ldfs_dump *d = p->d;
+
+	if (rc && cut_off(d))
+		return;
+	if (rc) {
+		ldfs_step_slot_lost(d, job->granule);
+	} else {
+		d->pack.where[job->granule] = at + job->within;
+		ldfs_step_saved(d, job->granule, job->checksum);
+	}
+	ldfs_ring_freed(&d->ring, job->slot);
+}
+
+/* Write what is packed and take its granules to their final states. */
+static void write_jobs(struct ldfs_packer *p)
+{
+	ldfs_dump *d = p->d;
+	uint64_t at = 0;
+	int rc = load_seq(&d->abandoned) ? -ECANCELED : ldfs_pack_append(d, p->out, p->used, &at);
+
+	if (rc && rc != -ECANCELED)
+		ldfs_target_failed(d, rc, ldfs_granule_start(d, p->jobs[0].granule) / LDFS_PAGE_SIZE);
+	if (!rc)
+		add_relaxed(&d->bytes_pool, p->used);
+	for (uint32_t i = 0; i < p->jobs_count; i++)
+		finish_job(p, &p->jobs[i], at, rc);
+	p->used = p->jobs_count = 0;
+}
+
+static void pack_slot(struct ldfs_packer *p, uint32_t slot)
+{
+	ldfs_dump *d = p->d;
+	uint32_t g = d->ring.slots[slot].granule;
+	uint64_t length = ldfs_granule_length(d, g);
+	const uint8_t *bytes = ldfs_slot_bytes(&d->ring, slot);
+
+	if (p->jobs_count == LDFS_RUN_MOST || p->room - p->used < length)
+		write_jobs(p);
+	p->jobs[p->jobs_count++] = (struct job){
+		.slot = slot, .granule = g, .within = p->used, .checksum = ldfs_checksum(bytes, length),
+	};
+	p->used += ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
+}
+
+/* The others may be idle: leave them their share of what is more than one write. */
+static void share(struct ldfs_packer *p)
+{
+	uint32_t most = ldfs_sweep_run_most(p->d);
+
+	if (p->batch.count / p->d->packer_count > most)
+		most = p->batch.count / p->d->packer_count;
+	while (p->batch.count > most &&
+	       ldfs_batch_writable(&p->batch, p->d, p->batch.count - 1))
+		ldfs_ring_put(&p->d->ring, p->batch.slots[--p->batch.count]);
+}
+
+/* False: there was nothing that may be written. */
+static bool pack_slots(struct ldfs_packer *p)
+{
+	uint32_t kept = 0;
+	bool any = false;
+
+	ldfs_batch_take(&p->batch, p->d);
+	share(p);
+	for (uint32_t i = 0; i < p->batch.count; i++) {
+		if (!ldfs_released(p->d) && ldfs_batch_writable(&p->batch, p->d, i)) {
+			pack_slot(p, p->batch.slots[i]);
+			any = true;
+		} else {
+			p->batch.slots[kept++] = p->batch.slots[i];
+		}
+	}
+	if (p->jobs_count)
+		write_jobs(p);
+	p->batch.count = kept;
+	return any;
+}
+
+/* --------------------------------------------------------------------- sweep */
+
+static uint64_t run_length(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	return ldfs_granule_start(d, end - 1) + ldfs_granule_length(d, end - 1) -
+	       ldfs_granule_start(d, first);
+}
+
+/* 1: copied; 0: nothing but holes; -errno. pread allocates no holes. */
+static int copy_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
+{
+	ldfs_dump *d = p->d;
+	uint64_t start = ldfs_granule_start(d, first), length = run_length(d, first, end);
+	uint64_t data, data_end;
+	int error = 0, rc;
+
+	if (ldfs_sweep_all_full(d, first, end)) {
+		memcpy(p->copy, d->arena->observer + start, length);
+		return 1;
+	}
+	if (!ldfs_arena_next_data(d->arena, start, start + length, &data, &data_end, &error))
+		return error;
+	rc = ldfs_read_all(d->arena->memfd, p->copy, length, start);
+	return rc ? rc : 1;
+}
+
+/* A granule that was stolen meanwhile is not worth packing; ldfs_step_sweep_over decides again. */
+static void pack_copied(struct ldfs_packer *p, uint32_t first, uint32_t g)
+{
+	ldfs_dump *d = p->d;
+	struct result *r = &p->results[g - first];
+	const uint8_t *bytes = p->copy + (ldfs_granule_start(d, g) - ldfs_granule_start(d, first));
+	uint64_t used;
+
+	*r = (struct result){ .state = LDFS_G_SAVED, .within = p->used };
+	if (ldfs_state(d, g) != LDFS_G_SWEEPING)
+		return;
+	used = ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
+	p->used += used;
+	if (used)
+		r->checksum = ldfs_checksum(bytes, ldfs_granule_length(d, g));
+	else
+		r->state = LDFS_G_HOLE;
+}
+
+static void pack_copy(struct ldfs_packer *p, uint32_t first, uint32_t end, bool holes)
+{
+	for (uint32_t g = first; g < end; g++) {
+		if (holes)
+			p->results[g - first] = (struct result){ .state = LDFS_G_HOLE };
+		else
+			pack_copied(p, first, g);
+	}
+}
+
+/* Take the claimed granules [first, end) to where the sweep brings them. */
+static void end_run(struct ldfs_packer *p, uint32_t first, uint32_t end, uint64_t at, bool good)
+{
+	ldfs_dump *d = p->d;
+	uint8_t states[LDFS_RUN_MOST];
+
+	if (!good && cut_off(d))
+		return;
+	for (uint32_t g = first; g < end; g++) {
+		const struct result *r = &p->results[g - first];
+
+		/* The sweep's alone until its step, as the sizes are. */
+		d->pack.where[g] = at + r->within;
+		states[g - first] = ldfs_step_sweep_over(d, g, good ? r->state : LDFS_G_LOST,
+							 r->checksum);
+	}
+	ldfs_sweep_opened(d, states, first, end);
+}
+
+static void pack_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
+{
+	ldfs_dump *d = p->d;
+	uint64_t at = 0;
+	int rc = load_seq(&d->abandoned) ? -ECANCELED : copy_run(p, first, end);
+
+	p->used = 0;
+	if (rc >= 0) {
+		pack_copy(p, first, end, rc == 0);
+		rc = ldfs_pack_append(d, p->out, p->used, &at);
+		if (rc)
+			ldfs_sweep_failed(d, first, end, rc);
+		else
+			add_relaxed(&d->swept, p->used);
+	} else if (rc != -ECANCELED) {
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
+	}
+	end_run(p, first, end, at, rc == 0);
+	p->used = 0;
+}
+
+/* One piece of the arena, whose armed granules are this thread's to sweep. False: none, or not now. */
+static bool sweep_piece(struct ldfs_packer *p)
+{
+	ldfs_dump *d = p->d;
+	uint32_t most = ldfs_sweep_run_most(d), first, limit, end;
+	uint64_t next;
+
+	if (load_seq(&d->phase) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
+	    ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
+	    load_seq(&d->sweep_next) >= d->granules)
+		return false;
+	/* 64 bits: no number of threads that find nothing left brings it round. */
+	next = add_seq(&d->sweep_next, most);
+	if (next >= d->granules)
+		return false;
+	first = (uint32_t)next;
+	limit = d->granules - first < most ? d->granules : first + most;
+	for (; !ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, limit); first = end)
+		pack_run(p, first, end);
+	return true;
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+static uint64_t wake_at(const ldfs_dump *d)
+{
+	uint64_t tick = ldfs_deadline(TICK_NS), due = ldfs_sweep_due_ns(d), now = ldfs_now_ns();
+
+	return due > now && due < tick ? due : tick;
+}
+
+static void *packer_main(void *packer)
+{
+	struct ldfs_packer *p = packer;
+	ldfs_dump *d = p->d;
+
+	while (!ldfs_released(d)) {
+		bool any = pack_slots(p);
+
+		any |= sweep_piece(p);
+		ldfs_table_tick(d);
+		if (!any)
+			ldfs_batch_wait(&p->batch, d, wake_at(d));
+	}
+	ldfs_threads_ended(d);
+	return NULL;
+}
+
+static int init_packer(struct ldfs_packer *p, ldfs_dump *d)
+{
+	uint64_t granule = 1ULL << d->granule_shift;
+
+	p->d = d;
+	p->room = granule > LDFS_RUN_BYTES ? granule : LDFS_RUN_BYTES;
+	p->codec = ldfs_codec_open(d->pack.codec, d->pack.level);
+	p->copy = ldfs_buffer_make(p->room);
+	p->out = ldfs_buffer_make(p->room);
+	if (!p->codec || !p->copy || !p->out)
+		return -ENOMEM;
+	return ldfs_batch_init(&p->batch, &d->ring);
+}
+
+int ldfs_packers_init(ldfs_dump *d, uint32_t count)
+{
+	int rc = 0;
+
+	if (!d->pack.on)
+		return 0;
+	if (count == 0 || count > LDFS_MAX_PACKERS)
+		return -EINVAL;
+	d->packers = calloc(count, sizeof(*d->packers));
+	if (!d->packers)
+		return -ENOMEM;
+	for (d->packer_count = 0; !rc && d->packer_count < count; d->packer_count++)
+		rc = init_packer(&d->packers[d->packer_count], d);
+	return rc;
+}
+
+void ldfs_packers_destroy(ldfs_dump *d)
+{
+	for (uint32_t i = 0; i < d->packer_count; i++) {
+		ldfs_codec_close(d->packers[i].codec);
+		ldfs_buffer_free(d->packers[i].copy, d->packers[i].room);
+		ldfs_buffer_free(d->packers[i].out, d->packers[i].room);
+		free(d->packers[i].batch.slots);
+	}
+	free(d->packers);
+}
+
+int ldfs_packers_start(ldfs_dump *d)
+{
+	int rc = 0;
+
+	for (; !rc && d->packers_made < d->packer_count; d->packers_made += rc == 0) {
+		struct ldfs_packer *p = &d->packers[d->packers_made];
+
+		rc = ldfs_threads_start(d, &p->thread, packer_main, p, "ldfs-packer");
+	}
+	return rc;
+}
+
+void ldfs_packers_join(ldfs_dump *d)
+{
+	for (uint32_t i = 0; i < d->packers_made; i++)
+		pthread_join(d->packers[i].thread, NULL);
+}

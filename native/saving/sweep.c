@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * sweep.c - the thread that saves the granules that nobody wrote, then waits for the drain.
+ *
+ * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
+ * after the claim: a hole may have become data before it, but not after. Granules that are all zeros are
+ * holes too. What was found out by reading memory, checksum or zeros, counts only if the granule is still
+ * unstolen, which ldfs_step_sweep_over decides. On a packed target the packers do the walk, and this
+ * thread the drain.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <unistd.h>
+
+#include "saving/within.h"
+
+#define THROTTLE_STEP_NS 20000000u
+
+/* Granules that were claimed together, and what each of them turned out to be. */
+struct run {
+	uint32_t first, end;
+	uint32_t judged; /* the first that was not looked at */
+	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
+	uint64_t checksum[LDFS_RUN_MOST];
+};
+
+/* ---------------------------------------------------------------- what it is */
+
+static void note(struct run *r, uint32_t g, uint8_t result, uint64_t checksum)
+{
+	r->result[g - r->first] = result;
+	r->checksum[g - r->first] = checksum;
+	if (r->judged <= g)
+		r->judged = g + 1;
+}
+
+/* Of a granule without holes: HOLE when it is all zeros, else SAVED. */
+static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	const uint8_t *bytes = d->arena->observer + ldfs_granule_start(d, g);
+	uint64_t length = ldfs_granule_length(d, g);
+
+	if (r->judged > g)
+		return r->result[g - r->first];
+	if (ldfs_all_zero(bytes, length))
+		note(r, g, LDFS_G_HOLE, 0);
+	else
+		note(r, g, LDFS_G_SAVED, ldfs_checksum(bytes, length));
+	return r->result[g - r->first];
+}
+
+/*
+ * Of one that may have holes, after it was written: HOLE without any data, LOST when it cannot be read.
+ * Reads holes through pread only, which allocates none.
+ */
+static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	const ldfs_arena *a = d->arena;
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	uint64_t data, data_end;
+	int rc = 0;
+
+	if (!ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc) {
+		note(r, g, LDFS_G_HOLE, 0);
+		return;
+	}
+	if (!rc)
+		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
+	if (rc) {
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
+		note(r, g, LDFS_G_LOST, 0);
+	} else {
+		note(r, g, LDFS_G_SAVED, ldfs_checksum(d->sweep_scratch, length));
+	}
+}
+
+/* ------------------------------------------------------------- one run's I/O */
+
+static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start,
+				   true);
+
+	if (rc)
+		return rc;
+	add_relaxed(&d->swept, end - start);
+	return 0;
+}
+
+static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	uint64_t written = 0;
+	int rc;
+
+	if (d->target.reads_zero || start == end)
+		return 0;
+	rc = ldfs_target_zero(&d->target, start, end - start, &written);
+	add_relaxed(&d->swept, written);
+	return rc;
+}
+
+bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	for (uint32_t g = first; g < end; g++)
+		if (!ldfs_granule_full(d, g))
+			return false;
+	return true;
+}
+
+/* Data and holes of the bytes [start, end) to the target. */
+static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
+{
+	uint64_t at = start, data, data_end;
+	int rc = 0, error = 0;
+
+	while (!rc && ldfs_arena_next_data(d->arena, at, end, &data, &data_end, &error)) {
+		rc = write_hole(d, at, data);
+		if (!rc)
+			rc = write_data(d, data, data_end);
+		at = data_end;
+	}
+	if (error)
+		return error;
+	return rc ? rc : write_hole(d, at, end);
+}
+
+static uint64_t end_of(const ldfs_dump *d, uint32_t g)
+{
+	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
+}
+
+/* Granules [g, returned) are all full and of one kind: they go with one call. */
+static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	uint8_t kind = judge(d, r, g);
+
+	do {
+		g++;
+	} while (g < r->end && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
+	return g;
+}
+
+static int write_stretch(ldfs_dump *d, const struct run *r, uint32_t first, uint32_t end, bool full)
+{
+	uint64_t start = ldfs_granule_start(d, first), stop = end_of(d, end - 1);
+
+	if (load_seq(&d->abandoned))
+		return -ECANCELED;
+	if (!full)
+		return write_with_holes(d, start, stop);
+	return r->result[first - r->first] == LDFS_G_HOLE ? write_hole(d, start, stop)
+							  : write_data(d, start, stop);
+}
+
+static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t end, bool full)
+{
+	int rc = write_stretch(d, r, first, end, full);
+
+	/*
+	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse the write of many:
+	 * its bytes changed under way, and no longer fit the sum that was made of them (EILSEQ).
+	 */
+	if (rc && rc != -ECANCELED && end - first > 1) {
+		for (uint32_t g = first; g < end; g++)
+			save_stretch(d, r, g, g + 1, full);
+		return;
+	}
+	if (rc) {
+		ldfs_sweep_failed(d, first, end, rc);
+		for (uint32_t g = first; g < end; g++)
+			note(r, g, LDFS_G_LOST, 0);
+	} else if (!full) {
+		judge_holed(d, r, first);
+	}
+}
+
+static void save_run(ldfs_dump *d, struct run *r)
+{
+	uint32_t g = r->first, end;
+
+	for (; g < r->end; g = end) {
+		/* Asked once: a discard, which saves it first, can punch it at any moment. */
+		bool full = ldfs_granule_full(d, g);
+
+		end = full ? stretch_end(d, r, g) : g + 1;
+		save_stretch(d, r, g, end, full);
+	}
+}
+
+/* --------------------------------------------------------------- end of a run */
+
+/* Everything of [first, end) but granules that a handler is still copying becomes writable. */
+static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
+{
+	uint32_t begin = first;
+
+	for (uint32_t g = first; g <= end; g++) {
+		if (g < end && states[g - first] != LDFS_G_CLAIMED)
+			continue;
+		/* ENOMEM is no loss here: the fault path or the end of the drain does it. */
+		if (g > begin)
+			ldfs_protect_open(d, begin, g - 1);
+		begin = g + 1;
+	}
+}
+
+void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
+{
+	unprotect_published(d, states, first, end);
+	ldfs_event_notify(&d->ring.freed);   /* vCPUs that waited for a slot: it is saved */
+	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
+}
+
+static void end_run(ldfs_dump *d, const struct run *r)
+{
+	uint8_t states[LDFS_RUN_MOST];
+
+	for (uint32_t g = r->first; g < r->end; g++)
+		states[g - r->first] = ldfs_step_sweep_over(d, g, r->result[g - r->first],
+							    r->checksum[g - r->first]);
+	ldfs_sweep_opened(d, states, r->first, r->end);
+}
+
+/* An I/O error on granules that are stolen, or lost by policy, does not count: nobody wants what it wrote. */
+static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	for (uint32_t g = first; g < end; g++) {
+		uint8_t s = ldfs_state(d, g);
+
+		if (s != LDFS_G_STEALING && s != LDFS_G_STOLEN && s != LDFS_G_LOST)
+			return false;
+	}
+	return true;
+}
+
+/* -------------------------------------------------------------------- the walk */
+
+uint32_t ldfs_sweep_run_most(const ldfs_dump *d)
+{
+	bool small = d->sweep_rate || !load_relaxed(&d->target.direct) || load_relaxed(&d->ring.in_use);
+	uint32_t bytes = small ? LDFS_RUN_BYTES : LDFS_RUN_DIRECT;
+
+	return bytes >> d->granule_shift ? bytes >> d->granule_shift : 1;
+}
+
+bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit)
+{
+	uint32_t most = ldfs_sweep_run_most(d);
+	uint32_t g = *first;
+
+	while (g < limit && !ldfs_step_sweep(d, g))
+		g++;
+	if (g == limit)
+		return false;
+	*first = g++;
+	while (g < limit && g - *first < most && ldfs_step_sweep(d, g))
+		g++;
+	*end = g;
+	return true;
+}
+
+void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc)
+{
+	if (rc != -ECANCELED && !none_wanted(d, first, end))
+		ldfs_target_failed(d, rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
+}
+
+static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	struct run r = { .first = first, .end = end, .judged = first };
+
+	save_run(d, &r);
+	end_run(d, &r);
+}
+
+/* After what the sweep has written at the rate; a day at the most, for absurd rates. */
+uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
+{
+	double ns;
+
+	if (!d->sweep_rate)
+		return 0;
+	ns = (double)load_relaxed(&d->swept) * 1e9 / (double)d->sweep_rate;
+	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
+}
+
+/* Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is quick. */
+static void throttle(ldfs_dump *d)
+{
+	uint64_t due = ldfs_sweep_due_ns(d), now;
+
+	while (!ldfs_released(d) && (now = ldfs_now_ns()) < due) {
+		uint64_t left = due - now;
+
+		usleep((useconds_t)((left < THROTTLE_STEP_NS ? left : THROTTLE_STEP_NS) / 1000 + 1));
+	}
+}
+
+static void walk(ldfs_dump *d)
+{
+	uint32_t first = 0, end;
+
+	while (!ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, d->granules)) {
+		sweep_run(d, first, end);
+		ldfs_table_tick(d);
+		throttle(d);
+		first = end;
+	}
+}
+
+/* ------------------------------------------------------------------- the drain */
+
+static bool wait_all_final(ldfs_dump *d)
+{
+	while (load_seq(&d->remaining) > 0) {
+		uint32_t seen = ldfs_event_prepare(&d->progress);
+
+		if (ldfs_released(d)) {
+			ldfs_event_cancel(&d->progress);
+			return false;
+		}
+		if (load_seq(&d->remaining) == 0)
+			ldfs_event_cancel(&d->progress);
+		else
+			ldfs_event_wait(&d->progress, seen, UINT64_MAX);
+	}
+	return !ldfs_released(d);
+}
+
+static void sync_target(ldfs_dump *d)
+{
+	int rc = ldfs_table_flush(d);
+
+	if (rc && rc != -ECANCELED) /* a stream that RELEASE ends */
+		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
+	if (d->target.stream)
+		return;
+	if (fdatasync(d->target.fd))
+		ldfs_fail(d, LDFS_OP_SYNC, errno, UINT64_MAX);
+	if (d->table.fd >= 0 && fdatasync(d->table.fd))
+		ldfs_fail(d, LDFS_OP_SYNC, errno, UINT64_MAX);
+}
+
+static void drain(ldfs_dump *d)
+{
+	uint32_t phase = LDFS_PHASE_SWEEPING;
+
+	if (!wait_all_final(d))
+		return;
+	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way. */
+	ldfs_arena_unprotect_all(d->arena, d->backend);
+	sync_target(d);
+	store_seq(&d->drained_ns, ldfs_now_ns());
+	cas_seq(&d->phase, &phase, LDFS_PHASE_DRAINED); /* not over RELEASED */
+	ldfs_event_notify(&d->progress);
+}
+
+/* The thread is made at INIT: near vm.max_map_count there may be no stack for a new one. */
+static bool wait_for_sweep(ldfs_dump *d)
+{
+	while (load_seq(&d->phase) < LDFS_PHASE_SWEEPING) {
+		uint32_t seen = ldfs_event_prepare(&d->progress);
+
+		if (load_seq(&d->phase) < LDFS_PHASE_SWEEPING)
+			ldfs_event_wait(&d->progress, seen, UINT64_MAX);
+		else
+			ldfs_event_cancel(&d->progress);
+	}
+	return !ldfs_released(d);
+}
+
+void *ldfs_sweep_main(void *dump)
+{
+	ldfs_dump *d = dump;
+
+	if (wait_for_sweep(d)) {
+		store_seq(&d->sweep_start_ns, ldfs_now_ns());
+		if (d->pack.on)
+			ldfs_event_notify(&d->ring.arrived); /* the packers sweep */
+		else
+			walk(d);
+		drain(d);
+	}
+	ldfs_threads_ended(d);
+	return NULL;
+}

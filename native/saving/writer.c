@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * writer.c - the thread that puts filled slots on the target.
+ *
+ * It takes all that is filled at once and writes it in the order of the granules; what the sweep is
+ * still writing stays in its batch. The state changes before the slot is freed: a reader who copied from
+ * the slot sees that when it looks at the state again. A packed target has packers instead (packer.c).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "saving/within.h"
+
+#define TICK_NS 50000000u /* marks are written at least so often */
+#define IOV_MOST 64
+
+struct writer {
+	ldfs_dump *d;
+	struct ldfs_batch *batch;
+};
+
+/* ----------------------------------------------------------------- the batch */
+
+static int by_granule(const void *a, const void *b, void *slots)
+{
+	const struct ldfs_slot *s = slots;
+	uint32_t x = s[*(const uint32_t *)a].granule, y = s[*(const uint32_t *)b].granule;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint32_t granule_of(const struct writer *w, uint32_t i)
+{
+	return ldfs_batch_granule(w->batch, w->d, i);
+}
+
+/* Entries [i, end) of the batch that are neighbours on the target, whole granules, IOV_MOST at the most. */
+static uint32_t run_end(const struct writer *w, uint32_t i)
+{
+	ldfs_dump *d = w->d;
+	uint64_t at, room, used = ldfs_granule_length(d, granule_of(w, i));
+	uint32_t end = i + 1;
+
+	room = ldfs_target_run(&d->target, ldfs_granule_start(d, granule_of(w, i)), &at);
+	while (end < w->batch->count && end - i < IOV_MOST &&
+	       granule_of(w, end) == granule_of(w, end - 1) + 1 && ldfs_batch_writable(w->batch, w->d, end)) {
+		used += ldfs_granule_length(d, granule_of(w, end));
+		if (used > room)
+			break;
+		end++;
+	}
+	return end;
+}
+
+/* ------------------------------------------------------------------- writing */
+
+static int write_one(struct writer *w, uint32_t i)
+{
+	uint32_t g = granule_of(w, i);
+
+	if (load_seq(&w->d->abandoned))
+		return -ECANCELED;
+	return ldfs_target_write(&w->d->target, ldfs_granule_start(w->d, g),
+				 ldfs_slot_bytes(&w->d->ring, w->batch->slots[i]),
+				 ldfs_granule_length(w->d, g), false);
+}
+
+/* Several neighbours with one call; false: not all of it was written, try each by itself. */
+static bool write_together(struct writer *w, uint32_t first, uint32_t end)
+{
+	ldfs_dump *d = w->d;
+	struct iovec iov[IOV_MOST];
+	uint64_t at, sum = 0;
+
+	for (uint32_t i = first; i < end; i++) {
+		iov[i - first].iov_base = ldfs_slot_bytes(&d->ring, w->batch->slots[i]);
+		iov[i - first].iov_len = ldfs_granule_length(d, granule_of(w, i));
+		sum += iov[i - first].iov_len;
+	}
+	ldfs_target_run(&d->target, ldfs_granule_start(d, granule_of(w, first)), &at);
+	return pwritev(d->target.fd, iov, (int)(end - first), (off_t)at) == (ssize_t)sum;
+}
+
+static void finish_one(struct writer *w, uint32_t i, int error)
+{
+	ldfs_dump *d = w->d;
+	uint32_t slot = w->batch->slots[i], g = granule_of(w, i);
+	uint64_t length = ldfs_granule_length(d, g);
+
+	if (error) {
+		if (error != -ECANCELED)
+			ldfs_target_failed(d, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+		ldfs_step_slot_lost(d, g);
+	} else {
+		add_relaxed(&d->bytes_pool, length);
+		ldfs_step_saved(d, g, ldfs_checksum(ldfs_slot_bytes(&d->ring, slot), length));
+	}
+	ldfs_ring_freed(&d->ring, slot);
+}
+
+static void write_entries(struct writer *w, uint32_t first, uint32_t end)
+{
+	bool together = end - first > 1 && !load_seq(&w->d->abandoned) &&
+			write_together(w, first, end);
+
+	for (uint32_t i = first; i < end; i++)
+		finish_one(w, i, together ? 0 : write_one(w, i));
+}
+
+/* Write what may be written; what the sweep still holds stays in the batch. */
+static void write_batch(struct writer *w)
+{
+	uint32_t kept = 0, end;
+
+	qsort_r(w->batch->slots, w->batch->count, sizeof(*w->batch->slots), by_granule, w->d->ring.slots);
+	for (uint32_t i = 0; i < w->batch->count && !ldfs_released(w->d); i = end) {
+		end = i + 1;
+		if (!ldfs_batch_writable(w->batch, w->d, i)) {
+			w->batch->slots[kept++] = w->batch->slots[i];
+			continue;
+		}
+		end = run_end(w, i);
+		write_entries(w, i, end);
+	}
+	w->batch->count = kept;
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+void *ldfs_writer_main(void *dump)
+{
+	struct writer w = { .d = dump };
+
+	w.batch = &w.d->writer_batch;
+	while (!ldfs_released(w.d)) {
+		ldfs_batch_take(w.batch, w.d);
+		write_batch(&w);
+		ldfs_table_tick(w.d);
+		ldfs_batch_wait(w.batch, w.d, ldfs_deadline(TICK_NS));
+	}
+	ldfs_threads_ended(w.d);
+	return NULL;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ring.c - the pool of slots: taken and put by handlers, taken by the writer, grown by the keeper.
+ *
+ * Two lock-free stacks of slot numbers. The free one is popped by many, so its head carries a tag
+ * against ABA (Treiber 1986, with a counted pointer as in Michael and Scott 1996). The filled one is
+ * pushed by many and only ever taken whole, which needs no tag. Neither can be blocked by a thread
+ * that is preempted halfway, and that is why they are stacks and not a ring of cells.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "state/state.h"
+
+#define TO_SPARE_SHARE 16     /* one slot of so many is fault-around's at the most while the target frees none */
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+static void push_free(struct ldfs_ring *r, uint32_t slot)
+{
+	uint64_t seen = load_seq(&r->free), head;
+
+	do {
+		store_relaxed(&r->slots[slot].next, (uint32_t)seen);
+		head = ((seen >> 32) + 1) << 32 | (slot + 1);
+	} while (!cas_seq(&r->free, &seen, head));
+}
+
+static uint32_t pop_free(struct ldfs_ring *r)
+{
+	uint64_t seen = load_seq(&r->free), head;
+	uint32_t slot;
+
+	do {
+		if (!(uint32_t)seen)
+			return NO_SLOT;
+		slot = (uint32_t)seen - 1;
+		head = ((seen >> 32) + 1) << 32 | load_relaxed(&r->slots[slot].next);
+	} while (!cas_seq(&r->free, &seen, head));
+	return slot;
+}
+
+bool ldfs_ring_can_grow(const struct ldfs_ring *r)
+{
+	return r->grows && load_seq(&r->made) < load_seq(&r->limit);
+}
+
+uint32_t ldfs_ring_take(struct ldfs_ring *r)
+{
+	uint32_t slot = pop_free(r), used;
+
+	if (slot == NO_SLOT)
+		return NO_SLOT;
+	used = add_seq(&r->in_use, 1) + 1;
+	raise_u64(&r->peak, used);
+	if (used + used / 4 >= load_relaxed(&r->made) && ldfs_ring_can_grow(r))
+		ldfs_event_notify(&r->low);
+	return slot;
+}
+
+void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
+{
+	sub_seq(&r->in_use, 1);
+	push_free(r, slot);
+	ldfs_event_notify(&r->freed);
+}
+
+/*
+ * A target that stands still frees nothing: then every slot that there is belongs to those who store. One that goes on
+ * may free fewer than are stored to; what it owes fault-around is bounded, for it may stop any time.
+ */
+void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot)
+{
+	if (load_relaxed(&r->to_spare) <= (int32_t)(load_relaxed(&r->made) / TO_SPARE_SHARE))
+		add_relaxed(&r->to_spare, 1);
+	ldfs_ring_give(r, slot);
+}
+
+void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot)
+{
+	uint32_t seen = load_seq(&r->filled);
+
+	do {
+		store_relaxed(&r->slots[slot].next, seen);
+	} while (!cas_seq(&r->filled, &seen, slot + 1));
+	/* One packer is enough: it takes all there is. Others sleep, or look before they do. */
+	ldfs_event_notify_one(&r->arrived);
+}
+
+uint32_t ldfs_ring_take_filled(struct ldfs_ring *r)
+{
+	return exchange_seq(&r->filled, 0);
+}
+
+/* The pages are there afterwards, so that no handler waits for memory. */
+int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count)
+{
+	uint32_t made = load_seq(&r->made);
+
+	if (madvise(ldfs_slot_bytes(r, made), (uint64_t)(count - made) * r->slot_size,
+		    MADV_POPULATE_WRITE))
+		return -errno;
+	for (uint32_t slot = made; slot < count; slot++)
+		push_free(r, slot);
+	store_seq(&r->made, count);
+	ldfs_event_notify(&r->freed);
+	return 0;
+}
+
+/* Slots are copies of what its owner may keep out of core files and children. */
+static int keep_private(const struct ldfs_ring *r)
+{
+	uint64_t size = r->reserved * r->slot_size;
+
+	return madvise(r->bytes, size, MADV_DONTFORK) || madvise(r->bytes, size, MADV_DONTDUMP) ? -errno : 0;
+}
+
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows)
+{
+	int rc;
+
+	if (made == 0 || limit < made || limit >= UINT32_MAX)
+		return -EINVAL;
+	r->slot_size = slot_size;
+	r->grows = grows;
+	r->reserved = (uint32_t)limit;
+	r->slots = calloc(limit, sizeof(*r->slots));
+	r->bytes = mmap(NULL, limit * slot_size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (!r->slots || r->bytes == MAP_FAILED) {
+		r->bytes = r->bytes == MAP_FAILED ? NULL : r->bytes;
+		ldfs_ring_destroy(r);
+		return -ENOMEM;
+	}
+	store_seq(&r->limit, (uint32_t)limit);
+	rc = keep_private(r);
+	if (!rc)
+		rc = ldfs_ring_grow(r, (uint32_t)made);
+	if (rc)
+		ldfs_ring_destroy(r);
+	return rc == -EFAULT ? -ENOMEM : rc;
+}
+
+void ldfs_ring_destroy(struct ldfs_ring *r)
+{
+	if (r->bytes)
+		munmap(r->bytes, r->reserved * r->slot_size);
+	free(r->slots);
+	r->bytes = NULL;
+	r->slots = NULL;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * state.h - what a dump is: the state of each granule, the slots, and the counts. All that the fault
+ * path, the sweep, the writers and the readers share lies here, and they meet nowhere else.
+ *
+ * What changes a granule's state or its protection, or takes and gives a slot, is a function of this
+ * room, without a lock, and may run in the signal handler. It refuses to decide when: it has no thread
+ * of its own, writes nothing to a target, and does not know what made a step necessary.
+ */
+#ifndef LDFS_STATE_H
+#define LDFS_STATE_H
+
+#include "base/base.h"
+#include "memory/memory.h"
+#include "target/target.h"
+
+#define NO_SLOT UINT32_MAX
+#define GRANULE_FULL 1    /* in ldfs_dump.full; 0: may have holes */
+#define GRANULE_PUNCHED 2 /* had a hole made in it during this dump: never full again */
+
+/* ------------------------------------------------------------------ ring.c */
+struct ldfs_slot {
+	_Atomic uint32_t next; /* in the free or the filled stack: index + 1, 0: end */
+	uint32_t granule;      /* whose bytes it holds; writer and owner of the slot */
+};
+
+struct ldfs_ring {
+	uint8_t *bytes;         /* limit slots of slot_size, reserved; [0, made) are there */
+	struct ldfs_slot *slots;
+	uint64_t slot_size;     /* bytes */
+	_Atomic uint32_t made;  /* slots that exist */
+	_Atomic uint32_t limit; /* slots at the most */
+	uint32_t reserved;      /* slots that `bytes` and `slots` have room for */
+	bool grows;             /* policy spill: the keeper adds slots */
+	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));  /* tag << 32 | index + 1 */
+	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
+	_Atomic uint32_t in_use;
+	_Atomic int32_t to_spare;  /* slots that fault-around may take: what the target has freed lately. A hint */
+	_Atomic uint64_t peak;
+	struct ldfs_event freed;   /* a slot or a granule's fate changed: for those who wait for a slot */
+	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
+	struct ldfs_event low;     /* for the keeper */
+	pthread_t keeper;
+	bool keeper_made; /* owner */
+};
+
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows);
+void ldfs_ring_destroy(struct ldfs_ring *r);
+uint32_t ldfs_ring_take(struct ldfs_ring *r);             /* [signal] a free slot or NO_SLOT */
+void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot);  /* [signal] back to the free ones */
+void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot); /* the same, of one that went to the target */
+void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot);   /* [signal] to the filled ones */
+uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);      /* chain by `next`, index + 1; 0: none */
+bool ldfs_ring_can_grow(const struct ldfs_ring *r);       /* [signal] */
+/* Make slots up to `count` exist; their pages are there afterwards. 0 or -errno. One thread at a time. */
+int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count);
+
+static inline uint8_t *ldfs_slot_bytes(const struct ldfs_ring *r, uint32_t slot)
+{
+	return r->bytes + (uint64_t)slot * r->slot_size;
+}
+
+/* ------------------------------------------------- parts that saving/ fills
+ * Here for their place in struct ldfs_dump; their functions are in saving/saving.h.
+ */
+
+/* The granule table on the target. */
+struct ldfs_table {
+	int fd;          /* -1: no table on the target */
+	uint64_t offset; /* of block 0 */
+	uint32_t blocks;
+	uint8_t dump_id[16];
+	_Atomic uint8_t *dirty; /* one a block */
+	_Atomic uint64_t next_flush_ns;
+	pthread_mutex_t lock;   /* one flush at a time, so that an older block never overwrites a newer */
+};
+
+/*
+ * A packed target: where each page went. `size` and `where` of a granule belong to whoever may take it
+ * to its final state - the sweep before its slot's writer - and to all who have seen it SAVED.
+ */
+struct ldfs_pack {
+	bool on;
+	uint32_t codec;
+	int level;
+	uint64_t descriptors; /* offset of descriptor 0 on the target */
+	uint64_t zero_page;   /* offset of a page of zeros */
+	_Atomic uint64_t end; /* where the next bytes go */
+	uint16_t *size;       /* per page of the arena: bytes stored; 0: zeros */
+	uint64_t *where;      /* per granule: of its first stored byte */
+	uint8_t *noted;       /* per granule, under table.lock: its descriptors are on the target */
+};
+
+/* Slots that one thread has taken to write, each in exactly one batch. */
+struct ldfs_batch {
+	uint32_t *slots; /* room for all there can be */
+	uint32_t count;
+};
+
+struct ldfs_packer; /* a thread that packs slots, and what the sweep has to save */
+
+/* ------------------------------------------------------------------- a dump */
+struct ldfs_dump {
+	ldfs_arena *arena;
+	uint32_t granules;
+	uint32_t granule_shift; /* granule size is 1 << shift */
+	uint32_t policy;
+	uint32_t arming;
+	uint32_t backend;
+	uint64_t sweep_rate;
+	uint64_t stall_deadline_ns;
+	int reference_fd;
+
+	/* per granule */
+	_Atomic uint8_t *state;
+	_Atomic uint8_t *writable; /* since START: 0, or LDFS_OPENED, LDFS_STORED_TO; never taken back */
+	_Atomic uint8_t *full;     /* GRANULE_FULL: no holes, reading it through a view allocates none */
+	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
+	uint64_t *checksum;        /* written before the step into SAVED, read after it */
+	uint8_t *how;              /* the same */
+
+	_Atomic int64_t islands;   /* stretches of writable granules, see protect.c */
+	int64_t islands_most;
+
+	_Atomic uint32_t phase;    /* enum ldfs_phase */
+	uint8_t *sweep_scratch;    /* one granule */
+	struct ldfs_batch writer_batch;
+	_Atomic uint64_t swept;    /* bytes that the sweep has written: the rate counts them, and no holes */
+	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
+	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
+	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
+	_Atomic uint32_t not_durable; /* a sync or the table failed */
+	_Atomic uint32_t eio_count;
+	_Atomic uint64_t remaining; /* granules not in a final state */
+	_Atomic uint32_t readers;
+	struct ldfs_event progress; /* final states, phase changes */
+
+	struct ldfs_ring ring;
+	struct ldfs_table table;
+	struct ldfs_target target;
+	struct ldfs_pack pack;
+	struct ldfs_packer *packers; /* packed target: they write, and sweep; else NULL */
+	uint32_t packer_count;
+	uint32_t packers_made; /* owner; threads that were started */
+
+	pthread_t sweep_thread, writer_thread, guard_thread;
+	bool sweep_made, writer_made, guard_made; /* owner */
+	struct ldfs_event guard_wake; /* phase changes */
+	_Atomic uint32_t threads_running;
+	_Atomic uint32_t release_begun, release_done;
+
+	/* counters; see ldfs_counters */
+	_Atomic uint64_t faults __attribute__((aligned(CACHE_LINE)));
+	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
+	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
+	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
+	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken, left_out;
+	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
+	_Atomic uint64_t sweep_start_ns, drained_ns;
+	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
+	ldfs_failure failure;
+};
+
+static inline uint64_t ldfs_granule_start(const ldfs_dump *d, uint32_t g)
+{
+	return (uint64_t)g << d->granule_shift;
+}
+
+/* Bytes of granule g: the last one may be short. */
+static inline uint64_t ldfs_granule_length(const ldfs_dump *d, uint32_t g)
+{
+	uint64_t start = ldfs_granule_start(d, g), size = 1ULL << d->granule_shift;
+
+	return d->arena->size - start < size ? d->arena->size - start : size;
+}
+
+static inline uint32_t ldfs_granule_of(const ldfs_dump *d, uint64_t offset)
+{
+	return (uint32_t)(offset >> d->granule_shift);
+}
+
+static inline bool ldfs_released(const ldfs_dump *d)
+{
+	return load_seq(&d->phase) == LDFS_PHASE_RELEASED;
+}
+
+/* --------------------------------------------------------------- failure.c */
+
+/* [signal] Keep the first error. pfn UINT64_MAX: none. */
+void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn);
+/* [signal] From now on policy `fail`; wakes all who wait for a slot. */
+void ldfs_give_up(ldfs_dump *d);
+/*
+ * [any thread] The target answered `error` (-errno) for data at `pfn`: give up; and after anything but
+ * a few EIO it is not tried again.
+ */
+void ldfs_target_failed(ldfs_dump *d, int error, uint64_t pfn);
+
+/* --------------------------------------------------------------- granule.c
+ * The steps. Each returns false, and changes nothing, when the granule is in another state.
+ * All are [signal]. The names are those of tests/model/.
+ */
+bool ldfs_step_claim(ldfs_dump *d, uint32_t g);
+bool ldfs_step_steal(ldfs_dump *d, uint32_t g);
+void ldfs_step_publish(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen);
+bool ldfs_step_sweep(ldfs_dump *d, uint32_t g);
+uint8_t ldfs_step_sweep_over(ldfs_dump *d, uint32_t g, uint8_t result, uint64_t checksum);
+bool ldfs_step_saved(ldfs_dump *d, uint32_t g, uint64_t checksum);
+bool ldfs_step_slot_lost(ldfs_dump *d, uint32_t g);
+bool ldfs_step_lose(ldfs_dump *d, uint32_t g);
+void ldfs_step_copy_lost(ldfs_dump *d, uint32_t g);
+
+static inline bool ldfs_granule_full(const ldfs_dump *d, uint32_t g)
+{
+	return load_seq(&d->full[g]) == GRANULE_FULL;
+}
+
+static inline uint8_t ldfs_state(const ldfs_dump *d, uint32_t g)
+{
+	return load_seq(&d->state[g]);
+}
+
+static inline bool ldfs_state_final(uint8_t s)
+{
+	return s >= LDFS_G_SAVED;
+}
+
+/* --------------------------------------------------------------- protect.c, [signal] */
+enum { LDFS_OPENED = 1, LDFS_STORED_TO }; /* writable; and it is so because of a store to it */
+/* Whether granule g may be made writable alone: false when that would need one island too many. */
+bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g);
+/* Make granules [first, last], both inclusive, writable. 0 or a positive errno. */
+int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last);
+
+/* --------------------------------------------------------------- threads.c
+ * The threads of a dump: counted, so that RELEASE knows when all have ended.
+ */
+
+/* Begin one, whose argument is `arg`. 0 or -errno. */
+int ldfs_threads_start(ldfs_dump *d, pthread_t *thread, void *(*main)(void *), void *arg,
+		       const char *name);
+/* The last act of each. */
+void ldfs_threads_ended(ldfs_dump *d);
+
+#endif

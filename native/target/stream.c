@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * stream.c - a dump into a pipe, in the flattened form of makedumpfile: a header of 4096 bytes, then
+ * records, each with offset and length (64 bits, big-endian) and that many bytes of the file; both are
+ * -1 in the last one. `makedumpfile -R` makes a file of it; a later record wins over an earlier one.
+ *
+ * The pipe is nonblocking: a reader who stands still must not hold up RELEASE.
+ */
+#define _GNU_SOURCE
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "target/target.h"
+
+#define HEADER_SIZE 4096
+#define FLAT_TYPE 1
+#define FLAT_VERSION 1
+#define TICK_MS 50
+
+struct ldfs_stream {
+	int fd;
+	pthread_mutex_t lock; /* one record at a time */
+	bool begun;           /* the header is out */
+	int broken;           /* -errno: nothing more goes in */
+	_Atomic uint32_t cancelled;
+};
+
+struct record {
+	uint64_t offset, length; /* big-endian */
+};
+
+static int wait_writable(struct ldfs_stream *s)
+{
+	struct pollfd p = { .fd = s->fd, .events = POLLOUT };
+
+	while (!load_seq(&s->cancelled)) {
+		int n = poll(&p, 1, TICK_MS);
+
+		if (n > 0)
+			return 0; /* or an error, which write names */
+		if (n < 0 && errno != EINTR)
+			return -errno;
+	}
+	return -ECANCELED;
+}
+
+static int put(struct ldfs_stream *s, const void *buf, uint64_t length)
+{
+	const uint8_t *from = buf;
+
+	while (length > 0) {
+		ssize_t n = load_seq(&s->cancelled) ? 0 : write(s->fd, from, length);
+
+		if (n > 0) {
+			from += n;
+			length -= (uint64_t)n;
+			continue;
+		}
+		if (n == 0 || errno == EAGAIN) {
+			int rc = wait_writable(s);
+
+			if (rc)
+				return rc;
+		} else if (errno != EINTR) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+static int put_header(struct ldfs_stream *s)
+{
+	uint8_t header[HEADER_SIZE] = "makedumpfile";
+	uint64_t values[2] = { htobe64(FLAT_TYPE), htobe64(FLAT_VERSION) };
+
+	memcpy(header + 16, values, sizeof(values));
+	s->begun = true;
+	return put(s, header, sizeof(header));
+}
+
+static int put_record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
+{
+	struct record r = { htobe64(offset), htobe64(length) };
+	int rc = s->broken;
+
+	if (!rc && !s->begun)
+		rc = put_header(s);
+	if (!rc)
+		rc = put(s, &r, sizeof(r));
+	if (!rc && buf)
+		rc = put(s, buf, length);
+	s->broken = rc;
+	return rc;
+}
+
+/*
+ * A reader that has gone is an error to us, not the end of the process; the signal goes to the thread. No
+ * cancellation while the lock is held.
+ */
+static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
+{
+	struct timespec now = { 0 };
+	sigset_t pipe, before, pending;
+	int rc, cancel;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	pthread_mutex_lock(&s->lock);
+	rc = put_record(s, offset, length, buf);
+	pthread_mutex_unlock(&s->lock);
+	if (rc == -EPIPE && !sigismember(&pending, SIGPIPE))
+		while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR)
+			;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_setcancelstate(cancel, NULL);
+	return rc;
+}
+
+/* An open file of our own where that can be had: the flag is not for others who have this one. */
+static int open_nonblocking(int fd)
+{
+	char path[64];
+	int own, flags, copy;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (own >= 0)
+		return own;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	flags = copy < 0 ? -1 : fcntl(copy, F_GETFL);
+	if (flags >= 0 && !fcntl(copy, F_SETFL, flags | O_NONBLOCK))
+		return copy;
+	if (copy >= 0)
+		close(copy);
+	return -1;
+}
+
+int ldfs_stream_open(int fd, int begun, ldfs_stream **out)
+{
+	ldfs_stream *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->begun = begun;
+	s->fd = open_nonblocking(fd);
+	if (s->fd < 0) {
+		int error = errno;
+
+		free(s);
+		return -error;
+	}
+	pthread_mutex_init(&s->lock, NULL);
+	*out = s;
+	return 0;
+}
+
+int ldfs_stream_write(ldfs_stream *s, const void *buf, uint64_t length, uint64_t at)
+{
+	if (length == 0 || at > (uint64_t)INT64_MAX - length)
+		return length ? -EFBIG : 0;
+	return record(s, at, length, buf);
+}
+
+int ldfs_stream_end(ldfs_stream *s)
+{
+	return record(s, UINT64_MAX, UINT64_MAX, NULL);
+}
+
+void ldfs_stream_cancel(ldfs_stream *s)
+{
+	store_seq(&s->cancelled, 1);
+}
+
+void ldfs_stream_close(ldfs_stream *s)
+{
+	if (!s)
+		return;
+	close(s->fd);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}

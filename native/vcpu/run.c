@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * run.c - the threads of the vCPUs: each runs guest code until the guest halts, crashes, or is stopped.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "vcpu/vcpu.h"
+
+/* The timer that ends a hlt. */
+#define TICK_NS 1000000u
+
+/* Unicorn stops where this address would be fetched; no guest can have code there. */
+#define NOWHERE UINT64_C(0x8000000000000000)
+
+#define HLT_OPCODE 0xf4
+#define EFLAGS_IF (1u << 9)
+
+/* Emulation ended without an error: was it a hlt? Unicorn leaves rip behind it. */
+static bool is_behind_hlt(const struct ldfs_vcpu *v)
+{
+	uint64_t page = ldfs_machine_page(v->machine, v->pc - 1);
+
+	return page != UINT64_MAX &&
+	       v->machine->ram[page * LDFS_PAGE_SIZE + (v->pc - 1) % LDFS_PAGE_SIZE] == HLT_OPCODE;
+}
+
+static void fail(struct ldfs_vcpu *v, int error)
+{
+	if (v->exception < 0)
+		ldfs_vcpu_read(v, &v->crash);
+	v->end.error = v->exception < 0 ? error : 0;
+	v->end.exception = v->exception;
+	v->end.pc = v->crash.rip;
+	store_seq(&v->state, LDFS_VCPU_FAILED);
+}
+
+/* Run guest code until it halts (true), crashes or is stopped (false). Enters and leaves. */
+static bool run(struct ldfs_vcpu *v)
+{
+	const struct ldfs_uc_api *uc = &v->machine->uc;
+	bool halted = false;
+	int error;
+
+	if (!ldfs_vcpu_enter(v))
+		return false;
+	store_release(&v->state, LDFS_VCPU_RUNNING);
+	error = uc->emu_start(v->uc, v->pc, NOWHERE, 0, 0);
+	v->pc = 0;
+	uc->reg_read(v->uc, LDFS_UC_X86_REG_RIP, &v->pc);
+	if (error || v->exception >= 0)
+		fail(v, error);
+	else if (!(load_seq(&v->attention) & STOP)) {
+		halted = is_behind_hlt(v);
+		if (!halted)
+			fail(v, LDFS_UC_ERR_OK);
+	}
+	if (halted) {
+		uint64_t eflags = 0;
+
+		uc->reg_read(v->uc, LDFS_UC_X86_REG_EFLAGS, &eflags);
+		v->end.pc = v->pc;
+		store_release(&v->state, eflags & EFLAGS_IF ? LDFS_VCPU_IDLE : LDFS_VCPU_HALTED);
+	}
+	ldfs_vcpu_leave(v);
+	return halted;
+}
+
+/* Until the next tick, or STOP. A pause does not prolong it: ldfs_vcpu_enter() waits for its end. */
+static void idle(struct ldfs_vcpu *v)
+{
+	uint64_t tick = (ldfs_now_ns() / TICK_NS + 1) * TICK_NS;
+
+	while (ldfs_now_ns() < tick) {
+		uint32_t attention = load_seq(&v->attention);
+
+		if (attention & STOP)
+			return;
+		ldfs_vcpu_wait_for_change(v, attention, tick);
+	}
+}
+
+static void *vcpu_main(void *arg)
+{
+	struct ldfs_vcpu *v = arg;
+
+	store_relaxed(&v->tid, gettid());
+	store_seq(&v->begun, 1);
+	ldfs_event_notify(&v->left);
+	while (run(v) && load_relaxed(&v->state) == LDFS_VCPU_IDLE)
+		idle(v);
+	if (load_relaxed(&v->state) < LDFS_VCPU_HALTED)
+		store_release(&v->state, LDFS_VCPU_ENDED);
+	store_seq(&v->ended, 1);
+	ldfs_event_notify(&v->left);
+	return NULL;
+}
+
+/* [owner] Until *flag, which the thread sets before it notifies `left`. False: deadline. */
+static bool wait_flag(struct ldfs_vcpu *v, _Atomic uint32_t *flag, uint64_t deadline_ns)
+{
+	while (!load_seq(flag)) {
+		uint32_t seen = ldfs_event_prepare(&v->left);
+
+		if (load_seq(flag)) {
+			ldfs_event_cancel(&v->left);
+			return true;
+		}
+		if (!ldfs_event_wait(&v->left, seen, deadline_ns))
+			return load_seq(flag);
+	}
+	return true;
+}
+
+int ldfs_machine_start(ldfs_machine *m)
+{
+	if (m->started)
+		return -EBUSY;
+	m->started = true;
+	for (uint32_t i = 0; i < m->vcpu_count; i++) {
+		struct ldfs_vcpu *v = &m->vcpus[i];
+		char name[16];
+		int rc;
+
+		snprintf(name, sizeof(name), "ldfs-vcpu%u", i % LDFS_MAX_VCPUS);
+		store_release(&v->state, LDFS_VCPU_RUNNING);
+		rc = ldfs_thread_start(&v->thread, vcpu_main, v, name);
+		if (rc) {
+			store_release(&v->state, LDFS_VCPU_NEW);
+			return rc; /* stop() ends those that run */
+		}
+		v->has_thread = true;
+		/* A new thread blocks every signal at first, and START refuses that. */
+		wait_flag(v, &v->begun, UINT64_MAX);
+	}
+	return 0;
+}
+
+int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns)
+{
+	int rc = 0;
+
+	if (m->pid != getpid())
+		return 0; /* a forked child: its threads are its parent's */
+	for (uint32_t i = 0; i < m->vcpu_count; i++) {
+		atomic_fetch_or(&m->vcpus[i].attention, STOP);
+		ldfs_event_notify(&m->vcpus[i].go);
+	}
+	for (uint32_t i = 0; i < m->vcpu_count; i++) {
+		struct ldfs_vcpu *v = &m->vcpus[i];
+
+		if (!v->has_thread)
+			continue;
+		if (!wait_flag(v, &v->ended, deadline_ns)) {
+			rc = -ETIMEDOUT;
+			continue;
+		}
+		pthread_join(v->thread, NULL);
+		v->has_thread = false;
+	}
+	return rc;
+}

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The include and call graph of native/: which file includes which, and which uses a function or a
+variable that another defines. Folders are rooms.
+
+    scripts/include_graph.py [FOLDER]          counts, edges between rooms, circles
+    scripts/include_graph.py --dot [FOLDER]    the rooms, for `dot -Tsvg`
+    scripts/include_graph.py --files [FOLDER]  the files instead of the rooms, for `dot -Tsvg`
+
+tests/unit/test_includes.py holds the rooms to a table of allowed edges."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+NATIVE = Path(__file__).resolve().parents[1] / "native"
+
+Graph = dict[str, set[str]]
+
+NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
+NAME = re.compile(r"\b(?:ldfs|shim)_\w+")
+# At the beginning of a line: `type name(arguments)`, then the body.
+FUNCTION = re.compile(
+    r"^(?!static\b|extern\b|typedef\b)[A-Za-z_][\w \t*]*?\b((?:ldfs|shim)_\w+)\([^;{}]*\)\s*\{",
+    re.MULTILINE,
+)
+VARIABLE = re.compile(
+    r"^(?!static\b|extern\b|typedef\b|_Static_assert\b)[A-Za-z_][^;{}=\n]*?\b((?:ldfs|shim)_\w+)"
+    r"(?:\[\w+\])*\)?(?:\([^;{}=]*\))?\s*(?:=|;)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files by their names below the folder. An edge leads from who needs to what it needs."""
+
+    lines: dict[str, int]
+    includes: Graph
+    uses: Graph
+    """By a name that another file's object defines."""
+
+    @property
+    def edges(self) -> Graph:
+        return {name: self.includes[name] | self.uses[name] for name in self.lines}
+
+    def rooms(self) -> Graph:
+        """The same between folders; what lies at the top, the public interface, is no room."""
+        rooms: Graph = {room_of(name): set() for name in self.lines if room_of(name)}
+        for name, others in self.edges.items():
+            for other in others:
+                if room_of(name) != room_of(other) and room_of(name) and room_of(other):
+                    rooms[room_of(name)].add(room_of(other))
+        return rooms
+
+
+def room_of(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def resolve(top: Path, path: Path, included: str) -> str | None:
+    """A header that the file includes, where the compiler looks for it: beside it, then in the
+    folder of the core. None: it is not of this tree."""
+    for folder in (path.parent, top, top / "shim"):
+        found = (folder / included).resolve()
+        if found.is_file() and found.is_relative_to(top):
+            return found.relative_to(top).as_posix()
+    return None
+
+
+def definitions(text: str) -> set[str]:
+    """What others can link with. In a header nothing is defined, only declared."""
+    return {*FUNCTION.findall(text), *VARIABLE.findall(text)}
+
+
+def read(folder: Path) -> Tree:
+    """Of all C files below a folder."""
+    top = folder.resolve()
+    paths = sorted(p for p in top.rglob("*.[ch]"))
+    texts = {p.relative_to(top).as_posix(): p.read_text() for p in paths}
+    code = {name: NOISE.sub(" ", text) for name, text in texts.items()}
+    home: dict[str, str] = {}
+    for name, text in code.items():
+        if name.endswith(".c"):
+            home.update(dict.fromkeys(definitions(text), name))
+    includes: Graph = {}
+    uses: Graph = {}
+    for name in texts:
+        found = (resolve(top, top / name, i) for i in INCLUDE.findall(texts[name]))
+        includes[name] = {other for other in found if other}
+        words = set(NAME.findall(code[name])) if name.endswith(".c") else set()
+        uses[name] = {home[word] for word in words if word in home} - {name}
+    return Tree({name: len(text.splitlines()) for name, text in texts.items()}, includes, uses)
+
+
+def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Nodes that lead to each other, largest group first (Tarjan 1972)."""
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for other in graph.get(node, ()):
+            if other not in number:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], number[other])
+        if low[node] == number[node]:
+            at = stack.index(node)
+            if len(stack) - at > 1:
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for node in graph:
+        if node not in number:
+            visit(node)
+    return sorted(found, key=len, reverse=True)
+
+
+def dot(graph: Graph) -> str:
+    lines = [f'\t"{name}" -> "{other}";' for name in sorted(graph) for other in sorted(graph[name])]
+    return "\n".join(["digraph native {", "\trankdir=BT;", *lines, "}"])
+
+
+def text(tree: Tree) -> str:
+    rooms = tree.rooms()
+    longest = max(tree.lines, key=lambda name: tree.lines[name])
+    edges = sum(len(others) for others in tree.edges.values())
+    said = [
+        f"{len(tree.lines)} files, {sum(tree.lines.values())} lines, {edges} edges; "
+        f"longest: {longest}, {tree.lines[longest]} lines",
+        f"{len(rooms)} rooms, {sum(len(others) for others in rooms.values())} edges between them",
+    ]
+    width = max((len(room) for room in rooms), default=0)
+    for room, below in sorted(rooms.items()):
+        said.append(f"  {room:{width}} -> {' '.join(sorted(below)) or '-'}")
+    for what, graph in (("rooms", rooms), ("files", tree.edges)):
+        found = circles(graph)
+        said.append(f"circles of {what}: {len(found)}")
+        said += [f"  {len(group)}: {' '.join(group)}" for group in found]
+    return "\n".join(said)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=NATIVE, help="default: native/")
+    parser.add_argument("--dot", action="store_true", help="the rooms in dot's language")
+    parser.add_argument("--files", action="store_true", help="the files in dot's language")
+    arguments = parser.parse_args()
+    tree = read(arguments.folder)
+    if arguments.files:
+        print(dot(tree.edges))
+    elif arguments.dot:
+        print(dot(tree.rooms()))
+    else:
+        print(text(tree))
+
+
+if __name__ == "__main__":
+    main()

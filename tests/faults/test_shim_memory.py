@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The shim in a process that gives memory back, and where it cannot tell which memory that is: a
+discard that is not saved first would be missing in the dump, so it is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from failing_calls import build_failing_calls
+
+from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.machine import shim_path
+from livedumpfs.machines.shim import Shim
+
+SIZE = 1 << 20
+WORD = "the-machine"
+DEADLINE_S = 300.0
+# Commands: "stat N" makes fstat fail, "punch" gives the first page back, and says how that went and
+# what is there now.
+PROGRAM = f"""
+import ctypes, mmap, os, sys
+calls = ctypes.CDLL(None, use_errno=True)
+calls.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+fd = os.memfd_create("guest")
+os.ftruncate(fd, {SIZE})
+view = mmap.mmap(fd, {SIZE})
+view[:4096] = b"x" * 4096
+print(ctypes.addressof(ctypes.c_char.from_buffer(view)), fd, flush=True)
+for line in sys.stdin:
+    words = line.split()
+    if words[0] == "stat":
+        calls.fail_stat(int(words[1]))
+        print("done", flush=True)
+    else:
+        code = calls.fallocate(fd, 3, 0, 4096)
+        print(ctypes.get_errno() if code else 0, view[0], flush=True)
+"""
+
+
+class Machine:
+    """That program, with the shim in it, and its memory's descriptor."""
+
+    def __init__(self, folder: Path, failing_calls: Path) -> None:
+        where = str(folder / "shim")
+        python = os.path.realpath(sys.executable)
+        environment = {
+            "LD_PRELOAD": f"{shim_path()}:{failing_calls}",
+            "LIVEDUMP_SHIM_SOCKET": where,
+            "LIVEDUMP_SHIM_WORD": WORD,
+            "LIVEDUMP_SHIM_PROGRAM": os.path.basename(python),
+        }
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(where)
+            listener.listen(1)
+            listener.settimeout(DEADLINE_S)
+            self._child = subprocess.Popen(
+                [python, "-c", PROGRAM, WORD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | environment,
+            )
+            try:
+                connection, _ = listener.accept()
+                self.address, fd = map(int, self._answer().split())
+                self.shim = Shim(connection)
+                self.memfd = os.open(f"/proc/{self._child.pid}/fd/{fd}", os.O_RDWR)
+            except BaseException:
+                self._end()
+                raise
+
+    def _answer(self) -> str:
+        assert self._child.stdout
+        return self._child.stdout.readline().strip()
+
+    def say(self, command: str) -> str:
+        assert self._child.stdin
+        self._child.stdin.write(f"{command}\n")
+        self._child.stdin.flush()
+        return self._answer()
+
+    def adopt(self) -> None:
+        self.shim.adopt(self.address, SIZE, self.memfd)
+
+    def _end(self) -> None:
+        self._child.kill()
+        self._child.communicate(timeout=DEADLINE_S)
+
+    def close(self) -> None:
+        self.shim.close()
+        os.close(self.memfd)
+        self._end()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path, build_failing_calls(tmp_path))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_memory_whose_discards_would_not_be_seen_is_not_taken(machine: Machine) -> None:
+    machine.say("stat 1")
+    with pytest.raises(MachineError, match=r"^cannot watch QEMU's memory at 0x") as refused:
+        machine.adopt()
+    assert refused.value.errno == errno.EIO
+    machine.say("stat 0")
+    machine.adopt()
+    assert machine.say("punch") == "0 0"
+
+
+def test_a_discard_of_memory_that_cannot_be_told_is_refused(machine: Machine) -> None:
+    machine.adopt()
+    machine.say("stat 1")
+    assert machine.say("punch") == f"{errno.EIO} {ord('x')}"
+    machine.say("stat 0")
+    assert machine.say("punch") == "0 0"
