@@ -120,9 +120,14 @@ class Folder:
         """See FolderLike."""
         flags = os.O_RDWR | _COMMON | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL
         fd = os.open(name, flags, 0o600, dir_fd=self.fd)
-        if like:
-            _resemble(fd, like)
-        self.sync()
+        try:
+            if like:
+                _resemble(fd, like)
+            self.sync()
+        except BaseException:  # also a signal that ends the command: nobody would know of the file
+            os.unlink(name, dir_fd=self.fd)
+            os.close(fd)
+            raise
         return fd
 
     def open(self, name: str, *, write: bool) -> int:

@@ -87,6 +87,7 @@ class NewFile(Output):
     def __init__(self, path: str) -> None:
         """TargetError: EEXIST and whatever else keeps it from being made."""
         self._finished = False
+        self.fd = -1
         try:
             super().__init__(_make(path), path)
         except (OSError, ValueError) as error:
@@ -97,6 +98,9 @@ class NewFile(Output):
             raise TargetError(
                 f"cannot make {path}: {reason or os_cause(code)}", errno=code
             ) from error
+        except BaseException:
+            self.close()
+            raise
 
     def skip(self, length: int) -> None:
         """A hole."""

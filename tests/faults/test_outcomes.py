@@ -50,9 +50,18 @@ def test_a_signal_takes_away_what_was_begun(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """A host of 8 MiB that leaves most of its memory to the sweep, and its rate."""
+    """A host of 8 MiB that writes all the time."""
     with commands(tmp_path_factory.mktemp("outcomes")) as some:
-        some.host("--ram", "8M", "--dirty", "60%", "--idle")
+        some.host("--ram", "8M", "--dirty", "60%")
+        yield some
+
+
+@pytest.fixture
+def calm(tmp_path: Path) -> Iterator[Commands]:
+    """A host that leaves its memory to the sweep, and so to the sweep's rate."""
+    (tmp_path / "calm").mkdir()
+    with commands(tmp_path / "calm") as some:
+        some.host("--ram", "8M", "--idle")
         yield some
 
 
@@ -155,16 +164,16 @@ def test_a_target_that_ends_too_early(
         host.release()
 
 
-def test_released_by_another_program(host: Commands, tmp_path: Path) -> None:
-    dumping = host.begin("dump", tmp_path / "dump", *SLOW)
-    host.reached(State.SWEEP)
-    waiting = host.begin("finish")
-    assert host.run("finish", "--timeout", "0.1")[0] == 1  # it goes on
+def test_released_by_another_program(calm: Commands, tmp_path: Path) -> None:
+    dumping = calm.begin("dump", tmp_path / "dump", *SLOW)
+    calm.reached(State.SWEEP)
+    waiting = calm.begin("finish")
+    assert calm.run("finish", "--timeout", "0.1")[0] == 1  # it goes on
     # Both have looked: `finish` shows the state when it begins.
     assert waiting.stderr.readline().startswith(b"finish ")
-    host.release()
+    calm.release()
     for process in (dumping, waiting):
-        code, _, err = host.end(process)
+        code, _, err = calm.end(process)
         assert code == 3 and "is incomplete: the dump was released meanwhile" in one_sentence(err)
     expect_incomplete(tmp_path / "dump")
 
@@ -172,18 +181,18 @@ def test_released_by_another_program(host: Commands, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_dump_that_a_signal_ends(number: int, code: int, host: Commands, tmp_path: Path) -> None:
-    dumping = host.begin("dump", tmp_path / "dump", *SLOW)
-    host.reached(State.SWEEP)
-    waiting = host.begin("finish")
+def test_a_dump_that_a_signal_ends(number: int, code: int, calm: Commands, tmp_path: Path) -> None:
+    dumping = calm.begin("dump", tmp_path / "dump", *SLOW)
+    calm.reached(State.SWEEP)
+    waiting = calm.begin("finish")
     assert waiting.stderr.readline().startswith(b"finish ")
     waiting.send_signal(number)
-    assert host.end(waiting)[0] == code
-    assert host.state() is State.SWEEP  # whoever only waits ends nothing
+    assert calm.end(waiting)[0] == code
+    assert calm.state() is State.SWEEP  # whoever only waits ends nothing
     dumping.send_signal(number)
-    ended, _, err = host.end(dumping)
+    ended, _, err = calm.end(dumping)
     assert ended == code and "is incomplete" in one_sentence(err)
-    assert host.state() is State.UNINIT
+    assert calm.state() is State.UNINIT
     expect_incomplete(tmp_path / "dump")
 
 
@@ -200,17 +209,17 @@ def test_init_to_a_pipe(host: Commands) -> None:
     assert piped.wait(60) == 3
 
 
-def test_a_signal_that_is_ignored_stays_so(host: Commands, tmp_path: Path) -> None:
+def test_a_signal_that_is_ignored_stays_so(calm: Commands, tmp_path: Path) -> None:
     """As under nohup."""
-    dumping = host.begin(
+    dumping = calm.begin(
         "dump", tmp_path / "dump", *SLOW,
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )  # fmt: skip
-    host.reached(State.SWEEP)
+    calm.reached(State.SWEEP)
     dumping.send_signal(signal.SIGHUP)
-    assert host.state() is State.SWEEP
+    assert calm.state() is State.SWEEP
     dumping.send_signal(signal.SIGTERM)
-    assert host.end(dumping)[0] == 143
+    assert calm.end(dumping)[0] == 143
 
 
 def test_a_verdict_stands_when_the_release_fails(

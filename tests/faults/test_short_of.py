@@ -21,7 +21,7 @@ from memory_group import MemoryGroup, memory_group
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.errors import LivedumpError, MachineError, TargetError
+from livedumpfs.errors import LivedumpError, MachineError
 
 FOLDER = Path(__file__).resolve().parent
 MIB = 1 << 20
@@ -296,7 +296,7 @@ def no_descriptors(pid: int = 0) -> Iterator[None]:
 def test_init_and_start_without_descriptors(tmp_path: Path) -> None:
     with Arena(4 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
         with no_descriptors():
-            with pytest.raises(TargetError) as caught:
+            with pytest.raises(LivedumpError) as caught:
                 live.init(tmp_path / "dump")
             assert caught.value.errno == errno.EMFILE
         assert not (tmp_path / "dump").exists()

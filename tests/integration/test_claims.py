@@ -5,6 +5,8 @@ commands end that no other test takes up."""
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import re
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import end, one_sentence
+from commands import end, one_sentence, wait_for
 
 from livedumpfs import abi
 from livedumpfs.cli import main as cli
@@ -77,8 +79,7 @@ def test_info_has_the_keys_that_are_told(host: Host) -> None:
     with Client(host.device) as client:
         client.init(None, small)
         client.start()
-        while not client.status().lost:  # the guest writes all the time
-            pass
+        wait_for(lambda: client.status().lost, client.status)  # the guest writes all the time
         info = json.loads(host.read("snapshot/info.json"))
         assert set(info) == code(row)
         assert (info["verdict"], info["so_far"]) == (None, "torn")
@@ -100,9 +101,6 @@ def test_a_line_of_status_has_the_numbers_of_status(host: Host) -> None:
 
 def test_a_pointer_of_0_and_wrong_versions_are_told(host: Host) -> None:
     """INIT takes the target of control/output; EPROTO, EINVAL by what a program got wrong."""
-    import errno
-    import fcntl
-
     size = abi.payload_size(abi.INIT_TYPED)
     wrong = {
         errno.EPROTO: struct.pack("II", 2, 0),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from livedumpfs import Arena, InconsistentDump, open_dump
+from livedumpfs import Arena, open_dump
+from livedumpfs.errors import TargetError
 from livedumpfs.snapshot import verify_dump
 
 TOP = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ def test_the_example_of_the_readme_on_a_full_disk(
         (program,) = examples("README.md")
         full = program.replace("    ...  #", "    state[:200] = 1.0\n    ...  #")
         assert full != program
-        with pytest.raises(InconsistentDump, match=r"dump on state.elf is incomplete: .*No space"):
+        with pytest.raises(TargetError, match=r"state.elf.*: the dump needs .* has 4 MiB free"):
             run(full, [], [])
     finally:
         monkeypatch.chdir("/")
