@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from livedumpfs.cli.output import closed
 from livedumpfs.errors import LivedumpError, UsageError, os_cause
 
 STANDARD_OUTPUT: Final = "-"
@@ -82,11 +83,10 @@ _NAME: Final = "standard output"
 
 
 def _expect_writable() -> None:
-    """UsageError, before anything is opened: a closed one's number would go to that."""
-    try:
-        access = fcntl.fcntl(_OUT, fcntl.F_GETFL) & os.O_ACCMODE
-    except OSError:
-        raise UsageError(f"cannot dump to {_NAME}: it is closed") from None
+    """UsageError, before anything is opened."""
+    if _OUT in closed:
+        raise UsageError(f"cannot dump to {_NAME}: it is closed")
+    access = fcntl.fcntl(_OUT, fcntl.F_GETFL) & os.O_ACCMODE
     if os.isatty(_OUT):
         raise UsageError("a dump does not go to a terminal", hint="name a file or a pipe")
     if access == os.O_RDONLY:

@@ -24,6 +24,10 @@ READER_LEFT: Final = (errno.EPIPE, errno.EBADF)
 """It went away, or there never was one: it does not want to know."""
 
 
+closed: Final[set[int]] = set()
+"""Of the three standard descriptors those that were closed when this process was started."""
+
+
 def keep_descriptors() -> None:
     """Fill those of the three standard ones that are closed, so that no file that is opened later
     gets their numbers, and what is printed with them. They still cannot be used."""
@@ -31,6 +35,7 @@ def keep_descriptors() -> None:
         try:
             os.fstat(number)
         except OSError:
+            closed.add(number)
             wrong_way = os.O_WRONLY if number == INPUT_FD else os.O_RDONLY
             os.set_inheritable(os.open(os.devnull, wrong_way), True)
 
