@@ -29,6 +29,9 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
     )  # fmt: skip
 
 
+pytestmark = pytest.mark.together  # they share a wheel that is built and installed
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unpacked. From a copy of what the repository has: the build writes beside its sources."""
