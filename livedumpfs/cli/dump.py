@@ -88,7 +88,9 @@ def run_dump(args: argparse.Namespace) -> int:
             finally:
                 let_go(client)
         problem = outlet.finish()
-        if problem and code == Exit.DONE:  # else it has been said what the dump is
+        if problem and code != Exit.DONE:  # the host has only seen that its pipe broke
+            note(problem)
+        elif problem:
             complain(problem)
             code = Exit.NOT_VALID
         if code == Exit.DONE and args.keep:
