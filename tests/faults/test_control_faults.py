@@ -76,6 +76,7 @@ client = Client(sys.argv[1])
 {then}
 try:
     client.init(sys.argv[2])
+    client.start()  # from here on the target stays, whatever becomes of the dump
     client.release()
     print("done")
 except LivedumpError as error:
@@ -180,7 +181,7 @@ def test_targets_that_will_not_do(host: Host, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.write_text("somebody's data\n")
     missing = str(tmp_path / "none" / "out")
-    refuse_target(host, missing, errno.ENOENT, "No such file or directory")
+    refuse_target(host, missing, errno.ENOENT, "there is no directory")
     refuse_target(host, str(tmp_path), errno.EISDIR, "Is a directory")
     refuse_target(host, str(fifo), errno.ENXIO, "nobody reads it")
     refuse_target(host, "/dev/null", errno.EINVAL, "it is a character device")
@@ -267,8 +268,8 @@ def test_the_callers_rights_decide_about_the_target(open_folder: Path, run_host:
     readable.chmod(0o644)
     assert ask(host, str(readable), become(GROUP)).startswith(denied)
     assert ask(host, str(own / "out"), become(GROUP)) == "done"
-    assert (own / "out").stat().st_uid == NOBODY
-    assert (own / "out").stat().st_mode & 0o777 == 0o600
+    assert (own / "out.incomplete").stat().st_uid == NOBODY
+    assert (own / "out.incomplete").stat().st_mode & 0o777 == 0o600
 
 
 @as_root
@@ -279,7 +280,7 @@ def test_the_callers_groups_count(open_folder: Path, run_host: HostMaker) -> Non
     os.chown(shared, 0, 4711)
     shared.chmod(0o770)
     assert ask(host, str(shared / "out"), become(GROUP, 4711)) == "done"
-    (shared / "out").unlink()
+    (shared / "out.incomplete").unlink()
     assert ask(host, str(shared / "out"), become(GROUP)).startswith(f"{errno.EACCES} ")
 
 
@@ -299,8 +300,8 @@ def test_the_callers_root_directory_counts(host: Host, tmp_path: Path) -> None:
     jail.mkdir()
     then = f"os.chroot({str(jail)!r}); os.chdir('/')"
     assert ask(host, "/out", then=then) == "done"
-    assert (jail / "out").exists()
-    assert not Path("/out").exists()
+    assert (jail / "out.incomplete").exists()
+    assert not list(Path("/").glob("out*"))
 
 
 @as_root
@@ -314,7 +315,7 @@ def test_the_callers_mounts_count(host: Host, tmp_path: Path) -> None:
     place.mkdir()
     script = f'mount -t tmpfs none {place} && "$@" && ls {place}'
     wrap = ("unshare", "--mount", "sh", "-c", script, "sh")
-    assert ask(host, str(place / "out"), wrap=wrap).split() == ["done", "out"]
+    assert ask(host, str(place / "out"), wrap=wrap).split() == ["done", "out.incomplete"]
     assert os.listdir(place) == []
 
 

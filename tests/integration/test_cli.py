@@ -250,7 +250,7 @@ def test_a_kdump_by_its_options(shell: Shell, quiet: str, tmp_path: Path) -> Non
     assert re.search(r"^format +kdump", out, re.M) and re.search(r"^backend +SIGSEGV", out, re.M)
     assert re.search(r"^by sweep +\d+ granules? in \d+ range", out, re.M)
     assert "zlib has no level 10" in shell.fails(
-        "dump", target, "--format", "kdump", "--compress", "zlib", "--level", "10"
+        "dump", target, "--format", "kdump", "--compress", "zlib", "--level", "10", code=2
     )
     assert "compression zlib does not go with format elf" in shell.fails(
         "dump", target, "--compress", "zlib"

@@ -85,8 +85,8 @@ def test_an_old_client_gets_raw(host: Hosts, tmp_path: Path) -> None:
     # A typed INIT still has its say.
     with Client(device) as client:
         client.init(str(tmp_path / "typed"), InitOptions(format=abi.Format.ELF))
+        assert (tmp_path / "typed.incomplete").read_bytes()[:4] == b"\x7fELF"
         client.release()
-    assert (tmp_path / "typed").read_bytes()[:4] == b"\x7fELF"
 
 
 def parsed(*options: str) -> argparse.Namespace:

@@ -139,7 +139,10 @@ def test_sizes_modes_and_contents(host: Host) -> None:
 # ------------------------------------------------------------------------ the right bytes
 
 
-def test_mem_raw_during_the_sweep_is_what_the_target_gets(host: Host, tmp_path: Path) -> None:
+def test_mem_raw_during_the_sweep_is_what_the_target_gets(
+    run_host: HostMaker, tmp_path: Path
+) -> None:
+    host = run_host(rate=10)  # a hard writer would leave nothing to the sweep
     raw, target = host.mountpoint / "snapshot" / "mem.raw", tmp_path / "out"
     with Client(host.device) as client:
         client.init(str(target), InitOptions(format=Format.RAW, sweep_rate=RATE))

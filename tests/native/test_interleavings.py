@@ -403,6 +403,8 @@ IN_THE_MODEL_ALONE = {
     # What is on the target after a kill or a power loss; the last three are Python's.
     *("MARK_BEFORE_DATA", "SYNC_ERROR_SEALS", "MARKS_TRUSTED", "WIPE_UNSYNCED"),
     "EMPTIED_FIRST",
+    # The names of a sealed dump and its sidecar are given in Python.
+    *("READER_BY_NAME", "SIDECAR_FIRST", "FOLDER_UNSYNCED"),
     # Pipes are not among the cases.
     *("CANCEL_FIRST", "NO_CANCEL", "CUT_OFF_COUNTS"),
     # userfaultfd is not: the kernel's part of it would have to be written anew.

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.fixtures.compilers import compiling
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 SIZE = 16 << 20
 
@@ -19,7 +21,8 @@ def build() -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.peers()
+    with compiling("peers"):
+        module.peers()
     return module
 
 

@@ -238,7 +238,7 @@ def test_a_dump_whose_end_is_not_known_is_not_consistent(
         with pytest.raises(InconsistentDump, match="cannot learn what was saved") as caught:
             live.finish(DEADLINE_S)
         assert drained and caught.value.verdict == "incomplete"
-        with open_dump(tmp_path / "dump") as dump:
+        with open_dump(tmp_path / "dump.incomplete") as dump:
             assert dump.verdict == "incomplete"
 
 
