@@ -168,7 +168,8 @@ def test_a_reader_that_leaves_makes_it_fail(host: Host, begin: Callable[..., Any
     assert b"to standard output: Broken pipe" in err and b"Traceback" not in err
     assert b"/proc/" not in err
     assert err.count(b"livedump: error: ") == 1
-    assert state(host) is State.UNINIT
+    never = () if process.returncode == 3 else (State.UNDEFINED,)  # INIT met the reader's end
+    assert state(host) in (State.UNINIT, *never)
     host.runs_on()
 
 
