@@ -327,7 +327,7 @@ def is_stale(mountpoint: str) -> bool:
 
 
 def unmount(mountpoint: str) -> None:
-    """`fusermount -u`, lazily when somebody has a file of it open. HostError: it stays, or what
+    """`fusermount -u`, lazily when a process has a file of it open. HostError: it stays, or what
     is mounted over it is not ours."""
     program = _fusermount()
     commands = [[program, "-u"], [program, "-u", "-z"]] if program else []

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our mounts, as the kernel lists them. The mounts themselves are never asked: whoever serves one
-may hang."""
+"""Our mounts, as the kernel lists them. The mounts themselves are never asked: the
+process that serves one may hang."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _put(stream: TextIO | None, text: str) -> OSError | None:
 
 
 def _write(number: int, data: bytes) -> None:
-    """All of it, also where somebody made the descriptor non-blocking. OSError."""
+    """All of it, also where another process made the descriptor non-blocking. OSError."""
     view = memoryview(data)
     while view:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A child of ours and all that it has started, for whoever must end them together."""
+"""A child of ours and all that it has started, to be ended together."""
 
 from __future__ import annotations
 
