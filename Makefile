@@ -5,6 +5,7 @@
 #   make test         all tests, several at a time (WORKERS, two more than there are processors)
 #   make test-long    the same, with everything in it that is shortened otherwise: hours
 #   make lint         style and types
+#   make format       put all files into the style of lint
 #   make model        the protocol's model alone, larger sizes of it too
 #   make interleave   the core's C code in many more orders of its threads
 #   make sanitize     the core under ThreadSanitizer and AddressSanitizer, long
@@ -40,7 +41,7 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo setup packages guest clean check test test-long lint model interleave sanitize coverage
+.PHONY: all demo setup packages guest clean check test test-long lint format model interleave sanitize coverage
 .PHONY: exact test-qemu kill-points fuzz fuzz-control soak
 .PHONY: bench bench-quick bench-guest bench-inspect
 
@@ -105,10 +106,22 @@ coverage: setup
 
 COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.py tests/integration/test_arena.py
 
+# What bench writes has a form of its own.
+prose = $(filter-out docs/performance/results.md,$(shell git ls-files '*.md'))
+c_files = $(shell git ls-files '*.c' '*.h')
+
 lint: $(native)
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
+	@$(VENV)/bin/clang-format --dry-run --Werror $(c_files)
+	$(python) -m mdformat --check $(prose)
+
+# Puts all into the form that lint wants.
+format: $(pins)
+	$(python) -m ruff format
+	@$(VENV)/bin/clang-format -i $(c_files)
+	$(python) -m mdformat $(prose)
 
 exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \

@@ -19,16 +19,16 @@
 #ifndef BOOT_H
 #define BOOT_H
 
-#define BOOT_PARAMS        0x1000
+#define BOOT_PARAMS 0x1000
 #define BOOT_PARAMS_STRIDE 256
-#define BOOT_STACK_TOP     0x10000
-#define BOOT_STACK_SIZE    0x3000
-#define BOOT_END           0x10000
+#define BOOT_STACK_TOP 0x10000
+#define BOOT_STACK_SIZE 0x3000
+#define BOOT_END 0x10000
 
-#define BOOT_MAGIC     0x544f4f425346444c /* "LDFSBOOT" */
-#define BOOT_VERSION   1
+#define BOOT_MAGIC 0x544f4f425346444c /* "LDFSBOOT" */
+#define BOOT_VERSION 1
 #define BOOT_VCPUS_MAX 4
-#define BOOT_RANGES    4
+#define BOOT_RANGES 4
 #define BOOT_ALL_PAGES 65536
 
 #ifndef __ASSEMBLER__
@@ -46,7 +46,7 @@ struct boot_range {
 struct boot_params {
 	u64 magic;
 	u32 version;
-	u32 vcpu;        /* this one's number, from 0 */
+	u32 vcpu; /* this one's number, from 0 */
 	u32 vcpus;
 	u32 ranges;      /* of RAM, used below; sorted */
 	u64 ram_size;    /* bytes, sum of the ranges */
@@ -56,7 +56,7 @@ struct boot_params {
 	u32 ticks;       /* ticks that a sleep lasts */
 	u32 reserved;
 	struct boot_range range[BOOT_RANGES];
-	u64 ledger;      /* written by the built-in guest: address of its struct ledger */
+	u64 ledger; /* written by the built-in guest: address of its struct ledger */
 };
 
 _Static_assert(sizeof(struct boot_params) == 128, "the host has the same layout");

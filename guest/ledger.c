@@ -4,7 +4,7 @@
 
 #include "console.h"
 
-#define PAGE       4096UL
+#define PAGE 4096UL
 #define STEP_SHIFT 20
 
 /* A line on the console each so many transfers; a power of two. */

@@ -10,29 +10,28 @@
  *     words 64 (k + 1) + place: account k, 0 to 6; place is a hash of frame number and k, 0 to 63
  *     zeros elsewhere.
  *
- * A transfer writes the old values to the journal, marks the journal OPEN, changes two pages, counts
- * itself, and marks it CLOSED. So at every instruction boundary, with the words that an open journal
- * names taken from there instead,
- *     sum of the accounts == pages filled * 7 * LEDGER_INITIAL
+ * A transfer writes the old values to the journal, marks the journal OPEN, changes two pages,
+ * counts itself, and marks it CLOSED. So at every instruction boundary, with the words that an open
+ * journal names taken from there instead, sum of the accounts == pages filled * 7 * LEDGER_INITIAL
  *     sum of the versions == 2 * transfers (the journal's number of it while open)
  *     word 2 of each page == sum of its accounts
  * A page from another instant breaks the first or the second, half a page the third.
  *
  * `transfers` is counted twice: in memory by one inc, and in r15, which nothing else uses. Held
- * between two instructions they differ by at most one; an instruction that ran twice is found by the
- * guest itself (mismatches).
+ * between two instructions they differ by at most one; an instruction that ran twice is found by
+ * the guest itself (mismatches).
  */
 #ifndef LEDGER_H
 #define LEDGER_H
 
 #include "boot.h"
 
-#define LEDGER_MAGIC    0x52454744454c444c /* "LDLEDGER" */
-#define LEDGER_TAG      0x6567617074636361 /* "acctpage" */
+#define LEDGER_MAGIC 0x52454744454c444c /* "LDLEDGER" */
+#define LEDGER_TAG 0x6567617074636361   /* "acctpage" */
 #define LEDGER_ACCOUNTS 7
-#define LEDGER_INITIAL  1000000
+#define LEDGER_INITIAL 1000000
 #define LEDGER_HASH_PFN 0x9e3779b97f4a7c15
-#define LEDGER_HASH_K   0xc2b2ae3d27d4eb4f
+#define LEDGER_HASH_K 0xc2b2ae3d27d4eb4f
 
 enum ledger_phase { LEDGER_OFF = 0, LEDGER_FILLING = 1, LEDGER_RUNNING = 2 };
 enum journal_phase { JOURNAL_CLOSED = 0, JOURNAL_OPEN = 1 };
@@ -55,14 +54,14 @@ struct journal {
 struct ledger {
 	u64 magic;
 	u32 vcpu;
-	u32 phase;       /* enum ledger_phase */
-	u64 base;        /* address of RAM page 0 of the numbering above */
-	u64 step;        /* RAM pages from one account page to the next, times 2^20 */
-	u64 pages;       /* account pages of this vCPU */
-	u64 filled;      /* of those, ready; grows while FILLING */
-	u64 transfers;   /* done */
-	u64 mismatches;  /* times that `transfers` and r15 differed between two transfers */
-	u64 random;      /* state of the generator */
+	u32 phase;      /* enum ledger_phase */
+	u64 base;       /* address of RAM page 0 of the numbering above */
+	u64 step;       /* RAM pages from one account page to the next, times 2^20 */
+	u64 pages;      /* account pages of this vCPU */
+	u64 filled;     /* of those, ready; grows while FILLING */
+	u64 transfers;  /* done */
+	u64 mismatches; /* times that `transfers` and r15 differed between two transfers */
+	u64 random;     /* state of the generator */
 	struct journal journal;
 } __attribute__((aligned(4096)));
 

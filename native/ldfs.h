@@ -9,9 +9,10 @@
  *   - Functions return 0 or a negative errno. They never print and never exit.
  *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
  *     the end exclusive.
- *   - An arena and its dumps are of the process that made them: in a forked child every function that
- *     changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer 0. At the
- *     live address a child of fork(2) has the memory privately: it reads its parent's, and its stores are its own.
+ *   - An arena and its dumps are of the process that made them: in a forked child every function
+ * that changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer
+ * 0. At the live address a child of fork(2) has the memory privately: it reads its parent's, and
+ * its stores are its own.
  *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
  *   - The first word of each comment says where a function may run:
  *       [signal]      inside the SIGSEGV handler as well
@@ -42,9 +43,10 @@ typedef struct ldfs_arena ldfs_arena;
  */
 int ldfs_arena_create(uint64_t size, ldfs_arena **out);
 /*
- * [any thread] Make an arena of memory that is there: [live, live + size) is one shared, writable mapping of
- * `memfd` from offset 0 on, and stays where it is as long as the arena. `memfd` is duplicated. The memory
- * stays the caller's when the arena is destroyed. Errors as above; -EINVAL also: `live` is no page's start.
+ * [any thread] Make an arena of memory that is there: [live, live + size) is one shared, writable
+ * mapping of `memfd` from offset 0 on, and stays where it is as long as the arena. `memfd` is
+ * duplicated. The memory stays the caller's when the arena is destroyed. Errors as above; -EINVAL
+ * also: `live` is no page's start.
  */
 int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out);
 /* [owner] Unmap and free. -EBUSY: a dump has not been freed yet; nothing is done then. */
@@ -56,14 +58,16 @@ uint64_t ldfs_arena_size(const ldfs_arena *a);
 int ldfs_arena_memfd(const ldfs_arena *a);
 /* [any thread] Bytes that exist (are not holes), by SEEK_DATA; negative errno on failure. */
 int64_t ldfs_arena_resident(const ldfs_arena *a);
-/* [any thread] Copy live memory [offset, offset+length) to buf; allocates no hole. -EINVAL: range. */
+/* [any thread] Copy live memory [offset, offset+length) to buf; allocates no hole. -EINVAL: range.
+ */
 int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t length);
 /*
  * [any thread] Make [offset, offset+length) writable for system calls: during a dump every armed
  * granule it touches is saved first, as a store would have done. Holds until the next START.
  */
 int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length);
-/* [any thread] Turn whole pages into holes, saving them first during a dump. -EINVAL: not aligned. */
+/* [any thread] Turn whole pages into holes, saving them first during a dump. -EINVAL: not aligned.
+ */
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 
 /* ----------------------------------------------------------- fault handler */
@@ -72,7 +76,8 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 int ldfs_fault_verify(void);
 /* [any thread] The id of a task of this process that blocks SIGSEGV, 0 for none, or -errno. */
 int ldfs_fault_blocked_task(void);
-/* [any thread] What START with backend SIGSEGV asks of both: 0, -ENOTCONN, or -EDEADLK where a task goes on to block it. */
+/* [any thread] What START with backend SIGSEGV asks of both: 0, -ENOTCONN, or -EDEADLK where a task
+ * goes on to block it. */
 int ldfs_fault_check(void);
 
 /* ------------------------------------------------------------------ machine */
@@ -84,8 +89,9 @@ int ldfs_fault_check(void);
  *            machine running again.
  *   capture: keep the registers of the snapshot instant; called between quiesce and resume.
  *   resume:  let all vCPUs go.
- *   patient: not 0 when none of them waits in a loop for another thread. Then the thread that does START runs before all
- *            ordinary ones (SCHED_FIFO, where it may) from quiesce to resume, else while it arms only.
+ *   patient: not 0 when none of them waits in a loop for another thread. Then the thread that does
+ * START runs before all ordinary ones (SCHED_FIFO, where it may) from quiesce to resume, else while
+ * it arms only.
  */
 typedef struct ldfs_quiesce_ops {
 	int (*quiesce)(void *ctx, uint64_t deadline_ns);
@@ -100,12 +106,13 @@ typedef struct ldfs_quiesce_ops {
 typedef struct ldfs_dump ldfs_dump;
 
 enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPILL = 2 };
-/* SWAP: a view prepared at INIT takes the live one's place; MPROTECT: the live view itself, at START. */
+/* SWAP: a view prepared at INIT takes the live one's place; MPROTECT: the live view itself, at
+ * START. */
 enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
 /*
- * Who notices a store to an armed page. SIGSEGV: mprotect, and our handler on the storing thread; a system
- * call that writes armed memory gets EFAULT. UFFD: userfaultfd write protection and a monitor thread; the
- * kernel's own stores are caught, too.
+ * Who notices a store to an armed page. SIGSEGV: mprotect, and our handler on the storing thread; a
+ * system call that writes armed memory gets EFAULT. UFFD: userfaultfd write protection and a
+ * monitor thread; the kernel's own stores are caught, too.
  */
 enum ldfs_backend { LDFS_BACKEND_SIGSEGV = 0, LDFS_BACKEND_UFFD = 1 };
 
@@ -136,48 +143,53 @@ typedef struct ldfs_extent {
 typedef struct ldfs_stream ldfs_stream;
 
 typedef struct ldfs_dump_config {
-	uint64_t granule_size;      /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
-	uint64_t pool_size;         /* bytes of slots made at INIT; at least one granule */
-	uint64_t spill_limit;       /* policy spill: bytes of slots at the most; else ignored */
-	uint64_t sweep_rate;        /* bytes a second that the sweep may write, see bytes_written; 0: no cap */
-	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail` */
+	uint64_t granule_size; /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
+	uint64_t pool_size;    /* bytes of slots made at INIT; at least one granule */
+	uint64_t spill_limit;  /* policy spill: bytes of slots at the most; else ignored */
+	uint64_t sweep_rate;   /* bytes a second that the sweep may write, see bytes_written; 0: no
+				  cap */
+	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail`
+				     */
 	uint32_t policy;            /* enum ldfs_policy */
 	uint32_t arming;            /* enum ldfs_arming */
 	uint32_t backend;           /* enum ldfs_backend */
-	int uffd_fd;                /* UFFD: /dev/userfaultfd, opened by somebody who may; -1: opened here */
-	int target_fd;              /* -1: no target. Duplicated; the caller keeps its own. */
-	int target_reads_zero;      /* nonzero: what was never written there reads as zeros */
-	int target_direct;          /* nonzero: data goes there past the page cache, where that is possible */
-	const ldfs_extent *extents; /* sorted by arena_offset, cover the arena without gap or overlap */
+	int uffd_fd;   /* UFFD: /dev/userfaultfd, opened by somebody who may; -1: opened here */
+	int target_fd; /* -1: no target. Duplicated; the caller keeps its own. */
+	int target_reads_zero; /* nonzero: what was never written there reads as zeros */
+	int target_direct; /* nonzero: data goes there past the page cache, where that is possible
+			    */
+	const ldfs_extent
+		*extents; /* sorted by arena_offset, cover the arena without gap or overlap */
 	uint32_t extent_count;
-	int table_fd;               /* -1: no table on the target. Duplicated. */
-	uint64_t table_offset;      /* where its first block lies, multiple of 512 */
-	uint8_t dump_id[16];        /* goes into every block of the table */
-	int reference_fd;           /* tests: the arena is copied there inside the pause; else -1 */
+	int table_fd;          /* -1: no table on the target. Duplicated. */
+	uint64_t table_offset; /* where its first block lies, multiple of 512 */
+	uint8_t dump_id[16];   /* goes into every block of the table */
+	int reference_fd;      /* tests: the arena is copied there inside the pause; else -1 */
 	/*
-	 * A packed target (kdump): pages go, compressed, behind each other in the order in which they come,
-	 * and the place of each into a descriptor. The extents' target_offset is LDFS_PAGE_SIZE times the
-	 * number of the first page's descriptor then; extents consist of whole pages.
+	 * A packed target (kdump): pages go, compressed, behind each other in the order in which
+	 * they come, and the place of each into a descriptor. The extents' target_offset is
+	 * LDFS_PAGE_SIZE times the number of the first page's descriptor then; extents consist of
+	 * whole pages.
 	 */
-	uint32_t packed;            /* nonzero: it is one; the rest counts only then */
-	uint32_t codec;             /* enum ldfs_codec */
-	int level;                  /* 0: the codec's default */
-	uint32_t threads;           /* that pack and write, 1 to LDFS_MAX_PACKERS */
+	uint32_t packed;             /* nonzero: it is one; the rest counts only then */
+	uint32_t codec;              /* enum ldfs_codec */
+	int level;                   /* 0: the codec's default */
+	uint32_t threads;            /* that pack and write, 1 to LDFS_MAX_PACKERS */
 	uint64_t descriptors_offset; /* of descriptor 0 on the target; they must read as zeros */
-	uint64_t zero_page_offset;  /* a page of zeros that is there already; data goes behind it */
-	ldfs_stream *stream;        /* all writes go there; NULL: to target_fd. Outlives the dump. */
+	uint64_t zero_page_offset; /* a page of zeros that is there already; data goes behind it */
+	ldfs_stream *stream;       /* all writes go there; NULL: to target_fd. Outlives the dump. */
 } ldfs_dump_config;
 
 /* Steps of a dump at which I/O can fail; for messages. */
 enum ldfs_operation {
 	LDFS_OP_NONE = 0,
-	LDFS_OP_WRITE_DATA = 1,  /* pwrite of a granule, or of packed ones */
-	LDFS_OP_ZERO_DATA = 2,   /* writing zeros where the arena has a hole */
-	LDFS_OP_READ_ARENA = 3,  /* pread or SEEK_DATA of the memfd */
+	LDFS_OP_WRITE_DATA = 1, /* pwrite of a granule, or of packed ones */
+	LDFS_OP_ZERO_DATA = 2,  /* writing zeros where the arena has a hole */
+	LDFS_OP_READ_ARENA = 3, /* pread or SEEK_DATA of the memfd */
 	LDFS_OP_WRITE_TABLE = 4,
 	LDFS_OP_SYNC = 5,
-	LDFS_OP_WAIT_SLOT = 6,   /* the stall deadline passed */
-	LDFS_OP_PROTECT = 7      /* mprotect gave something other than ENOMEM */
+	LDFS_OP_WAIT_SLOT = 6, /* the stall deadline passed */
+	LDFS_OP_PROTECT = 7    /* mprotect gave something other than ENOMEM */
 };
 
 /* The first error of a dump. error 0: none. */
@@ -192,51 +204,56 @@ typedef struct ldfs_failure {
 
 /* All counts are of granules unless the comment says otherwise. */
 typedef struct ldfs_counters {
-	uint64_t granule_size;      /* bytes */
-	uint64_t granules;          /* in the arena */
-	uint64_t faults;            /* SIGSEGVs in the arena while a dump was armed */
-	uint64_t steals;            /* taken from sweep I/O under way */
-	uint64_t by_fault;          /* final, saved by the fault path (steals included) */
-	uint64_t by_sweep;          /* final, saved by the sweep */
-	uint64_t holes;             /* final, holes, and what the sweep found all zeros */
-	uint64_t lost;              /* final, lost */
-	uint64_t remaining;         /* not in a final state */
-	uint64_t widened;           /* granules saved early because mprotect met ENOMEM */
-	uint64_t slots;             /* slots that exist now */
-	uint64_t slots_peak;        /* most in use at once */
-	uint64_t slot_waits;        /* times that a vCPU found no free slot and waited */
-	uint64_t slot_wait_ns;      /* sum of those waits */
-	uint64_t spilled;           /* slots added by `spill` */
-	/* To the target: data, packed where it is so, and zeros that had to be written out; not headers or table. */
+	uint64_t granule_size; /* bytes */
+	uint64_t granules;     /* in the arena */
+	uint64_t faults;       /* SIGSEGVs in the arena while a dump was armed */
+	uint64_t steals;       /* taken from sweep I/O under way */
+	uint64_t by_fault;     /* final, saved by the fault path (steals included) */
+	uint64_t by_sweep;     /* final, saved by the sweep */
+	uint64_t holes;        /* final, holes, and what the sweep found all zeros */
+	uint64_t lost;         /* final, lost */
+	uint64_t remaining;    /* not in a final state */
+	uint64_t widened;      /* granules saved early because mprotect met ENOMEM */
+	uint64_t slots;        /* slots that exist now */
+	uint64_t slots_peak;   /* most in use at once */
+	uint64_t slot_waits;   /* times that a vCPU found no free slot and waited */
+	uint64_t slot_wait_ns; /* sum of those waits */
+	uint64_t spilled;      /* slots added by `spill` */
+	/* To the target: data, packed where it is so, and zeros that had to be written out; not
+	 * headers or table. */
 	uint64_t bytes_written;
-	uint64_t bytes_pool;        /* of those, from slots */
-	uint64_t target_end;        /* packed target: first byte behind all data; else 0 */
-	uint64_t stall_max_ns;      /* longest time in the handler */
+	uint64_t bytes_pool;   /* of those, from slots */
+	uint64_t target_end;   /* packed target: first byte behind all data; else 0 */
+	uint64_t stall_max_ns; /* longest time in the handler */
 	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
-	uint64_t handler_sum_ns;    /* sum of the times in the handler */
-	uint64_t quiesce_ns;        /* request to all vCPUs parked; a program's callback: to its return */
-	uint64_t arm_ns;            /* the swap, or mprotect */
-	uint64_t resume_ns;         /* resume call */
-	uint64_t pause_ns;          /* quiesce request to resume's return: these three, and what lies between */
-	uint64_t instant_mono_ns;   /* the snapshot instant */
-	uint64_t instant_wall_ns;   /* the same, CLOCK_REALTIME since the epoch */
-	uint64_t sweep_start_ns;    /* 0: not yet */
-	uint64_t drained_ns;        /* 0: not yet */
-	uint64_t gave_up;           /* 1: policy is `fail` since an error or a passed deadline */
-	uint64_t abandoned;         /* 1: the target was given up, what was not saved is lost */
-	uint64_t not_durable;       /* 1: a sync or a write of the table failed, maybe after `failure` */
-	uint64_t chained;           /* SIGSEGVs passed on to another handler (whole process) */
-	uint64_t retaken;           /* times that another SIGSEGV handler was found over ours, and ours put back */
-	uint64_t left_out;          /* of these: handlers that get no faults any more, after 16 others in this process */
+	uint64_t handler_sum_ns;                  /* sum of the times in the handler */
+	uint64_t quiesce_ns; /* request to all vCPUs parked; a program's callback: to its return */
+	uint64_t arm_ns;     /* the swap, or mprotect */
+	uint64_t resume_ns;  /* resume call */
+	uint64_t pause_ns; /* quiesce request to resume's return: these three, and what lies between
+			    */
+	uint64_t instant_mono_ns; /* the snapshot instant */
+	uint64_t instant_wall_ns; /* the same, CLOCK_REALTIME since the epoch */
+	uint64_t sweep_start_ns;  /* 0: not yet */
+	uint64_t drained_ns;      /* 0: not yet */
+	uint64_t gave_up;         /* 1: policy is `fail` since an error or a passed deadline */
+	uint64_t abandoned;       /* 1: the target was given up, what was not saved is lost */
+	uint64_t not_durable; /* 1: a sync or a write of the table failed, maybe after `failure` */
+	uint64_t chained;     /* SIGSEGVs passed on to another handler (whole process) */
+	uint64_t retaken;  /* times that another SIGSEGV handler was found over ours, and ours put
+			      back */
+	uint64_t left_out; /* of these: handlers that get no faults any more, after 16 others in
+			      this process */
 	ldfs_failure failure;
 } ldfs_counters;
 
 /* What a dump is doing. The control interface's numbers are another matter (livedump_ioctl.h). */
 enum ldfs_phase {
-	LDFS_PHASE_READY = 1,    /* INIT done */
-	LDFS_PHASE_ARMED = 2,    /* START done */
+	LDFS_PHASE_READY = 1, /* INIT done */
+	LDFS_PHASE_ARMED = 2, /* START done */
 	LDFS_PHASE_SWEEPING = 3,
-	LDFS_PHASE_DRAINED = 4,  /* every granule final, table written, data synced; nothing protected */
+	LDFS_PHASE_DRAINED =
+		4, /* every granule final, table written, data synced; nothing protected */
 	LDFS_PHASE_RELEASED = 5
 };
 
@@ -247,17 +264,17 @@ enum ldfs_phase {
 uint64_t ldfs_granule_default(uint64_t arena_size);
 
 /*
- * [any thread] Whether so many bytes more can be filled with data without anybody being killed for it, as
- * far as machine and memory cgroups say. 0: no.
+ * [any thread] Whether so many bytes more can be filled with data without anybody being killed for
+ * it, as far as machine and memory cgroups say. 0: no.
  */
 int ldfs_headroom(uint64_t bytes);
 
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
  * build the shadow view, start the writer. The machine runs meanwhile. -EBUSY: the arena has a dump
- * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target; -EPERM: the memfd is
- * sealed against writing, or read-only. Backend UFFD:
- * -EACCES: no right to userfaultfd; -ENOSYS: the kernel's cannot write-protect shared memory (Linux 5.19).
+ * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target; -EPERM:
+ * the memfd is sealed against writing, or read-only. Backend UFFD: -EACCES: no right to
+ * userfaultfd; -ENOSYS: the kernel's cannot write-protect shared memory (Linux 5.19).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
 /*
@@ -314,29 +331,30 @@ typedef struct ldfs_page_desc {
 
 /*
  * [any thread] Pack `count` pages into `out`, which has room for as many. `level` 0: the codec's
- * default. Offsets of `descs` count from the start of `out`; a page of zeros gets size 0, and nothing is
- * stored for it. Returns the bytes used; -EINVAL: no such codec or level; -ENOMEM.
+ * default. Offsets of `descs` count from the start of `out`; a page of zeros gets size 0, and
+ * nothing is stored for it. Returns the bytes used; -EINVAL: no such codec or level; -ENOMEM.
  */
 int64_t ldfs_pages_pack(uint32_t codec, int level, const void *pages, uint32_t count, void *out,
 			ldfs_page_desc *descs);
 /*
- * [any thread] Read the pages that the `count` descriptors of the file `fd` say, into `buf`. Nothing in
- * them is trusted. -EBADMSG: a descriptor or what it points to is damaged; -EIO and other errors of
- * pread, -EIO also where the file ends; -ENOMEM.
+ * [any thread] Read the pages that the `count` descriptors of the file `fd` say, into `buf`.
+ * Nothing in them is trusted. -EBADMSG: a descriptor or what it points to is damaged; -EIO and
+ * other errors of pread, -EIO also where the file ends; -ENOMEM.
  */
 int ldfs_pages_read(int fd, const ldfs_page_desc *descs, uint32_t count, void *buf);
 
 /*
- * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile, records
- * of offset, length and bytes. `fd` stays the caller's: opened anew through /proc, or duplicated and then
- * nonblocking for all who share it. The
- * stream's header is written with the first record, unless it has `begun` already: nobody else may write
- * to it from then on. -ENOMEM, -EMFILE.
+ * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile,
+ * records of offset, length and bytes. `fd` stays the caller's: opened anew through /proc, or
+ * duplicated and then nonblocking for all who share it. The stream's header is written with the
+ * first record, unless it has `begun` already: nobody else may write to it from then on. -ENOMEM,
+ * -EMFILE.
  */
 int ldfs_stream_open(int fd, int begun, ldfs_stream **out);
 /*
- * [any thread] One record: `length` bytes for offset `at` of the file. Waits for the reader. -EPIPE: it
- * has gone; -ECANCELED: by ldfs_stream_cancel. After any error the stream takes nothing more.
+ * [any thread] One record: `length` bytes for offset `at` of the file. Waits for the reader.
+ * -EPIPE: it has gone; -ECANCELED: by ldfs_stream_cancel. After any error the stream takes nothing
+ * more.
  */
 int ldfs_stream_write(ldfs_stream *s, const void *buf, uint64_t length, uint64_t at);
 /* [any thread] The record that says that all is there. */
@@ -354,7 +372,8 @@ void ldfs_stream_close(ldfs_stream *s);
 #define LDFS_TABLE_MAGIC "LDFSTAB1"
 
 typedef struct ldfs_table_entry {
-	uint64_t where;    /* packed: target offset of the first stored byte; 0 where the layout fixes it */
+	uint64_t where; /* packed: target offset of the first stored byte; 0 where the layout fixes
+			   it */
 	uint64_t checksum; /* XXH3-64 of the granule's bytes (uncompressed); 0 for holes */
 	uint32_t stored;   /* bytes stored; 0 for holes, and for packed pages that are all zeros */
 	uint8_t state;     /* enum ldfs_state: ARMED (not saved yet), SAVED, HOLE or LOST */
@@ -401,30 +420,30 @@ typedef struct ldfs_registers {
 } ldfs_registers;
 
 enum ldfs_vcpu_state {
-	LDFS_VCPU_NEW = 0,     /* start not called */
+	LDFS_VCPU_NEW = 0, /* start not called */
 	LDFS_VCPU_RUNNING = 1,
-	LDFS_VCPU_IDLE = 2,    /* in hlt until the next 1 ms tick */
-	LDFS_VCPU_HALTED = 3,  /* in hlt with interrupts off: for good */
-	LDFS_VCPU_FAILED = 4,  /* the guest crashed; the rest of the status says how */
-	LDFS_VCPU_ENDED = 5    /* stopped by the host */
+	LDFS_VCPU_IDLE = 2,   /* in hlt until the next 1 ms tick */
+	LDFS_VCPU_HALTED = 3, /* in hlt with interrupts off: for good */
+	LDFS_VCPU_FAILED = 4, /* the guest crashed; the rest of the status says how */
+	LDFS_VCPU_ENDED = 5   /* stopped by the host */
 };
 
 typedef struct ldfs_vcpu_status {
-	uint32_t state;     /* enum ldfs_vcpu_state */
-	uint32_t parked;    /* 1: a pause holds it outside guest code now */
-	int32_t error;      /* FAILED: Unicorn's uc_err, 0: an exception */
-	int32_t exception;  /* FAILED: number of the CPU exception, -1: none */
-	uint32_t access;    /* FAILED: Unicorn's uc_mem_type of the bad access, 0: none */
+	uint32_t state;    /* enum ldfs_vcpu_state */
+	uint32_t parked;   /* 1: a pause holds it outside guest code now */
+	int32_t error;     /* FAILED: Unicorn's uc_err, 0: an exception */
+	int32_t exception; /* FAILED: number of the CPU exception, -1: none */
+	uint32_t access;   /* FAILED: Unicorn's uc_mem_type of the bad access, 0: none */
 	uint32_t reserved;
-	uint64_t address;   /* FAILED: of the bad access */
-	uint64_t pc;        /* FAILED, HALTED: where */
+	uint64_t address; /* FAILED: of the bad access */
+	uint64_t pc;      /* FAILED, HALTED: where */
 } ldfs_vcpu_status;
 
 /*
  * [owner] Make a machine of `vcpus` vCPUs on the memory at `ram`, with the libunicorn at that path.
  * `ram` must stay mapped at this address until ldfs_machine_destroy returned 0. -EINVAL: ranges or
- * count; -ELIBACC: the library cannot be loaded or is not Unicorn 2; -ENOMEM; -EIO: Unicorn refused.
- * `why` gets a text for the last three, at most `why_size` bytes with its NUL.
+ * count; -ELIBACC: the library cannot be loaded or is not Unicorn 2; -ENOMEM; -EIO: Unicorn
+ * refused. `why` gets a text for the last three, at most `why_size` bytes with its NUL.
  */
 int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ranges,
 			uint32_t range_count, uint32_t vcpus, ldfs_machine **out, char *why,
@@ -435,8 +454,8 @@ int ldfs_machine_set_registers(ldfs_machine *m, uint32_t vcpu, const ldfs_regist
 int ldfs_machine_start(ldfs_machine *m);
 /*
  * [owner] End all vCPU threads, parked ones too (without running any more guest code) and wait for
- * them until `deadline_ns` (absolute). -ETIMEDOUT: one still runs, e.g. waits for a dump's slot; call
- * again. May be called in any state and more than once.
+ * them until `deadline_ns` (absolute). -ETIMEDOUT: one still runs, e.g. waits for a dump's slot;
+ * call again. May be called in any state and more than once.
  */
 int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns);
 /* [owner] Free. -EBUSY: a vCPU thread has not been stopped; nothing is done then. */
@@ -445,23 +464,25 @@ int ldfs_machine_destroy(ldfs_machine *m);
 /* [any thread] For ldfs_dump_start; valid as long as the machine. */
 ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m);
 /*
- * [any thread] Hold every vCPU at an instruction boundary with exact registers, or halted. Calls nest:
- * the machine runs again after as many resumes. -ETIMEDOUT at `deadline_ns` (absolute): undone.
+ * [any thread] Hold every vCPU at an instruction boundary with exact registers, or halted. Calls
+ * nest: the machine runs again after as many resumes. -ETIMEDOUT at `deadline_ns` (absolute):
+ * undone.
  */
 int ldfs_machine_quiesce(ldfs_machine *m, uint64_t deadline_ns);
 /* [any thread] -EINVAL: no quiesce is outstanding. */
 int ldfs_machine_resume(ldfs_machine *m);
 /*
- * [any thread] Live registers: that vCPU is parked for the few microseconds it takes. -EINVAL: no such
- * vCPU; -ETIMEDOUT at `deadline_ns` (absolute).
+ * [any thread] Live registers: that vCPU is parked for the few microseconds it takes. -EINVAL: no
+ * such vCPU; -ETIMEDOUT at `deadline_ns` (absolute).
  */
 int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out,
 			   uint64_t deadline_ns);
 /* [any thread] What the last capture kept. -EINVAL: no such vCPU; -ENODATA: no capture yet. */
 int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out);
 /*
- * [any thread] Copy the newest console output, oldest byte first, to buf; returns its length. At most
- * LDFS_CONSOLE_SIZE bytes of whole lines and one unfinished line (255 bytes) per vCPU are kept.
+ * [any thread] Copy the newest console output, oldest byte first, to buf; returns its length. At
+ * most LDFS_CONSOLE_SIZE bytes of whole lines and one unfinished line (255 bytes) per vCPU are
+ * kept.
  */
 uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size);
 /* [any thread] -EINVAL: no such vCPU. */

@@ -6,9 +6,9 @@
  * work on a descriptor opened read-only. The typed forms add what those could not say; they carry
  * their payload by value, so they also work where the host may not read the caller's memory.
  *
- * Errors, for every command: EINVAL wrong order or a value out of range; EBUSY a dump exists already,
- * or another step is under way; EACCES the caller may not control this host; ENOTTY no such command.
- * One sentence about the last error is in control/error.
+ * Errors, for every command: EINVAL wrong order or a value out of range; EBUSY a dump exists
+ * already, or another step is under way; EACCES the caller may not control this host; ENOTTY no
+ * such command. One sentence about the last error is in control/error.
  *
  * All structs have the same layout on every 64-bit and 32-bit ABI: fixed-width members, naturally
  * aligned, no holes. A host of another version answers EPROTO.
@@ -26,7 +26,8 @@
 #define LIVEDUMP_IOC_START _IO(0xff, 0x01)
 /* Returns when the dump is finished and sealed. */
 #define LIVEDUMP_IOC_SWEEP _IO(0xff, 0x02)
-/* Argument: pointer to the NUL-terminated path of the target, or 0 for the one in control/output. */
+/* Argument: pointer to the NUL-terminated path of the target, or 0 for the one in control/output.
+ */
 #define LIVEDUMP_IOC_INIT _IO(0xff, 0x64)
 /* Also called UNINIT. Allowed in every state. */
 #define LIVEDUMP_IOC_RELEASE _IO(0xff, 0x65)
@@ -69,7 +70,7 @@
 #define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
 #define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system or a file that is no dump */
 #define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
-#define LIVEDUMP_INIT_BUFFERED 0x8         /* write through the page cache also where O_DIRECT works */
+#define LIVEDUMP_INIT_BUFFERED 0x8 /* write through the page cache also where O_DIRECT works */
 
 struct livedump_init {
 	__u32 version; /* LIVEDUMP_ABI_VERSION */
@@ -84,12 +85,12 @@ struct livedump_init {
 	__u64 sweep_rate;        /* bytes a second */
 	__u64 stall_deadline_ns; /* longest wait of a vCPU for a free slot */
 	/* From here to `path`: 0 in programs that were written before these members were. */
-	__u32 compression;       /* kdump only, also the next two */
+	__u32 compression; /* kdump only, also the next two */
 	__u32 level;
-	__u32 threads;           /* that compress and write */
-	__u32 table;             /* raw only */
-	__u64 max_age_ns;        /* the host releases a dump for which nobody takes a step so long */
-	__u64 reserved;          /* must be 0 */
+	__u32 threads;    /* that compress and write */
+	__u32 table;      /* raw only */
+	__u64 max_age_ns; /* the host releases a dump for which nobody takes a step so long */
+	__u64 reserved;   /* must be 0 */
 	char path[LIVEDUMP_PATH_MAX];    /* empty: as set in control/output */
 	char sidecar[LIVEDUMP_PATH_MAX]; /* empty: as set in control/sidecar */
 };
@@ -123,7 +124,8 @@ struct livedump_failure {
 	__u64 pfn;       /* first page concerned, or LIVEDUMP_NO_PFN */
 };
 
-/* Of the dump that is, or of the last one. Counts are of granules unless the comment says otherwise. */
+/* Of the dump that is, or of the last one. Counts are of granules unless the comment says
+ * otherwise. */
 struct livedump_status {
 	__u32 version;
 	__u32 state;   /* LIVEDUMP_STATE_* */
@@ -131,8 +133,8 @@ struct livedump_status {
 	__u32 policy;  /* LIVEDUMP_POLICY_*, also below: of this dump, never 0 */
 	__u32 format;
 	__u32 arming;
-	__u64 bytes_total; /* of the arena */
-	__u64 bytes_done;  /* of those, what the dump has: saved, or a hole. Lost is not done */
+	__u64 bytes_total;  /* of the arena */
+	__u64 bytes_done;   /* of those, what the dump has: saved, or a hole. Lost is not done */
 	__u64 granule_size; /* bytes */
 	__u64 granules;
 	__u64 remaining; /* not in a final state */
@@ -143,11 +145,13 @@ struct livedump_status {
 	__u64 faults; /* write faults */
 	__u64 steals;
 	__u64 slots_peak;
-	__u64 slot_waits;      /* times */
-	__u64 bytes_written;   /* to the target */
-	__u64 quiesce_ns;      /* from the request to stop until all stood; of arrays: the program's own callback */
-	__u64 arm_ns;          /* memory became read-only */
-	__u64 pause_ns;        /* request to stop until all run: quiesce, arm, resume, and the rest between them */
+	__u64 slot_waits;    /* times */
+	__u64 bytes_written; /* to the target */
+	__u64 quiesce_ns; /* from the request to stop until all stood; of arrays: the program's own
+			     callback */
+	__u64 arm_ns;     /* memory became read-only */
+	__u64 pause_ns; /* request to stop until all run: quiesce, arm, resume, and the rest between
+			   them */
 	__u64 stall_max_ns;    /* longest time in the fault handler */
 	__u64 instant_mono_ns; /* the snapshot instant, CLOCK_MONOTONIC; 0: not yet */
 	__u64 instant_wall_ns; /* the same, since the epoch */
@@ -156,16 +160,16 @@ struct livedump_status {
 	struct livedump_failure failure;
 	/* From here to `target`: 0 from hosts that do not know these members. */
 	__u32 compression;
-	__u32 level;       /* 0: the compression's own; so too for the next */
+	__u32 level; /* 0: the compression's own; so too for the next */
 	__u32 threads;
 	__u32 table;
 	__u64 max_age_ns;  /* 0: none */
 	__u64 spill_limit; /* bytes of slots at the most, if the policy is `spill` */
 	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
 	__u32 ended;       /* LIVEDUMP_ENDED_* */
-	__u32 backend;     /* LIVEDUMP_BACKEND_* of this dump; 0: from a host that does not know it */
-	__u64 resume_ns;   /* letting the machine go; 0 from hosts that do not know it, as the next */
-	__u32 so_far;      /* LIVEDUMP_VERDICT_* that it would be now, from START on; torn stays torn */
+	__u32 backend;   /* LIVEDUMP_BACKEND_* of this dump; 0: from a host that does not know it */
+	__u64 resume_ns; /* letting the machine go; 0 from hosts that do not know it, as the next */
+	__u32 so_far; /* LIVEDUMP_VERDICT_* that it would be now, from START on; torn stays torn */
 	__u32 reserved2;
 	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
 };

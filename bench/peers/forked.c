@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* forked.c - fork, and a child that writes what it sees: as Redis saves. The memory is private then. */
+/* forked.c - fork, and a child that writes what it sees: as Redis saves. The memory is private
+ * then. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
@@ -13,7 +14,8 @@ static int orders[2]; /* a byte: write; the end: leave */
 
 static int map(struct bench *b)
 {
-	b->memory = mmap(NULL, b->opt.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	b->memory = mmap(NULL, b->opt.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0);
 	if (b->memory == MAP_FAILED)
 		return -errno;
 	madvise(b->memory, b->opt.size, MADV_NOHUGEPAGE); /* as the memory of the others */

@@ -43,10 +43,12 @@ void histogram_print(FILE *out, const struct histogram *h, double ns_per_cycle)
 {
 	const char *comma = "";
 
-	fprintf(out, "{\"count\":%lu,\"p50\":%.0f,\"p99\":%.0f,\"p999\":%.0f,\"p9999\":%.0f,\"max\":%.0f,\"bins\":[",
-		total(h), (double)quantile(h, .5) * ns_per_cycle, (double)quantile(h, .99) * ns_per_cycle,
-		(double)quantile(h, .999) * ns_per_cycle, (double)quantile(h, .9999) * ns_per_cycle,
-		(double)h->longest * ns_per_cycle);
+	fprintf(out,
+		"{\"count\":%lu,\"p50\":%.0f,\"p99\":%.0f,\"p999\":%.0f,\"p9999\":%.0f,\"max\":%."
+		"0f,\"bins\":[",
+		total(h), (double)quantile(h, .5) * ns_per_cycle,
+		(double)quantile(h, .99) * ns_per_cycle, (double)quantile(h, .999) * ns_per_cycle,
+		(double)quantile(h, .9999) * ns_per_cycle, (double)h->longest * ns_per_cycle);
 	for (unsigned i = 0; i < BINS; i++)
 		if (h->count[i]) {
 			fprintf(out, "%s[%.0f,%lu]", comma, (double)upper_end(i) * ns_per_cycle,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* histogram.h - counts of durations in cycles; 8 bins for each power of two, up to the longest itself. */
+/* histogram.h - counts of durations in cycles; 8 bins for each power of two, up to the longest
+ * itself. */
 #ifndef BENCH_HISTOGRAM_H
 #define BENCH_HISTOGRAM_H
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * main.c - dumps by one way, one after the other, under the writers that were asked for; JSON on stdout.
+ * main.c - dumps by one way, one after the other, under the writers that were asked for; JSON on
+ * stdout.
  *
- *     peers run WAY key=value...      a dump's times, the writers' stores every 5 ms, the time of each store
- *     peers touch WAY key=value...    cost of the first store to a page (touch.c)
- *     peers floor                     what cannot be done without (floor.c)
+ *     peers run WAY key=value...      a dump's times, the writers' stores every 5 ms, the time of
+ * each store peers touch WAY key=value...    cost of the first store to a page (touch.c) peers
+ * floor                     what cannot be done without (floor.c)
  *
- * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule, pool, policy, backend,
- * arming, before, after (ms), verify, broken.
+ * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
+ * pool, policy, backend, arming, before, after (ms), verify, broken.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,9 +27,12 @@
 #define TICK_NS 5000000ull
 #define TICKS_MOST 200000
 
-static const struct peer *const peers[] = { &ours, &forked, &stopped, &mprotected, &uffd_thread, &uffd_sigbus };
+static const struct peer *const peers[] = { &ours,       &forked,      &stopped,
+					    &mprotected, &uffd_thread, &uffd_sigbus };
 
-static struct { uint64_t ns, stores; } ticks[TICKS_MOST];
+static struct {
+	uint64_t ns, stores;
+} ticks[TICKS_MOST];
 static _Atomic unsigned tick_count, ticking;
 
 uint64_t now_ns(void)
@@ -192,9 +196,11 @@ static void print_dump(const struct bench *b, const struct moments *m)
 {
 	const struct times *t = &b->times;
 
-	printf("{\"prepare_ns\":%lu,\"quiesce_ns\":%lu,\"arm_ns\":%lu,\"resume_ns\":%lu,\"dump_ns\":%lu,\"finish_ns\":%lu,",
+	printf("{\"prepare_ns\":%lu,\"quiesce_ns\":%lu,\"arm_ns\":%lu,\"resume_ns\":%lu,\"dump_"
+	       "ns\":%lu,\"finish_ns\":%lu,",
 	       t->prepare, t->quiesce, t->arm, t->resume, t->dump, t->finish);
-	printf("\"begun\":%lu,\"instant\":%lu,\"swept\":%lu,\"done\":%lu,\"save_max_ns\":%lu,\"slot_waits\":%lu",
+	printf("\"begun\":%lu,\"instant\":%lu,\"swept\":%lu,\"done\":%lu,\"save_max_ns\":%lu,"
+	       "\"slot_waits\":%lu",
 	       m->begun, b->instant_ns, m->swept, m->done, b->save_max_ns, b->slot_waits);
 	if (b->reference)
 		printf(",\"compared\":%lu,\"different\":%lu", b->pages, differences(b));
@@ -264,13 +270,23 @@ static int run(struct bench *b)
 /* False: no such key. */
 static bool set_option(struct options *o, const char *key, const char *value)
 {
-	const struct { const char *key; uint64_t *at; } wide[] = {
-		{ "size", &o->size }, { "rate", &o->rate }, { "granule", &o->granule }, { "pool", &o->pool },
+	const struct {
+		const char *key;
+		uint64_t *at;
+	} wide[] = {
+		{ "size", &o->size },
+		{ "rate", &o->rate },
+		{ "granule", &o->granule },
+		{ "pool", &o->pool },
 	};
-	const struct { const char *key; uint32_t *at; } narrow[] = {
-		{ "writers", &o->writers }, { "dumps", &o->dumps }, { "policy", &o->policy },
-		{ "backend", &o->backend }, { "arming", &o->arming }, { "before", &o->before_ms },
-		{ "after", &o->after_ms }, { "pattern", (uint32_t *)&o->pattern },
+	const struct {
+		const char *key;
+		uint32_t *at;
+	} narrow[] = {
+		{ "writers", &o->writers }, { "dumps", &o->dumps },
+		{ "policy", &o->policy },   { "backend", &o->backend },
+		{ "arming", &o->arming },   { "before", &o->before_ms },
+		{ "after", &o->after_ms },  { "pattern", (uint32_t *)&o->pattern },
 	};
 
 	for (unsigned i = 0; i < sizeof(wide) / sizeof(wide[0]); i++)
@@ -321,8 +337,12 @@ static int open_target(struct bench *b)
 
 int main(int argc, char **argv)
 {
-	static struct bench b = { .memfd = -1, .opt = { .size = 256u << 20, .writers = 1, .dumps = 1,
-							.before_ms = 100, .after_ms = 100 } };
+	static struct bench b = { .memfd = -1,
+				  .opt = { .size = 256u << 20,
+					   .writers = 1,
+					   .dumps = 1,
+					   .before_ms = 100,
+					   .after_ms = 100 } };
 	int rc;
 
 	if (argc == 2 && !strcmp(argv[1], "floor"))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* mprotected.c - mprotect in place, and a SIGSEGV handler that saves the page and makes it writable. */
+/* mprotected.c - mprotect in place, and a SIGSEGV handler that saves the page and makes it
+ * writable. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -7,7 +8,8 @@
 
 #include "saver.h"
 
-#define BLOCK 512 /* pages that are opened together when the kernel has no room for one more mapping */
+#define BLOCK \
+	512 /* pages that are opened together when the kernel has no room for one more mapping */
 
 static struct bench *armed;
 

@@ -30,11 +30,20 @@ static int prepare(struct bench *b)
 	/* Without a target nothing frees a slot before the end. */
 	uint64_t pool = b->opt.pool ? b->opt.pool : b->target < 0 ? b->opt.size : POOL;
 	ldfs_dump_config config = {
-		.granule_size = granule, .pool_size = pool > granule ? pool : granule,
-		.spill_limit = b->opt.size + granule, .stall_deadline_ns = 60 * SECOND,
-		.policy = b->opt.policy, .backend = b->opt.backend, .arming = b->opt.arming,
-		.uffd_fd = -1, .target_fd = b->target, .target_reads_zero = 0, .extents = &extent,
-		.extent_count = 1, .table_fd = b->target, .table_offset = b->opt.size,
+		.granule_size = granule,
+		.pool_size = pool > granule ? pool : granule,
+		.spill_limit = b->opt.size + granule,
+		.stall_deadline_ns = 60 * SECOND,
+		.policy = b->opt.policy,
+		.backend = b->opt.backend,
+		.arming = b->opt.arming,
+		.uffd_fd = -1,
+		.target_fd = b->target,
+		.target_reads_zero = 0,
+		.extents = &extent,
+		.extent_count = 1,
+		.table_fd = b->target,
+		.table_offset = b->opt.size,
 		.reference_fd = -1,
 	};
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * peer.h - ways to take a copy of a running program's memory as it was at one instant, side by side: the same
- * writers, the same memory size, the same target. Each way is small, does what its users do, and saves
- * every page exactly once; where it can be helped without changing what it is, it is (memory for the pages
- * that it saves is there before they are, and never runs out).
+ * peer.h - ways to take a copy of a running program's memory as it was at one instant, side by
+ * side: the same writers, the same memory size, the same target. Each way is small, does what its
+ * users do, and saves every page exactly once; where it can be helped without changing what it is,
+ * it is (memory for the pages that it saves is there before they are, and never runs out).
  */
 #ifndef BENCH_PEER_H
 #define BENCH_PEER_H
@@ -22,17 +22,17 @@ enum era { BEFORE, DURING, AFTER, ERAS };
 
 struct options {
 	const char *way;
-	uint64_t size;      /* bytes of memory, whole pages */
+	uint64_t size; /* bytes of memory, whole pages */
 	unsigned writers;
 	enum pattern pattern;
-	uint64_t rate;      /* stores a second and writer; 0: as fast as it can */
+	uint64_t rate; /* stores a second and writer; 0: as fast as it can */
 	unsigned dumps;
-	const char *target; /* file; NULL: none, for what is measured without one */
-	uint64_t granule, pool; /* ours; 0: its default, 64 MiB */
+	const char *target;               /* file; NULL: none, for what is measured without one */
+	uint64_t granule, pool;           /* ours; 0: its default, 64 MiB */
 	uint32_t policy, backend, arming; /* ours: numbers of ldfs.h */
 	unsigned before_ms, after_ms;
-	bool verify;        /* compare with a copy made while the writers stood */
-	bool broken;        /* tests: one byte of the first page is wrong on the target */
+	bool verify; /* compare with a copy made while the writers stood */
+	bool broken; /* tests: one byte of the first page is wrong on the target */
 };
 
 /* What one dump took, in ns. */

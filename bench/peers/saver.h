@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * saver.h - what the ways in user space share that are not ours: a state for each page, and room for the old
- * bytes of every page, so that no fault waits for the target. [signal] marks what a handler may call.
+ * saver.h - what the ways in user space share that are not ours: a state for each page, and room
+ * for the old bytes of every page, so that no fault waits for the target. [signal] marks what a
+ * handler may call.
  */
 #ifndef BENCH_SAVER_H
 #define BENCH_SAVER_H
 
 #include "peer.h"
 
-/* Make pages [first, first + count) writable again, and wake who waits for them. [signal] 0 or -errno. */
+/* Make pages [first, first + count) writable again, and wake who waits for them. [signal] 0 or
+ * -errno. */
 typedef int (*open_pages)(struct bench *b, uint64_t first, uint64_t count);
 
 int saver_make(struct bench *b);
 void saver_arm(struct bench *b);
-/* [signal] Save one page if nobody did. False: somebody is writing it to the target, and opens it then. */
+/* [signal] Save one page if nobody did. False: somebody is writing it to the target, and opens it
+ * then. */
 bool saver_save(struct bench *b, uint64_t page);
 /* Save it whoever is at work on it, then return. [signal] */
 void saver_save_or_wait(struct bench *b, uint64_t page);

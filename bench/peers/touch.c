@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * touch.c - what the first store to a page costs after the instant, with nothing else going on: the same stores
- * before and after START, by one thread; the difference, divided by the pages that they touch.
+ * touch.c - what the first store to a page costs after the instant, with nothing else going on: the
+ * same stores before and after START, by one thread; the difference, divided by the pages that they
+ * touch.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ static uint64_t walk(struct bench *b, uint64_t stores)
 
 	pattern_begin(&state, 0);
 	for (uint64_t i = 0; i < stores; i++)
-		*(volatile uint64_t *)(b->memory + pattern_next(&state, b->opt.pattern, b->pages)) = i;
+		*(volatile uint64_t *)(b->memory +
+				       pattern_next(&state, b->opt.pattern, b->pages)) = i;
 	return now_ns() - before;
 }
 
@@ -52,7 +54,8 @@ int touch(struct bench *b)
 	const char *comma = "";
 
 	walk(b, w.stores);
-	printf("{\"way\":\"%s\",\"pages\":%lu,\"stores\":%lu,\"turns\":[", b->peer->name, w.pages, w.stores);
+	printf("{\"way\":\"%s\",\"pages\":%lu,\"stores\":%lu,\"turns\":[", b->peer->name, w.pages,
+	       w.stores);
 	for (unsigned i = 0; i < b->opt.dumps; i++) {
 		uint64_t plain = walk(b, w.stores), armed;
 		int rc = b->peer->prepare(b);

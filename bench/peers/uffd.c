@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection, two ways: a thread that reads the faults, as QEMU's background-snapshot
- * and Firecracker's handlers do; or SIGBUS on the thread that stores (UFFD_FEATURE_SIGBUS, which answers
- * write-protect faults too), so that nobody has to be woken.
+ * uffd.c - userfaultfd write protection, two ways: a thread that reads the faults, as QEMU's
+ * background-snapshot and Firecracker's handlers do; or SIGBUS on the thread that stores
+ * (UFFD_FEATURE_SIGBUS, which answers write-protect faults too), so that nobody has to be woken.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +24,8 @@ static pthread_t monitor;
 static int protect(struct bench *b, uint64_t first, uint64_t count, uint64_t mode)
 {
 	struct uffdio_writeprotect w = {
-		.range = { (uintptr_t)b->memory + first * PAGE, count * PAGE }, .mode = mode,
+		.range = { (uintptr_t)b->memory + first * PAGE, count * PAGE },
+		.mode = mode,
 	};
 
 	return ioctl(uffd, UFFDIO_WRITEPROTECT, &w) ? -errno : 0;
@@ -51,7 +52,8 @@ static void serve(struct bench *b, uint64_t at, bool wait)
 static void *monitor_main(void *arg)
 {
 	struct bench *b = arg;
-	struct pollfd fds[] = { { .fd = uffd, .events = POLLIN }, { .fd = ending[0], .events = POLLIN } };
+	struct pollfd fds[] = { { .fd = uffd, .events = POLLIN },
+				{ .fd = ending[0], .events = POLLIN } };
 	struct uffd_msg m;
 
 	while (poll(fds, 2, -1) > 0 && !fds[1].revents)
@@ -138,4 +140,5 @@ static int finish_thread(struct bench *b)
 }
 
 const struct peer uffd_thread = { "uffd", map_shared, prepare_thread, start, sweep, finish_thread };
-const struct peer uffd_sigbus = { "uffd-sigbus", map_shared, prepare_sigbus, start, sweep, finish_sigbus };
+const struct peer uffd_sigbus = { "uffd-sigbus", map_shared, prepare_sigbus,
+				  start,         sweep,      finish_sigbus };

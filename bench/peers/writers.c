@@ -17,8 +17,8 @@
 
 #include "peer.h"
 
-#define HOT_SHARE 20   /* one page of so many is hot */
-#define HOT_STORES 10  /* one store of so many goes elsewhere */
+#define HOT_SHARE 20  /* one page of so many is hot */
+#define HOT_STORES 10 /* one store of so many goes elsewhere */
 #define STRIDE 64
 #define SLICE_NS 1000000ull
 
@@ -97,7 +97,8 @@ static void store_once(struct writer *w, uint64_t *state)
 	before = __rdtscp(&unused);
 	*(volatile uint64_t *)(w->b->memory + at) = before;
 	after = __rdtscp(&unused);
-	histogram_add(&w->times[atomic_load_explicit(&current, memory_order_relaxed)], after - before);
+	histogram_add(&w->times[atomic_load_explicit(&current, memory_order_relaxed)],
+		      after - before);
 	atomic_store_explicit(&w->stores,
 			      atomic_load_explicit(&w->stores, memory_order_relaxed) + 1,
 			      memory_order_relaxed);
@@ -152,7 +153,8 @@ void writers_end(void)
 	running = 0;
 }
 
-/* Asleep, not in a loop: a writer that has to park may need the very processor that would run the loop. */
+/* Asleep, not in a loop: a writer that has to park may need the very processor that would run the
+ * loop. */
 void writers_stop(void)
 {
 	unsigned seen;

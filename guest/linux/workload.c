@@ -4,12 +4,12 @@
  *
  *   workload churn MIB      write memory for ever, and check what was written before
  *   workload direct DEVICE  read the device of `image` with O_DIRECT at random places, and check it
- *   workload beat           say once a second how long the longest gap between two looks at the clock was
- *   workload pulse DEVICE   write a byte to it every millisecond: a host with a clock sees the guest stand still, whose own
- *                           clock stands still too
- *   workload fill MIB       every second use so much memory and give it back: what is free has data in it
- *   workload tasks          say every two seconds which tasks there are, as PID:NAME
- *   workload image BLOCKS   print a device: blocks of 4 KiB, each full of its own number (8 bytes each)
+ *   workload beat           say once a second how long the longest gap between two looks at the
+ * clock was workload pulse DEVICE   write a byte to it every millisecond: a host with a clock sees
+ * the guest stand still, whose own clock stands still too workload fill MIB       every second use
+ * so much memory and give it back: what is free has data in it workload tasks          say every
+ * two seconds which tasks there are, as PID:NAME workload image BLOCKS   print a device: blocks of
+ * 4 KiB, each full of its own number (8 bytes each)
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -110,7 +110,8 @@ static void beat(void)
 		longest = now - before > longest ? now - before : longest;
 		before = now;
 		if (now - said > 1000000000u) {
-			printf("guest: beat %lu longest gap %lu us\n", now / 1000000000u, longest / 1000);
+			printf("guest: beat %lu longest gap %lu us\n", now / 1000000000u,
+			       longest / 1000);
 			fflush(stdout);
 			said = before = now_ns();
 			longest = 0;

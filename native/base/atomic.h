@@ -13,20 +13,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define load_relaxed(p)        atomic_load_explicit((p), memory_order_relaxed)
-#define load_acquire(p)        atomic_load_explicit((p), memory_order_acquire)
-#define load_seq(p)            atomic_load_explicit((p), memory_order_seq_cst)
-#define store_relaxed(p, v)    atomic_store_explicit((p), (v), memory_order_relaxed)
-#define store_release(p, v)    atomic_store_explicit((p), (v), memory_order_release)
-#define store_seq(p, v)        atomic_store_explicit((p), (v), memory_order_seq_cst)
-#define add_relaxed(p, v)      atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
-#define add_seq(p, v)          atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
-#define sub_seq(p, v)          atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
+#define load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
+#define load_seq(p) atomic_load_explicit((p), memory_order_seq_cst)
+#define store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define store_seq(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
+#define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define add_seq(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define sub_seq(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
 /* A load that nothing before it comes after: a read-modify-write that changes nothing. */
-#define look_seq(p)            atomic_fetch_or_explicit((p), 0, memory_order_seq_cst)
-#define exchange_seq(p, v)     atomic_exchange_explicit((p), (v), memory_order_seq_cst)
-#define cas_seq(p, old, new)                                                                     \
-	atomic_compare_exchange_strong_explicit((p), (old), (new), memory_order_seq_cst,         \
+#define look_seq(p) atomic_fetch_or_explicit((p), 0, memory_order_seq_cst)
+#define exchange_seq(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
+#define cas_seq(p, old, new)                                                             \
+	atomic_compare_exchange_strong_explicit((p), (old), (new), memory_order_seq_cst, \
 						memory_order_seq_cst)
 
 /* Raise *p to v if v is larger; for peaks. */
@@ -34,8 +34,8 @@ static inline void raise_u64(_Atomic uint64_t *p, uint64_t v)
 {
 	uint64_t seen = load_relaxed(p);
 
-	while (seen < v && !atomic_compare_exchange_weak_explicit(
-				   p, &seen, v, memory_order_relaxed, memory_order_relaxed))
+	while (seen < v && !atomic_compare_exchange_weak_explicit(p, &seen, v, memory_order_relaxed,
+								  memory_order_relaxed))
 		;
 }
 

@@ -3,8 +3,8 @@
  * base.h - what every room stands on: sleeping and waking, clocks, threads, whole reads and writes,
  * checksums, and memory that the machine's bytes may pass through.
  *
- * It refuses to know what an arena, a dump or a target is. Beside it: atomic.h (atomics by their order)
- * and copy.h (a copy that does not go through the cache).
+ * It refuses to know what an arena, a dump or a target is. Beside it: atomic.h (atomics by their
+ * order) and copy.h (a copy that does not go through the cache).
  */
 #ifndef LDFS_BASE_H
 #define LDFS_BASE_H
@@ -36,7 +36,8 @@ void ldfs_event_cancel(struct ldfs_event *e); /* instead of wait, when the condi
 void ldfs_event_notify(struct ldfs_event *e);
 /* Wake one of the waiters: for a condition that the woken one ends for all. */
 void ldfs_event_notify_one(struct ldfs_event *e);
-/* Once more round a loop that waits for what another thread is about to finish; *turns is 0 at first. */
+/* Once more round a loop that waits for what another thread is about to finish; *turns is 0 at
+ * first. */
 void ldfs_event_soon(unsigned *turns);
 uint64_t ldfs_now_ns(void);                   /* CLOCK_MONOTONIC */
 uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
@@ -44,8 +45,8 @@ uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, saturating */
 /* --------------------------------------------------------------- urgent.c */
 
 /*
- * [any thread] By thread id, 0: the caller. False: it is not an ordinary thread, or we may not; then
- * it must not be lowered.
+ * [any thread] By thread id, 0: the caller. False: it is not an ordinary thread, or we may not;
+ * then it must not be lowered.
  */
 bool ldfs_urgent_raise(pid_t thread);
 /* [any thread] One that was raised. */
@@ -71,7 +72,8 @@ uint64_t ldfs_checksum(const void *bytes, uint64_t length);
 uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);
 
 /* ----------------------------------------------------------------- zero.c
- * Whether all of whole pages is 0; looks little further than the first byte that is not. [any thread]
+ * Whether all of whole pages is 0; looks little further than the first byte that is not. [any
+ * thread]
  */
 bool ldfs_all_zero(const void *bytes, uint64_t length);
 

@@ -2,8 +2,8 @@
 /*
  * buffer.c - memory that the machine's bytes pass through.
  *
- * Its owner may keep its memory out of core files and children (MADV_DONTDUMP, MADV_DONTFORK); copies of it must be too. From
- * malloc they would not, and would stay in the heap after free.
+ * Its owner may keep its memory out of core files and children (MADV_DONTDUMP, MADV_DONTFORK);
+ * copies of it must be too. From malloc they would not, and would stay in the heap after free.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>

@@ -16,9 +16,10 @@
 #endif
 
 /*
- * What is saved in a fault comes from memory and is read again much later: a copy past the cache takes two thirds of the
- * time (docs/performance.md), and leaves the cache to who stores. `length` bytes, a multiple of 64; both
- * aligned to 16. Whoever sees what the caller publishes afterwards sees all of them.
+ * What is saved in a fault comes from memory and is read again much later: a copy past the cache
+ * takes two thirds of the time (docs/performance.md), and leaves the cache to who stores. `length`
+ * bytes, a multiple of 64; both aligned to 16. Whoever sees what the caller publishes afterwards
+ * sees all of them.
  */
 static inline void copy_past_cache(void *to, const void *from, uint64_t length)
 {

@@ -39,8 +39,8 @@ uint64_t ldfs_deadline(uint64_t relative_ns)
 }
 
 /*
- * The sleep is for who runs before all ordinary threads (SCHED_FIFO): a yield of his gives the processor to none of
- * them, and the one that he waits for may have been preempted by him.
+ * The sleep is for who runs before all ordinary threads (SCHED_FIFO): a yield of his gives the
+ * processor to none of them, and the one that he waits for may have been preempted by him.
  */
 void ldfs_event_soon(unsigned *turns)
 {

@@ -2,8 +2,8 @@
 /*
  * io.c - whole reads and writes at an offset: EINTR and short counts end here.
  *
- * ldfs_read_all is [signal], and calls the kernel directly: libc's pread is a cancellation point, and a
- * thread that were cancelled in the handler would take its claim with it.
+ * ldfs_read_all is [signal], and calls the kernel directly: libc's pread is a cancellation point,
+ * and a thread that were cancelled in the handler would take its claim with it.
  */
 #define _GNU_SOURCE
 #include <errno.h>

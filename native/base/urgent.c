@@ -2,10 +2,11 @@
 /*
  * urgent.c - a thread that a whole machine waits for runs before all ordinary threads.
  *
- * On processors that other work keeps busy a thread waits for its turn, some milliseconds, and the machine stands
- * meanwhile. So each vCPU that has not parked yet when it is asked to, and the thread that does START, are SCHED_FIFO until
- * all run again. Where that is not allowed (no CAP_SYS_NICE, no RLIMIT_RTPRIO) nothing changes. Such a
- * thread must not wait in a loop for an ordinary one, which may need its processor: see ldfs_event_soon.
+ * On processors that other work keeps busy a thread waits for its turn, some milliseconds, and the
+ * machine stands meanwhile. So each vCPU that has not parked yet when it is asked to, and the
+ * thread that does START, are SCHED_FIFO until all run again. Where that is not allowed (no
+ * CAP_SYS_NICE, no RLIMIT_RTPRIO) nothing changes. Such a thread must not wait in a loop for an
+ * ordinary one, which may need its processor: see ldfs_event_soon.
  */
 #include <sched.h>
 

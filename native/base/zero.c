@@ -2,8 +2,8 @@
 /*
  * zero.c - whether memory is all zeros.
  *
- * The C library's memcmp has the widest vectors of this processor already: loops by hand with SSE2 and
- * AVX2 were not faster (docs/performance.md).
+ * The C library's memcmp has the widest vectors of this processor already: loops by hand with SSE2
+ * and AVX2 were not faster (docs/performance.md).
  */
 #include <string.h>
 

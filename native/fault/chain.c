@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * chain.c - a SIGSEGV that is not ours goes to the handler that would have got it without us. [signal]
+ * chain.c - a SIGSEGV that is not ours goes to the handler that would have got it without us.
+ * [signal]
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -14,12 +15,14 @@ struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
 _Atomic uint64_t ldfs_fault_chained;
 
 /*
- * Sets of signals as the kernel has them: 64, also where libc's have room for more. SIGKILL and SIGSTOP are never blocked, and
- * 33 must not be: with it libc has each thread change its user (setuid(7), nptl(7)), and waits until the last has done it.
+ * Sets of signals as the kernel has them: 64, also where libc's have room for more. SIGKILL and
+ * SIGSTOP are never blocked, and 33 must not be: with it libc has each thread change its user
+ * (setuid(7), nptl(7)), and waits until the last has done it.
  */
 #define SIGNAL_BIT(signo) (1ull << ((signo) - 1))
 #define SIGSETXID 33
-const uint64_t ldfs_fault_mask = ~(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) | SIGNAL_BIT(SIGSETXID));
+const uint64_t ldfs_fault_mask = ~(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) |
+				   SIGNAL_BIT(SIGSETXID));
 
 uint64_t ldfs_fault_set_mask(uint64_t mask)
 {
@@ -78,10 +81,10 @@ static void pass_on(struct ldfs_fault_entry *e, int signo, siginfo_t *info, void
 }
 
 /*
- * By which entry a fault was passed on last is written into its own context: uc_link, which the kernel makes
- * NULL for each signal (arch/x86/kernel/signal_64.c) and does not look at again. Somebody who takes the signal again
- * and again remembers our newest entry, over which he was put himself: he calls it with the same context, and
- * from then on it only goes down.
+ * By which entry a fault was passed on last is written into its own context: uc_link, which the
+ * kernel makes NULL for each signal (arch/x86/kernel/signal_64.c) and does not look at again.
+ * Somebody who takes the signal again and again remembers our newest entry, over which he was put
+ * himself: he calls it with the same context, and from then on it only goes down.
  */
 static char marks[LDFS_ENTRIES]; /* only their addresses count */
 
@@ -98,7 +101,8 @@ void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *from)
 	}
 	if (last < LDFS_ENTRIES && entry >= last)
 		entry = ldfs_fault_chain[last].next;
-	/* Who has a newer place is called there: one that puts back who was before him would else go round for ever. */
+	/* Who has a newer place is called there: one that puts back who was before him would else
+	 * go round for ever. */
 	while (entry && load_seq(&ldfs_fault_chain[entry].moved))
 		entry = ldfs_fault_chain[entry].next;
 	if (load_seq(&ldfs_fault_chain[entry].moved)) {

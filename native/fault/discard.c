@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * discard.c - what a program says of its memory beforehand: that a system call will write it, or that
- * it is not needed any more. The granules are saved first, as by a store.
+ * discard.c - what a program says of its memory beforehand: that a system call will write it, or
+ * that it is not needed any more. The granules are saved first, as by a store.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include "fault/within.h"
 
 /*
- * Save the granules of a range that are armed, and stay counted in as a handler: no START arms until
- * ldfs_fault_leave. A START that is at work just now is waited for, uncounted.
+ * Save the granules of a range that are armed, and stay counted in as a handler: no START arms
+ * until ldfs_fault_leave. A START that is at work just now is waited for, uncounted.
  */
 static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
@@ -31,13 +31,14 @@ static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 		ldfs_fault_leave(a);
 		ldfs_event_soon(&turns);
 	}
-	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1);
+	     g++)
 		ldfs_save_make_writable(d, g, false);
 }
 
 /*
- * As in the handler: a program's own signal handler on this thread that stored to a granule whose claim
- * we hold would wait for ever.
+ * As in the handler: a program's own signal handler on this thread that stored to a granule whose
+ * claim we hold would wait for ever.
  */
 static void block_signals(sigset_t *before)
 {
@@ -68,13 +69,15 @@ int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 /* From now on no granule of the range counts as full, whatever find_full has seen of it. */
 static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 {
-	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1); g++)
+	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1);
+	     g++)
 		store_seq(&d->full[g], GRANULE_PUNCHED);
 }
 
 /*
- * A punch takes userfaultfd's protection of the shadow's pages with it. A START that is at work waits for us
- * before it swaps: the view that it puts in place is whole, or it says that it is not. While INIT has no such view yet there is nothing to do: it protects all of it later.
+ * A punch takes userfaultfd's protection of the shadow's pages with it. A START that is at work
+ * waits for us before it swaps: the view that it puts in place is whole, or it says that it is not.
+ * While INIT has no such view yet there is nothing to do: it protects all of it later.
  */
 static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
 {
@@ -97,7 +100,8 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 
 	if (ldfs_arena_foreign(a))
 		return -ECHILD;
-	if (!ldfs_arena_has(a, offset, length) || offset % LDFS_PAGE_SIZE || length % LDFS_PAGE_SIZE)
+	if (!ldfs_arena_has(a, offset, length) || offset % LDFS_PAGE_SIZE ||
+	    length % LDFS_PAGE_SIZE)
 		return -EINVAL;
 	if (length == 0)
 		return 0;
@@ -106,9 +110,12 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	owner = load_seq(&a->owner); /* not freed while we are counted in */
 	if (owner)
 		mark_punched(owner, offset, length);
-	/* libc's fallocate is a cancellation point: whoever were cancelled here would stay counted in. */
+	/* libc's fallocate is a cancellation point: whoever were cancelled here would stay counted
+	 * in. */
 	rc = syscall(SYS_fallocate, a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		     (off_t)offset, (off_t)length) ? -errno : 0;
+		     (off_t)offset, (off_t)length)
+		     ? -errno
+		     : 0;
 	if (!rc && owner)
 		rc = protect_punched(a, owner, offset, length);
 	ldfs_fault_leave(a);

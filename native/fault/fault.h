@@ -16,7 +16,8 @@
 /* Serve faults in the live view of that arena; the first one installs the handler. 0 or -errno. */
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
-/* Count the caller in and out, as a handler counts itself, so that START and RELEASE wait for it. */
+/* Count the caller in and out, as a handler counts itself, so that START and RELEASE wait for it.
+ */
 void ldfs_fault_enter(ldfs_arena *a);
 void ldfs_fault_leave(ldfs_arena *a);
 /* Handlers and callers. */

@@ -3,8 +3,8 @@
  * guard.c - the thread that sees to it that SIGSEGV stays ours while memory is armed.
  *
  * Nobody is told when another part of the program installs a handler over ours. START refuses then;
- * later it looks every TICK_NS, and puts ours back. docs/concurrency.md, "A handler over ours", says what
- * happens to a store in between.
+ * later it looks every TICK_NS, and puts ours back. docs/concurrency.md, "A handler over ours",
+ * says what happens to a store in between.
  */
 #include "fault/within.h"
 

@@ -4,12 +4,13 @@
  *
  *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
  *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
- *   - no locks, no allocation, no Python, no floating point; no text but that of ldfs_child_tell, in a process that dies of it
+ *   - no locks, no allocation, no Python, no floating point; no text but that of ldfs_child_tell,
+ * in a process that dies of it
  *   - errno is saved and restored
  *   - it may sleep only for a free slot (policy block) or for another handler's copy
  *
- * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path"; saving itself is in
- * save.c.
+ * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path"; saving
+ * itself is in save.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,9 +61,11 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 	if (!a || address < start || address >= load_seq(&slot->end))
 		return false;
 	d = load_seq(&a->dump);
-	/* Not armed (any more), or not so: the store is tried again and succeeds, unless somebody else took the right to it. */
+	/* Not armed (any more), or not so: the store is tried again and succeeds, unless somebody
+	 * else took the right to it. */
 	if (!d || d->backend == LDFS_BACKEND_UFFD)
-		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE, MADV_POPULATE_WRITE);
+		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE,
+				MADV_POPULATE_WRITE);
 	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
 	return true;
 }
@@ -78,7 +81,8 @@ static bool write_fault(uintptr_t address)
 
 		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
 			continue;
-		/* Who called us may have left signals open whose handlers store to the granule that we hold. */
+		/* Who called us may have left signals open whose handlers store to the granule that
+		 * we hold. */
 		mask = ldfs_fault_set_mask(ldfs_fault_mask);
 		add_seq(&slot->handlers, 1);
 		ours = fault_in_arena(slot, address);
@@ -114,8 +118,9 @@ static bool is_ours(const siginfo_t *info, const ucontext_t *context)
 		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
 		       write_fault((uintptr_t)info->si_addr);
 	/*
-	 * faulthandler, enabled after us: it printed, put back the entry of ours that it had found, and
-	 * raised the signal again. Going back to the store faults anew, to us. A real crash comes back too, as itself.
+	 * faulthandler, enabled after us: it printed, put back the entry of ours that it had found,
+	 * and raised the signal again. Going back to the store faults anew, to us. A real crash
+	 * comes back too, as itself.
 	 */
 	if (info->si_code == SI_TKILL)
 		return info->si_pid == getpid() && any_armed();
@@ -133,10 +138,10 @@ void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *contex
 	errno = saved;
 }
 
-#define ENTRY(n)                                                            \
-	static void entry_##n(int signo, siginfo_t *info, void *context)    \
-	{                                                                   \
-		ldfs_fault_handler(n, signo, info, context);                \
+#define ENTRY(n)                                                         \
+	static void entry_##n(int signo, siginfo_t *info, void *context) \
+	{                                                                \
+		ldfs_fault_handler(n, signo, info, context);             \
 	}
 ENTRY(0)
 ENTRY(1)
@@ -157,6 +162,6 @@ ENTRY(15)
 ENTRY(16)
 
 void (*const ldfs_fault_entries[LDFS_ENTRIES])(int, siginfo_t *, void *) = {
-	entry_0,  entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,	entry_8,
-	entry_9,  entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
+	entry_0, entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,  entry_8,
+	entry_9, entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * masks.c - no task of the process may block SIGSEGV while memory is armed: its next store would end the
- * process.
+ * masks.c - no task of the process may block SIGSEGV while memory is armed: its next store would
+ * end the process.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -13,7 +13,9 @@
 
 #include "fault/within.h"
 
-#define MASK_PATIENCE_NS 2000000000u /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU */
+#define MASK_PATIENCE_NS                                                                          \
+	2000000000u /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU \
+		     */
 
 /* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
 static uint64_t blocked_signals(const char *name)
@@ -44,7 +46,8 @@ static bool blocks_everything(uint64_t mask)
 int ldfs_fault_blocked_task(void)
 {
 	DIR *dir = opendir("/proc/self/task");
-	uint32_t tolerated = ldfs_slots_handlers(); /* e.g. a vCPU of another arena waits for a slot */
+	uint32_t tolerated =
+		ldfs_slots_handlers(); /* e.g. a vCPU of another arena waits for a slot */
 	struct dirent *entry;
 	int found = 0;
 

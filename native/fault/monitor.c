@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * monitor.c - the thread that userfaultfd tells of stores to armed memory: it saves the granule, and
- * then lets the store go on. It does for the storing thread what the SIGSEGV handler does on it.
+ * monitor.c - the thread that userfaultfd tells of stores to armed memory: it saves the granule,
+ * and then lets the store go on. It does for the storing thread what the SIGSEGV handler does on
+ * it.
  *
  * One thread an arena, from its first dump with backend UFFD to the arena's end (memory/uffd.c says
  * why). It reads memory through the observer view and the memfd alone, which are never protected.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * save.c - what a store to an armed granule needs before it may go on: its bytes safe, then the granule writable.
- * [signal], all of it: see inside.c for what that means.
+ * save.c - what a store to an armed granule needs before it may go on: its bytes safe, then the
+ * granule writable. [signal], all of it: see inside.c for what that means.
  */
 #include <errno.h>
 
@@ -18,7 +18,8 @@ static bool may_wait(const ldfs_dump *d)
 {
 	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
 		return false;
-	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait. */
+	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait.
+	 */
 	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
 }
 
@@ -57,7 +58,8 @@ static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint
 	if (*slot != NO_SLOT)
 		return SLOT_TAKEN;
 	if (!may_wait(d)) {
-		/* Once more: slots are there before the pool counts as one that grows no further. */
+		/* Once more: slots are there before the pool counts as one that grows no further.
+		 */
 		*slot = ldfs_ring_take(&d->ring);
 		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
 	}
@@ -119,7 +121,8 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 		case SLOT_LOOK_AGAIN:
 			continue;
 		case SLOT_NONE:
-			/* Where each granule has a slot, somebody holds one too many, and gives it back at once. */
+			/* Where each granule has a slot, somebody holds one too many, and gives it
+			 * back at once. */
 			if (load_seq(&d->ring.made) >= d->granules) {
 				ldfs_event_soon(&turns);
 				continue;
@@ -142,9 +145,10 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 /* ----------------------------------------------------------- fault-around */
 
 /*
- * Whether a granule may be saved that nobody has asked for. Where each granule can have a slot, and while the target frees
- * slots; a quarter of the pool is left to those who store elsewhere until there is one for each. None is taken that a
- * store may need where nobody waits for slots or frees them: it would lose another granule.
+ * Whether a granule may be saved that nobody has asked for. Where each granule can have a slot, and
+ * while the target frees slots; a quarter of the pool is left to those who store elsewhere until
+ * there is one for each. None is taken that a store may need where nobody waits for slots or frees
+ * them: it would lose another granule.
  */
 static bool slot_to_spare(const ldfs_dump *d)
 {
@@ -160,7 +164,8 @@ static bool slot_to_spare(const ldfs_dump *d)
 	return made / 4 + load_relaxed(&r->in_use) < made;
 }
 
-/* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe yet. */
+/* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe
+ * yet. */
 static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 {
 	uint8_t s = ldfs_state(d, g);
@@ -187,8 +192,9 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 }
 
 /*
- * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted there before, so that
- * n faults open n * n granules. Dense stores are through with the block soon, sparse ones save little in vain.
+ * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted
+ * there before, so that n faults open n * n granules. Dense stores are through with the block soon,
+ * sparse ones save little in vain.
  */
 static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 {
@@ -200,8 +206,9 @@ static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 }
 
 /*
- * Fault-around. Stores are often dense, and one mprotect costs the same for many granules: [*first, *last], both
- * inclusive, are safe when this returns, and g is among them. Only hints are read to decide that, and none of it is owed.
+ * Fault-around. Stores are often dense, and one mprotect costs the same for many granules: [*first,
+ * *last], both inclusive, are safe when this returns, and g is among them. Only hints are read to
+ * decide that, and none of it is owed.
  */
 static void save_around(ldfs_dump *d, uint32_t g, uint32_t *first, uint32_t *last)
 {
@@ -248,9 +255,9 @@ static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
 }
 
 /*
- * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as far as a neighbour that
- * is writable already moves a boundary instead of adding two; the whole arena needs no boundary at
- * all, and so ends this in any case.
+ * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as
+ * far as a neighbour that is writable already moves a boundary instead of adding two; the whole
+ * arena needs no boundary at all, and so ends this in any case.
  */
 static int widen(ldfs_dump *d, uint32_t g)
 {
@@ -285,15 +292,16 @@ static void make_writable(ldfs_dump *d, uint32_t g, bool stored)
 		error = widen(d, g);
 	if (!error && stored)
 		store_relaxed(&d->writable[g], LDFS_STORED_TO);
-	/* The store faults again and tries again; a released dump is unprotected by RELEASE. EAGAIN: see uffd.c. */
+	/* The store faults again and tries again; a released dump is unprotected by RELEASE.
+	 * EAGAIN: see uffd.c. */
 	if (error && error != EAGAIN)
 		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 }
 
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored)
 {
-	/* START is at work and may still fail: what is saved now would be of no instant. A store that
-	 * faults here is tried again until START has ended. */
+	/* START is at work and may still fail: what is saved now would be of no instant. A store
+	 * that faults here is tried again until START has ended. */
 	if (load_seq(&d->phase) == LDFS_PHASE_READY)
 		return;
 	make_safe(d, g);

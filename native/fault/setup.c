@@ -3,8 +3,8 @@
  * setup.c - install, verify and remove the SIGSEGV handler, and put it back on top.
  *
  * The handler is installed with the first arena and taken out with the last, if it is still the
- * installed one. A handler that somebody put on top is not fought between dumps: START refuses. While
- * memory is armed ours goes back on top of it (ldfs_fault_retake, called by guard.c).
+ * installed one. A handler that somebody put on top is not fought between dumps: START refuses.
+ * While memory is armed ours goes back on top of it (ldfs_fault_retake, called by guard.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,8 +18,8 @@ static _Atomic uint8_t on_top; /* the entry that was last seen there */
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under setup_lock, down to the line. */
 static unsigned arenas;
-static unsigned entries = 1;  /* [1, entries) have been put over somebody, and stay as they are */
-static bool stranded;         /* somebody sits on top who may still call an entry of ours */
+static unsigned entries = 1;    /* [1, entries) have been put over somebody, and stay as they are */
+static bool stranded;           /* somebody sits on top who may still call an entry of ours */
 static unsigned stranded_entry; /* that was over him when the last arena went; 0: none was */
 /* ---- */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -37,8 +37,7 @@ static int entry_of(const struct sigaction *act)
 /* `handler` is a union with the longer form. */
 static bool same(const struct sigaction *a, const struct sigaction *b)
 {
-	return a->sa_sigaction == b->sa_sigaction &&
-	       !((a->sa_flags ^ b->sa_flags) & SA_SIGINFO);
+	return a->sa_sigaction == b->sa_sigaction && !((a->sa_flags ^ b->sa_flags) & SA_SIGINFO);
 }
 
 static bool calls_nobody(const struct sigaction *act)
@@ -152,7 +151,8 @@ static void uninstall(void)
 
 	stranded = entry != 0;
 	stranded_entry = entry > 0 ? (unsigned)entry : 0;
-	/* Who is below gets back what was taken from him. He may call ours, which passes everything on then. */
+	/* Who is below gets back what was taken from him. He may call ours, which passes everything
+	 * on then. */
 	if (entry >= 0)
 		give_back(&ldfs_fault_chain[entry]);
 }

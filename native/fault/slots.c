@@ -35,7 +35,8 @@ void ldfs_slots_give(ldfs_arena *a)
 {
 	struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
 
-	/* Range first: a handler that counts in after this finds nothing. Then those inside leave. */
+	/* Range first: a handler that counts in after this finds nothing. Then those inside leave.
+	 */
 	store_seq(&slot->start, UINTPTR_MAX);
 	store_seq(&slot->end, 0);
 	store_seq(&slot->arena, NULL);

@@ -15,7 +15,7 @@ struct ldfs_fault_slot {
 	_Atomic uintptr_t start;     /* of the live view */
 	_Atomic uintptr_t end;       /* exclusive */
 	_Atomic uint32_t handlers;   /* handlers at work on it */
-	_Atomic uint32_t callers;    /* threads in writable or discard, and the userfaultfd monitor */
+	_Atomic uint32_t callers; /* threads in writable or discard, and the userfaultfd monitor */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
@@ -34,19 +34,22 @@ uint32_t ldfs_slots_handlers(void);
 /* ---------------------------------------------------------------- chain.c */
 
 /*
- * Our handler has several entries, which differ only in whom they pass a fault on to that is not ours: entry 0
- * to what was there before us, each other to the handler over which it was put. Whoever took
- * the signal from an entry may call that entry: it leads further down, never back to him.
+ * Our handler has several entries, which differ only in whom they pass a fault on to that is not
+ * ours: entry 0 to what was there before us, each other to the handler over which it was put.
+ * Whoever took the signal from an entry may call that entry: it leads further down, never back to
+ * him.
  */
 #define LDFS_ENTRIES 17
 struct ldfs_fault_entry {
 	struct sigaction below; /* constant once the entry has been installed */
-	uint8_t next;           /* the same: the entry that was on top of all when this one was made */
-	_Atomic uint8_t moved;  /* the handler below took the signal again, and is below a newer entry, too */
-	_Atomic uint8_t spent;  /* it wanted to be called once (SA_RESETHAND), and was */
+	uint8_t next; /* the same: the entry that was on top of all when this one was made */
+	_Atomic uint8_t moved; /* the handler below took the signal again, and is below a newer
+				  entry, too */
+	_Atomic uint8_t spent; /* it wanted to be called once (SA_RESETHAND), and was */
 };
 extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
-extern const uint64_t ldfs_fault_mask; /* signals blocked while a handler may hold a granule, as the kernel has them */
+extern const uint64_t ldfs_fault_mask; /* signals blocked while a handler may hold a granule, as the
+					  kernel has them */
 
 /* [signal] Sets the mask of the calling thread; the one before. */
 uint64_t ldfs_fault_set_mask(uint64_t mask);
@@ -63,8 +66,8 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 /* ---------------------------------------------------------------- setup.c */
 
 /*
- * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as all entries
- * are used up, the handler found there gets no faults any more.
+ * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as
+ * all entries are used up, the handler found there gets no faults any more.
  */
 int ldfs_fault_retake(void);
 
@@ -77,7 +80,8 @@ int ldfs_fault_retake(void);
 void ldfs_child_tell(const siginfo_t *info);
 
 /* ------------------------------------------------------- save.c, [signal] */
-/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it, too. */
+/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it,
+ * too. */
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
 
 #endif

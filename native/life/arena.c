@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * arena.c - the life of an arena: its memory is made, then served by the fault handler, until it goes.
+ * arena.c - the life of an arena: its memory is made, then served by the fault handler, until it
+ * goes.
  */
 #include <errno.h>
 

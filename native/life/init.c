@@ -75,7 +75,8 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
 {
-	uint64_t granule = config->granule_size ? config->granule_size : ldfs_granule_default(a->size);
+	uint64_t granule = config->granule_size ? config->granule_size
+						: ldfs_granule_default(a->size);
 	ldfs_dump *d, *none = NULL;
 	int rc = ldfs_arena_foreign(a) ? -ECHILD : check_config(a, config, granule);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * life.h - the lives of arenas and dumps: the functions of ldfs.h that make, begin, end and read them.
+ * life.h - the lives of arenas and dumps: the functions of ldfs.h that make, begin, end and read
+ * them.
  *
- * The only room that calls the others in order, and none calls it. It refuses to copy, save or write
- * anything itself: it makes what the others need, starts their threads, arms, and takes all of it away.
- * What its files offer each other is below.
+ * The only room that calls the others in order, and none calls it. It refuses to copy, save or
+ * write anything itself: it makes what the others need, starts their threads, arms, and takes all
+ * of it away. What its files offer each other is below.
  */
 #ifndef LDFS_LIFE_H
 #define LDFS_LIFE_H
@@ -35,7 +36,8 @@ void ldfs_life_join_threads(ldfs_dump *d);
 
 /* ------------------------------------------------------------------ start.c */
 
-/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left. */
+/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left.
+ */
 void ldfs_life_disarm(ldfs_dump *d);
 
 /* ---------------------------------------------------------------- release.c */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * make.c - a dump as a thing: its struct, what it needs for each granule, and how all of that goes again.
+ * make.c - a dump as a thing: its struct, what it needs for each granule, and how all of that goes
+ * again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,7 +14,8 @@
 
 ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule)
 {
-	ldfs_dump *d = aligned_alloc(CACHE_LINE, (sizeof(*d) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+	ldfs_dump *d = aligned_alloc(CACHE_LINE,
+				     (sizeof(*d) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
 
 	if (!d)
 		return NULL;

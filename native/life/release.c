@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * release.c - SWEEP, the wait for the drain, and RELEASE, from whichever phase: memory is writable again
- * and nothing waits, before anything that a target may hold up is waited for.
+ * release.c - SWEEP, the wait for the drain, and RELEASE, from whichever phase: memory is writable
+ * again and nothing waits, before anything that a target may hold up is waited for.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -74,7 +74,8 @@ static bool all_gone(const ldfs_dump *d)
 	       !ldfs_fault_inside(d->arena);
 }
 
-/* Threads and readers in I/O on the target end when that ends; a hanging target is not waited for. */
+/* Threads and readers in I/O on the target end when that ends; a hanging target is not waited for.
+ */
 static int wait_all_gone(ldfs_dump *d)
 {
 	uint64_t deadline_ns = ldfs_deadline(RELEASE_PATIENCE_NS);
@@ -89,8 +90,9 @@ static int wait_all_gone(ldfs_dump *d)
 }
 
 /*
- * START has linked the dump already, and finds the phase changed when it has armed: it disarms itself. To do that from here would
- * take the dump from memory that START is just about to protect, and a store there would be nobody's.
+ * START has linked the dump already, and finds the phase changed when it has armed: it disarms
+ * itself. To do that from here would take the dump from memory that START is just about to protect,
+ * and a store there would be nobody's.
  */
 static void wait_for_start(const ldfs_dump *d)
 {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * sizes.c - how small granules may be: each that is writable beside one that is not costs mappings, of
- * which a process may have vm.max_map_count.
+ * sizes.c - how small granules may be: each that is writable beside one that is not costs mappings,
+ * of which a process may have vm.max_map_count.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 
 #include "life/life.h"
 
-#define GRANULE_LEAST (64u << 10)     /* default; cheaper per page than 4 KiB, see docs/performance.md */
-#define MAP_COUNT_MARGIN 1024u        /* mappings that the process may still make during a dump */
+#define GRANULE_LEAST \
+	(64u << 10)            /* default; cheaper per page than 4 KiB, see docs/performance.md */
+#define MAP_COUNT_MARGIN 1024u /* mappings that the process may still make during a dump */
 
 static uint64_t count_maps(void)
 {

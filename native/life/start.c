@@ -40,7 +40,8 @@ static int copy_reference(ldfs_dump *d)
 	return rc;
 }
 
-/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left. */
+/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left.
+ */
 void ldfs_life_disarm(ldfs_dump *d)
 {
 	while (ldfs_arena_unprotect_all(d->arena, d->backend))
@@ -57,13 +58,13 @@ static int arm(ldfs_dump *d)
 	unsigned turns = 0;
 	int rc;
 
-	/* Before the first fault can come. Whoever saw no dump and is still at it - a discard between
-	 * its save and its punch - ends before anything is armed. */
+	/* Before the first fault can come. Whoever saw no dump and is still at it - a discard
+	 * between its save and its punch - ends before anything is armed. */
 	store_seq(&d->arena->dump, d);
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
 	rc = d->arming == LDFS_ARM_SWAP ? ldfs_arena_swap(d->arena)
-					  : ldfs_arena_protect(d->arena, d->backend);
+					: ldfs_arena_protect(d->arena, d->backend);
 	if (monitor_too)
 		ldfs_urgent_lower(monitor);
 	if (urgent)
@@ -137,6 +138,7 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 		return -EINVAL;
 	rc = d->backend == LDFS_BACKEND_SIGSEGV ? ldfs_fault_check() : 0;
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
-		rc = ldfs_arena_prepare_shadow(d->arena, d->backend); /* an earlier START failed halfway */
+		rc = ldfs_arena_prepare_shadow(d->arena,
+					       d->backend); /* an earlier START failed halfway */
 	return rc ? rc : stop_arm_resume(d, ops, quiesce_ns);
 }

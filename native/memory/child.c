@@ -2,9 +2,10 @@
 /*
  * child.c - what a forked child has of its parent's arenas: a private view at the live address.
  *
- * The views themselves stay with the parent (MADV_DONTFORK): a child's store would be one that nobody saves. In
- * their place the child maps the memory privately: it reads what its parent has there now, also what that stores
- * later to pages that the child has not stored to, and its own stores are its own. So no store of a child gets into a snapshot.
+ * The views themselves stay with the parent (MADV_DONTFORK): a child's store would be one that
+ * nobody saves. In their place the child maps the memory privately: it reads what its parent has
+ * there now, also what that stores later to pages that the child has not stored to, and its own
+ * stores are its own. So no store of a child gets into a snapshot.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>

@@ -2,12 +2,12 @@
 /*
  * headroom.c - whether there is memory for more slots, before the kernel is asked for it.
  *
- * Memory that a group's limit or the machine does not have is not refused: the kernel gives it, and then kills
- * somebody, most likely the host with its guest. So INIT and the keeper look first: at what the machine has
- * available, and at the memory groups (cgroup v1 and v2) of this process, up to the topmost one it can see. A
- * limit that cannot be read is none. Free swap counts, for what is there already can go to it; of a group, what
- * its own limit of swap leaves, and nothing where that cannot be read. What others take meanwhile is not
- * foreseen; RESERVE is for that.
+ * Memory that a group's limit or the machine does not have is not refused: the kernel gives it, and
+ * then kills somebody, most likely the host with its guest. So INIT and the keeper look first: at
+ * what the machine has available, and at the memory groups (cgroup v1 and v2) of this process, up
+ * to the topmost one it can see. A limit that cannot be read is none. Free swap counts, for what is
+ * there already can go to it; of a group, what its own limit of swap leaves, and nothing where that
+ * cannot be read. What others take meanwhile is not foreseen; RESERVE is for that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,13 +28,22 @@ struct hierarchy {
 };
 
 static const struct hierarchy v1 = {
-	"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-	"memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes",
-	{ "\ntotal_inactive_file ", "\ntotal_active_file " }, true,
+	"/sys/fs/cgroup/memory",
+	"memory.limit_in_bytes",
+	"memory.usage_in_bytes",
+	"memory.memsw.limit_in_bytes",
+	"memory.memsw.usage_in_bytes",
+	{ "\ntotal_inactive_file ", "\ntotal_active_file " },
+	true,
 };
 static const struct hierarchy v2 = {
-	"/sys/fs/cgroup", "memory.max", "memory.current", "memory.swap.max", "memory.swap.current",
-	{ "\ninactive_file ", "\nactive_file ", "\nslab_reclaimable " }, false,
+	"/sys/fs/cgroup",
+	"memory.max",
+	"memory.current",
+	"memory.swap.max",
+	"memory.swap.current",
+	{ "\ninactive_file ", "\nactive_file ", "\nslab_reclaimable " },
+	false,
 };
 
 /* The beginning of a small file, as text. */
@@ -73,7 +82,8 @@ static bool machine_has(const char *meminfo, uint64_t bytes)
 	return kib == UNKNOWN || (kib << 10) + free_swap(meminfo) >= bytes;
 }
 
-static bool read_of(const struct hierarchy *h, const char *group, const char *file, char *text, size_t size)
+static bool read_of(const struct hierarchy *h, const char *group, const char *file, char *text,
+		    size_t size)
 {
 	char path[4096];
 
@@ -104,7 +114,8 @@ static uint64_t swap_of(const struct hierarchy *h, const char *group, uint64_t r
 	return left;
 }
 
-/* Half of the page cache, and of the slab that can go, as MemAvailable counts it: the kernel gives that up before it kills. */
+/* Half of the page cache, and of the slab that can go, as MemAvailable counts it: the kernel gives
+ * that up before it kills. */
 static uint64_t cache_of(const struct hierarchy *h, const char *group)
 {
 	char text[8192];

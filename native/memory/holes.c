@@ -11,9 +11,9 @@
 #define PROBE_MOST (2ULL << 20) /* bytes of data whose end is looked for page by page */
 
 /*
- * Where the data that begins at `start` ends. SEEK_HOLE walks every page up to the next hole, however
- * far behind `limit` that is: asked for a granule of a machine's filled memory it would walk gigabytes.
- * SEEK_DATA on data answers at once, so a short stretch is asked page by page.
+ * Where the data that begins at `start` ends. SEEK_HOLE walks every page up to the next hole,
+ * however far behind `limit` that is: asked for a granule of a machine's filled memory it would
+ * walk gigabytes. SEEK_DATA on data answers at once, so a short stretch is asked page by page.
  */
 static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
 {

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * huge.c - after a dump the live view is mapped by huge pages again where its memory still lies in such.
+ * huge.c - after a dump the live view is mapped by huge pages again where its memory still lies in
+ * such.
  *
- * Protecting a granule splits the entry of the huge page that it lies in, and nothing but the kernel's khugepaged, which comes
- * by in minutes or never, puts one there again: without it the machine would pay for its first dump for ever. The
- * memory itself stays whole. That it is so shows the observer view: its rights never change, so where the kernel maps it huge,
- * the live view can be, too, and nothing has to be copied or allocated.
+ * Protecting a granule splits the entry of the huge page that it lies in, and nothing but the
+ * kernel's khugepaged, which comes by in minutes or never, puts one there again: without it the
+ * machine would pay for its first dump for ever. The memory itself stays whole. That it is so shows
+ * the observer view: its rights never change, so where the kernel maps it huge, the live view can
+ * be, too, and nothing has to be copied or allocated.
  *
- * From RELEASE on a thread does it, which nobody waits for: the next INIT and the arena's end have it stop. It touches no granule
- * and no byte of memory; what it cannot do stays as it is.
+ * From RELEASE on a thread does it, which nobody waits for: the next INIT and the arena's end have
+ * it stop. It touches no granule and no byte of memory; what it cannot do stays as it is.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,8 +25,8 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-#define HUGE (2ULL << 20)  /* bytes; what one entry of x86-64's second level maps */
-#define PIECE (16 * HUGE)  /* of one call */
+#define HUGE (2ULL << 20) /* bytes; what one entry of x86-64's second level maps */
+#define PIECE (16 * HUGE) /* of one call */
 
 /* linux/fs.h of Linux 6.7. */
 struct page_region {
@@ -88,7 +90,8 @@ static bool is_huge(const struct probe *p, uint64_t offset)
 	return p->all_huge && lseek(p->a->memfd, (off_t)offset, SEEK_DATA) == (off_t)offset;
 }
 
-/* Each by itself where not all are as they were asked for: one of them may have been discarded meanwhile. */
+/* Each by itself where not all are as they were asked for: one of them may have been discarded
+ * meanwhile. */
 static void collapse(uint8_t *start, uint64_t length)
 {
 	if (!length || !madvise(start, length, MADV_COLLAPSE) || length == HUGE)

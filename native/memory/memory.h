@@ -3,8 +3,8 @@
  * memory.h - the memory of a machine: one memfd, its views, which parts of it exist, how a view
  * takes another's place, and how its pages are write-protected.
  *
- * It moves and protects mappings, and refuses to know why: no granule, no dump, no fault. `dump` and
- * `owner` of an arena are two words that it keeps for others.
+ * It moves and protects mappings, and refuses to know why: no granule, no dump, no fault. `dump`
+ * and `owner` of an arena are two words that it keeps for others.
  */
 #ifndef LDFS_MEMORY_H
 #define LDFS_MEMORY_H
@@ -18,8 +18,8 @@
  * read by the monitor of fault/.
  */
 struct ldfs_uffd {
-	int fd;   /* -1: not opened yet; from then on as long as the arena */
-	int stop; /* eventfd: the monitor ends */
+	int fd;                /* -1: not opened yet; from then on as long as the arena */
+	int stop;              /* eventfd: the monitor ends */
 	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not begun */
 	_Atomic pid_t tid;     /* and its thread id */
 	pthread_t monitor;
@@ -45,7 +45,8 @@ struct ldfs_huge {
 	_Atomic uint32_t stop;
 };
 
-/* Begin to map the live view by huge pages where its memory lies in such. When nothing is protected any more. */
+/* Begin to map the live view by huge pages where its memory lies in such. When nothing is protected
+ * any more. */
 void ldfs_huge_restore(ldfs_arena *a);
 /* [owner] Have it end, as far as it has come. */
 void ldfs_huge_stop(ldfs_arena *a);
@@ -54,28 +55,31 @@ void ldfs_huge_stop(ldfs_arena *a);
 struct ldfs_arena {
 	uint64_t size;
 	int memfd;
-	uint8_t *live;     /* RW between dumps; its address never changes */
-	bool adopted;      /* live was there before the arena, and stays */
-	uint32_t advice;   /* owner; what the memory's owner has told the kernel, for ldfs_vma_advise */
+	uint8_t *live;   /* RW between dumps; its address never changes */
+	bool adopted;    /* live was there before the arena, and stays */
+	uint32_t advice; /* owner; what the memory's owner has told the kernel, for ldfs_vma_advise
+			  */
 	uint8_t *observer; /* R, never moved; our own reads */
 	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
-	uint8_t *spare;    /* reserved, or the live mapping of before the last swap (spare_mapped) */
-	bool shadow_ready; /* owner */
+	uint8_t *spare; /* reserved, or the live mapping of before the last swap (spare_mapped) */
+	bool shadow_ready;       /* owner */
 	uint32_t shadow_backend; /* owner; enum ldfs_backend that a ready shadow is protected by */
 	_Atomic uint32_t shadow_torn; /* 1: a part of it could not be protected again */
-	_Atomic uint32_t shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
+	_Atomic uint32_t
+		shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
 	struct ldfs_uffd uffd;
 	struct ldfs_huge huge;
-	bool spare_mapped; /* owner */
-	int fault_slot;    /* index into ldfs_fault_slots */
-	pid_t pid;         /* of the process that made it */
+	bool spare_mapped;          /* owner */
+	int fault_slot;             /* index into ldfs_fault_slots */
+	pid_t pid;                  /* of the process that made it */
 	_Atomic(ldfs_dump *) dump;  /* [signal] what faults belong to; NULL: none armed */
 	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */
 };
 
 /*
  * A forked child has a copy of the structs, but not the threads, a view of its own of the memory
- * (fault/child.c), and the memfd is its parent's: it may do nothing with an arena or a dump. [signal]
+ * (fault/child.c), and the memfd is its parent's: it may do nothing with an arena or a dump.
+ * [signal]
  */
 static inline bool ldfs_arena_foreign(const ldfs_arena *a)
 {

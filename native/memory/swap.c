@@ -8,8 +8,8 @@
  *   ...    handlers and sweep make pieces of live writable
  *   INIT   of the next dump: spare, made read-only, is the new shadow; its page tables are there
  *
- * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD it is userfaultfd's write protection, which
- * moves with the mapping.
+ * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD it is userfaultfd's write protection,
+ * which moves with the mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +29,8 @@
 #define RO PROT_READ
 #define RW (PROT_READ | PROT_WRITE)
 
-/* Change the rights of a view piece by piece, so that the machine's page faults wait for one only. */
+/* Change the rights of a view piece by piece, so that the machine's page faults wait for one only.
+ */
 static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
 {
 	for (uint64_t at = 0; at < size; at += PIECE) {
@@ -50,7 +51,8 @@ static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Existing pages only. What is punched meanwhile may come back as zeros: memory lost, never data. */
+/* Existing pages only. What is punched meanwhile may come back as zeros: memory lost, never data.
+ */
 static int populate(const ldfs_arena *a, uint8_t *view)
 {
 	uint64_t start, end = 0;
@@ -74,7 +76,8 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	store_seq(&a->shadow_torn, 0);
 	if (backend == LDFS_BACKEND_UFFD) {
 		rc = protect_in_pieces(view, a->size, RW);
-		/* Before the first page: who punches and does not see it has punched before that. */
+		/* Before the first page: who punches and does not see it has punched before that.
+		 */
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
 	}
@@ -140,9 +143,9 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 }
 
 /*
- * The machine stands. DONTUNMAP leaves the live address mapped (and empty) between the two calls, and
- * the shadow's address after them: nothing else can land there. After a failure of the second call the
- * live view is a fresh mapping of the same memory: the machine can go on.
+ * The machine stands. DONTUNMAP leaves the live address mapped (and empty) between the two calls,
+ * and the shadow's address after them: nothing else can land there. After a failure of the second
+ * call the live view is a fresh mapping of the same memory: the machine can go on.
  */
 int ldfs_arena_swap(ldfs_arena *a)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to a
- * protected page, from user space or within a system call, waits until the page is opened again.
+ * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to
+ * a protected page, from user space or within a system call, waits until the page is opened again.
  *
- * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is on: the
- * swap works as with PROT_READ. Whoever moves a mapping then waits until the event has been read, so
- * the monitor (fault/monitor.c) runs from the first use to the end of the arena.
+ * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is
+ * on: the swap works as with PROT_READ. Whoever moves a mapping then waits until the event has been
+ * read, so the monitor (fault/monitor.c) runs from the first use to the end of the arena.
  *
  * See ioctl_userfaultfd(2) and Documentation/admin-guide/mm/userfaultfd.rst of Linux.
  */
@@ -28,13 +28,17 @@
 #endif
 
 /*
- * Pages that do not exist are protected too: in memory of a file, which an arena always is, the kernel does that
- * by itself. UFFD_FEATURE_WP_UNPOPULATED (6.4) is for anonymous memory alone, and Linux 6.1 refuses it.
+ * Pages that do not exist are protected too: in memory of a file, which an arena always is, the
+ * kernel does that by itself. UFFD_FEATURE_WP_UNPOPULATED (6.4) is for anonymous memory alone, and
+ * Linux 6.1 refuses it.
  */
-#define FEATURES (UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
-		  UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+#define FEATURES                                                     \
+	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
+	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define DEVICE "/dev/userfaultfd"
-#define PIECE (32ULL << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
+#define PIECE  \
+	(32ULL \
+	 << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
 
 /* ---------------------------------------------------------------- protection */
 
@@ -87,8 +91,8 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
 }
 
 /*
- * Piece by piece the mapping is cut, and whole again when the last has gone. Where it cannot be cut it is
- * made whole again as it was: the next swap moves one mapping.
+ * Piece by piece the mapping is cut, and whole again when the last has gone. Where it cannot be cut
+ * it is made whole again as it was: the next swap moves one mapping.
  */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
@@ -109,12 +113,14 @@ void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 /* ---------------------------------------------------------------------- open */
 
 /*
- * From the device, given or when we may open it: then also faults of the kernel are told to any user. The
- * userfaultfd itself cannot be given: it belongs to the memory of the process that makes it.
+ * From the device, given or when we may open it: then also faults of the kernel are told to any
+ * user. The userfaultfd itself cannot be given: it belongs to the memory of the process that makes
+ * it.
  */
 static int make_fd(int given)
 {
-	int device = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3) : open(DEVICE, O_RDWR | O_CLOEXEC);
+	int device = given >= 0 ? fcntl(given, F_DUPFD_CLOEXEC, 3)
+				: open(DEVICE, O_RDWR | O_CLOEXEC);
 	int fd, error;
 
 	if (device < 0)

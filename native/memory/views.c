@@ -3,8 +3,9 @@
  * views.c - the memory of a machine: one memfd and its views.
  *
  * Live, observer, shadow and spare have addresses that are equal modulo 1 GiB, so that mremap moves
- * whole page tables (a PUD entry at a time) instead of entries: the swap costs the same at any size.
- * All four address ranges stay reserved while the arena exists: nothing else ever lands there.
+ * whole page tables (a PUD entry at a time) instead of entries: the swap costs the same at any
+ * size. All four address ranges stay reserved while the arena exists: nothing else ever lands
+ * there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,8 +40,8 @@ static uint8_t *reserve(uint64_t size, const uint8_t *like)
 	return base + before;
 }
 
-/* The arena at `at`. All views carry the same flags: a view can take another's place, and the pieces
- * of a split one merge again. */
+/* The arena at `at`. All views carry the same flags: a view can take another's place, and the
+ * pieces of a split one merge again. */
 int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot)
 {
 	if (mmap(at, a->size, prot, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a->memfd, 0) != at)

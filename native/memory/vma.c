@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vma.c - what a mapping's owner has told the kernel of it, so that another view in its place says the same.
+ * vma.c - what a mapping's owner has told the kernel of it, so that another view in its place says
+ * the same.
  *
- * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children (MADV_DONTFORK), and
- * wants huge pages for it (MADV_HUGEPAGE); a swap puts a mapping of ours there. proc(5), /proc/pid/smaps, VmFlags.
+ * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children
+ * (MADV_DONTFORK), and wants huge pages for it (MADV_HUGEPAGE); a swap puts a mapping of ours
+ * there. proc(5), /proc/pid/smaps, VmFlags.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,8 +19,11 @@
 static const struct {
 	const char *flag;
 	int advice;
-} kept[] = { { " dd", MADV_DONTDUMP },   { " dc", MADV_DONTFORK },  { " hg", MADV_HUGEPAGE },
-	     { " nh", MADV_NOHUGEPAGE }, { " mg", MADV_MERGEABLE } };
+} kept[] = { { " dd", MADV_DONTDUMP },
+	     { " dc", MADV_DONTFORK },
+	     { " hg", MADV_HUGEPAGE },
+	     { " nh", MADV_NOHUGEPAGE },
+	     { " mg", MADV_MERGEABLE } };
 
 /* Whether a mapping begins with this line; then *inside says whether it has `address`. */
 static bool is_head(const char *line, uintptr_t address, bool *inside)

@@ -2,8 +2,9 @@
 /*
  * batch.c - slots that one thread took from the filled ones to write them.
  *
- * The filled stack is only ever taken whole, so that a slot is in one batch alone. A slot whose granule
- * the sweep still reads is kept in the batch until that has ended: it is written after it, and so wins.
+ * The filled stack is only ever taken whole, so that a slot is in one batch alone. A slot whose
+ * granule the sweep still reads is kept in the batch until that has ended: it is written after it,
+ * and so wins.
  */
 #include <errno.h>
 #include <stdlib.h>

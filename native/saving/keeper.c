@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * keeper.c - the thread that adds slots to the pool before the free ones run out. Only under policy spill.
+ * keeper.c - the thread that adds slots to the pool before the free ones run out. Only under policy
+ * spill.
  */
 #include "saving/saving.h"
 

@@ -2,10 +2,10 @@
 /*
  * pack.c - a packed target (kdump): where each page went, and the descriptors that say so.
  *
- * In memory a page costs the two bytes of its size; its place is that of its granule plus the sizes before
- * it. Descriptors are made of that when the table's marks are written, data before descriptor before
- * mark, and only for granules that are final: a dump that breaks off never points at bytes that a
- * thief's writer stored again elsewhere.
+ * In memory a page costs the two bytes of its size; its place is that of its granule plus the sizes
+ * before it. Descriptors are made of that when the table's marks are written, data before
+ * descriptor before mark, and only for granules that are final: a dump that breaks off never points
+ * at bytes that a thief's writer stored again elsewhere.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -65,7 +65,8 @@ static uint32_t pages_of(const ldfs_dump *d, uint32_t g)
 	return (uint32_t)(ldfs_granule_length(d, g) / LDFS_PAGE_SIZE);
 }
 
-uint64_t ldfs_pack_granule(ldfs_dump *d, struct codec *c, uint32_t g, const void *bytes, uint8_t *out)
+uint64_t ldfs_pack_granule(ldfs_dump *d, struct codec *c, uint32_t g, const void *bytes,
+			   uint8_t *out)
 {
 	const uint8_t *page = bytes;
 	uint16_t *size = sizes_of(d, g);
@@ -120,7 +121,8 @@ static int put_notes(struct notes *n)
 	uint32_t count = n->count;
 
 	n->count = 0;
-	return count ? ldfs_target_put(&n->d->target, n->descs, count * sizeof(n->descs[0]), at) : 0;
+	return count ? ldfs_target_put(&n->d->target, n->descs, count * sizeof(n->descs[0]), at)
+		     : 0;
 }
 
 static int note_page(struct notes *n, uint64_t index, uint64_t at, uint32_t size)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * packer.c - the threads of a packed target: each packs filled slots first, then a piece of the sweep.
+ * packer.c - the threads of a packed target: each packs filled slots first, then a piece of the
+ * sweep.
  *
- * A slot's bytes are nobody else's while its granule is in it. The sweep packs a private copy: memory may
- * change under a steal, and what was made of it then does not count (ldfs_step_sweep_over).
+ * A slot's bytes are nobody else's while its granule is in it. The sweep packs a private copy:
+ * memory may change under a steal, and what was made of it then does not count
+ * (ldfs_step_sweep_over).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,7 +47,8 @@ struct ldfs_packer {
 
 /* ------------------------------------------------------------------- slots */
 
-/* RELEASE ended the write to a pipe: pool and states are about to go, and nothing counts as lost. */
+/* RELEASE ended the write to a pipe: pool and states are about to go, and nothing counts as lost.
+ */
 static bool cut_off(const ldfs_dump *d)
 {
 	return d->target.stream && ldfs_released(d);
@@ -74,7 +77,8 @@ static void write_jobs(struct ldfs_packer *p)
 	int rc = load_seq(&d->abandoned) ? -ECANCELED : ldfs_pack_append(d, p->out, p->used, &at);
 
 	if (rc && rc != -ECANCELED)
-		ldfs_target_failed(d, rc, ldfs_granule_start(d, p->jobs[0].granule) / LDFS_PAGE_SIZE);
+		ldfs_target_failed(d, rc,
+				   ldfs_granule_start(d, p->jobs[0].granule) / LDFS_PAGE_SIZE);
 	if (!rc)
 		add_relaxed(&d->bytes_pool, p->used);
 	for (uint32_t i = 0; i < p->jobs_count; i++)
@@ -92,7 +96,10 @@ static void pack_slot(struct ldfs_packer *p, uint32_t slot)
 	if (p->jobs_count == LDFS_RUN_MOST || p->room - p->used < length)
 		write_jobs(p);
 	p->jobs[p->jobs_count++] = (struct job){
-		.slot = slot, .granule = g, .within = p->used, .checksum = ldfs_checksum(bytes, length),
+		.slot = slot,
+		.granule = g,
+		.within = p->used,
+		.checksum = ldfs_checksum(bytes, length),
 	};
 	p->used += ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
 }
@@ -104,8 +111,7 @@ static void share(struct ldfs_packer *p)
 
 	if (p->batch.count / p->d->packer_count > most)
 		most = p->batch.count / p->d->packer_count;
-	while (p->batch.count > most &&
-	       ldfs_batch_writable(&p->batch, p->d, p->batch.count - 1))
+	while (p->batch.count > most && ldfs_batch_writable(&p->batch, p->d, p->batch.count - 1))
 		ldfs_ring_put(&p->d->ring, p->batch.slots[--p->batch.count]);
 }
 
@@ -220,13 +226,15 @@ static void pack_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 		else
 			add_relaxed(&d->swept, p->used);
 	} else if (rc != -ECANCELED) {
-		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
+		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc,
+			  ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
 	}
 	end_run(p, first, end, at, rc == 0);
 	p->used = 0;
 }
 
-/* One piece of the arena, whose armed granules are this thread's to sweep. False: none, or not now. */
+/* One piece of the arena, whose armed granules are this thread's to sweep. False: none, or not now.
+ */
 static bool sweep_piece(struct ldfs_packer *p)
 {
 	ldfs_dump *d = p->d;
@@ -234,8 +242,7 @@ static bool sweep_piece(struct ldfs_packer *p)
 	uint64_t next;
 
 	if (load_seq(&d->phase) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
-	    ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
-	    load_seq(&d->sweep_next) >= d->granules)
+	    ldfs_now_ns() < ldfs_sweep_due_ns(d) || load_seq(&d->sweep_next) >= d->granules)
 		return false;
 	/* 64 bits: no number of threads that find nothing left brings it round. */
 	next = add_seq(&d->sweep_next, most);

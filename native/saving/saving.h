@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * saving.h - what brings granules to the target while the machine runs: the threads of the sweep, the
- * writer, the packers and the pool's keeper; the granule table and the descriptors that they leave.
+ * saving.h - what brings granules to the target while the machine runs: the threads of the sweep,
+ * the writer, the packers and the pool's keeper; the granule table and the descriptors that they
+ * leave.
  *
  * It takes granules by the steps of state/, and refuses to touch what a store does (fault/), or to
  * begin or end a dump: its threads wait for a phase, and end when the dump is released.
@@ -26,8 +27,8 @@ void ldfs_packers_join(ldfs_dump *d);
 int ldfs_table_init(ldfs_dump *d, const ldfs_dump_config *config);
 void ldfs_table_destroy(ldfs_dump *d);
 int ldfs_table_write_empty(ldfs_dump *d);
-int ldfs_table_flush(ldfs_dump *d);  /* dirty blocks to the target */
-void ldfs_table_tick(ldfs_dump *d);  /* the same, when the time has come; errors are kept */
+int ldfs_table_flush(ldfs_dump *d); /* dirty blocks to the target */
+void ldfs_table_tick(ldfs_dump *d); /* the same, when the time has come; errors are kept */
 
 /* ----------------------------------------------------------------- pack.c */
 int ldfs_pack_init(ldfs_dump *d, const ldfs_dump_config *config);

@@ -3,10 +3,10 @@
  * sweep.c - the thread that saves the granules that nobody wrote, then waits for the drain.
  *
  * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
- * after the claim: a hole may have become data before it, but not after. Granules that are all zeros are
- * holes too. What was found out by reading memory, checksum or zeros, counts only if the granule is still
- * unstolen, which ldfs_step_sweep_over decides. On a packed target the packers do the walk, and this
- * thread the drain.
+ * after the claim: a hole may have become data before it, but not after. Granules that are all
+ * zeros are holes too. What was found out by reading memory, checksum or zeros, counts only if the
+ * granule is still unstolen, which ldfs_step_sweep_over decides. On a packed target the packers do
+ * the walk, and this thread the drain.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,7 +19,7 @@
 /* Granules that were claimed together, and what each of them turned out to be. */
 struct run {
 	uint32_t first, end;
-	uint32_t judged; /* the first that was not looked at */
+	uint32_t judged;               /* the first that was not looked at */
 	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
 	uint64_t checksum[LDFS_RUN_MOST];
 };
@@ -50,8 +50,8 @@ static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
 }
 
 /*
- * Of one that may have holes, after it was written: HOLE without any data, LOST when it cannot be read.
- * Reads holes through pread only, which allocates none.
+ * Of one that may have holes, after it was written: HOLE without any data, LOST when it cannot be
+ * read. Reads holes through pread only, which allocates none.
  */
 static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
 {
@@ -157,8 +157,9 @@ static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t e
 	int rc = write_stretch(d, r, first, end, full);
 
 	/*
-	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse the write of many:
-	 * its bytes changed under way, and no longer fit the sum that was made of them (EILSEQ).
+	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse
+	 * the write of many: its bytes changed under way, and no longer fit the sum that was made
+	 * of them (EILSEQ).
 	 */
 	if (rc && rc != -ECANCELED && end - first > 1) {
 		for (uint32_t g = first; g < end; g++)
@@ -221,7 +222,8 @@ static void end_run(ldfs_dump *d, const struct run *r)
 	ldfs_sweep_opened(d, states, r->first, r->end);
 }
 
-/* An I/O error on granules that are stolen, or lost by policy, does not count: nobody wants what it wrote. */
+/* An I/O error on granules that are stolen, or lost by policy, does not count: nobody wants what it
+ * wrote. */
 static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
 	for (uint32_t g = first; g < end; g++) {
@@ -237,7 +239,8 @@ static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
 
 uint32_t ldfs_sweep_run_most(const ldfs_dump *d)
 {
-	bool small = d->sweep_rate || !load_relaxed(&d->target.direct) || load_relaxed(&d->ring.in_use);
+	bool small = d->sweep_rate || !load_relaxed(&d->target.direct) ||
+		     load_relaxed(&d->ring.in_use);
 	uint32_t bytes = small ? LDFS_RUN_BYTES : LDFS_RUN_DIRECT;
 
 	return bytes >> d->granule_shift ? bytes >> d->granule_shift : 1;
@@ -284,7 +287,8 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
 }
 
-/* Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is quick. */
+/* Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is
+ * quick. */
 static void throttle(ldfs_dump *d)
 {
 	uint64_t due = ldfs_sweep_due_ns(d), now;
@@ -292,7 +296,8 @@ static void throttle(ldfs_dump *d)
 	while (!ldfs_released(d) && (now = ldfs_now_ns()) < due) {
 		uint64_t left = due - now;
 
-		usleep((useconds_t)((left < THROTTLE_STEP_NS ? left : THROTTLE_STEP_NS) / 1000 + 1));
+		usleep((useconds_t)((left < THROTTLE_STEP_NS ? left : THROTTLE_STEP_NS) / 1000 +
+				    1));
 	}
 }
 
@@ -347,7 +352,8 @@ static void drain(ldfs_dump *d)
 
 	if (!wait_all_final(d))
 		return;
-	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way. */
+	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way.
+	 */
 	ldfs_arena_unprotect_all(d->arena, d->backend);
 	sync_target(d);
 	store_seq(&d->drained_ns, ldfs_now_ns());

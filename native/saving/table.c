@@ -26,7 +26,8 @@ int ldfs_table_init(ldfs_dump *d, const ldfs_dump_config *config)
 	struct ldfs_table *t = &d->table;
 
 	t->fd = -1;
-	t->blocks = (uint32_t)(((uint64_t)d->granules + LDFS_TABLE_BLOCK_ENTRIES - 1) / LDFS_TABLE_BLOCK_ENTRIES);
+	t->blocks = (uint32_t)(((uint64_t)d->granules + LDFS_TABLE_BLOCK_ENTRIES - 1) /
+			       LDFS_TABLE_BLOCK_ENTRIES);
 	t->dirty = calloc(t->blocks, sizeof(*t->dirty));
 	if (!t->dirty)
 		return -ENOMEM;

@@ -15,7 +15,8 @@ void ldfs_batch_wait(const struct ldfs_batch *b, ldfs_dump *d, uint64_t deadline
 
 /* ----------------------------------------------------------------- pack.c */
 /* Pack granule g, whose bytes are at `bytes`, to `out`: fills in its sizes. Bytes used. */
-uint64_t ldfs_pack_granule(ldfs_dump *d, struct codec *c, uint32_t g, const void *bytes, uint8_t *out);
+uint64_t ldfs_pack_granule(ldfs_dump *d, struct codec *c, uint32_t g, const void *bytes,
+			   uint8_t *out);
 /* Bytes stored for granule g. */
 uint64_t ldfs_pack_stored(const ldfs_dump *d, uint32_t g);
 /* Append to the target; *at is where. */
@@ -26,11 +27,12 @@ int ldfs_pack_note(ldfs_dump *d, const ldfs_table_block *block);
 /* ---------------------------------------------------------------- sweep.c
  * How the sweep goes through the granules, here and in the packers.
  */
-#define LDFS_RUN_BYTES (1u << 20) /* claimed at once, and made writable again at once */
+#define LDFS_RUN_BYTES (1u << 20)  /* claimed at once, and made writable again at once */
 #define LDFS_RUN_DIRECT (4u << 20) /* the same where nothing is copied: one I/O */
 #define LDFS_RUN_MOST (LDFS_RUN_DIRECT / LDFS_PAGE_SIZE) /* granules of a run */
 
-/* Claim the run of armed granules that begins at or after *first, below `limit`. False: none left. */
+/* Claim the run of armed granules that begins at or after *first, below `limit`. False: none left.
+ */
 bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit);
 /* `states` are those that ldfs_step_sweep_over gave for [first, end): open, and wake who waits. */
 void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end);

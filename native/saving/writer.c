@@ -3,8 +3,9 @@
  * writer.c - the thread that puts filled slots on the target.
  *
  * It takes all that is filled at once and writes it in the order of the granules; what the sweep is
- * still writing stays in its batch. The state changes before the slot is freed: a reader who copied from
- * the slot sees that when it looks at the state again. A packed target has packers instead (packer.c).
+ * still writing stays in its batch. The state changes before the slot is freed: a reader who copied
+ * from the slot sees that when it looks at the state again. A packed target has packers instead
+ * (packer.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -37,7 +38,8 @@ static uint32_t granule_of(const struct writer *w, uint32_t i)
 	return ldfs_batch_granule(w->batch, w->d, i);
 }
 
-/* Entries [i, end) of the batch that are neighbours on the target, whole granules, IOV_MOST at the most. */
+/* Entries [i, end) of the batch that are neighbours on the target, whole granules, IOV_MOST at the
+ * most. */
 static uint32_t run_end(const struct writer *w, uint32_t i)
 {
 	ldfs_dump *d = w->d;
@@ -46,7 +48,8 @@ static uint32_t run_end(const struct writer *w, uint32_t i)
 
 	room = ldfs_target_run(&d->target, ldfs_granule_start(d, granule_of(w, i)), &at);
 	while (end < w->batch->count && end - i < IOV_MOST &&
-	       granule_of(w, end) == granule_of(w, end - 1) + 1 && ldfs_batch_writable(w->batch, w->d, end)) {
+	       granule_of(w, end) == granule_of(w, end - 1) + 1 &&
+	       ldfs_batch_writable(w->batch, w->d, end)) {
 		used += ldfs_granule_length(d, granule_of(w, end));
 		if (used > room)
 			break;
@@ -115,7 +118,8 @@ static void write_batch(struct writer *w)
 {
 	uint32_t kept = 0, end;
 
-	qsort_r(w->batch->slots, w->batch->count, sizeof(*w->batch->slots), by_granule, w->d->ring.slots);
+	qsort_r(w->batch->slots, w->batch->count, sizeof(*w->batch->slots), by_granule,
+		w->d->ring.slots);
 	for (uint32_t i = 0; i < w->batch->count && !ldfs_released(w->d); i = end) {
 		end = i + 1;
 		if (!ldfs_batch_writable(w->batch, w->d, i)) {

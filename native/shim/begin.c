@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * begin.c - whether this process is the one that is to be dumped, and if so, the connection to the host.
+ * begin.c - whether this process is the one that is to be dumped, and if so, the connection to the
+ * host.
  */
 #define _GNU_SOURCE
 #include <link.h>
@@ -22,7 +23,8 @@ static int look_for_version(struct dl_phdr_info *program, size_t size, void *fou
 		const ElfW(Phdr) *p = &program->dlpi_phdr[i];
 
 		if (p->p_type == PT_LOAD && (p->p_flags & (PF_R | PF_W)) == PF_R &&
-		    memmem((const void *)(program->dlpi_addr + p->p_vaddr), p->p_filesz, VERSION, strlen(VERSION)))
+		    memmem((const void *)(program->dlpi_addr + p->p_vaddr), p->p_filesz, VERSION,
+			   strlen(VERSION)))
 			*(bool *)found = true;
 	}
 	return 1;
@@ -38,8 +40,9 @@ static bool says_that_it_is_qemu(void)
 }
 
 /*
- * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to it, a wrapper that
- * is called as QEMU, and what one asks of another QEMU (--version), have the same environment, and leave it as it is.
+ * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to
+ * it, a wrapper that is called as QEMU, and what one asks of another QEMU (--version), have the
+ * same environment, and leave it as it is.
  */
 static bool is_machine(int argc, char **argv)
 {
@@ -80,8 +83,8 @@ static void *alone_main(void *unused)
 }
 
 /*
- * Children of this process are not QEMU: none of the variables is for them. A child that kept the connection
- * would keep us from seeing that the host, or the host that QEMU, has gone.
+ * Children of this process are not QEMU: none of the variables is for them. A child that kept the
+ * connection would keep us from seeing that the host, or the host that QEMU, has gone.
  */
 __attribute__((constructor)) static void begin(int argc, char **argv)
 {
@@ -98,7 +101,8 @@ __attribute__((constructor)) static void begin(int argc, char **argv)
 	unsetenv(LDFS_SHIM_MONITOR);
 	unsetenv("LD_PRELOAD");
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && (connect(fd, (struct sockaddr *)&host, sizeof(host)) || shim_serve_connection(fd, true))) {
+	if (fd >= 0 && (connect(fd, (struct sockaddr *)&host, sizeof(host)) ||
+			shim_serve_connection(fd, true))) {
 		close(fd);
 		fd = -1;
 	}

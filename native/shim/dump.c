@@ -14,12 +14,13 @@
 
 #define WAIT_MOST_NS 100000000u
 
-/* dump is freed under the write lock, and used under the read lock: for long, where a target hangs. */
+/* dump is freed under the write lock, and used under the read lock: for long, where a target hangs.
+ */
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static ldfs_arena *arena;
 static ldfs_dump *dump;
-static uint64_t number; /* of the dump, or of the last one */
-static ldfs_stream *stream; /* of the dump: its target is a pipe */
+static uint64_t number;       /* of the dump, or of the last one */
+static ldfs_stream *stream;   /* of the dump: its target is a pipe */
 static _Atomic uint32_t gone; /* 1: the host has; no INIT any more */
 
 /* Huge pages and files on a disk cannot be write-protected page by page. */
@@ -115,8 +116,9 @@ static int do_record(const struct shim_message *m)
 
 static int do_read(const ldfs_shim_request *r, struct shim_answer *out)
 {
-	int rc = r->arg[1] > LDFS_SHIM_PAYLOAD ? -EINVAL
-					       : ldfs_dump_read(dump, r->arg[0], out->payload, r->arg[1]);
+	int rc = r->arg[1] > LDFS_SHIM_PAYLOAD
+			 ? -EINVAL
+			 : ldfs_dump_read(dump, r->arg[0], out->payload, r->arg[1]);
 
 	out->head.size = rc ? 0 : (uint32_t)r->arg[1];
 	return rc;
@@ -126,7 +128,8 @@ static int do_states(const ldfs_shim_request *r, struct shim_answer *out)
 {
 	int rc = r->arg[1] > LDFS_SHIM_PAYLOAD || r->arg[0] > UINT32_MAX
 			 ? -EINVAL
-			 : ldfs_dump_states(dump, (uint32_t)r->arg[0], (uint32_t)r->arg[1], out->payload);
+			 : ldfs_dump_states(dump, (uint32_t)r->arg[0], (uint32_t)r->arg[1],
+					    out->payload);
 
 	out->head.size = rc ? 0 : (uint32_t)r->arg[1];
 	return rc;
@@ -142,8 +145,8 @@ static int do_counters(struct shim_answer *out)
 	return 0;
 }
 
-/* Words that are said while memory is being armed let the machine write in the middle of it: looked at before, and
- * after. Said after that they do no harm, for the instant is behind us. */
+/* Words that are said while memory is being armed let the machine write in the middle of it: looked
+ * at before, and after. Said after that they do no harm, for the instant is behind us. */
 static int do_start(void)
 {
 	int rc = shim_said_too_late() ? -ETIMEDOUT : ldfs_dump_start(dump, NULL, 0);

@@ -34,9 +34,12 @@ void shim_close_fds(struct shim_message *m)
 bool shim_receive(int fd, struct shim_message *m)
 {
 	char control[CMSG_SPACE(sizeof(int) * LDFS_SHIM_FDS)];
-	struct iovec parts[] = { { &m->head, sizeof(m->head) }, { m->payload, sizeof(m->payload) } };
-	struct msghdr h = { .msg_iov = parts, .msg_iovlen = 2,
-			    .msg_control = control, .msg_controllen = sizeof(control) };
+	struct iovec parts[] = { { &m->head, sizeof(m->head) },
+				 { m->payload, sizeof(m->payload) } };
+	struct msghdr h = { .msg_iov = parts,
+			    .msg_iovlen = 2,
+			    .msg_control = control,
+			    .msg_controllen = sizeof(control) };
 	ssize_t n;
 
 	do {

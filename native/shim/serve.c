@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * serve.c - the connections with the host: a thread for each, which takes a request, has it done, and
- * answers.
+ * serve.c - the connections with the host: a thread for each, which takes a request, has it done,
+ * and answers.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +43,8 @@ void shim_give_up(void)
 {
 	int fd = shim_say_last_words();
 
-	shim_no_more_dumps(); /* an INIT that does not see it has the lock, and is the latest then */
+	shim_no_more_dumps(); /* an INIT that does not see it has the lock, and is the latest then
+			       */
 	shim_end_dump(shim_latest());
 	if (fd < 0)
 		fd = shim_say_first_words();

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * within.h - the C core inside another process (QEMU), by LD_PRELOAD: serves the host's requests. What
- * its files offer each other; shim.h is what host and shim say to each other.
+ * within.h - the C core inside another process (QEMU), by LD_PRELOAD: serves the host's requests.
+ * What its files offer each other; shim.h is what host and shim say to each other.
  *
- * The process must never pay for it: when the host goes, for whatever reason, the dump is released and the
- * memory is as free as before, and a machine that the host held, or had not let run yet, runs. The shim waits
- * on its sockets and does nothing else until it is asked.
+ * The process must never pay for it: when the host goes, for whatever reason, the dump is released
+ * and the memory is as free as before, and a machine that the host held, or had not let run yet,
+ * runs. The shim waits on its sockets and does nothing else until it is asked.
  *
- * It calls the functions of ldfs.h, and refuses to know what it runs in: memory, sockets and words come
- * from the host.
+ * It calls the functions of ldfs.h, and refuses to know what it runs in: memory, sockets and words
+ * come from the host.
  */
 #ifndef LDFS_SHIM_WITHIN_H
 #define LDFS_SHIM_WITHIN_H
@@ -77,8 +77,8 @@ int shim_serve_connection(int fd, bool first);
 void shim_give_up(void);
 
 /* ----------------------------------------------------------------- memory.c
- * Memory that the process itself gives back (balloon, free page reporting): fallocate and madvise of
- * this process pass through the shim, and what they discard is saved first.
+ * Memory that the process itself gives back (balloon, free page reporting): fallocate and madvise
+ * of this process pass through the shim, and what they discard is saved first.
  */
 
 /* From now on discards of this arena's memory are its own. For good. 0 or -errno. */

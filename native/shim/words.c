@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the host would have said: a machine that it holds must go on without it, also when the host is only stopped.
- * Under a lock of their own: they never wait for a target. Before the first of them, `monitor` is where to say
- * that the machine may run at all.
+ * What the host would have said: a machine that it holds must go on without it, also when the host
+ * is only stopped. Under a lock of their own: they never wait for a target. Before the first of
+ * them, `monitor` is where to say that the machine may run at all.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,7 +25,8 @@ static struct {
 	int fd;
 	uint64_t until; /* CLOCK_MONOTONIC, ns; 0: until the host has gone */
 	bool watched;   /* a thread looks at `until` */
-	bool late;      /* they were said while the host lives: the machine runs, and no instant is one */
+	bool late; /* they were said while the host lives: the machine runs, and no instant is one
+		    */
 	struct sockaddr_un monitor; /* no path: none */
 } last_words = { .fd = -1 };
 
@@ -43,14 +44,15 @@ bool shim_said_too_late(void)
 static void say(void)
 {
 	if (last_words.length)
-		send(last_words.fd, last_words.text, last_words.length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		send(last_words.fd, last_words.text, last_words.length,
+		     MSG_NOSIGNAL | MSG_DONTWAIT);
 	last_words.until = 0;
 }
 
 /*
- * The host still has the connection, and reads the answer. It may have stood still before it stopped the machine:
- * the words then change nothing, and are kept for its end. Said again and again, they would undo whatever somebody
- * else does to the machine meanwhile.
+ * The host still has the connection, and reads the answer. It may have stood still before it
+ * stopped the machine: the words then change nothing, and are kept for its end. Said again and
+ * again, they would undo whatever somebody else does to the machine meanwhile.
  */
 static void *words_main(void *unused)
 {
@@ -121,8 +123,8 @@ int shim_say_last_words(void)
 	return fd;
 }
 
-/* It stays open, for QEMU drops what it has not read when it sees a hang-up; and QEMU keeps what it says
- * until somebody reads it. */
+/* It stays open, for QEMU drops what it has not read when it sees a hang-up; and QEMU keeps what it
+ * says until somebody reads it. */
 void shim_listen_for_ever(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -141,7 +143,8 @@ void shim_set_monitor(const struct sockaddr_un *monitor)
 	last_words.monitor = *monitor;
 }
 
-/* The host went before it let the machine run. Whoever listens for it may not do so yet. -1: nobody will. */
+/* The host went before it let the machine run. Whoever listens for it may not do so yet. -1: nobody
+ * will. */
 int shim_say_first_words(void)
 {
 	struct sockaddr_un monitor;
@@ -152,7 +155,8 @@ int shim_say_first_words(void)
 	pthread_mutex_unlock(&words_lock);
 	while (fd >= 0 && (!monitor.sun_path[0] ||
 			   connect(fd, (struct sockaddr *)&monitor, sizeof(monitor)))) {
-		if (monitor.sun_path[0] && (errno == ENOENT || errno == ECONNREFUSED || errno == EINTR)) {
+		if (monitor.sun_path[0] &&
+		    (errno == ENOENT || errno == ECONNREFUSED || errno == EINTR)) {
 			usleep(SHIM_RETRY_US);
 			continue;
 		}

@@ -6,7 +6,7 @@
 
 #include "state/state.h"
 
-#define EIO_TOLERATED 16              /* failed writes before the target counts as gone */
+#define EIO_TOLERATED 16 /* failed writes before the target counts as gone */
 
 void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn)
 {

@@ -47,8 +47,8 @@ bool ldfs_step_steal(ldfs_dump *d, uint32_t g)
 }
 
 /*
- * CLAIMED -> IN_SLOT, or STEALING -> STOLEN while the sweep's I/O is still under way. The bytes are in
- * `slot` already. After a steal the I/O may end at any time, which turns STEALING into CLAIMED.
+ * CLAIMED -> IN_SLOT, or STEALING -> STOLEN while the sweep's I/O is still under way. The bytes are
+ * in `slot` already. After a steal the I/O may end at any time, which turns STEALING into CLAIMED.
  */
 void ldfs_step_publish(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 {
@@ -67,8 +67,8 @@ bool ldfs_step_sweep(ldfs_dump *d, uint32_t g)
 
 /*
  * The sweep's I/O on g has ended with `result` (SAVED, HOLE or LOST). Unstolen: that is the final
- * state. Stolen: the slot's owner goes on, and neither result nor checksum counts. Returns the state
- * that the granule has now.
+ * state. Stolen: the slot's owner goes on, and neither result nor checksum counts. Returns the
+ * state that the granule has now.
  */
 uint8_t ldfs_step_sweep_over(ldfs_dump *d, uint32_t g, uint8_t result, uint64_t checksum)
 {
@@ -80,7 +80,8 @@ uint8_t ldfs_step_sweep_over(ldfs_dump *d, uint32_t g, uint8_t result, uint64_t 
 		d->checksum[g] = checksum;
 		if (step(d, g, LDFS_G_SWEEPING, result)) {
 			add_relaxed(result == LDFS_G_HOLE ? &d->holes
-							  : &d->final_count[LDFS_BY_SWEEP - 1], 1);
+							  : &d->final_count[LDFS_BY_SWEEP - 1],
+				    1);
 			became_final(d, g);
 			return result;
 		}

@@ -2,11 +2,12 @@
 /*
  * protect.c - making granules of an armed arena writable, and what that costs in mappings. [signal]
  *
- * A stretch of writable granules in a read-only view (an island) costs two mappings, of which a process
- * may have vm.max_map_count. The process needs some itself: with none left, malloc and thread creation
- * fail. So islands are counted, and from a limit well below the kernel's own on the handler widens
- * instead of making another one. The count is kept without a lock: each granule is counted once, by who opened it, but two who open
- * neighbours at the same moment may both count that they are joined (one in some thousand contended faults did): the margin covers that.
+ * A stretch of writable granules in a read-only view (an island) costs two mappings, of which a
+ * process may have vm.max_map_count. The process needs some itself: with none left, malloc and
+ * thread creation fail. So islands are counted, and from a limit well below the kernel's own on the
+ * handler widens instead of making another one. The count is kept without a lock: each granule is
+ * counted once, by who opened it, but two who open neighbours at the same moment may both count
+ * that they are joined (one in some thousand contended faults did): the margin covers that.
  */
 #include <errno.h>
 #include <sys/mman.h>

@@ -3,9 +3,9 @@
  * ring.c - the pool of slots: taken and put by handlers, taken by the writer, grown by the keeper.
  *
  * Two lock-free stacks of slot numbers. The free one is popped by many, so its head carries a tag
- * against ABA (Treiber 1986, with a counted pointer as in Michael and Scott 1996). The filled one is
- * pushed by many and only ever taken whole, which needs no tag. Neither can be blocked by a thread
- * that is preempted halfway, and that is why they are stacks and not a ring of cells.
+ * against ABA (Treiber 1986, with a counted pointer as in Michael and Scott 1996). The filled one
+ * is pushed by many and only ever taken whole, which needs no tag. Neither can be blocked by a
+ * thread that is preempted halfway, and that is why they are stacks and not a ring of cells.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +14,8 @@
 
 #include "state/state.h"
 
-#define TO_SPARE_SHARE 16     /* one slot of so many is fault-around's at the most while the target frees none */
+#define TO_SPARE_SHARE \
+	16 /* one slot of so many is fault-around's at the most while the target frees none */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -70,8 +71,9 @@ void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
 }
 
 /*
- * A target that stands still frees nothing: then every slot that there is belongs to those who store. One that goes on
- * may free fewer than are stored to; what it owes fault-around is bounded, for it may stop any time.
+ * A target that stands still frees nothing: then every slot that there is belongs to those who
+ * store. One that goes on may free fewer than are stored to; what it owes fault-around is bounded,
+ * for it may stop any time.
  */
 void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot)
 {
@@ -116,10 +118,13 @@ static int keep_private(const struct ldfs_ring *r)
 {
 	uint64_t size = r->reserved * r->slot_size;
 
-	return madvise(r->bytes, size, MADV_DONTFORK) || madvise(r->bytes, size, MADV_DONTDUMP) ? -errno : 0;
+	return madvise(r->bytes, size, MADV_DONTFORK) || madvise(r->bytes, size, MADV_DONTDUMP)
+		       ? -errno
+		       : 0;
 }
 
-int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows)
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
+		   bool grows)
 {
 	int rc;
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * state.h - what a dump is: the state of each granule, the slots, and the counts. All that the fault
- * path, the sweep, the writers and the readers share lies here, and they meet nowhere else.
+ * state.h - what a dump is: the state of each granule, the slots, and the counts. All that the
+ * fault path, the sweep, the writers and the readers share lies here, and they meet nowhere else.
  *
- * What changes a granule's state or its protection, or takes and gives a slot, is a function of this
- * room, without a lock, and may run in the signal handler. It refuses to decide when: it has no thread
- * of its own, writes nothing to a target, and does not know what made a step necessary.
+ * What changes a granule's state or its protection, or takes and gives a slot, is a function of
+ * this room, without a lock, and may run in the signal handler. It refuses to decide when: it has
+ * no thread of its own, writes nothing to a target, and does not know what made a step necessary.
  */
 #ifndef LDFS_STATE_H
 #define LDFS_STATE_H
@@ -25,34 +25,39 @@ struct ldfs_slot {
 };
 
 struct ldfs_ring {
-	uint8_t *bytes;         /* limit slots of slot_size, reserved; [0, made) are there */
+	uint8_t *bytes; /* limit slots of slot_size, reserved; [0, made) are there */
 	struct ldfs_slot *slots;
 	uint64_t slot_size;     /* bytes */
 	_Atomic uint32_t made;  /* slots that exist */
 	_Atomic uint32_t limit; /* slots at the most */
 	uint32_t reserved;      /* slots that `bytes` and `slots` have room for */
 	bool grows;             /* policy spill: the keeper adds slots */
-	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));  /* tag << 32 | index + 1 */
+	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));   /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;
-	_Atomic int32_t to_spare;  /* slots that fault-around may take: what the target has freed lately. A hint */
+	_Atomic int32_t to_spare; /* slots that fault-around may take: what the target has freed
+				     lately. A hint */
 	_Atomic uint64_t peak;
-	struct ldfs_event freed;   /* a slot or a granule's fate changed: for those who wait for a slot */
+	struct ldfs_event
+		freed; /* a slot or a granule's fate changed: for those who wait for a slot */
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
 	struct ldfs_event low;     /* for the keeper */
 	pthread_t keeper;
 	bool keeper_made; /* owner */
 };
 
-int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit, bool grows);
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
+		   bool grows);
 void ldfs_ring_destroy(struct ldfs_ring *r);
-uint32_t ldfs_ring_take(struct ldfs_ring *r);             /* [signal] a free slot or NO_SLOT */
-void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot);  /* [signal] back to the free ones */
-void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot); /* the same, of one that went to the target */
-void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot);   /* [signal] to the filled ones */
-uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);      /* chain by `next`, index + 1; 0: none */
-bool ldfs_ring_can_grow(const struct ldfs_ring *r);       /* [signal] */
-/* Make slots up to `count` exist; their pages are there afterwards. 0 or -errno. One thread at a time. */
+uint32_t ldfs_ring_take(struct ldfs_ring *r);            /* [signal] a free slot or NO_SLOT */
+void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot); /* [signal] back to the free ones */
+void ldfs_ring_freed(struct ldfs_ring *r,
+		     uint32_t slot); /* the same, of one that went to the target */
+void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot); /* [signal] to the filled ones */
+uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);    /* chain by `next`, index + 1; 0: none */
+bool ldfs_ring_can_grow(const struct ldfs_ring *r);     /* [signal] */
+/* Make slots up to `count` exist; their pages are there afterwards. 0 or -errno. One thread at a
+ * time. */
 int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count);
 
 static inline uint8_t *ldfs_slot_bytes(const struct ldfs_ring *r, uint32_t slot)
@@ -72,12 +77,13 @@ struct ldfs_table {
 	uint8_t dump_id[16];
 	_Atomic uint8_t *dirty; /* one a block */
 	_Atomic uint64_t next_flush_ns;
-	pthread_mutex_t lock;   /* one flush at a time, so that an older block never overwrites a newer */
+	pthread_mutex_t
+		lock; /* one flush at a time, so that an older block never overwrites a newer */
 };
 
 /*
- * A packed target: where each page went. `size` and `where` of a granule belong to whoever may take it
- * to its final state - the sweep before its slot's writer - and to all who have seen it SAVED.
+ * A packed target: where each page went. `size` and `where` of a granule belong to whoever may take
+ * it to its final state - the sweep before its slot's writer - and to all who have seen it SAVED.
  */
 struct ldfs_pack {
 	bool on;
@@ -113,22 +119,25 @@ struct ldfs_dump {
 
 	/* per granule */
 	_Atomic uint8_t *state;
-	_Atomic uint8_t *writable; /* since START: 0, or LDFS_OPENED, LDFS_STORED_TO; never taken back */
-	_Atomic uint8_t *full;     /* GRANULE_FULL: no holes, reading it through a view allocates none */
+	_Atomic uint8_t
+		*writable; /* since START: 0, or LDFS_OPENED, LDFS_STORED_TO; never taken back */
+	_Atomic uint8_t
+		*full; /* GRANULE_FULL: no holes, reading it through a view allocates none */
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */
 	uint8_t *how;              /* the same */
 
-	_Atomic int64_t islands;   /* stretches of writable granules, see protect.c */
+	_Atomic int64_t islands; /* stretches of writable granules, see protect.c */
 	int64_t islands_most;
 
-	_Atomic uint32_t phase;    /* enum ldfs_phase */
-	uint8_t *sweep_scratch;    /* one granule */
+	_Atomic uint32_t phase; /* enum ldfs_phase */
+	uint8_t *sweep_scratch; /* one granule */
 	struct ldfs_batch writer_batch;
-	_Atomic uint64_t swept;    /* bytes that the sweep has written: the rate counts them, and no holes */
+	_Atomic uint64_t
+		swept; /* bytes that the sweep has written: the rate counts them, and no holes */
 	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
-	_Atomic uint32_t gave_up;  /* policy counts as `fail` from now on */
-	_Atomic uint32_t abandoned; /* the target is gone: what is not saved yet is lost */
+	_Atomic uint32_t gave_up;    /* policy counts as `fail` from now on */
+	_Atomic uint32_t abandoned;  /* the target is gone: what is not saved yet is lost */
 	_Atomic uint32_t not_durable; /* a sync or the table failed */
 	_Atomic uint32_t eio_count;
 	_Atomic uint64_t remaining; /* granules not in a final state */
@@ -145,7 +154,7 @@ struct ldfs_dump {
 
 	pthread_t sweep_thread, writer_thread, guard_thread;
 	bool sweep_made, writer_made, guard_made; /* owner */
-	struct ldfs_event guard_wake; /* phase changes */
+	struct ldfs_event guard_wake;             /* phase changes */
 	_Atomic uint32_t threads_running;
 	_Atomic uint32_t release_begun, release_done;
 
@@ -191,8 +200,8 @@ void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn);
 /* [signal] From now on policy `fail`; wakes all who wait for a slot. */
 void ldfs_give_up(ldfs_dump *d);
 /*
- * [any thread] The target answered `error` (-errno) for data at `pfn`: give up; and after anything but
- * a few EIO it is not tried again.
+ * [any thread] The target answered `error` (-errno) for data at `pfn`: give up; and after anything
+ * but a few EIO it is not tried again.
  */
 void ldfs_target_failed(ldfs_dump *d, int error, uint64_t pfn);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * threads.c - the threads of a dump, counted from before they begin until they touch nothing any more.
+ * threads.c - the threads of a dump, counted from before they begin until they touch nothing any
+ * more.
  */
 #include "state/state.h"
 

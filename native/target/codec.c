@@ -13,9 +13,11 @@
 
 #include "target/target.h"
 
-/* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page * 7/6. */
+/* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page *
+ * 7/6. */
 #define SCRATCH (2 * LDFS_PAGE_SIZE)
-#define ZSTD_DEFAULT_LEVEL 1 /* the fastest of the usual ones: a dump is large and pages are small */
+#define ZSTD_DEFAULT_LEVEL \
+	1 /* the fastest of the usual ones: a dump is large and pages are small */
 #define ZLIB_DEFAULT_LEVEL Z_BEST_SPEED
 
 struct codec {
@@ -119,11 +121,13 @@ static size_t compress_page(struct codec *c, const void *page)
 	switch (c->codec) {
 	case LDFS_CODEC_ZSTD:
 		/* An error is a huge number. */
-		return ZSTD_compressCCtx(c->zstd, c->scratch, SCRATCH, page, LDFS_PAGE_SIZE, c->level);
+		return ZSTD_compressCCtx(c->zstd, c->scratch, SCRATCH, page, LDFS_PAGE_SIZE,
+					 c->level);
 	case LDFS_CODEC_ZLIB:
 		return deflate_page(c, page);
 	case LDFS_CODEC_LZO:
-		if (lzo1x_1_compress(page, LDFS_PAGE_SIZE, c->scratch, &out, c->lzo_work) == LZO_E_OK)
+		if (lzo1x_1_compress(page, LDFS_PAGE_SIZE, c->scratch, &out, c->lzo_work) ==
+		    LZO_E_OK)
 			return out;
 		return LDFS_PAGE_SIZE;
 	case LDFS_CODEC_SNAPPY:
@@ -158,7 +162,8 @@ static int unzstd(struct codec *c, const void *bytes, uint32_t size, void *page)
 	if (!c->unzstd)
 		return -ENOMEM;
 	return ZSTD_decompressDCtx(c->unzstd, page, LDFS_PAGE_SIZE, bytes, size) == LDFS_PAGE_SIZE
-		       ? 0 : -EBADMSG;
+		       ? 0
+		       : -EBADMSG;
 }
 
 static int inflate_page(struct codec *c, const void *bytes, uint32_t size, void *page)
@@ -181,7 +186,9 @@ static int unlzo(const void *bytes, uint32_t size, void *page)
 	lzo_uint out = LDFS_PAGE_SIZE;
 
 	return lzo1x_decompress_safe(bytes, size, page, &out, NULL) == LZO_E_OK &&
-	       out == LDFS_PAGE_SIZE ? 0 : -EBADMSG;
+			       out == LDFS_PAGE_SIZE
+		       ? 0
+		       : -EBADMSG;
 }
 
 static int unsnappy(const void *bytes, uint32_t size, void *page)

@@ -41,13 +41,15 @@ static bool possible(const ldfs_page_desc *d)
 	       d->offset <= (uint64_t)INT64_MAX - LDFS_PAGE_SIZE;
 }
 
-/* Descriptors from the first on whose bytes lie one behind the other, READ_BYTES of them at the most. */
+/* Descriptors from the first on whose bytes lie one behind the other, READ_BYTES of them at the
+ * most. */
 static uint32_t stretch(const ldfs_page_desc *descs, uint32_t count, uint64_t *bytes)
 {
 	uint32_t n = 0;
 
 	for (*bytes = 0; n < count && possible(&descs[n]); n++) {
-		if (descs[n].offset != descs[0].offset + *bytes || *bytes + descs[n].size > READ_BYTES)
+		if (descs[n].offset != descs[0].offset + *bytes ||
+		    *bytes + descs[n].size > READ_BYTES)
 			break;
 		*bytes += descs[n].size;
 	}

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * stream.c - a dump into a pipe, in the flattened form of makedumpfile: a header of 4096 bytes, then
- * records, each with offset and length (64 bits, big-endian) and that many bytes of the file; both are
- * -1 in the last one. `makedumpfile -R` makes a file of it; a later record wins over an earlier one.
+ * stream.c - a dump into a pipe, in the flattened form of makedumpfile: a header of 4096 bytes,
+ * then records, each with offset and length (64 bits, big-endian) and that many bytes of the file;
+ * both are -1 in the last one. `makedumpfile -R` makes a file of it; a later record wins over an
+ * earlier one.
  *
  * The pipe is nonblocking: a reader who stands still must not hold up RELEASE.
  */
@@ -101,8 +102,8 @@ static int put_record(struct ldfs_stream *s, uint64_t offset, uint64_t length, c
 }
 
 /*
- * A reader that has gone is an error to us, not the end of the process; the signal goes to the thread. No
- * cancellation while the lock is held.
+ * A reader that has gone is an error to us, not the end of the process; the signal goes to the
+ * thread. No cancellation while the lock is held.
  */
 static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
 {

@@ -2,11 +2,11 @@
 /*
  * target.c - where the bytes of an arena go on the target: extents, and whole reads and writes.
  *
- * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents. The
- * sweep writes past the page cache (O_DIRECT) where that was asked for and the target can: no copy, and
- * nothing that waits for the sync. Slots go through it, so that who waits for one does not wait for the
- * disk; the two write different pages. What is read comes through it as well.
- * All functions are [any thread].
+ * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents.
+ * The sweep writes past the page cache (O_DIRECT) where that was asked for and the target can: no
+ * copy, and nothing that waits for the sync. Slots go through it, so that who waits for one does
+ * not wait for the disk; the two write different pages. What is read comes through it as well. All
+ * functions are [any thread].
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,8 +48,8 @@ static bool whole_pages(const struct ldfs_target *t)
 }
 
 /*
- * The target, open once more, past the page cache; -1: it cannot, or we may not. A tmpfs says that it can,
- * and copies all the same.
+ * The target, open once more, past the page cache; -1: it cannot, or we may not. A tmpfs says that
+ * it can, and copies all the same.
  */
 static int open_direct(const struct ldfs_target *t)
 {
@@ -66,8 +66,9 @@ static int open_direct(const struct ldfs_target *t)
 }
 
 /*
- * Whether the kernel has to write zeros out to zero a range: not in a file, whose file system notes it, nor on a device that zeroes
- * by itself; a partition's limits are those of its disk. Unknown counts as yes: a limit holds.
+ * Whether the kernel has to write zeros out to zero a range: not in a file, whose file system notes
+ * it, nor on a device that zeroes by itself; a partition's limits are those of its disk. Unknown
+ * counts as yes: a limit holds.
  */
 static bool zeroing_writes(int fd)
 {
@@ -118,7 +119,8 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	if (config->target_direct && !config->packed)
 		t->direct_fd = open_direct(t);
 	store_relaxed(&t->direct, t->direct_fd >= 0);
-	/* What is read ahead may be about to be written past the cache, and would share its folios with slots. */
+	/* What is read ahead may be about to be written past the cache, and would share its folios
+	 * with slots. */
 	if (t->direct_fd >= 0)
 		posix_fadvise(t->fd, 0, 0, POSIX_FADV_RANDOM);
 	return 0;
@@ -135,7 +137,8 @@ void ldfs_target_destroy(struct ldfs_target *t)
 	t->extents = NULL;
 }
 
-uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uint64_t *target_offset)
+uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset,
+			 uint64_t *target_offset)
 {
 	uint32_t low = 0, high = t->extent_count;
 	const ldfs_extent *e;
@@ -173,13 +176,14 @@ static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length,
 	return ldfs_write_all(t->fd, buf, length, at);
 }
 
-static int write_run(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at, bool direct)
+static int write_run(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at,
+		     bool direct)
 {
 	return direct ? write_direct(t, buf, length, at) : ldfs_write_all(t->fd, buf, length, at);
 }
 
-int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
-		      bool direct)
+int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf,
+		      uint64_t length, bool direct)
 {
 	const uint8_t *from = buf;
 
@@ -215,7 +219,8 @@ static int write_zeros(struct ldfs_target *t, uint64_t length, uint64_t at)
 }
 
 /* Zeros on the target, by the kernel where it can (a device that discards), else written out. */
-int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length, uint64_t *written)
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length,
+		     uint64_t *written)
 {
 	while (length > 0) {
 		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
@@ -227,7 +232,8 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 					       (off_t)at, (off_t)run)) {
 			if (errno == ENOSPC)
 				return -errno;
-			t->zero_range = false; /* cannot, may not, or fails at it: written out it is */
+			t->zero_range =
+				false; /* cannot, may not, or fails at it: written out it is */
 		}
 		if (!t->zero_range)
 			rc = write_zeros(t, run, at);

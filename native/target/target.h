@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * target.h - where a dump's bytes go: files and devices by extents, pipes, and pages through a codec.
+ * target.h - where a dump's bytes go: files and devices by extents, pipes, and pages through a
+ * codec.
  *
  * It carries bytes, and refuses to decide anything: which bytes, when, in which format, and what an
  * error means for the dump is not known here. Pipes are `ldfs_stream` of ldfs.h.
@@ -12,8 +13,8 @@
 
 /* ---------------------------------------------------------------- target.c */
 struct ldfs_target {
-	int fd; /* -1: none */
-	int direct_fd; /* the same past the page cache (O_DIRECT); -1: none */
+	int fd;              /* -1: none */
+	int direct_fd;       /* the same past the page cache (O_DIRECT); -1: none */
 	_Atomic bool direct; /* that works */
 	ldfs_stream *stream; /* NULL: fd is written */
 	bool reads_zero;
@@ -26,15 +27,18 @@ struct ldfs_target {
 int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint64_t arena_size);
 void ldfs_target_destroy(struct ldfs_target *t);
 /* `direct`: past the page cache, where the target can. */
-int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf, uint64_t length,
-		      bool direct);
+int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf,
+		      uint64_t length, bool direct);
 /* *written: bytes that were written out, or may have been, to do it. */
-int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length, uint64_t *written);
-int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf, uint64_t length);
+int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length,
+		     uint64_t *written);
+int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *buf,
+		     uint64_t length);
 /* `length` bytes of buf at offset `at` of the target, as a record when it is a stream. */
 int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at);
 /* Bytes from arena_offset on that lie together on the target, at *target_offset. */
-uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset, uint64_t *target_offset);
+uint64_t ldfs_target_run(const struct ldfs_target *t, uint64_t arena_offset,
+			 uint64_t *target_offset);
 
 /* ----------------------------------------------------------------- codec.c
  * One page at a time through zstd, zlib, lzo or snappy. The library's working memory is kept in a
@@ -55,6 +59,7 @@ void ldfs_codec_close(struct codec *c);
  */
 uint32_t ldfs_codec_pack(struct codec *c, const void *page, void *out);
 /* Unpack `size` bytes to one page. 0; -EBADMSG: damaged, or no such codec; -ENOMEM. */
-int ldfs_codec_unpack(struct codec *c, uint32_t flags, const void *bytes, uint32_t size, void *page);
+int ldfs_codec_unpack(struct codec *c, uint32_t flags, const void *bytes, uint32_t size,
+		      void *page);
 
 #endif

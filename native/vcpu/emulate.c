@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * emulate.c - what Unicorn asks us while it runs guest code: where a vCPU may be held, which memory is
- * there, what its ports do, what a crash is.
+ * emulate.c - what Unicorn asks us while it runs guest code: where a vCPU may be held, which memory
+ * is there, what its ports do, what a crash is.
  */
 #include "vcpu/vcpu.h"
 
 /* Translated code of one vCPU; Unicorn's own default reserves 1 GiB each. */
 #define CODE_BUFFER (UINT32_C(64) << 20)
 
-#define PORT_DEBUG 0xe9      /* the emulators' debug console */
-#define PORT_COM1 0x3f8      /* transmit register of the first serial line */
-#define PORT_COM1_LSR 0x3fd  /* its line status */
+#define PORT_DEBUG 0xe9     /* the emulators' debug console */
+#define PORT_COM1 0x3f8     /* transmit register of the first serial line */
+#define PORT_COM1_LSR 0x3fd /* its line status */
 #define LSR_MAY_SEND 0x60
 
 /* ------------------------------------------------------------- while it runs */
@@ -173,9 +173,11 @@ int ldfs_vcpu_open(struct ldfs_vcpu *v)
 	int error = uc->open(LDFS_UC_ARCH_X86, LDFS_UC_MODE_64, &v->uc);
 
 	if (!error)
-		error = uc->ctl(v->uc, LDFS_UC_CTL_WRITE_1(LDFS_UC_CTL_TCG_BUFFER_SIZE), CODE_BUFFER);
+		error = uc->ctl(v->uc, LDFS_UC_CTL_WRITE_1(LDFS_UC_CTL_TCG_BUFFER_SIZE),
+				CODE_BUFFER);
 	if (!error)
-		error = uc->ctl(v->uc, LDFS_UC_CTL_WRITE_1(LDFS_UC_CTL_TLB_TYPE), LDFS_UC_TLB_VIRTUAL);
+		error = uc->ctl(v->uc, LDFS_UC_CTL_WRITE_1(LDFS_UC_CTL_TLB_TYPE),
+				LDFS_UC_TLB_VIRTUAL);
 	for (uint32_t i = 0; i < m->range_count && !error; i++)
 		error = uc->mem_map_ptr(v->uc, m->ranges[i].start, m->ranges[i].size,
 					LDFS_UC_PROT_ALL, m->ram + m->ranges[i].ram_offset);

@@ -71,8 +71,8 @@ bool ldfs_vcpu_wait_outside(struct ldfs_vcpu *v, uint64_t deadline_ns)
 }
 
 /*
- * [any thread] `attention` is raised: a vCPU that runs is out within microseconds. One that is not may be waiting for a processor. It
- * cannot go on, and so lower itself, before it is let go.
+ * [any thread] `attention` is raised: a vCPU that runs is out within microseconds. One that is not
+ * may be waiting for a processor. It cannot go on, and so lower itself, before it is let go.
  */
 void ldfs_vcpu_hurry(struct ldfs_vcpu *v, unsigned *turns)
 {

@@ -147,7 +147,7 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 	m->pid = getpid();
 	m->vcpu_count = vcpus;
 	m->range_count = range_count;
-	m->ops = (ldfs_quiesce_ops){op_quiesce, op_capture, op_resume, m, 1};
+	m->ops = (ldfs_quiesce_ops){ op_quiesce, op_capture, op_resume, m, 1 };
 	pthread_mutex_init(&m->snapshot_lock, NULL);
 	ldfs_console_open(&m->console);
 	m->ranges = calloc(range_count, sizeof(*ranges));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * registers.c - the registers of a vCPU: set before it runs, read while it is held, kept at an instant.
+ * registers.c - the registers of a vCPU: set before it runs, read while it is held, kept at an
+ * instant.
  */
 #include <errno.h>
 #include <string.h>
@@ -9,13 +10,13 @@
 
 /* In the order of ldfs_registers; 0 where the guest has no such register. */
 static const int register_ids[] = {
-	LDFS_UC_X86_REG_R15, LDFS_UC_X86_REG_R14, LDFS_UC_X86_REG_R13, LDFS_UC_X86_REG_R12,
-	LDFS_UC_X86_REG_RBP, LDFS_UC_X86_REG_RBX, LDFS_UC_X86_REG_R11, LDFS_UC_X86_REG_R10,
-	LDFS_UC_X86_REG_R9, LDFS_UC_X86_REG_R8, LDFS_UC_X86_REG_RAX, LDFS_UC_X86_REG_RCX,
-	LDFS_UC_X86_REG_RDX, LDFS_UC_X86_REG_RSI, LDFS_UC_X86_REG_RDI, 0,
-	LDFS_UC_X86_REG_RIP, LDFS_UC_X86_REG_CS, LDFS_UC_X86_REG_EFLAGS, LDFS_UC_X86_REG_RSP,
-	LDFS_UC_X86_REG_SS, LDFS_UC_X86_REG_FS_BASE, LDFS_UC_X86_REG_GS_BASE, LDFS_UC_X86_REG_DS,
-	LDFS_UC_X86_REG_ES, LDFS_UC_X86_REG_FS, LDFS_UC_X86_REG_GS,
+	LDFS_UC_X86_REG_R15, LDFS_UC_X86_REG_R14,     LDFS_UC_X86_REG_R13,     LDFS_UC_X86_REG_R12,
+	LDFS_UC_X86_REG_RBP, LDFS_UC_X86_REG_RBX,     LDFS_UC_X86_REG_R11,     LDFS_UC_X86_REG_R10,
+	LDFS_UC_X86_REG_R9,  LDFS_UC_X86_REG_R8,      LDFS_UC_X86_REG_RAX,     LDFS_UC_X86_REG_RCX,
+	LDFS_UC_X86_REG_RDX, LDFS_UC_X86_REG_RSI,     LDFS_UC_X86_REG_RDI,     0,
+	LDFS_UC_X86_REG_RIP, LDFS_UC_X86_REG_CS,      LDFS_UC_X86_REG_EFLAGS,  LDFS_UC_X86_REG_RSP,
+	LDFS_UC_X86_REG_SS,  LDFS_UC_X86_REG_FS_BASE, LDFS_UC_X86_REG_GS_BASE, LDFS_UC_X86_REG_DS,
+	LDFS_UC_X86_REG_ES,  LDFS_UC_X86_REG_FS,      LDFS_UC_X86_REG_GS,
 };
 #define REGISTERS (sizeof(register_ids) / sizeof(register_ids[0]))
 _Static_assert(sizeof(ldfs_registers) == REGISTERS * sizeof(uint64_t), "one id for each register");
@@ -25,7 +26,9 @@ _Static_assert(sizeof(ldfs_registers) == REGISTERS * sizeof(uint64_t), "one id f
 
 void ldfs_vcpu_read(const struct ldfs_vcpu *v, ldfs_registers *out)
 {
-	uint64_t values[REGISTERS] = {0}; /* Unicorn writes only as many bytes as a register has */
+	uint64_t values[REGISTERS] = {
+		0
+	}; /* Unicorn writes only as many bytes as a register has */
 
 	for (size_t i = 0; i < REGISTERS; i++)
 		if (register_ids[i])

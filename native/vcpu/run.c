@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * run.c - the threads of the vCPUs: each runs guest code until the guest halts, crashes, or is stopped.
+ * run.c - the threads of the vCPUs: each runs guest code until the guest halts, crashes, or is
+ * stopped.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -68,7 +69,8 @@ static bool run(struct ldfs_vcpu *v)
 	return halted;
 }
 
-/* Until the next tick, or STOP. A pause does not prolong it: ldfs_vcpu_enter() waits for its end. */
+/* Until the next tick, or STOP. A pause does not prolong it: ldfs_vcpu_enter() waits for its end.
+ */
 static void idle(struct ldfs_vcpu *v)
 {
 	uint64_t tick = (ldfs_now_ns() / TICK_NS + 1) * TICK_NS;

@@ -20,17 +20,17 @@ int ldfs_unicorn_load(const char *path, struct ldfs_uc_api *api, char *why, size
 		const char *name;
 		size_t offset;
 	} functions[] = {
-		{"uc_version", offsetof(struct ldfs_uc_api, version)},
-		{"uc_open", offsetof(struct ldfs_uc_api, open)},
-		{"uc_close", offsetof(struct ldfs_uc_api, close)},
-		{"uc_ctl", offsetof(struct ldfs_uc_api, ctl)},
-		{"uc_mem_map_ptr", offsetof(struct ldfs_uc_api, mem_map_ptr)},
-		{"uc_hook_add", offsetof(struct ldfs_uc_api, hook_add)},
-		{"uc_reg_write", offsetof(struct ldfs_uc_api, reg_write)},
-		{"uc_reg_read", offsetof(struct ldfs_uc_api, reg_read)},
-		{"uc_emu_start", offsetof(struct ldfs_uc_api, emu_start)},
-		{"uc_emu_stop", offsetof(struct ldfs_uc_api, emu_stop)},
-		{"uc_strerror", offsetof(struct ldfs_uc_api, strerror)},
+		{ "uc_version", offsetof(struct ldfs_uc_api, version) },
+		{ "uc_open", offsetof(struct ldfs_uc_api, open) },
+		{ "uc_close", offsetof(struct ldfs_uc_api, close) },
+		{ "uc_ctl", offsetof(struct ldfs_uc_api, ctl) },
+		{ "uc_mem_map_ptr", offsetof(struct ldfs_uc_api, mem_map_ptr) },
+		{ "uc_hook_add", offsetof(struct ldfs_uc_api, hook_add) },
+		{ "uc_reg_write", offsetof(struct ldfs_uc_api, reg_write) },
+		{ "uc_reg_read", offsetof(struct ldfs_uc_api, reg_read) },
+		{ "uc_emu_start", offsetof(struct ldfs_uc_api, emu_start) },
+		{ "uc_emu_stop", offsetof(struct ldfs_uc_api, emu_stop) },
+		{ "uc_strerror", offsetof(struct ldfs_uc_api, strerror) },
 	};
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	unsigned int major = 0, minor = 0;

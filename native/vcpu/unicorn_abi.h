@@ -96,7 +96,8 @@ struct ldfs_uc_api {
 			uint64_t begin, uint64_t end, ...);
 	int (*reg_write)(ldfs_uc *uc, int reg, const void *value);
 	int (*reg_read)(ldfs_uc *uc, int reg, void *value);
-	int (*emu_start)(ldfs_uc *uc, uint64_t begin, uint64_t until, uint64_t timeout, size_t count);
+	int (*emu_start)(ldfs_uc *uc, uint64_t begin, uint64_t until, uint64_t timeout,
+			 size_t count);
 	int (*emu_stop)(ldfs_uc *uc);
 	const char *(*strerror)(int error);
 };

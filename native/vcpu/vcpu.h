@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vcpu.h - vCPUs that run guest code with Unicorn, and how they are held. What it offers is in ldfs.h,
- * `ldfs_machine_...`.
+ * vcpu.h - vCPUs that run guest code with Unicorn, and how they are held. What it offers is in
+ * ldfs.h, `ldfs_machine_...`.
  *
  * It runs code and stops it, and refuses to know of arenas and dumps: memory is an address to it.
  *
@@ -9,18 +9,18 @@
  * instruction is therefore not atomic against another vCPU.
  *
  * Stopping Unicorn from another thread is not exact: it runs some guest instructions twice
- * (docs/concurrency.md, Parking, says why). So no thread does. Before each block of guest code Unicorn
- * calls on_block() on the vCPU's own thread, which looks at `attention` and waits there; registers
- * and memory are then those of an instruction boundary. A vCPU also waits before it enters emulation
- * (after a hlt, at start).
+ * (docs/concurrency.md, Parking, says why). So no thread does. Before each block of guest code
+ * Unicorn calls on_block() on the vCPU's own thread, which looks at `attention` and waits there;
+ * registers and memory are then those of an instruction boundary. A vCPU also waits before it
+ * enters emulation (after a hlt, at start).
  *
  *   attention   written by the threads that pause it: their number, and STOP
  *   inside      written by the vCPU: 1 while guest code may run
  *
- * The vCPU says inside = 1, then looks at attention; the one who pauses raises attention, then looks
- * at inside. Both with sequentially consistent operations, so at least one sees the other: when
- * inside is 0 after attention was raised, no guest code runs until attention is lowered again, and
- * everybody may read this vCPU's registers.
+ * The vCPU says inside = 1, then looks at attention; the one who pauses raises attention, then
+ * looks at inside. Both with sequentially consistent operations, so at least one sees the other:
+ * when inside is 0 after attention was raised, no guest code runs until attention is lowered again,
+ * and everybody may read this vCPU's registers.
  */
 #ifndef LDFS_VCPU_H
 #define LDFS_VCPU_H
@@ -37,7 +37,8 @@ struct ldfs_vcpu {
 	struct ldfs_event left; /* inside became 0, or the thread began or ended */
 	struct ldfs_event go;   /* attention was lowered, or STOP set */
 	_Atomic uint32_t state; /* enum ldfs_vcpu_state; what it explains is written before it */
-	_Atomic uint32_t urgent; /* somebody has raised the thread, which lowers itself when it goes on */
+	_Atomic uint32_t
+		urgent; /* somebody has raised the thread, which lowers itself when it goes on */
 	_Atomic uint32_t begun; /* the thread runs with its final signal mask */
 	_Atomic uint32_t ended; /* the thread touches nothing any more */
 
@@ -46,7 +47,7 @@ struct ldfs_vcpu {
 	ldfs_uc *uc;
 	pthread_t thread;
 	_Atomic pid_t tid; /* before begun */
-	bool has_thread; /* owner */
+	bool has_thread;   /* owner */
 
 	uint64_t *code_pages; /* one bit for each page of RAM: code was fetched from it; thread */
 	uint64_t pc;          /* where to enter next; thread, and owner before start */
@@ -62,8 +63,8 @@ struct ldfs_machine {
 	ldfs_ram_range *ranges;
 	uint32_t range_count;
 	uint32_t vcpu_count;
-	bool started; /* owner */
-	pid_t pid;    /* of the process that made it */
+	bool started;            /* owner */
+	pid_t pid;               /* of the process that made it */
 	_Atomic uint32_t paused; /* quiesces that wait for their resume */
 	ldfs_quiesce_ops ops;
 	pthread_mutex_t snapshot_lock; /* vcpu.snapshot, has_snapshot */

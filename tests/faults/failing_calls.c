@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LD_PRELOAD: no memory. After fail_populate(n), the n-th MADV_POPULATE_WRITE from now on and all after
- * it find none; after fail_threads(n) the same for new threads. 0: they work again. After fail_keep(n)
- * the n-th MADV_DONTFORK or MADV_DONTDUMP fails, and no other; keeps_asked() says how many there were. fstat()
- * fails while fail_stat(1) holds.
+ * LD_PRELOAD: no memory. After fail_populate(n), the n-th MADV_POPULATE_WRITE from now on and all
+ * after it find none; after fail_threads(n) the same for new threads. 0: they work again. After
+ * fail_keep(n) the n-th MADV_DONTFORK or MADV_DONTDUMP fails, and no other; keeps_asked() says how
+ * many there were. fstat() fails while fail_stat(1) holds.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -82,8 +82,8 @@ int madvise(void *start, size_t length, int advice)
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
 {
-	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
-		dlsym(RTLD_NEXT, "pthread_create");
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *),
+		    void *) = dlsym(RTLD_NEXT, "pthread_create");
 
 	return due(&threads_left) ? EAGAIN : real(thread, attr, start, arg);
 }

@@ -52,17 +52,18 @@ static void serve(struct thief *t, int signo, siginfo_t *info, void *context)
 		t->before.sa_handler(signo);
 }
 
-#define HANDLER(n)                                                          \
-	static void handler_##n(int signo, siginfo_t *info, void *context)  \
-	{                                                                   \
-		serve(&thieves[n], signo, info, context);                   \
+#define HANDLER(n)                                                         \
+	static void handler_##n(int signo, siginfo_t *info, void *context) \
+	{                                                                  \
+		serve(&thieves[n], signo, info, context);                  \
 	}
 HANDLER(0)
 HANDLER(1)
 HANDLER(2)
 HANDLER(3)
 
-static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2, handler_3 };
+static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2,
+							      handler_3 };
 
 /* Number n takes the signal, once more perhaps; blocks SIGUSR1 while it runs. */
 static void steal_with(int n, int flags)
@@ -91,7 +92,8 @@ void steal_open(int n)
 	steal_with(n, SA_NODEFER);
 }
 
-/* Not a handler for long: it is called once, does nothing, and expects the next fault to be somebody else's. */
+/* Not a handler for long: it is called once, does nothing, and expects the next fault to be
+ * somebody else's. */
 static void nothing(int signo, siginfo_t *info, void *context)
 {
 	(void)signo, (void)info, (void)context;
@@ -180,7 +182,8 @@ static void count(int signo)
 	stormed++;
 }
 
-/* SIGALRM by wall time and SIGPROF by CPU time, without SA_RESTART: system calls are interrupted. */
+/* SIGALRM by wall time and SIGPROF by CPU time, without SA_RESTART: system calls are interrupted.
+ */
 void storm(void *memory, uint64_t size, long microseconds)
 {
 	struct sigaction act = { .sa_handler = count };
@@ -225,13 +228,14 @@ static void store_here(int signo)
 }
 
 /*
- * `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte; how many
- * were met in all, as long as the byte was not the walk's own again.
+ * `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte;
+ * how many were met in all, as long as the byte was not the walk's own again.
  */
 int walk_under_ticks(uint8_t *memory, uint64_t step, int count)
 {
 	struct sigaction act = { .sa_handler = store_here };
-	struct itimerval every = { .it_interval = { .tv_usec = 50 }, .it_value = { .tv_usec = 50 } };
+	struct itimerval every = { .it_interval = { .tv_usec = 50 },
+				   .it_value = { .tv_usec = 50 } };
 
 	sigaction(SIGALRM, &act, NULL);
 	setitimer(ITIMER_REAL, &every, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LD_PRELOAD: a target that takes O_DIRECT at open and refuses it at each write (ODD_DIRECT=errno), or whose zeroing
- * of a range fails (ODD_ZERO=errno). At its end the process says how often.
+ * LD_PRELOAD: a target that takes O_DIRECT at open and refuses it at each write (ODD_DIRECT=errno),
+ * or whose zeroing of a range fails (ODD_ZERO=errno). At its end the process says how often.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * core_parts.c - parts of the core by themselves: every step from every state, the pool's two stacks, the swap.
- * Prints what is wrong, then "right" when nothing was.
+ * core_parts.c - parts of the core by themselves: every step from every state, the pool's two
+ * stacks, the swap. Prints what is wrong, then "right" when nothing was.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,12 +13,12 @@
 
 #define STATES 9
 #define SLOTS 5u
-#define CHECK(what)                                                                              \
-	do {                                                                                     \
-		if (!(what)) {                                                                   \
-			printf("line %d: not so: %s\n", __LINE__, #what);                        \
-			wrong++;                                                                 \
-		}                                                                                \
+#define CHECK(what)                                                       \
+	do {                                                              \
+		if (!(what)) {                                            \
+			printf("line %d: not so: %s\n", __LINE__, #what); \
+			wrong++;                                          \
+		}                                                         \
 	} while (0)
 
 static int wrong;

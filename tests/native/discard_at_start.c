@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A discard that is under way when START begins, with userfaultfd, and a reader who has the discarded pages
- * mapped again: what is stored there after the instant must not show in the snapshot.
+ * A discard that is under way when START begins, with userfaultfd, and a reader who has the
+ * discarded pages mapped again: what is stored there after the instant must not show in the
+ * snapshot.
  *
- *   discard_at_start MICROSECONDS ROUNDS    from the discard's begin to START; prints "same", or the first that
- *                                           differs
+ *   discard_at_start MICROSECONDS ROUNDS    from the discard's begin to START; prints "same", or
+ * the first that differs
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -75,9 +76,16 @@ static void store_and_look(ldfs_dump *d)
 static void one_round(unsigned microseconds)
 {
 	ldfs_dump_config config = {
-		.granule_size = STEP, .pool_size = SIZE, .stall_deadline_ns = 1000000000,
-		.policy = LDFS_POLICY_BLOCK, .arming = LDFS_ARM_SWAP, .backend = LDFS_BACKEND_UFFD,
-		.uffd_fd = -1, .target_fd = -1, .table_fd = -1, .reference_fd = -1,
+		.granule_size = STEP,
+		.pool_size = SIZE,
+		.stall_deadline_ns = 1000000000,
+		.policy = LDFS_POLICY_BLOCK,
+		.arming = LDFS_ARM_SWAP,
+		.backend = LDFS_BACKEND_UFFD,
+		.uffd_fd = -1,
+		.target_fd = -1,
+		.table_fd = -1,
+		.reference_fd = -1,
 	};
 	pthread_t thread;
 	ldfs_dump *d;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* headroom_below FOLDER BYTES - what headroom.c, built with -Dopen=open_below, says where /proc and /sys are below a folder. */
+/* headroom_below FOLDER BYTES - what headroom.c, built with -Dopen=open_below, says where /proc and
+ * /sys are below a folder. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * kernel_writes.c - what stores of the kernel do to an armed arena, by backend; and holes that are punched
- * between INIT and START. Memory that was there before the arena is adopted.
+ * kernel_writes.c - what stores of the kernel do to an armed arena, by backend; and holes that are
+ * punched between INIT and START. Memory that was there before the arena is adopted.
  *
  *     kernel_writes BACKEND ARMING     (numbers of enum ldfs_backend, enum ldfs_arming)
  *
- * Prints what read(2) into armed memory did ("EFAULT" or "read"), then "same" when the snapshot was.
+ * Prints what read(2) into armed memory did ("EFAULT" or "read"), then "same" when the snapshot
+ * was.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -68,9 +69,17 @@ static int dump_once(ldfs_arena *a, uint32_t backend, uint32_t arming, bool *rea
 	ldfs_extent extent = { 0, SIZE, 0 };
 	int target = memfd_create("target", 0), reference = memfd_create("reference", 0);
 	ldfs_dump_config config = {
-		.granule_size = GRANULE, .pool_size = 1u << 20, .stall_deadline_ns = 10 * SECOND,
-		.backend = backend, .arming = arming, .uffd_fd = -1, .target_fd = target,
-		.target_reads_zero = 1, .extents = &extent, .extent_count = 1, .table_fd = -1,
+		.granule_size = GRANULE,
+		.pool_size = 1u << 20,
+		.stall_deadline_ns = 10 * SECOND,
+		.backend = backend,
+		.arming = arming,
+		.uffd_fd = -1,
+		.target_fd = target,
+		.target_reads_zero = 1,
+		.extents = &extent,
+		.extent_count = 1,
+		.table_fd = -1,
 		.reference_fd = reference,
 	};
 	uint8_t *saved, *expected;
@@ -98,7 +107,7 @@ static int dump_once(ldfs_arena *a, uint32_t backend, uint32_t arming, bool *rea
 	read_into(live + (4u << 20) + 100); /* a hole */
 	live[5u << 20] = 77;                /* punched before START */
 	live[6u << 20] = 78;
-	live[8u << 20] = 79;                /* a hole */
+	live[8u << 20] = 79; /* a hole */
 	if (!punch(a, 13u << 20))
 		return 1;
 	rc = ldfs_dump_sweep(d);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * packed_dump.c - packed dumps under stores and reads: what lies behind the descriptors, what the table
- * says, and what readers got, against a copy that was taken at the snapshot instant.
+ * packed_dump.c - packed dumps under stores and reads: what lies behind the descriptors, what the
+ * table says, and what readers got, against a copy that was taken at the snapshot instant.
  *
  *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe|uffd]
  *
@@ -49,8 +49,8 @@ static void *write_memory(void *seed)
 			x ^= x >> 7;
 			x ^= x << 17;
 			/* Two may store to one word: that is the program's own business. */
-			atomic_fetch_add_explicit((_Atomic uint64_t *)(live + x % (SIZE / 8) * 8), x,
-						  memory_order_relaxed);
+			atomic_fetch_add_explicit((_Atomic uint64_t *)(live + x % (SIZE / 8) * 8),
+						  x, memory_order_relaxed);
 		}
 	}
 	return NULL;
@@ -174,8 +174,8 @@ static unsigned long compare(ldfs_dump *d, int fd, uint64_t granule, uint64_t ta
 		       found.entries[g % LDFS_TABLE_BLOCK_ENTRIES].state != state;
 	}
 	if (bad || bad_reads || !same || (!reads && !piped))
-		printf("%lu pages or marks differ, %lu the same, %lu of %lu reads wrong\n", bad, same,
-		       (unsigned long)bad_reads, (unsigned long)reads);
+		printf("%lu pages or marks differ, %lu the same, %lu of %lu reads wrong\n", bad,
+		       same, (unsigned long)bad_reads, (unsigned long)reads);
 	return bad + bad_reads + !same + (!reads && !piped);
 }
 
@@ -210,7 +210,8 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 	uint64_t table = PAGE + (PAGES * 24 / PAGE + 1) * PAGE;
 	uint64_t zeros = table + (granules / LDFS_TABLE_BLOCK_ENTRIES + 1) * LDFS_TABLE_BLOCK_SIZE;
 	ldfs_extent extents[] = { { 0, CUT, SIZE - CUT }, { CUT, SIZE - CUT, 0 } };
-	int fd = memfd_create("target", 0), copy = memfd_create("reference", 0), ends[2] = { -1, -1 };
+	int fd = memfd_create("target", 0), copy = memfd_create("reference", 0),
+	    ends[2] = { -1, -1 };
 	struct reassembly other = { .to = fd };
 	static const uint8_t zero[PAGE];
 	ldfs_stream *stream = NULL;
@@ -231,13 +232,25 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 		return 1;
 	reference = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, copy, 0);
 	ldfs_dump_config config = {
-		.granule_size = granule, .pool_size = strtoull(argv[4], NULL, 0) << 10,
-		.spill_limit = 64u << 20, .stall_deadline_ns = 20 * SECOND,
-		.policy = (uint32_t)atoi(argv[5]), .target_fd = fd, .extents = extents,
-		.extent_count = 2, .table_fd = fd, .table_offset = table, .reference_fd = copy,
-		.backend = uffd ? LDFS_BACKEND_UFFD : LDFS_BACKEND_SIGSEGV, .uffd_fd = -1,
-		.packed = 1, .codec = (uint32_t)atoi(argv[1]), .threads = (uint32_t)atoi(argv[2]),
-		.descriptors_offset = PAGE, .zero_page_offset = zeros, .stream = stream,
+		.granule_size = granule,
+		.pool_size = strtoull(argv[4], NULL, 0) << 10,
+		.spill_limit = 64u << 20,
+		.stall_deadline_ns = 20 * SECOND,
+		.policy = (uint32_t)atoi(argv[5]),
+		.target_fd = fd,
+		.extents = extents,
+		.extent_count = 2,
+		.table_fd = fd,
+		.table_offset = table,
+		.reference_fd = copy,
+		.backend = uffd ? LDFS_BACKEND_UFFD : LDFS_BACKEND_SIGSEGV,
+		.uffd_fd = -1,
+		.packed = 1,
+		.codec = (uint32_t)atoi(argv[1]),
+		.threads = (uint32_t)atoi(argv[2]),
+		.descriptors_offset = PAGE,
+		.zero_page_offset = zeros,
+		.stream = stream,
 	};
 	rc = ldfs_dump_init(a, &config, &d);
 	if (rc) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * RELEASE from another thread at any moment of a START, beside a thread that nobody has stopped: its stores go on, before,
- * between and after, and the next dump is there. "lives", when some were cut off and some were not.
+ * RELEASE from another thread at any moment of a START, beside a thread that nobody has stopped:
+ * its stores go on, before, between and after, and the next dump is there. "lives", when some were
+ * cut off and some were not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -52,8 +53,13 @@ static void *release(void *nothing)
 /* 0: START was through first, 1: it was cut off, -1: neither. */
 static int round_of(ldfs_arena *arena, unsigned long pauses)
 {
-	ldfs_dump_config config = { .granule_size = 16 * PAGE, .pool_size = 1 << 20, .policy = LDFS_POLICY_FAIL,
-				    .target_fd = -1, .table_fd = -1, .uffd_fd = -1, .reference_fd = -1,
+	ldfs_dump_config config = { .granule_size = 16 * PAGE,
+				    .pool_size = 1 << 20,
+				    .policy = LDFS_POLICY_FAIL,
+				    .target_fd = -1,
+				    .table_fd = -1,
+				    .uffd_fd = -1,
+				    .reference_fd = -1,
 				    .stall_deadline_ns = 1000000000 };
 	unsigned long before;
 	int rc;

@@ -45,9 +45,12 @@ static int dump_once(ldfs_arena *arena, const ldfs_dump_config *config)
 int main(void)
 {
 	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
-	ldfs_dump_config config = { .granule_size = GRANULE, .pool_size = GRANULE * GRANULES,
-				    .stall_deadline_ns = 1000000000, .target_fd = -1,
-				    .table_fd = -1, .reference_fd = -1 };
+	ldfs_dump_config config = { .granule_size = GRANULE,
+				    .pool_size = GRANULE * GRANULES,
+				    .stall_deadline_ns = 1000000000,
+				    .target_fd = -1,
+				    .table_fd = -1,
+				    .reference_fd = -1 };
 	ldfs_arena *arena;
 
 	if (ldfs_arena_create(GRANULE * GRANULES, &arena))

@@ -2,8 +2,9 @@
 /*
  * A target that stands still for a while, under policy block.
  *
- *     standing_target stores   as many scattered stores as the pool has slots: none waits, none is lost
- *     standing_target user     a thread that waits for a slot keeps nobody from changing the process's user
+ *     standing_target stores   as many scattered stores as the pool has slots: none waits, none is
+ * lost standing_target user     a thread that waits for a slot keeps nobody from changing the
+ * process's user
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -24,7 +25,8 @@
 #define BLOCK 16 /* granules of a MiB, as far as a fault looks around */
 #define PER_BLOCK 4
 #define SLOTS (GRANULES / BLOCK * PER_BLOCK)
-#define LATE_S 20 /* of a process that was started for this alone: far beyond any turn of a scheduler */
+#define LATE_S \
+	20 /* of a process that was started for this alone: far beyond any turn of a scheduler */
 
 static _Atomic int hung, done;
 static unsigned char *live;
@@ -64,10 +66,16 @@ static void *not_for_ever(void *nothing)
 static int begin(ldfs_arena *arena, unsigned long slots)
 {
 	ldfs_extent extent = { 0, SIZE, 0 };
-	ldfs_dump_config config = { .granule_size = GRANULE, .pool_size = slots * GRANULE,
-				    .policy = LDFS_POLICY_BLOCK, .extents = &extent, .extent_count = 1,
-				    .target_fd = memfd_create("target", MFD_CLOEXEC), .table_fd = -1, .uffd_fd = -1,
-				    .reference_fd = -1, .stall_deadline_ns = 600 * SECOND };
+	ldfs_dump_config config = { .granule_size = GRANULE,
+				    .pool_size = slots * GRANULE,
+				    .policy = LDFS_POLICY_BLOCK,
+				    .extents = &extent,
+				    .extent_count = 1,
+				    .target_fd = memfd_create("target", MFD_CLOEXEC),
+				    .table_fd = -1,
+				    .uffd_fd = -1,
+				    .reference_fd = -1,
+				    .stall_deadline_ns = 600 * SECOND };
 
 	live = ldfs_arena_live(arena);
 	memset(live, 1, SIZE);
@@ -98,7 +106,9 @@ static int scattered_stores(ldfs_arena *arena)
 		return 1;
 	for (unsigned long i = 0; i < PER_BLOCK; i++)
 		for (unsigned long block = 0; block < GRANULES / BLOCK; block++)
-			live[(block * BLOCK + i * (BLOCK / PER_BLOCK) + block % (BLOCK / PER_BLOCK)) * GRANULE]++;
+			live[(block * BLOCK + i * (BLOCK / PER_BLOCK) +
+			      block % (BLOCK / PER_BLOCK)) *
+			     GRANULE]++;
 	if (end(&c))
 		return 2;
 	printf("%s\n", c.slot_waits ? "waited" : c.lost ? "lost" : "none waits");

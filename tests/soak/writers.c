@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * writers.c - threads that write memory as fast as they can, each in its own pattern, and can be held.
+ * writers.c - threads that write memory as fast as they can, each in its own pattern, and can be
+ * held.
  *
- * A writer looks at `held` between two rounds of stores and waits there, so whoever holds them all knows
- * that nothing is half written. The part between the "cffi" marks is read by writers.py.
+ * A writer looks at `held` between two rounds of stores and waits there, so whoever holds them all
+ * knows that nothing is half written. The part between the "cffi" marks is read by writers.py.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,8 +23,8 @@ enum pattern { HOT = 0, UNIFORM = 1, SEQUENTIAL = 2, CROSSING = 3, BLOCKS = 4, K
 struct writers;
 
 /*
- * Begin `count` threads that write [memory, memory + size), at least two pages. `source`: a file of 64 KiB
- * and more that KERNEL has read(2) into the memory. NULL: no memory, or no thread.
+ * Begin `count` threads that write [memory, memory + size), at least two pages. `source`: a file of
+ * 64 KiB and more that KERNEL has read(2) into the memory. NULL: no memory, or no thread.
  */
 struct writers *writers_begin(uint8_t *memory, uint64_t size, const int *patterns, uint32_t count,
 			      uint64_t seed, int source);
@@ -37,10 +38,10 @@ int writers_end(struct writers *w, uint32_t timeout_ms);
 /* cffi: end */
 
 #define PAGE 4096u
-#define ROUND 64u           /* stores of a round */
-#define BLOCK_MOST 20000u   /* bytes at once in BLOCKS and KERNEL */
-#define HOT_PART 20u        /* 5 % of the pages ... */
-#define HOT_STORES 90u      /* ... get 90 % of the stores */
+#define ROUND 64u         /* stores of a round */
+#define BLOCK_MOST 20000u /* bytes at once in BLOCKS and KERNEL */
+#define HOT_PART 20u      /* 5 % of the pages ... */
+#define HOT_STORES 90u    /* ... get 90 % of the stores */
 
 struct writer {
 	struct writers *all;
@@ -95,7 +96,8 @@ static void write_hot(struct writer *w)
 	uint64_t first = w->position % (pages - hot + 1);
 
 	for (unsigned i = 0; i < ROUND; i++)
-		store(w, below(w, 100) < HOT_STORES ? any_word(w, first, hot) : any_word(w, 0, pages));
+		store(w,
+		      below(w, 100) < HOT_STORES ? any_word(w, first, hot) : any_word(w, 0, pages));
 }
 
 static void write_uniform(struct writer *w)
@@ -128,7 +130,8 @@ static uint64_t any_stretch(struct writer *w, uint64_t *length)
 	return below(w, w->all->size - *length + 1);
 }
 
-/* Long copies and fills: vector and string instructions that are cut off by a fault in the middle. */
+/* Long copies and fills: vector and string instructions that are cut off by a fault in the middle.
+ */
 static void write_blocks(struct writer *w)
 {
 	uint64_t length, to = any_stretch(w, &length), from = below(w, w->all->size - length + 1);
@@ -139,7 +142,8 @@ static void write_blocks(struct writer *w)
 		memmove(w->all->memory + to, w->all->memory + from, length);
 }
 
-/* Stores of the kernel: userfaultfd catches them; without it armed memory answers EFAULT and stays. */
+/* Stores of the kernel: userfaultfd catches them; without it armed memory answers EFAULT and stays.
+ */
 static void write_by_kernel(struct writer *w)
 {
 	uint64_t length, to = any_stretch(w, &length);

@@ -26,7 +26,7 @@ def section(document: str, heading: str) -> str:
 def rows(document: str, heading: str) -> list[list[str]]:
     """Cells of its tables, without their heads."""
     lines = section(document, heading).splitlines()
-    table = [line for line in lines if line.startswith("|") and not line.startswith("| ---")]
+    table = [line for line in lines if line.startswith("|") and not line.startswith("| --")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[1:]]
 
 

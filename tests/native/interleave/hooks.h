@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * hooks.h - included in front of each file of native/ by the compiler (-include) when the core is built for
- * interleave.c: every atomic operation, and every call by which threads or the kernel meet, first asks the
- * scheduler who is next. The core's own sources and objects know nothing of it.
+ * hooks.h - included in front of each file of native/ by the compiler (-include) when the core is
+ * built for interleave.c: every atomic operation, and every call by which threads or the kernel
+ * meet, first asks the scheduler who is next. The core's own sources and objects know nothing of
+ * it.
  */
 #ifndef INTERLEAVE_HOOKS_H
 #define INTERLEAVE_HOOKS_H
@@ -46,7 +47,8 @@ void *hook_memcpy(void *to, const void *from, size_t length);
 int hook_clock_gettime(clockid_t clock, struct timespec *now);
 int hook_usleep(useconds_t us);
 int hook_spin(void);
-int hook_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *), void *arg);
+int hook_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+			void *arg);
 int hook_pthread_join(pthread_t thread, void **result);
 int hook_pthread_setname(pthread_t thread, const char *name);
 int hook_mutex_lock(pthread_mutex_t *m);
@@ -59,24 +61,24 @@ int hook_munmap(void *at, size_t length);
 int hook_madvise(void *at, size_t length, int advice);
 
 #define HOOK(p, what) hook_step((p), what, __func__, __LINE__)
-#define HOOK_VALUE(p, what, operation)                                                           \
-	({                                                                                       \
-		HOOK(p, what);                                                                   \
-		__auto_type hook_value = (operation);                                            \
-		hook_read((uint64_t)hook_value);                                                 \
-		hook_value;                                                                      \
+#define HOOK_VALUE(p, what, operation)                \
+	({                                            \
+		HOOK(p, what);                        \
+		__auto_type hook_value = (operation); \
+		hook_read((uint64_t)hook_value);      \
+		hook_value;                           \
 	})
-#define HOOK_CHANGE(p, what, operation)                                                          \
-	({                                                                                       \
-		__auto_type hook_changed = HOOK_VALUE(p, what, operation);                       \
-		hook_wrote();                                                                    \
-		hook_changed;                                                                    \
+#define HOOK_CHANGE(p, what, operation)                                    \
+	({                                                                 \
+		__auto_type hook_changed = HOOK_VALUE(p, what, operation); \
+		hook_wrote();                                              \
+		hook_changed;                                              \
 	})
-#define HOOK_STORE(p, what, operation)                                                           \
-	do {                                                                                     \
-		HOOK(p, what);                                                                   \
-		operation;                                                                       \
-		hook_wrote();                                                                    \
+#define HOOK_STORE(p, what, operation) \
+	do {                           \
+		HOOK(p, what);         \
+		operation;             \
+		hook_wrote();          \
 	} while (0)
 
 #undef load_relaxed
@@ -99,12 +101,12 @@ int hook_madvise(void *at, size_t length, int advice);
 #define add_seq(p, v) HOOK_CHANGE(p, "add " #p, atomic_fetch_add((p), (v)))
 #define sub_seq(p, v) HOOK_CHANGE(p, "sub " #p, atomic_fetch_sub((p), (v)))
 #define exchange_seq(p, v) HOOK_CHANGE(p, "exchange " #p, atomic_exchange((p), (v)))
-#define cas_seq(p, old, new)                                                                     \
-	({                                                                                       \
-		HOOK(p, "cas " #p);                                                              \
-		bool hook_good = atomic_compare_exchange_strong((p), (old), (new));              \
-		hook_compared((p), (uint64_t)*(old), (uint64_t)(new), hook_good);                \
-		hook_good;                                                                       \
+#define cas_seq(p, old, new)                                                        \
+	({                                                                          \
+		HOOK(p, "cas " #p);                                                 \
+		bool hook_good = atomic_compare_exchange_strong((p), (old), (new)); \
+		hook_compared((p), (uint64_t)*(old), (uint64_t)(new), hook_good);   \
+		hook_good;                                                          \
 	})
 #undef look_seq
 #define look_seq(p) HOOK_VALUE(p, "look " #p, atomic_load(p))
@@ -131,9 +133,11 @@ int hook_madvise(void *at, size_t length, int advice);
 #define pthread_mutex_trylock(m) hook_mutex_trylock(m)
 #define pthread_mutex_unlock(m) hook_mutex_unlock(m)
 #define sigaction(signo, act, before) hook_sigaction((signo), (act), (before))
-#define fopen(path, mode) ((FILE *)NULL) /* /proc: how many mappings there are, who blocks SIGSEGV */
+#define fopen(path, mode) \
+	((FILE *)NULL) /* /proc: how many mappings there are, who blocks SIGSEGV */
 #define free(p) hook_free(p)
-#define mmap(at, length, prot, flags, fd, offset) hook_mmap((at), (length), (prot), (flags), (fd), (offset))
+#define mmap(at, length, prot, flags, fd, offset) \
+	hook_mmap((at), (length), (prot), (flags), (fd), (offset))
 #define munmap(at, length) hook_munmap((at), (length))
 #define madvise(at, length, advice) hook_madvise((at), (length), (advice))
 

@@ -5,10 +5,10 @@
  *     interleave CASE [-b BOUND] [-r RUNS] [-s SEED] [-p PICKS] [-R SCHEDULE]
  *     interleave               lists the cases
  *
- * BOUND: preemptions at the most, or "all". RUNS: at the most, for each of the picks. SEED: random schedules
- * instead of all. PICKS: which granules the vCPUs store to, one digit a store; else all that are different.
- * SCHEDULE: one run, as a violation printed it. Prints runs, states and steps; 1 and the run when something
- * that must hold does not.
+ * BOUND: preemptions at the most, or "all". RUNS: at the most, for each of the picks. SEED: random
+ * schedules instead of all. PICKS: which granules the vCPUs store to, one digit a store; else all
+ * that are different. SCHEDULE: one run, as a violation printed it. Prints runs, states and steps;
+ * 1 and the run when something that must hold does not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,54 +33,156 @@ struct test_case {
 };
 
 static const struct test_case cases[] = {
-	{ "ring", { .granules = 3, .slots = 3, .no_target = true }, .vcpus = 3, .stores = 1,
-	  .owner = RING, .bound = 2 },
-	{ "two_by_two", { .granules = 2, .slots = 2 }, .vcpus = 2, .stores = 1, .owner = WHOLE,
+	{ "ring",
+	  { .granules = 3, .slots = 3, .no_target = true },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = RING,
 	  .bound = 2 },
-	{ "guarded", { .granules = 2, .slots = 2, .guarded = true }, .vcpus = 2, .stores = 1,
-	  .owner = WHOLE, .bound = 1 },
-	{ "three_by_one", { .granules = 3, .slots = 1 }, .vcpus = 2, .stores = 1, .owner = WHOLE,
+	{ "two_by_two",
+	  { .granules = 2, .slots = 2 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 2 },
+	{ "guarded",
+	  { .granules = 2, .slots = 2, .guarded = true },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
 	  .bound = 1 },
-	{ "reader", { .granules = 2, .slots = 1, .hole = 1 }, .vcpus = 1, .stores = 2, .readers = 1,
-	  .owner = WHOLE, .bound = 1 },
-	{ "readers_two", { .granules = 2, .slots = 2 }, .vcpus = 2, .stores = 1, .readers = 1,
-	  .owner = WHOLE, .bound = 1 },
-	{ "fail", { .granules = 2, .slots = 1, .fail = true, .errors = 1 }, .vcpus = 2, .stores = 1,
-	  .owner = WHOLE, .bound = 2 },
-	{ "errors", { .granules = 2, .slots = 1, .errors = 1, .deadlines = 1 }, .vcpus = 2,
-	  .stores = 1, .owner = WHOLE, .bound = 2 },
-	{ "copy_fails", { .granules = 2, .slots = 1, .hole = 1, .errors = 2 }, .vcpus = 2,
-	  .stores = 1, .owner = WHOLE, .bound = 2 },
-	{ "hang", { .granules = 2, .slots = 1, .hangs = true, .waits_end = true }, .vcpus = 2,
-	  .stores = 1, .owner = NO_RELEASE_OF_IO, .bound = 2 },
-	{ "slots", { .granules = 3, .slots = 1 }, .vcpus = 3, .stores = 1, .owner = NO_SWEEP,
-	  .bound = 2 },
-	{ "same_granule", { .granules = 1, .slots = 1, .hangs = true }, .vcpus = 3, .stores = 1,
-	  .owner = NO_RELEASE_OF_IO, .bound = 2 },
-	{ "each", { .granules = 1, .slots = 1, .fail = true }, .vcpus = 3, .stores = 1, .owner = WHOLE,
-	  .bound = 2 },
-	{ "spill", { .granules = 4, .slots = 1, .spill = 3, .no_target = true }, .vcpus = 3,
-	  .stores = 1, .owner = NO_SWEEP, .bound = 4 },
-	{ "around", { .granules = 3, .slots = 3 }, .vcpus = 3, .stores = 1, .owner = WHOLE,
+	{ "three_by_one",
+	  { .granules = 3, .slots = 1 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
 	  .bound = 1 },
-	{ "widen", { .granules = 3, .slots = 3, .mappings = 1 }, .vcpus = 2, .stores = 1,
-	  .owner = NO_SWEEP, .bound = 2 },
-	{ "widen_sweep", { .granules = 3, .slots = 2, .mappings = 2 }, .vcpus = 2, .stores = 1,
-	  .owner = WHOLE, .bound = 1 },
-	{ "islands", { .granules = 4, .slots = 4, .islands = 1 }, .vcpus = 2, .stores = 1,
-	  .owner = WHOLE, .bound = 1 },
-	{ "release", { .granules = 2, .slots = 1, .table = true }, .vcpus = 2, .stores = 1,
-	  .owner = RELEASES, .bound = 2 },
-	{ "release_reader", { .granules = 2, .slots = 1 }, .vcpus = 1, .stores = 2, .readers = 1,
-	  .owner = RELEASES, .bound = 1 },
-	{ "start", { .granules = 2, .slots = 2, .start_fails = true }, .vcpus = 1, .stores = 2,
-	  .callers = 1, .owner = STARTS, .bound = 1 },
-	{ "overtaken", { .granules = 2, .slots = 2, .unstopped = true }, .vcpus = 1, .stores = 1,
-	  .owner = OVERTAKEN, .bound = 2 },
-	{ "discard", { .granules = 2, .slots = 2 }, .vcpus = 1, .stores = 1, .discards = 1,
-	  .owner = STARTS, .bound = 1 },
-	{ "next_dump", { .granules = 2, .slots = 1 }, .vcpus = 1, .stores = 1, .callers = 1,
-	  .owner = NEXT, .bound = 1 },
+	{ "reader",
+	  { .granules = 2, .slots = 1, .hole = 1 },
+	  .vcpus = 1,
+	  .stores = 2,
+	  .readers = 1,
+	  .owner = WHOLE,
+	  .bound = 1 },
+	{ "readers_two",
+	  { .granules = 2, .slots = 2 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .readers = 1,
+	  .owner = WHOLE,
+	  .bound = 1 },
+	{ "fail",
+	  { .granules = 2, .slots = 1, .fail = true, .errors = 1 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 2 },
+	{ "errors",
+	  { .granules = 2, .slots = 1, .errors = 1, .deadlines = 1 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 2 },
+	{ "copy_fails",
+	  { .granules = 2, .slots = 1, .hole = 1, .errors = 2 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 2 },
+	{ "hang",
+	  { .granules = 2, .slots = 1, .hangs = true, .waits_end = true },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = NO_RELEASE_OF_IO,
+	  .bound = 2 },
+	{ "slots",
+	  { .granules = 3, .slots = 1 },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = NO_SWEEP,
+	  .bound = 2 },
+	{ "same_granule",
+	  { .granules = 1, .slots = 1, .hangs = true },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = NO_RELEASE_OF_IO,
+	  .bound = 2 },
+	{ "each",
+	  { .granules = 1, .slots = 1, .fail = true },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 2 },
+	{ "spill",
+	  { .granules = 4, .slots = 1, .spill = 3, .no_target = true },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = NO_SWEEP,
+	  .bound = 4 },
+	{ "around",
+	  { .granules = 3, .slots = 3 },
+	  .vcpus = 3,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 1 },
+	{ "widen",
+	  { .granules = 3, .slots = 3, .mappings = 1 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = NO_SWEEP,
+	  .bound = 2 },
+	{ "widen_sweep",
+	  { .granules = 3, .slots = 2, .mappings = 2 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 1 },
+	{ "islands",
+	  { .granules = 4, .slots = 4, .islands = 1 },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = WHOLE,
+	  .bound = 1 },
+	{ "release",
+	  { .granules = 2, .slots = 1, .table = true },
+	  .vcpus = 2,
+	  .stores = 1,
+	  .owner = RELEASES,
+	  .bound = 2 },
+	{ "release_reader",
+	  { .granules = 2, .slots = 1 },
+	  .vcpus = 1,
+	  .stores = 2,
+	  .readers = 1,
+	  .owner = RELEASES,
+	  .bound = 1 },
+	{ "start",
+	  { .granules = 2, .slots = 2, .start_fails = true },
+	  .vcpus = 1,
+	  .stores = 2,
+	  .callers = 1,
+	  .owner = STARTS,
+	  .bound = 1 },
+	{ "overtaken",
+	  { .granules = 2, .slots = 2, .unstopped = true },
+	  .vcpus = 1,
+	  .stores = 1,
+	  .owner = OVERTAKEN,
+	  .bound = 2 },
+	{ "discard",
+	  { .granules = 2, .slots = 2 },
+	  .vcpus = 1,
+	  .stores = 1,
+	  .discards = 1,
+	  .owner = STARTS,
+	  .bound = 1 },
+	{ "next_dump",
+	  { .granules = 2, .slots = 1 },
+	  .vcpus = 1,
+	  .stores = 1,
+	  .callers = 1,
+	  .owner = NEXT,
+	  .bound = 1 },
 };
 
 static const struct test_case *test;
@@ -226,8 +328,9 @@ static void sweep_and_wait(void)
 	if (rc)
 		violated("SWEEP: %d", rc);
 	ldfs_dump_counters(world_dump, &counters);
-	if (counters.remaining || counters.by_fault + counters.by_sweep + counters.holes +
-						  counters.lost != test->world.granules)
+	if (counters.remaining ||
+	    counters.by_fault + counters.by_sweep + counters.holes + counters.lost !=
+		    test->world.granules)
 		violated("%lu by fault, %lu by sweep, %lu holes, %lu lost, %lu remain",
 			 counters.by_fault, counters.by_sweep, counters.holes, counters.lost,
 			 counters.remaining);
@@ -287,7 +390,8 @@ static void *owner(void *arg)
 		users_end();
 	}
 	if (test->owner == WHOLE && ldfs_dump_phase(world_dump) == LDFS_PHASE_DRAINED)
-		while (atomic_load(&world_dump->ring.in_use)) /* the last is given back after its state */
+		while (atomic_load(
+			&world_dump->ring.in_use)) /* the last is given back after its state */
 			turn_spin();
 	release_and_free();
 	return NULL;
@@ -299,7 +403,8 @@ static void begin(void)
 {
 	world_begin(&test->world);
 	users_ended = 0;
-	users = test->vcpus + test->readers + test->callers + test->discards + (test->owner == OVERTAKEN);
+	users = test->vcpus + test->readers + test->callers + test->discards +
+		(test->owner == OVERTAKEN);
 	memset(expected, 0, sizeof(expected));
 	memset(slot_held, 0, sizeof(slot_held));
 	world_dump_init();
@@ -344,7 +449,8 @@ static uint64_t state(void)
 
 /* --------------------------------------------------------------------- picks */
 
-/* The next list of granules; vCPUs that store once are alike, so theirs never fall. False: was the last. */
+/* The next list of granules; vCPUs that store once are alike, so theirs never fall. False: was the
+ * last. */
 static bool next_picks(void)
 {
 	uint32_t all = test->vcpus * test->stores;
@@ -375,7 +481,8 @@ static const struct test_case *find_case(const char *name)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: interleave CASE [-b BOUND] [-r RUNS] [-s SEED] [-p PICKS] [-R SCHEDULE]\n");
+	fprintf(stderr,
+		"usage: interleave CASE [-b BOUND] [-r RUNS] [-s SEED] [-p PICKS] [-R SCHEDULE]\n");
 	exit(2);
 }
 
@@ -433,7 +540,7 @@ int main(int argc, char **argv)
 		sum.steps += f.steps;
 		sum.complete &= f.complete;
 	} while (!only && test->owner != RING && next_picks());
-	printf("%s: %lu runs, %lu states, %lu steps%s\n", test->name, sum.runs, sum.states, sum.steps,
-	       sum.complete ? ", complete" : "");
+	printf("%s: %lu runs, %lu states, %lu steps%s\n", test->name, sum.runs, sum.states,
+	       sum.steps, sum.complete ? ", complete" : "");
 	return 0;
 }

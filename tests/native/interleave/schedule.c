@@ -19,21 +19,21 @@
 enum waits { GOES, SPINS, WAITS, JOINS, ENDED };
 
 struct actor {
-	ucontext_t first;     /* where it begins */
-	jmp_buf context;      /* where it goes on; swapcontext would be two system calls a turn */
+	ucontext_t first; /* where it begins */
+	jmp_buf context;  /* where it goes on; swapcontext would be two system calls a turn */
 	bool begun;
 	uint8_t *stack;
 	char name[16];
 	void *(*main)(void *);
 	void *arg;
 	enum waits waits;
-	bool timed;           /* SPINS, WAITS: time ends it, too */
+	bool timed; /* SPINS, WAITS: time ends it, too */
 	bool timed_out;
-	const void *word;     /* WAITS */
-	int other;            /* JOINS */
-	uint64_t own, seen;   /* writes: its own; those of others at its last look */
-	uint64_t history;     /* of what it has read */
-	uint64_t at;          /* its last turn */
+	const void *word;   /* WAITS */
+	int other;          /* JOINS */
+	uint64_t own, seen; /* writes: its own; those of others at its last look */
+	uint64_t history;   /* of what it has read */
+	uint64_t at;        /* its last turn */
 	uint64_t spin_history, spin_own, spin_at; /* the same at its last spin */
 };
 
@@ -86,13 +86,15 @@ void violated(const char *format, ...)
 	va_start(args, format);
 	vprintf(format, args);
 	va_end(args);
-	printf("\nrun %lu, step %lu, turn of %s\n", found.runs + 1, steps, now < 0 ? "nobody" : actors[now].name);
+	printf("\nrun %lu, step %lu, turn of %s\n", found.runs + 1, steps,
+	       now < 0 ? "nobody" : actors[now].name);
 	for (uint64_t i = first; i < steps; i++)
 		printf("  %-12s %s:%d %s\n", actors[trace[i].actor].name, trace[i].function,
 		       trace[i].line, trace[i].what);
 	for (int i = 0; i < count; i++)
 		printf("  %d = %s%s\n", i, actors[i].name,
-		       (const char *[]){ "", ", spins", ", waits", ", joins", ", ended" }[actors[i].waits]);
+		       (const char *[]){ "", ", spins", ", waits", ", joins",
+					 ", ended" }[actors[i].waits]);
 	printf("picks %s\n", search->about);
 	print_schedule();
 	fflush(stdout);
@@ -190,7 +192,9 @@ static int choose(int options, int free)
 			pruned = true;
 			return 0;
 		}
-		*n = (struct node){ .count = (uint8_t)options, .free = (uint8_t)free, .used = used };
+		*n = (struct node){ .count = (uint8_t)options,
+				    .free = (uint8_t)free,
+				    .used = used };
 	}
 	taken = n->taken;
 	used += taken >= free;
@@ -319,7 +323,7 @@ static void count_turn(int actor)
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 
-static int left;                /* whose stack it was */
+static int left; /* whose stack it was */
 static const void *home_stack;
 static size_t home_size;
 
@@ -569,7 +573,8 @@ static void read_replay(void)
 	unsigned actor, turns_of;
 	int n = 0, used_chars;
 
-	while (at && n < STEPS_MOST - 1 && sscanf(at, "%u*%u%n", &actor, &turns_of, &used_chars) == 2) {
+	while (at && n < STEPS_MOST - 1 &&
+	       sscanf(at, "%u*%u%n", &actor, &turns_of, &used_chars) == 2) {
 		replay[n][0] = (uint16_t)actor;
 		replay[n++][1] = (uint16_t)turns_of;
 		at += used_chars;

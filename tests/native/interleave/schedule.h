@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * schedule.h - actors that take turns as a schedule says: coroutines of one thread, so that a run depends on
- * nothing but its choices.
+ * schedule.h - actors that take turns as a schedule says: coroutines of one thread, so that a run
+ * depends on nothing but its choices.
  *
- * A run is a list of choices. The search goes through them depth first: all choices, or those with at most
- * `bound` preemptions (taking the turn from an actor that could go on). A state that was met before with as
- * many preemptions left is not gone into again.
+ * A run is a list of choices. The search goes through them depth first: all choices, or those with
+ * at most `bound` preemptions (taking the turn from an actor that could go on). A state that was
+ * met before with as many preemptions left is not gone into again.
  */
 #ifndef INTERLEAVE_SCHEDULE_H
 #define INTERLEAVE_SCHEDULE_H
@@ -17,10 +17,10 @@
 #define UNBOUNDED 1000
 
 struct search {
-	int bound;           /* preemptions, and other choices that cost; UNBOUNDED: all */
-	uint64_t runs_most;  /* 0: until all are done */
-	uint64_t seed;       /* not 0: random choices */
-	const char *replay;  /* "actor*turns,...": one run */
+	int bound;               /* preemptions, and other choices that cost; UNBOUNDED: all */
+	uint64_t runs_most;      /* 0: until all are done */
+	uint64_t seed;           /* not 0: random choices */
+	const char *replay;      /* "actor*turns,...": one run */
 	uint64_t (*state)(void); /* hash of all that the actors share */
 	const char *about;       /* said with a violation */
 	void (*begin)(void);     /* makes actors */

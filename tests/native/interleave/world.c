@@ -37,7 +37,7 @@ static uint8_t memory[GRANULES_MOST][PAGE], instant[GRANULES_MOST][PAGE];
 static uint8_t protection[GRANULES_MOST]; /* 1: read-only */
 static uint8_t *target;                   /* the bytes on it */
 static int target_fd = -1, table_fd = -1;
-static bool present[GRANULES_MOST];       /* no hole */
+static bool present[GRANULES_MOST]; /* no hole */
 static uint32_t finals[GRANULES_MOST];
 static bool instant_taken, synced, io_failed, io_back;
 static uint64_t clock_ns;
@@ -110,7 +110,8 @@ static bool safe(uint32_t g)
 
 bool world_may_lose(void)
 {
-	return (c.fail && c.slots < c.granules) || io_failed || (world_dump && !c.guarded && atomic_load(&world_dump->gave_up));
+	return (c.fail && c.slots < c.granules) || io_failed ||
+	       (world_dump && !c.guarded && atomic_load(&world_dump->gave_up));
 }
 
 static bool step_exists(uint8_t from, uint8_t to)
@@ -139,9 +140,13 @@ static void check_state_step(uint32_t g, uint8_t from, uint8_t to)
 	if (!promised())
 		return;
 	if ((to == LDFS_G_IN_SLOT || to == LDFS_G_STOLEN) && !safe(g))
-		violated("granule %u: published, but its slot has other bytes than those of the instant", g);
+		violated("granule %u: published, but its slot has other bytes than those of the "
+			 "instant",
+			 g);
 	if (to == LDFS_G_SAVED && !on_target(g))
-		violated("granule %u: saved, but the target has other bytes than those of the instant", g);
+		violated("granule %u: saved, but the target has other bytes than those of the "
+			 "instant",
+			 g);
 	if (to == LDFS_G_SAVED && world_dump->checksum[g] != ldfs_checksum(instant[g], PAGE))
 		violated("granule %u: saved, but the checksum is of other bytes", g);
 	if (to == LDFS_G_HOLE && !is_zero(instant[g]))
@@ -156,7 +161,8 @@ static void check_drained(uint32_t before)
 		if (state_of(g) < LDFS_G_SAVED)
 			violated("granule %u: state %u in a dump that is drained", g, state_of(g));
 		if (!safe(g))
-			violated("granule %u: other bytes than those of the instant at the drain", g);
+			violated("granule %u: other bytes than those of the instant at the drain",
+				 g);
 		if (protection[g])
 			violated("granule %u: still read-only at the drain", g);
 	}
@@ -254,8 +260,7 @@ void hook_compared(const volatile void *at, uint64_t before, uint64_t after, boo
 
 static bool is_live(const void *start)
 {
-	return world_arena &&
-	       (uintptr_t)start - (uintptr_t)world_arena->live < world_arena->size;
+	return world_arena && (uintptr_t)start - (uintptr_t)world_arena->live < world_arena->size;
 }
 
 static uint32_t mappings_with(uint32_t first, uint32_t last)
@@ -296,7 +301,8 @@ static void look_at_memory(uint32_t g)
 		memset(memory[g], 0, PAGE);
 }
 
-/* What the dump is to show. Discards are no stores of the machine: up to here they come before it. */
+/* What the dump is to show. Discards are no stores of the machine: up to here they come before it.
+ */
 static void take_instant(void)
 {
 	for (uint32_t g = 0; g < c.granules; g++) {
@@ -334,7 +340,8 @@ int hook_mprotect(void *start, size_t length, int prot)
 
 static void fault(uint32_t g, unsigned half)
 {
-	siginfo_t info = { .si_signo = SIGSEGV, .si_code = SEGV_ACCERR,
+	siginfo_t info = { .si_signo = SIGSEGV,
+			   .si_code = SEGV_ACCERR,
 			   .si_addr = world_arena->live + (uint64_t)g * PAGE + half * HALF };
 	ucontext_t context = { 0 };
 
@@ -410,7 +417,8 @@ static ssize_t read_arena(uint8_t *to, size_t length, off_t from)
 	for (size_t at = 0; at < length; at += HALF) {
 		STEP("pread of memory");
 		look_at_memory((uint32_t)((size_t)from + at) / PAGE);
-		memcpy(to + at, memory[((size_t)from + at) / PAGE] + ((size_t)from + at) % PAGE, HALF);
+		memcpy(to + at, memory[((size_t)from + at) / PAGE] + ((size_t)from + at) % PAGE,
+		       HALF);
 		actor_saw(word_at(to + at));
 		actor_wrote();
 	}
@@ -594,13 +602,15 @@ long hook_syscall(long number, ...)
 	switch (number) {
 	case SYS_futex:
 		if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET)
-			return futex_wait((uint32_t *)a[0], (uint32_t)a[2], (struct timespec *)a[3]);
+			return futex_wait((uint32_t *)a[0], (uint32_t)a[2],
+					  (struct timespec *)a[3]);
 		hook_step((void *)a[0], "futex wake", "syscall", 0);
 		actor_wrote();
 		return turn_wake((void *)a[0], (int)a[2]);
 	case SYS_pread64:
-		return a[0] == world_arena->memfd ? read_arena((uint8_t *)a[1], (size_t)a[2], a[3])
-						  : read_target((uint8_t *)a[1], (size_t)a[2], a[3]);
+		return a[0] == world_arena->memfd
+			       ? read_arena((uint8_t *)a[1], (size_t)a[2], a[3])
+			       : read_target((uint8_t *)a[1], (size_t)a[2], a[3]);
 	case SYS_fallocate:
 		return punch(a[2], a[3]);
 	case SYS_rt_sigprocmask: /* no signals here: all are blocked already */
@@ -642,7 +652,8 @@ int hook_spin(void)
 
 /* -------------------------------------------------------------- threads, locks */
 
-int hook_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *), void *arg)
+int hook_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+			void *arg)
 {
 	(void)attr;
 	*thread = (pthread_t)actor_make("thread", main, arg);
@@ -795,8 +806,9 @@ static void fill_arena(void)
 
 		present[g] = !(c.hole & 1u << g);
 		if (!present[g]) {
-			if (fallocate(world_arena->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				      (off_t)g * PAGE, PAGE))
+			if (fallocate(world_arena->memfd,
+				      FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)g * PAGE,
+				      PAGE))
 				violated("cannot punch");
 			continue;
 		}
@@ -828,12 +840,20 @@ void world_dump_init(void)
 {
 	ldfs_extent all = { 0, (uint64_t)c.granules * PAGE, 0 };
 	ldfs_dump_config config = {
-		.granule_size = PAGE, .pool_size = (uint64_t)c.slots * PAGE,
+		.granule_size = PAGE,
+		.pool_size = (uint64_t)c.slots * PAGE,
 		.spill_limit = (uint64_t)c.spill * PAGE,
-		.policy = c.spill ? LDFS_POLICY_SPILL : c.fail ? LDFS_POLICY_FAIL : LDFS_POLICY_BLOCK,
-		.stall_deadline_ns = 100ull * SECOND, .arming = LDFS_ARM_MPROTECT, .uffd_fd = -1,
-		.target_fd = c.no_target ? -1 : target_fd, .extents = &all, .extent_count = 1,
-		.table_fd = c.table ? table_fd : -1, .reference_fd = -1,
+		.policy = c.spill  ? LDFS_POLICY_SPILL
+			  : c.fail ? LDFS_POLICY_FAIL
+				   : LDFS_POLICY_BLOCK,
+		.stall_deadline_ns = 100ull * SECOND,
+		.arming = LDFS_ARM_MPROTECT,
+		.uffd_fd = -1,
+		.target_fd = c.no_target ? -1 : target_fd,
+		.extents = &all,
+		.extent_count = 1,
+		.table_fd = c.table ? table_fd : -1,
+		.reference_fd = -1,
 	};
 	int rc = ldfs_dump_init(world_arena, &config, &world_dump);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * world.h - what the core stands on when it is interleaved: an arena whose protection is a byte for each page, a
- * target in memory, a clock that stands still; and what must hold at every step.
+ * world.h - what the core stands on when it is interleaved: an arena whose protection is a byte for
+ * each page, a target in memory, a clock that stands still; and what must hold at every step.
  *
- * A granule is one page. Copies and I/O go by halves of a page, with turns between, so that they are as little
- * atomic as in life. Protection is looked at by the actors that store; nothing really faults.
+ * A granule is one page. Copies and I/O go by halves of a page, with turns between, so that they
+ * are as little atomic as in life. Protection is looked at by the actors that store; nothing really
+ * faults.
  */
 #ifndef INTERLEAVE_WORLD_H
 #define INTERLEAVE_WORLD_H
@@ -19,24 +20,24 @@
 
 struct world_config {
 	uint32_t granules, slots, spill; /* spill: slots at the most, 0: policy block */
-	bool fail;                /* policy */
+	bool fail;                       /* policy */
 	bool no_target;
-	bool table;               /* marks on the target, at every tick */
-	uint32_t hole;            /* bit g: granule g is one at first */
-	uint32_t mappings;        /* ENOMEM beyond so many, 0: no limit */
-	uint32_t islands;         /* limit of the core's own, 0: none */
-	bool hangs;               /* I/O on the target never comes back until io_comes_back() */
-	uint32_t errors;          /* bit 0: I/O may fail; bit 1: so may the copy of a handler */
-	bool guarded;             /* the target refuses a write whose bytes change under way */
-	bool waits_end;           /* deadlines pass when nobody else can go on */
-	uint32_t deadlines;       /* and so many at any time */
-	bool start_fails;         /* the first mprotect of START */
-	bool unstopped;           /* the vCPUs are threads that no quiesce stops */
+	bool table;         /* marks on the target, at every tick */
+	uint32_t hole;      /* bit g: granule g is one at first */
+	uint32_t mappings;  /* ENOMEM beyond so many, 0: no limit */
+	uint32_t islands;   /* limit of the core's own, 0: none */
+	bool hangs;         /* I/O on the target never comes back until io_comes_back() */
+	uint32_t errors;    /* bit 0: I/O may fail; bit 1: so may the copy of a handler */
+	bool guarded;       /* the target refuses a write whose bytes change under way */
+	bool waits_end;     /* deadlines pass when nobody else can go on */
+	uint32_t deadlines; /* and so many at any time */
+	bool start_fails;   /* the first mprotect of START */
+	bool unstopped;     /* the vCPUs are threads that no quiesce stops */
 };
 
 void world_begin(const struct world_config *c);
-void world_dump_init(void);     /* makes world_dump */
-void world_dump_start(void);    /* in `begin`: nobody else is there */
+void world_dump_init(void);  /* makes world_dump */
+void world_dump_start(void); /* in `begin`: nobody else is there */
 void world_end(void);
 uint64_t world_state(void);
 
