@@ -25,8 +25,8 @@ mpl.rcParams["svg.fonttype"] = "none"
 UNDATED = {"Date": None}
 
 
-def draw(plot: Plot, out: Path) -> list[Path]:
-    """The files made, in the folder `out`: `name`.png and `name`.svg."""
+def draw(plot: Plot, out: Path) -> Path:
+    """The file made, in the folder `out`: `name`.svg."""
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(plot.curves):
@@ -40,10 +40,9 @@ def draw(plot: Plot, out: Path) -> list[Path]:
     axes.grid(visible=True, which="major", alpha=0.3)
     if plot.curves:
         axes.legend(fontsize="small")
-    png, svg = out / f"{plot.name}.png", out / f"{plot.name}.svg"
-    figure.savefig(png, metadata={"Software": None})
+    svg = out / f"{plot.name}.svg"
     figure.savefig(svg, metadata=UNDATED)
-    return [png, svg]
+    return svg
 
 
 def _make_log(axes: Axes, axis: Axis, which: str) -> None:

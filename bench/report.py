@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files that a run leaves: results.json with every sample, results.md with the tables."""
+"""What a run leaves: results.md with the tables, and every sample in a file of JSON."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ from livedumpfs.units import format_size
 BAR_COLUMNS = ["measurement", "bar", "found", "limit", ""]
 
 
-def write(results: Results, out: Path) -> None:
-    """Both files into the folder `out`, which is there. Plots are somebody else's, by their
-    names."""
+SAMPLES = "samples.json"
+
+
+def write(results: Results, out: Path, samples: Path) -> None:
+    """results.md into the folder `out`, samples.json into the folder `samples`; both are there.
+
+    The page is small and kept with the documents; the samples are megabytes. The page names the
+    plots, which plots.py draws.
+    """
     text = json.dumps(as_json(results), indent=1, default=_plain)
-    (out / "results.json").write_text(text + "\n")
+    (samples / SAMPLES).write_text(text + "\n")
     (out / "results.md").write_text("\n".join(_page(results)) + "\n")
 
 
@@ -73,8 +79,8 @@ def _page(results: Results) -> Iterator[str]:
     yield ""
     yield f"Written by `{results.command}`, {results.began} UTC. {computer_line(results)}"
     yield ""
-    yield "Medians of runs that took turns; every sample is in [results.json](results.json)."
-    yield "Trust the ratios: the times are this computer's."
+    yield "Medians of runs that took turns. Trust the ratios: the times are this computer's."
+    yield f"Every sample is in the {SAMPLES} of the run, which the repository does not keep."
     yield ""
     rows = bar_rows(results.measurements)
     if rows:
@@ -104,7 +110,7 @@ def _section(outcome: Outcome) -> Iterator[str]:
         yield note
         yield ""
     for plot in found.plots:
-        yield f"![{plot.title}]({plot.name}.png)"
+        yield f"![{plot.title}]({plot.name}.svg)"
         yield ""
     yield f"Took {outcome.seconds:.0f} s; load {outcome.load:.1f} when it began."
     yield ""

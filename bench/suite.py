@@ -2,8 +2,9 @@
 """All measurements of bench/measure_*.py: tables on the terminal, files and plots in a folder.
 
 Each runs in a process of its own, so that what one leaves in memory is not in the next one's
-figures, and one that fails does not take the others with it. A whole run writes docs/performance/;
-any other (--quick, --only) build/bench/, unless --out says where.
+figures, and one that fails does not take the others with it. A whole run writes docs/performance/,
+and its samples into build/bench/; any other (--quick, --only) writes all into build/bench/. All of
+it goes to --out where that is given.
 """
 
 from __future__ import annotations
@@ -115,13 +116,14 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return table
 
 
-def write(results: Results, out: Path) -> None:
-    """Report and plots."""
+def write(results: Results, out: Path, samples: Path) -> None:
+    """Report and plots into the folder `out`, samples into the folder `samples`."""
     # Only here: the tests of everything else do without matplotlib.
     from plots import draw
 
-    out.mkdir(parents=True, exist_ok=True)
-    report.write(results, out)
+    for folder in (out, samples):
+        folder.mkdir(parents=True, exist_ok=True)
+    report.write(results, out, samples)
     for measurement in results.measurements:
         for plot in measurement.plots:
             draw(plot, out)
@@ -145,14 +147,15 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     effort = Effort(args.quick, args.largest or largest(args.quick))
     whole = not (args.quick or args.only)
-    out = args.out or (TOP / "docs/performance" if whole else TOP / "build/bench")
+    samples = args.out or TOP / "build/bench"
+    out = args.out or (TOP / "docs/performance" if whole else samples)
     results = run(args.only or NAMES, effort, console)
     console.print(
         _table("What must hold", report.BAR_COLUMNS, report.bar_rows(results.measurements))
     )
     console.print(f"{report.computer_line(results)} Largest arena {format_size(effort.largest)}.")
-    write(results, out)
-    console.print(f"Written to {os.path.relpath(out)}")
+    write(results, out, samples)
+    console.print(f"Written to {os.path.relpath(out)}, samples to {os.path.relpath(samples)}")
     sys.exit(any(outcome.failed for outcome in results.outcomes))
 
 

@@ -29,6 +29,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
     )  # fmt: skip
 
 
+LARGEST_SDIST = 1 << 20
 pytestmark = pytest.mark.together  # they share a wheel that is built and installed
 
 
@@ -47,6 +48,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = run(sys.executable, "setup.py", "-q", "sdist", "-d", str(folder), cwd=tree)
     assert made.returncode == 0, made.stderr
     (archive,) = folder.glob("*.tar.gz")
+    assert archive.stat().st_size < LARGEST_SDIST, "samples and pictures stay out of the repository"
     with tarfile.open(archive) as file:
         file.extractall(folder / "unpacked", filter="data")
     (unpacked,) = (folder / "unpacked").iterdir()
