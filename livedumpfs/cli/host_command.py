@@ -173,7 +173,7 @@ def serve(
 @contextlib.contextmanager
 def mount_directory(chosen: str | None) -> Iterator[Place]:
     """`chosen`, or a directory of our own in the runtime directory, removed at the end."""
-    from livedumpfs.mount.host import clean_up
+    from livedumpfs.mount.mountpoint import clean_up
 
     if chosen:
         yield Place(chosen)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the files and ioctls of a mount mean. Knows no FUSE: everything here works on bytes.
 
-control     Control: reads, writes and ioctls by name and number
-caller      who asks, and whether he may
-settings    the files of control/ that INIT goes by, in text
-target      the target and the sidecar, opened with the caller's rights
-memory      mem: the live memory by physical address
-snapshot    snapshot/: which dump's files there are now
-report      status line, STATUS, stats.json, machine/
-metrics     the same numbers for Prometheus
+calls            Control: reads, writes and ioctls by name and number
+caller           who asks, and whether that one may
+settings_files   the files of control/ that INIT goes by, in text
+caller_target    the target and the sidecar, opened with the caller's rights
+physical_memory  mem: the live memory by physical address
+snapshot_tree    snapshot/: which dump's files there are now
+report           status line, STATUS, stats.json, machine/
+metrics          the same numbers for Prometheus
 """
 
 from livedumpfs.control.caller import Access, Caller

@@ -282,7 +282,7 @@ class DumpFile(Closing):
     def verify_checksums(
         self, progress: Callable[[int, int], None] | None = None, *, threads: int = 2
     ) -> ChecksumReport:
-        """Read all that was saved and compare checksums; see snapshot.checksums."""
+        """Read all that was saved and compare checksums; see checksums.py."""
         from livedumpfs.dumpfile.checksums import verify_checksums
 
         return verify_checksums(self, progress, threads=threads)

@@ -31,7 +31,7 @@ from livedumpfs.mount.attributes import (
     numbered,
 )
 from livedumpfs.mount.fs import Mount
-from livedumpfs.mount.host import check_mountpoint, clean_up, mount_hint
+from livedumpfs.mount.mountpoint import check_mountpoint, clean_up, mount_hint
 
 DIRECTORY = "/snapshot"
 """Where the files are, as in the mount of a host."""

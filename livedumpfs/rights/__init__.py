@@ -1,3 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Opening and naming files with the rights of another process. On the standard library
-alone, because the helper is a script that is run isolated."""
+"""Opening and naming files with the rights of another process.
+
+The standard library alone: opener.py is run as a script, isolated, with folder.py beside it.
+"""

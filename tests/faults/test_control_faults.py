@@ -423,7 +423,7 @@ def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "file", "full"])
 def test_mountpoints_that_will_not_do(kind: str, tmp_path: Path, run_host: HostMaker) -> None:
-    from livedumpfs.mount.host import check_mountpoint
+    from livedumpfs.mount.mountpoint import check_mountpoint
 
     place = tmp_path / "place"
     if kind == "file":
