@@ -25,6 +25,7 @@ from livedumpfs.errors import HostError, os_cause
 from livedumpfs.fs import Adapter, serve
 from livedumpfs.machines import Machine, Outliving
 from livedumpfs.mounts import OURS, mounts_at
+from livedumpfs.thread import needing_threads, start_thread
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -135,7 +136,8 @@ class Host:
     def _begin(self) -> None:
         clean_up(self.mountpoint)
         check_mountpoint(self.mountpoint)
-        threading.Thread(target=self._serve, name="livedump-mount", daemon=True).start()
+        with needing_threads(f"mount at {self.mountpoint}"):
+            start_thread(threading.Thread(target=self._serve, name="livedump-mount", daemon=True))
         waited = 0.0
         while not self._ready.wait(_WAKE):
             waited += _WAKE
@@ -234,7 +236,11 @@ def _within(seconds: float, name: str, step: Callable[[], object]) -> str:
             problem.append(f"cannot {name}: {error}")
 
     thread = threading.Thread(target=run, name=f"livedump-end-{name.split()[0]}", daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except RuntimeError:
+        run()  # without its time limit; the machine is to be freed all the same
+        return "".join(problem)
     thread.join(seconds)
     if thread.is_alive():
         return f"cannot {name} within {seconds:g} s"
@@ -310,7 +316,8 @@ def is_mounted(mountpoint: str) -> bool:
 
 
 def is_stale(mountpoint: str) -> bool:
-    """Whether nobody serves the mount any more. A host that lives and hangs counts as alive."""
+    """Whether nobody serves the mount any more. A host that lives and hangs counts as alive, and so
+    does one that cannot be asked for want of a thread."""
     found: list[int] = []
 
     def look() -> None:
@@ -321,7 +328,10 @@ def is_stale(mountpoint: str) -> bool:
             found.append(error.errno or 0)
 
     thread = threading.Thread(target=look, name="livedump-look", daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except RuntimeError:  # and to ask here could be for ever
+        return False
     thread.join(2.0)
     return bool(found) and found[0] in _ALREADY_GONE
 

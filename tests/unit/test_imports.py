@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "livedumpfs"
 
-LEAVES = {"units", "errors", "abi", "closing", "folder", "mounts", "pause"}
+LEAVES = {"units", "errors", "abi", "closing", "folder", "mounts", "pause", "thread"}
 CORE = {"_capi"}
 PARTS = {"arena", "machines", "targets", "formats"}
 LIFE = {"dump", "snapshot"}
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "headers": set(),
     "abi": {"units", "errors"},
     "pause": {"units"},
+    "thread": {"units", "errors"},
     "_native": set(),
     "_capi": LEAVES | {"_native"},
     "arena": LEAVES | CORE,

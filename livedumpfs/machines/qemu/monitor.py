@@ -19,6 +19,7 @@ from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
+from livedumpfs.thread import needing_threads, start_thread
 
 ANSWER_S: Final = 10.0
 """Longest wait for an answer when the caller gives no other."""
@@ -47,7 +48,7 @@ class Monitor(Closing):
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         """Connect to the server at `path`, which may have to start first; `alive`: it still may.
-        MachineError: it does not listen in time, or does not greet."""
+        MachineError: it does not listen in time, or does not greet; EAGAIN: no thread."""
         until = time.monotonic() + timeout
         self._sock = _dial(path, until, alive)
         self._holding = threading.Lock()
@@ -57,12 +58,16 @@ class Monitor(Closing):
         self._late: set[asyncio.Task[object]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="livedump-qmp", daemon=True)
-        self._thread.start()
         try:
+            with needing_threads("speak with QEMU's monitor"):
+                start_thread(self._thread)
             left = max(until - time.monotonic(), _POLL_S)
             self._client = self._submit(_greet(self._sock, left), left)
         except BaseException:
-            self._end_thread()
+            if self._thread.ident is None:  # never started, it closes nothing
+                self._loop.close()
+            else:
+                self._end_thread()
             self._sock.close()
             raise
 
