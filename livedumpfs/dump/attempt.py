@@ -51,7 +51,7 @@ class Attempt:
         """All stood in time."""
         self._done = False
         self._code = 0
-        self._ops = PythonOps(self._quiesce, self._resume, self._expect_in_time)
+        self._error: BaseException | None = None
 
     @property
     def under_way(self) -> bool:
@@ -112,21 +112,23 @@ class Attempt:
             self._given_up = True
 
     def _outcome(self) -> int:
-        if self._ops.error:
-            raise self._ops.error
+        if self._error:
+            raise self._error
         return self._code
 
     # ---------------------------------------------------------------- on its thread
 
     def _work(self, start: Start) -> None:
+        ops = PythonOps(self._quiesce, self._resume, self._expect_in_time)
         try:
-            self._code = start(self._ops.ops)
+            try:
+                self._code = start(ops.ops)
+            finally:
+                ops.let_go()
+            self._error = ops.error
         except BaseException as error:
-            self._ops.error = self._ops.error or error
-        try:
-            self._ops.let_go()
-        except BaseException as error:  # the worse of two: somebody may still stand
-            self._ops.error = error
+            self._error = error
+        ops.close()
         with self._lock:
             self._done = True
             self._lock.notify_all()
