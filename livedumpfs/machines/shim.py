@@ -109,7 +109,7 @@ class Shim(Closing):
 
     def _hello(self, sock: socket.socket) -> None:
         hello = _Request(lib.LDFS_SHIM_HELLO, (lib.LDFS_SHIM_VERSION, 0))
-        code = _exchange(sock, hello).code
+        code = _exchange(sock, hello, _ANSWER_S).code
         if code:
             raise MachineError(
                 "the shim in QEMU speaks another version", errno=-code, hint="run `make` anew"
@@ -123,7 +123,7 @@ class Shim(Closing):
             self._all.append(ours)
             request = _Request(lib.LDFS_SHIM_CONNECT, fds=(theirs.fileno(),))
             with self._connecting:
-                code = _exchange(self._first, request).code
+                code = _exchange(self._first, request, _ANSWER_S).code
         if code:
             raise MachineError("the shim in QEMU takes no connection", errno=-code)
         return ours
@@ -255,7 +255,7 @@ def pack(pointer: CData) -> bytes:
     return bytes(ffi.buffer(pointer))
 
 
-def _exchange(sock: socket.socket, asked: _Request, patience: float | None = _ANSWER_S) -> Answer:
+def _exchange(sock: socket.socket, asked: _Request, patience: float | None) -> Answer:
     """OSError, TimeoutError; MachineError: QEMU has gone."""
     request = ffi.new("ldfs_shim_request *")
     request.op, request.size, request.dump = asked.operation, len(asked.payload), asked.dump

@@ -23,7 +23,7 @@ from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import ThreadMachine
 
 MIB = 1 << 20
-DEADLINE_S = 20.0
+DEADLINE_S = 300.0
 SHORT = DumpSettings(quiesce_deadline=0.01)
 
 
