@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from livedumpfs._capi import CData, PythonOps
+from livedumpfs.core.capi import CData, PythonOps
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import Machine
 from livedumpfs.thread import needing_threads, start_thread

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.folder import FolderLike
 from livedumpfs.formats.superblock import Verdict
+from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets.names import SIDECAR
 from livedumpfs.targets.sidecar import belongs_to, retire_in
 from livedumpfs.targets.target import Goal, Target

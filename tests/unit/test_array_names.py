@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.dumpfile.describe import describe_dump, format_description
 from livedumpfs.errors import UsageError
-from livedumpfs.snapshot.describe import describe_dump, format_description
 
 MIB = 1 << 20
 ODD = (

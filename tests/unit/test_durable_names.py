@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
-from livedumpfs.folder import Folder
+from livedumpfs.rights.folder import Folder
 
 MIB = 1 << 20
 

@@ -17,7 +17,7 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.control.caller import Caller
-from livedumpfs.control.control import Control
+from livedumpfs.control.calls import Control
 from livedumpfs.dump import DumpSettings, State
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import ThreadMachine

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import Arena, LiveDump, host, open_dump
+from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.cli.outlet import StandardOutput
 from livedumpfs.dump import DumpSettings, State
-from livedumpfs.dump.core import CoreDump
+from livedumpfs.dump.core_dump import CoreDump
+from livedumpfs.dumpfile.checksums import verify_checksums
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.snapshot.checksums import verify_checksums
+from livedumpfs.mount import host
 
 MIB = 1 << 20
 DEADLINE_S = 300.0

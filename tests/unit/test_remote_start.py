@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import State
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine

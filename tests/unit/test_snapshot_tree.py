@@ -15,11 +15,11 @@ import pytest
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.control.caller import Caller
-from livedumpfs.control.control import Control
-from livedumpfs.control.snapshot import Shown, SnapshotTree
+from livedumpfs.control.calls import Control
+from livedumpfs.control.snapshot_tree import Shown, SnapshotTree
 from livedumpfs.dump import State
-from livedumpfs.hosttree import HostTree
 from livedumpfs.machines import ThreadMachine
+from livedumpfs.mount.hosttree import HostTree
 
 MIB = 1 << 20
 DEADLINE_S = 300.0
