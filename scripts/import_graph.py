@@ -22,7 +22,7 @@ from graphs import Graph
 
 PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
 FACE = "__init__.py"
-LEAVES = frozenset({"abi", "closing", "errors", "pause", "units"})
+LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units"})
 
 
 @dataclass(frozen=True)

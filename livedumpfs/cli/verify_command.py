@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from livedumpfs.cli import text
@@ -59,8 +60,7 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Print the description and what was checked; 3, and a sentence for each thing that is
-    wrong."""
+    """Print the description and what was checked; 3, and one sentence with all that is wrong."""
     from livedumpfs.dumpfile import describe_dump, format_description, open_dump, verify_dump
 
     with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
@@ -74,9 +74,15 @@ def run_verify(args: argparse.Namespace) -> int:
         if report.ledger:
             rows.append(("ledger", report.ledger.message))
         say(f"{format_description(described, verbose=args.verbose)}\n{text.table(rows)}")
-    for problem in report.problems:
-        complain(f"{args.target}: {problem}")
+    if report.problems:
+        complain(f"{args.target}: {in_one_sentence(report.problems)}")
     return code
+
+
+def in_one_sentence(problems: Sequence[str]) -> str:
+    """All of them, how many first where there are several."""
+    count = f"{len(problems)} problems: " if len(problems) > 1 else ""
+    return count + "; ".join(problems)
 
 
 def found_right(report: VerifyReport) -> str:

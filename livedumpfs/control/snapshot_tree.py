@@ -38,15 +38,17 @@ class SnapshotTree:
 
     def shown(self) -> Shown | None:
         """Of the dump that there is; None: none was started."""
-        try:
-            snapshot = self._dump.snapshot
-        except OSError:
-            self._made = None
-            return None
         with self._lock:
-            if self._made is None or self._made[0] is not snapshot:
-                self._made = (snapshot, self._make(snapshot))
-            return self._made[1]
+            # Asked for within: who waited for its turn would bring back what has gone meanwhile.
+            try:
+                snapshot = self._dump.snapshot
+            except OSError:
+                self._made = None
+                return None
+            made = self._made
+            if made is None or made[0] is not snapshot:
+                made = self._made = (snapshot, self._make(snapshot))
+            return made[1]
 
     def _make(self, snapshot: Snapshot) -> Shown:
         images = standard_images(snapshot.machine, snapshot.size, snapshot.registers)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.capi import CData, check, ffi, lib
-from livedumpfs.errors import InconsistentDump, MachineError, UsageError, os_cause
+from livedumpfs.errors import InconsistentDump, MachineError, UsageError, WrongType, os_cause
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
 _ALIGNMENT = 64
@@ -207,17 +207,29 @@ class Arena(Closing):
     ) -> npt.NDArray[Any]:
         """A new array of zeros over the live view. One with a name is listed in dumps.
 
-        UsageError (ValueError): the dtype holds Python objects, the name is taken, or the arena is
-        full.
+        UsageError (ValueError): the dtype holds Python objects or, with a name, nothing; the name
+        is empty or taken; the arena is full. WrongType (TypeError): the name is no text.
         """
         self._open()
         kind = np.dtype(dtype)
         if kind.hasobject:
             raise UsageError(f"an arena cannot hold Python objects (dtype {kind})")
-        if name is not None and (name in self._arrays or not name):
-            raise UsageError(f"the arena has an array named {name!r} already")
+        self._check_name(name)
+        if name is not None and kind.itemsize == 0:
+            raise UsageError(f"an array of dtype {kind} holds nothing that a dump could list")
         dimensions = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
         return self._place(kind, dimensions, self._allocate(kind, dimensions), name)
+
+    def _check_name(self, name: object) -> None:
+        """Any text will do: dumps list names, and make no files of them."""
+        if name is None:
+            return
+        if not isinstance(name, str):
+            raise WrongType(f"an array's name must be text, not {type(name).__name__}")
+        if not name:
+            raise UsageError("an array's name cannot be empty", hint="None: it gets none")
+        if name in self._arrays:
+            raise UsageError(f"the arena has an array named {name!r} already")
 
     def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
         size = math.prod(shape) * kind.itemsize

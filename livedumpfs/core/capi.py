@@ -49,6 +49,11 @@ class PythonOps:
         self.ops.resume = lib.livedumpfs_resume
         self.ops.ctx = self._self
 
+    def close(self) -> None:
+        """Nothing calls them any more; else all that they know would wait for the garbage
+        collector."""
+        self._self = self.ops = None
+
     def hold(self) -> None:
         """Quiesce."""
         self._quiesce()

@@ -4,25 +4,24 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.core.arena import Arena
-from livedumpfs.core.capi import CData, PythonOps, check, ffi, lib
+from livedumpfs.core.capi import CData, check, ffi, lib
+from livedumpfs.dump.attempt import Attempt
 from livedumpfs.dump.counters import Counters, take_counters
 from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
-from livedumpfs.machines import Machine
+from livedumpfs.machines import HoldsNobody, Machine
 from livedumpfs.machines.signals import SIGNAL_CAUSES
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
@@ -55,6 +54,7 @@ _CAUSES = {
 }
 """Cause and what to do, where the number's sentence is about something else."""
 
+_GONE: Final = -errno.ECANCELED
 _USERS_PATIENCE_S = 2.0
 """For readers on their way out of a dump that is to be freed."""
 _PACKERS_MOST = 4
@@ -100,23 +100,6 @@ def core_config(
         config.zero_page_offset = plan.data_offset
         config.stream = files.pipe.stream if files.pipe else ffi.NULL
     return config, kept
-
-
-def _python_ops(machine: Machine, deadline_s: float) -> PythonOps:
-    """A quiesce that returns too late has failed: the machine stood for too long already, and goes
-    on without a dump. Until it returns, nobody can end it."""
-    end = math.inf
-
-    def quiesce() -> None:
-        nonlocal end
-        end = time.monotonic() + deadline_s
-        machine.quiesce()
-
-    def expect_in_time() -> None:
-        if time.monotonic() > end:
-            raise step_error("start", errno.ETIMEDOUT)
-
-    return PythonOps(quiesce, machine.resume, expect_in_time)
 
 
 @dataclass(frozen=True)
@@ -169,6 +152,11 @@ class Core(Protocol):
     @property
     def startable(self) -> bool:
         """START has not been done, nor RELEASE."""
+
+    @property
+    def start_under_way(self) -> bool:
+        """A START that failed waits for a function of the machine that has not returned: there is
+        no other, and the dump cannot be freed."""
 
     def sweep(self) -> None:
         """SWEEP: begins and returns."""
@@ -236,6 +224,8 @@ class CoreDump:
         """For those who come now: free() is under way, or done."""
         self._freed = False
         self._last = Counters()
+        self._attempt: Attempt | None = None
+        """The last START, if it had a thread of its own."""
 
     @contextmanager
     def _using(self) -> Iterator[CData | None]:
@@ -256,25 +246,41 @@ class CoreDump:
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
+        self._expect_none_under_way()
         native = machine.quiesce_ops()
-        python = None if native else _python_ops(machine, deadline_s)
+        python = None if native else Attempt(machine, deadline_s)
+
+        def start(ops: CData) -> int:
+            with self._using() as dump:
+                return int(lib.ldfs_dump_start(dump, ops, int(deadline_s * 1e9)) if dump else _GONE)
+
         try:
-            self._start(python.ops if python else native, deadline_s, python)
+            if python is None:
+                rc = start(native)
+            elif isinstance(machine, HoldsNobody) and machine.holds_nobody:
+                rc = python.run_here(start)
+            else:
+                self._attempt = python
+                rc = python.run(start)
+            if rc < 0:
+                raise step_error("start", -rc)
         except BaseException:
-            if not self.startable:
+            if not self.startable or (python and python.may_arm):
                 self.release()  # the instant is taken, but nobody would sweep what is armed
             raise
 
-    def _start(self, ops: CData, deadline_s: float, python: PythonOps | None) -> None:
-        try:
-            rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
-        finally:
-            if python:
-                python.let_go()
-        if python and python.error:
-            raise python.error
-        if rc < 0:
-            raise step_error("start", -rc)
+    def _expect_none_under_way(self) -> None:
+        if self.start_under_way:
+            raise StateError(
+                "a function of the last START has not returned",
+                errno=errno.EBUSY,
+                hint="wait for it: its resume is called then",
+            )
+
+    @property
+    def start_under_way(self) -> bool:
+        """See Core."""
+        return self._attempt is not None and self._attempt.under_way
 
     @property
     def startable(self) -> bool:
@@ -304,6 +310,8 @@ class CoreDump:
     def free(self) -> bool:
         """Free a released dump; False: not possible yet. Its counters stay."""
         last = self.counters()
+        if self.start_under_way:  # which nobody can end
+            return False
         with self._lock:
             self._last, self._closed = last, True
             # RELEASE has sent them all out of the core; here they only wait for the GIL.

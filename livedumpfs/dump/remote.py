@@ -142,6 +142,11 @@ class RemoteCore:
         """See Core."""
         return not self._asked and not self._released
 
+    @property
+    def start_under_way(self) -> bool:
+        """Never: what stops the machine has a deadline of its own."""
+        return False
+
     def _start(self, machine: Machine, deadline_s: float) -> None:
         asked = time.monotonic_ns()
         if self._copies:  # all of the memory, in the pause

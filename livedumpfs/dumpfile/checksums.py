@@ -15,6 +15,7 @@ import xxhash
 
 from livedumpfs.dumpfile.reader import DumpFile, runs
 from livedumpfs.formats import table
+from livedumpfs.thread import needing_threads
 from livedumpfs.units import PAGE_SIZE
 
 PIECE: Final = 4 << 20
@@ -67,11 +68,13 @@ class _Findings:
 def verify_checksums(
     dump: DumpFile, progress: Progress | None = None, *, threads: int = 2
 ) -> ChecksumReport:
-    """Check all that the dump has, with `threads` threads of PIECE bytes each."""
+    """Check all that the dump has, with `threads` threads of PIECE bytes each. MachineError EAGAIN:
+    there are no threads."""
     check = _Check(dump, progress)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        workers = [pool.submit(check.work) for _ in range(max(1, threads))]
         try:
+            with needing_threads(f"read {dump.path} back"):
+                workers = [pool.submit(check.work) for _ in range(max(1, threads))]
             for worker in workers:
                 worker.result()
         finally:

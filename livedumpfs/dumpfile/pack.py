@@ -22,6 +22,7 @@ from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import state_runs
 from livedumpfs.formats import KdumpPlan, table
 from livedumpfs.formats.kdump import DESCRIPTOR
+from livedumpfs.thread import needing_threads
 from livedumpfs.units import PAGE_SIZE
 
 THREADS_MOST: Final = 64
@@ -56,14 +57,17 @@ class KdumpWriter:
         self.end = plan.data_offset + PAGE_SIZE
 
     def run(self, threads: int, progress: Progress | None) -> None:
-        """All pages. OSError, DamagedPage: the dump cannot be read; errors of the output."""
+        """All pages. OSError, DamagedPage: the dump cannot be read; MachineError EAGAIN: no
+        threads; errors of the output."""
         size = self._dump.arena_size
         waiting: deque[tuple[int, Future[list[Packed]]]] = deque()
         with ThreadPoolExecutor(max_workers=threads) as pool:
             try:
                 for offset in range(0, size, PIECE):
                     length = min(PIECE, size - offset)
-                    waiting.append((offset + length, pool.submit(self._pack, offset, length)))
+                    with needing_threads(f"compress {self._dump.path}"):
+                        work = pool.submit(self._pack, offset, length)
+                    waiting.append((offset + length, work))
                     if len(waiting) > threads * _AHEAD:
                         self._finish(*waiting.popleft(), progress)
                 while waiting:

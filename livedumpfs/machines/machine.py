@@ -162,6 +162,15 @@ class ChecksFirst(Protocol):
 
 
 @runtime_checkable
+class HoldsNobody(Protocol):
+    """A machine whose quiesce and resume may have nothing to do."""
+
+    @property
+    def holds_nobody(self) -> bool:
+        """They return at once."""
+
+
+@runtime_checkable
 class Outliving(Protocol):
     """A machine in a process of its own, which need not end with us."""
 

@@ -29,6 +29,7 @@ from livedumpfs.mount.mountpoint import (
     mount_hint,
     unmount,
 )
+from livedumpfs.thread import needing_threads, start_thread
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -137,7 +138,8 @@ class Host:
     def _begin(self) -> None:
         clean_up(self.mountpoint)
         check_mountpoint(self.mountpoint)
-        threading.Thread(target=self._serve, name="livedump-mount", daemon=True).start()
+        with needing_threads(f"mount at {self.mountpoint}"):
+            start_thread(threading.Thread(target=self._serve, name="livedump-mount", daemon=True))
         waited = 0.0
         while not self._ready.wait(_WAKE):
             waited += _WAKE
@@ -236,7 +238,11 @@ def _within(seconds: float, name: str, step: Callable[[], object]) -> str:
             problem.append(f"cannot {name}: {error}")
 
     thread = threading.Thread(target=run, name=f"livedump-end-{name.split()[0]}", daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except RuntimeError:
+        run()  # without its time limit; the machine is to be freed all the same
+        return "".join(problem)
     thread.join(seconds)
     if thread.is_alive():
         return f"cannot {name} within {seconds:g} s"

@@ -15,6 +15,7 @@ import threading
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.hosts import registry
 from livedumpfs.hosts.mounted import OURS, mounts_at
+from livedumpfs.thread import start_thread
 
 UNMOUNT_TIMEOUT = 2.5
 """Seconds that each of the ways to unmount may take."""
@@ -88,7 +89,8 @@ def is_mounted(mountpoint: str) -> bool:
 
 
 def is_stale(mountpoint: str) -> bool:
-    """Whether nobody serves the mount any more. A host that lives and hangs counts as alive."""
+    """Whether no process serves the mount any more. A host that lives and hangs counts as alive,
+    and so does one that cannot be asked for want of a thread."""
     found: list[int] = []
 
     def look() -> None:
@@ -99,7 +101,10 @@ def is_stale(mountpoint: str) -> bool:
             found.append(error.errno or 0)
 
     thread = threading.Thread(target=look, name="livedump-look", daemon=True)
-    thread.start()
+    try:
+        start_thread(thread)
+    except RuntimeError:  # and to ask here could be for ever
+        return False
     thread.join(2.0)
     return bool(found) and found[0] in _ALREADY_GONE
 

@@ -104,10 +104,14 @@ class FolderLike(Protocol):
         """The user that acts here."""
 
     def sync(self) -> None:
-        """New names are durable, where that can be asked for."""
+        """New names are durable, where that can be asked for. OSError: they may not be."""
 
     def close(self) -> None:
         """Harmless when done twice."""
+
+
+_NO_SYNC: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+"""Of who may not read the folder and so cannot ask, and of file systems that have no such thing."""
 
 
 class Folder:
@@ -177,8 +181,11 @@ class Folder:
 
     def sync(self) -> None:
         """See FolderLike."""
-        with contextlib.suppress(OSError):  # who may not read it cannot ask
+        try:
             os.fsync(self.fd)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
 
     def close(self) -> None:
         """See FolderLike."""

@@ -35,6 +35,7 @@ OF_LEAVES = {
     "closing": set(),
     "errors": set(),
     "pause": {"units"},
+    "thread": {"errors", "units"},
     "units": set(),
 }
 """What one leaf imports of others."""

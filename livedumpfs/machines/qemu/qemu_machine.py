@@ -16,11 +16,12 @@ from livedumpfs.core.capi import CData
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
+from livedumpfs.machines.qemu import monitor
 from livedumpfs.machines.qemu.backend import backend_size
 from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.guest_memory import GuestMemory, find_mapping, open_mapped
 from livedumpfs.machines.qemu.memory_map import read_memory_map
-from livedumpfs.machines.qemu.monitor import ANSWER_S, STOP_S, Monitor
+from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
 from livedumpfs.machines.qemu.now import check_files, check_now, has_vmcoreinfo
 from livedumpfs.machines.qemu.process import QemuProcess
@@ -216,7 +217,7 @@ class QemuMachine(Closing):
 
     def quiesce(self) -> None:
         """Stop all vCPUs, with their registers. MachineError: it runs on."""
-        self.quiesce_for(STOP_S)
+        self.quiesce_for(monitor.STOP_S)
 
     def quiesce_for(self, seconds: float) -> None:
         """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
@@ -254,7 +255,7 @@ class QemuMachine(Closing):
         """Undo one quiesce: a machine that was stopped before stays so. MachineError: it does not
         say within its pause that it runs."""
         over = self._pause_until <= time.monotonic()
-        self.monitor.cont(timeout=ANSWER_S if over else self.pause_left_s)
+        self.monitor.cont(timeout=None if over else self.pause_left_s)
         self._drop_last_words()
 
     def ended(self) -> bool:
@@ -285,7 +286,7 @@ class QemuMachine(Closing):
                 raise
             return self._look(timeout=self.pause_left_s), None
 
-    def _look(self, timeout: float = ANSWER_S) -> list[VcpuState]:
+    def _look(self, timeout: float | None = None) -> list[VcpuState]:
         return parse_registers(self.monitor.hmp("info registers -a", timeout=timeout))
 
     def registers(self) -> list[Registers]:
