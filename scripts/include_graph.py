@@ -11,15 +11,16 @@ tests/unit/test_includes.py holds the rooms to a table of allowed edges."""
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-NATIVE = Path(__file__).resolve().parents[1] / "native"
+import graphs
+from graphs import Graph, circles
 
-Graph = dict[str, set[str]]
+__all__ = ["NATIVE", "Tree", "circles", "read", "room_of"]
+
+NATIVE = Path(__file__).resolve().parents[1] / "native"
 
 NOISE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
@@ -98,72 +99,5 @@ def read(folder: Path) -> Tree:
     return Tree({name: len(text.splitlines()) for name, text in texts.items()}, includes, uses)
 
 
-def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Nodes that lead to each other, largest group first (Tarjan 1972)."""
-    number: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(node: str) -> None:
-        number[node] = low[node] = len(number)
-        stack.append(node)
-        for other in graph.get(node, ()):
-            if other not in number:
-                visit(other)
-                low[node] = min(low[node], low[other])
-            elif other in stack:
-                low[node] = min(low[node], number[other])
-        if low[node] == number[node]:
-            at = stack.index(node)
-            if len(stack) - at > 1:
-                found.append(sorted(stack[at:]))
-            del stack[at:]
-
-    for node in graph:
-        if node not in number:
-            visit(node)
-    return sorted(found, key=len, reverse=True)
-
-
-def dot(graph: Graph) -> str:
-    lines = [f'\t"{name}" -> "{other}";' for name in sorted(graph) for other in sorted(graph[name])]
-    return "\n".join(["digraph native {", "\trankdir=BT;", *lines, "}"])
-
-
-def text(tree: Tree) -> str:
-    rooms = tree.rooms()
-    longest = max(tree.lines, key=lambda name: tree.lines[name])
-    edges = sum(len(others) for others in tree.edges.values())
-    said = [
-        f"{len(tree.lines)} files, {sum(tree.lines.values())} lines, {edges} edges; "
-        f"longest: {longest}, {tree.lines[longest]} lines",
-        f"{len(rooms)} rooms, {sum(len(others) for others in rooms.values())} edges between them",
-    ]
-    width = max((len(room) for room in rooms), default=0)
-    for room, below in sorted(rooms.items()):
-        said.append(f"  {room:{width}} -> {' '.join(sorted(below)) or '-'}")
-    for what, graph in (("rooms", rooms), ("files", tree.edges)):
-        found = circles(graph)
-        said.append(f"circles of {what}: {len(found)}")
-        said += [f"  {len(group)}: {' '.join(group)}" for group in found]
-    return "\n".join(said)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=NATIVE, help="default: native/")
-    parser.add_argument("--dot", action="store_true", help="the rooms in dot's language")
-    parser.add_argument("--files", action="store_true", help="the files in dot's language")
-    arguments = parser.parse_args()
-    tree = read(arguments.folder)
-    if arguments.files:
-        print(dot(tree.edges))
-    elif arguments.dot:
-        print(dot(tree.rooms()))
-    else:
-        print(text(tree))
-
-
 if __name__ == "__main__":
-    main()
+    graphs.show(read, NATIVE, __doc__ or "")

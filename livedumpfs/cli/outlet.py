@@ -15,6 +15,7 @@ from typing import Final
 
 from livedumpfs.cli.output import closed
 from livedumpfs.errors import LivedumpError, UsageError, os_cause
+from livedumpfs.thread import needing_threads, start_thread
 
 STANDARD_OUTPUT: Final = "-"
 _PIECE: Final = 1 << 20
@@ -41,7 +42,7 @@ class StandardOutput(Outlet):
     """Standard output. Copies from the first moment on: INIT writes already."""
 
     def __init__(self) -> None:
-        """UsageError: that is a terminal, or takes nothing."""
+        """UsageError: that is a terminal, or takes nothing; MachineError EAGAIN: no thread."""
         _expect_writable()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
         super().__init__(f"/proc/{os.getpid()}/fd/{self._write_end}")
@@ -49,7 +50,13 @@ class StandardOutput(Outlet):
         self._problem: OSError | None = None
         # A reader that never takes the rest must not keep an interrupted command alive.
         self._copier = threading.Thread(target=self._copy, name="livedump-copy", daemon=True)
-        self._copier.start()
+        try:
+            with needing_threads(f"copy to {_NAME}"):
+                start_thread(self._copier)
+        except BaseException:
+            os.close(self._read_end)
+            self.handed_over()
+            raise
 
     def _copy(self) -> None:
         """To the end of the pipe. When nobody takes it any more the host is to see that too."""

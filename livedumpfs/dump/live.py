@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from livedumpfs.arena import Arena
 from livedumpfs.closing import Closing
-from livedumpfs.dump.core import Core
+from livedumpfs.core.arena import Arena
+from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
-from livedumpfs.dump.files import DumpFiles, TargetLike
+from livedumpfs.dump.dump_files import DumpFiles, TargetLike
+from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.remote import LooksAhead, make_core
 from livedumpfs.dump.run import Outcome, Run
 from livedumpfs.dump.settings import DumpSettings
-from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.spill import memory_room
-from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
+from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import ChecksFirst, Machine, machine_for
 from livedumpfs.machines.shim import init_seconds
-from livedumpfs.targets import Errands, Target, start_thread
+from livedumpfs.targets import Errands, Target
+from livedumpfs.thread import needing_threads, start_thread
 
 _RELEASE_PATIENCE_S = 2.0
 _REAP_S = 0.2
@@ -59,9 +60,9 @@ class LiveDump(Closing):
 
     With an arena: `quiesce` must return only when nothing writes it any more - no thread of the
     program, no system call or direct I/O into it under way, no other process - and `resume` lets
-    the
-    writers go. It is called with the GIL on the thread that calls start(); between the two, tens of
-    microseconds of work are done at any size of the arena. Left out: the caller holds the writers.
+    the writers go. Both are called with the GIL on a thread that start() makes and waits for, until
+    `quiesce_deadline` is over (ThreadMachine says what then); between the two, tens of microseconds
+    of work are done at any size of the arena. Left out: the caller holds the writers.
 
     Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a
     second init EBUSY. release() is allowed in every state.
@@ -87,6 +88,9 @@ class LiveDump(Closing):
         """When the state became what it is."""
         self._run: Run | None = None
         self._stale: list[Run] = []
+        """Dumps that something still hangs of."""
+        self._unwatched: list[Run] = []
+        """Of those, the ones that no thread frees when that comes back: the next INIT does."""
         self.errands = Errands()
         """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
         self._generation = 0
@@ -237,6 +241,7 @@ class LiveDump(Closing):
                     if target is None
                     else settings.on_target()
                 )
+                self._unwatched = [one for one in self._unwatched if not self._let_go(one)]
                 self._expect_no_dump()
                 self._expect_startable(settings)
                 # Not in the time that the target has to answer.
@@ -274,6 +279,12 @@ class LiveDump(Closing):
                 f"there is a dump already, in state {self._state.name}",
                 errno=errno.EBUSY,
                 hint="release it first",
+            )
+        if any(run.core and run.core.start_under_way for run in self._stale):
+            raise StateError(
+                "a function of the last START has not returned",
+                errno=errno.EBUSY,
+                hint="wait for it: its resume is called then",
             )
         if any(run.keeper and run.keeper.is_alive() for run in self._stale):
             raise StateError(
@@ -344,24 +355,16 @@ class LiveDump(Closing):
     def _start_keeper(run: Run) -> None:
         """MachineError: no thread."""
         assert run.keeper
-        try:
+        with needing_threads("keep the dump's files"):
             start_thread(run.keeper)
-        except RuntimeError as error:
-            raise MachineError(
-                f"cannot keep the dump's files: {error}", errno=errno.EAGAIN
-            ) from error
 
     def _start_watching(self, run: Run) -> None:
         """MachineError: no thread."""
         watch = threading.Thread(
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
         )
-        try:
+        with needing_threads("watch the age of the dump"):
             start_thread(watch)
-        except RuntimeError as error:
-            raise MachineError(
-                f"cannot watch the age of the dump: {error}", errno=errno.EAGAIN
-            ) from error
 
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT;
@@ -374,8 +377,10 @@ class LiveDump(Closing):
                 self._start(run, run.core)
             except BaseException:
                 if not run.released and not run.core.startable:
-                    self._free(run)
-                    self._retire(run, "by a START that failed")
+                    try:
+                        self._free(run)
+                    finally:
+                        self._retire(run, "by a START that failed")
                 raise
 
     def _start(self, run: Run, core: Core) -> None:
@@ -516,7 +521,10 @@ class LiveDump(Closing):
         self._stale = [one for one in self._stale if not self._let_go(one)]
         if not self._let_go(run):
             self._stale.append(run)
-            threading.Thread(target=self._reap, args=(run,), daemon=True).start()
+            try:
+                start_thread(threading.Thread(target=self._reap, args=(run,), daemon=True))
+            except RuntimeError:
+                self._unwatched.append(run)
 
     @staticmethod
     def _let_go(run: Run) -> bool:

@@ -14,10 +14,10 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from livedumpfs._capi import ffi, lib
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump.blocks import Blocks
-from livedumpfs.dump.core import (
+from livedumpfs.dump.core_dump import (
     Core,
     CoreDump,
     CoreFiles,
@@ -141,6 +141,11 @@ class RemoteCore:
     def startable(self) -> bool:
         """See Core."""
         return not self._asked and not self._released
+
+    @property
+    def start_under_way(self) -> bool:
+        """Never: what stops the machine has a deadline of its own."""
+        return False
 
     def _start(self, machine: Machine, deadline_s: float) -> None:
         asked = time.monotonic_ns()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from livedumpfs._capi import CData
-from livedumpfs.arena import ArrayInfo
+from livedumpfs.core.arena import ArrayInfo
+from livedumpfs.core.capi import CData
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.shim import Shim
 from livedumpfs.machines.signals import check_signals
@@ -159,6 +159,15 @@ class ChecksFirst(Protocol):
 
     def check_start(self, backend: str) -> None:
         """MachineError: a dump by that backend is not possible as it is now. It runs on."""
+
+
+@runtime_checkable
+class HoldsNobody(Protocol):
+    """A machine whose quiesce and resume may have nothing to do."""
+
+    @property
+    def holds_nobody(self) -> bool:
+        """They return at once."""
 
 
 @runtime_checkable

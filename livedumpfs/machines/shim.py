@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from livedumpfs._capi import CData, ffi, lib
 from livedumpfs.closing import Closing
+from livedumpfs.core.capi import CData, ffi, lib
 from livedumpfs.errors import MachineError, UsageError, os_cause
+from livedumpfs.thread import start_thread
 
 READ_MOST: Final = 128 << 10
 """Bytes of one read."""
@@ -76,6 +77,9 @@ class Shim(Closing):
         self._free: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._urgent: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self._starting: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        self._owed: queue.SimpleQueue[tuple[queue.SimpleQueue[socket.socket], socket.socket]]
+        self._owed = queue.SimpleQueue()
+        """Connections that answered no more, and where others for them belong."""
         self._first = first
         self._connecting = threading.Lock()
         self._all = [first]
@@ -105,7 +109,7 @@ class Shim(Closing):
 
     def _hello(self, sock: socket.socket) -> None:
         hello = _Request(lib.LDFS_SHIM_HELLO, (lib.LDFS_SHIM_VERSION, 0))
-        code = _exchange(sock, hello).code
+        code = _exchange(sock, hello, _ANSWER_S).code
         if code:
             raise MachineError(
                 "the shim in QEMU speaks another version", errno=-code, hint="run `make` anew"
@@ -119,7 +123,7 @@ class Shim(Closing):
             self._all.append(ours)
             request = _Request(lib.LDFS_SHIM_CONNECT, fds=(theirs.fileno(),))
             with self._connecting:
-                code = _exchange(self._first, request).code
+                code = _exchange(self._first, request, _ANSWER_S).code
         if code:
             raise MachineError("the shim in QEMU takes no connection", errno=-code)
         return ours
@@ -142,6 +146,7 @@ class Shim(Closing):
         free = self._urgent if operation in _URGENT else self._free
         if operation == lib.LDFS_SHIM_START:
             free = self._starting
+        self._replace_owed(free)
         patience = self._patience(operation)
         began = time.monotonic()
         sock: socket.socket | None
@@ -160,7 +165,7 @@ class Shim(Closing):
                 return answer
             # Who has no more time has none for the next connection either.
             lost, sock = sock, None
-            threading.Thread(target=self._put_another, args=(free, lost), daemon=True).start()
+            self._replace_later(free, lost)
             return answer
         except (OSError, MachineError):
             # Also when this connection alone broke: what is said of QEMU must be true.
@@ -172,6 +177,23 @@ class Shim(Closing):
         finally:
             if sock is not None:
                 free.put(sock)
+
+    def _replace_later(self, free: queue.SimpleQueue[socket.socket], lost: socket.socket) -> None:
+        """On a thread; without one by who next wants a connection of that kind."""
+        thread = threading.Thread(target=self._put_another, args=(free, lost), daemon=True)
+        try:
+            start_thread(thread)
+        except RuntimeError:
+            self._owed.put((free, lost))
+
+    def _replace_owed(self, wanted: queue.SimpleQueue[socket.socket]) -> None:
+        for _ in range(self._owed.qsize()):
+            with contextlib.suppress(queue.Empty):
+                free, lost = self._owed.get_nowait()
+                if free is wanted:
+                    self._put_another(free, lost)
+                else:
+                    self._owed.put((free, lost))
 
     def _put_another(self, free: queue.SimpleQueue[socket.socket], lost: socket.socket) -> None:
         free.put(self._replace(lost))
@@ -233,7 +255,7 @@ def pack(pointer: CData) -> bytes:
     return bytes(ffi.buffer(pointer))
 
 
-def _exchange(sock: socket.socket, asked: _Request, patience: float | None = _ANSWER_S) -> Answer:
+def _exchange(sock: socket.socket, asked: _Request, patience: float | None) -> Answer:
     """OSError, TimeoutError; MachineError: QEMU has gone."""
     request = ffi.new("ldfs_shim_request *")
     request.op, request.size, request.dump = asked.operation, len(asked.payload), asked.dump

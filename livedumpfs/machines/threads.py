@@ -6,8 +6,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 
-from livedumpfs._capi import CData
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import CData
 from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 
 # e_machine of the host: what an ELF dump of its memory says. 0 (EM_NONE) for any other.
@@ -23,12 +23,19 @@ class ThreadMachine(InProcess):
 
     `quiesce` must return only when nothing writes the arena any more: no thread of the program, no
     system call (`read`, `recv_into`) or direct I/O into it that is still under way, no child
-    process. It is called on the thread that calls START, with the GIL. `resume` lets them go on; it
-    is called once for each quiesce that returned, whatever happened between, also when a signal's
-    handler raised there (Ctrl-C). One that raises, by such a handler too, has held nobody: it lets
-    go itself whom it had stopped. A quiesce that returns after `quiesce_deadline` has failed:
-    `resume` is called at once, and START raises ETIMEDOUT. One that never returns keeps START for
-    ever: Python has no way to end it, so it should look at the clock itself.
+    process. It is called with the GIL, on a thread that is made for this START, in the context
+    (contextvars) of the thread that calls START and waits for it: what belongs to that thread, such
+    as an RLock that it holds, is not there. `resume` lets them go on; it is called on the same
+    thread as quiesce, once for each that returned, whatever happened between, also when a signal's
+    handler raised in who waits (Ctrl-C). One that raises has held nobody: it lets go itself whom it
+    had stopped.
+
+    A quiesce that returns after `quiesce_deadline` has failed: `resume` is called at once, and
+    START raises ETIMEDOUT. START does so too, a moment after the deadline, while a quiesce has not
+    returned at all: nothing is armed then, the dump can be released, and its `resume` is called
+    when it does. Until then START, and the next INIT, are EBUSY: it would be called twice at once.
+    One that never returns keeps its thread and what INIT took. `resume` has as much time; when it
+    is late START raises ETIMEDOUT, and the dump is released.
 
     Left out, they do nothing: then the caller itself holds the writers while it calls START.
     """
@@ -52,6 +59,13 @@ class ThreadMachine(InProcess):
     def quiesce_ops(self) -> CData | None:
         """None: quiesce and resume are Python."""
         return None
+
+    @property
+    def holds_nobody(self) -> bool:
+        """See HoldsNobody: then both are called on the thread that calls START."""
+        usual = (ThreadMachine.quiesce, ThreadMachine.resume)
+        own = (type(self).quiesce, type(self).resume)
+        return own == usual and self._quiesce is self._resume is _nothing
 
     def quiesce(self) -> None:
         """The program's own; its exceptions pass through."""

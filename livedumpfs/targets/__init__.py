@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from livedumpfs.targets.check import refuse_kind
 from livedumpfs.targets.content import sealed_as
-from livedumpfs.targets.errand import Errands, start_thread
+from livedumpfs.targets.errand import Errands
 from livedumpfs.targets.names import SIDECAR, incomplete_name
 from livedumpfs.targets.opening import (
     Rights,
@@ -60,5 +60,4 @@ __all__ = [
     "retire_sidecar",
     "sealed_as",
     "sidecar_path",
-    "start_thread",
 ]

@@ -4,32 +4,15 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from livedumpfs.errors import MachineError, StateError
+from livedumpfs.errors import StateError
 from livedumpfs.targets.check import target_error
-from livedumpfs.units import PAGE_SIZE
+from livedumpfs.thread import needing_threads, start_thread
 
 T = TypeVar("T")
-_MAPPINGS = 16
-"""More than a thread needs: for its stack, its malloc, its frames."""
-
-
-def start_thread(thread: threading.Thread) -> None:
-    """Thread.start waits for ever for one that finds no mapping for its first frame. RuntimeError:
-    there is no room for it."""
-    probes: list[mmap.mmap] = []
-    try:
-        probes.extend(mmap.mmap(-1, PAGE_SIZE) for _ in range(_MAPPINGS))
-    except (OSError, MemoryError):
-        raise RuntimeError("can't start new thread: no more mappings") from None
-    finally:
-        while probes:
-            probes.pop().close()
-    thread.start()
 
 
 class _Errand(Generic[T]):
@@ -113,10 +96,8 @@ class Errands:
 
     @staticmethod
     def _wait(errand: _Errand[T], path: str, seconds: float, more: float) -> T:
-        try:
+        with needing_threads(f"open {path}"):
             start_thread(errand.thread)
-        except RuntimeError as error:
-            raise MachineError(f"cannot open {path}: {error}", errno=errno.EAGAIN) from error
         errand.thread.join(seconds + more)
         if errand.give_up():
             hint = f"it did not answer within {seconds:g} s (init_deadline)"

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from livedumpfs._capi import CData, ffi, lib
+from livedumpfs.core.capi import CData, ffi, lib
 from livedumpfs.errors import UsageError
 from livedumpfs.targets.check import target_error
 from livedumpfs.targets.target import Kind, Target
+from livedumpfs.thread import needing_threads, start_thread
 
 Record = Callable[[int, bytes | memoryview], int]
 """Write these bytes for that offset of the file; none: all is there. 0 or -errno."""
@@ -64,10 +65,11 @@ class PipeTarget(Target):
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
         """What is written within must be taken by the reader in that time, or fails: for INIT,
-        which nothing but the reader could end."""
+        which nothing but the reader could end. MachineError EAGAIN: no thread for that."""
         timer = threading.Timer(seconds, lib.ldfs_stream_cancel, (self._open(),))
         timer.daemon = True
-        timer.start()
+        with needing_threads(f"limit the time that {self.path} has to be read"):
+            start_thread(timer)
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ import os
 
 from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats.superblock import Verdict
+from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets.names import SIDECAR
 from livedumpfs.targets.sidecar import belongs_to, retire_in
 from livedumpfs.targets.target import Goal, Target
@@ -40,12 +41,28 @@ def publish(
             sidecar.folder.replace(sidecar.name, sidecar.goal.name)
             sidecar.path, sidecar.goal = sidecar.goal.path, None
     except OSError as error:
+        if target.goal and _is_named(target, folder, goal):
+            target.path, target.goal = goal.path, None
+            raise TargetError(
+                f"cannot sync the folder of {goal.path}: {os_cause(error.errno or 0)}",
+                errno=error.errno or 0,
+                hint="the dump is whole there, but may lose that name if the power fails",
+            ) from error
         place = sidecar if sidecar and target.goal is None else target
         raise TargetError(
             f"cannot name {place.path} {(place.goal or goal).path}: {os_cause(error.errno or 0)}",
             errno=error.errno or 0,
             hint="the dump is whole there",
         ) from error
+
+
+def _is_named(target: Target, folder: FolderLike, goal: Goal) -> bool:
+    """It has the name; what failed came after that."""
+    try:
+        there = folder.look(goal.name)
+    except OSError:
+        return False
+    return there is not None and (there.device, there.inode) == target.identity
 
 
 def _is_usual(goal: Goal, sidecar: Target | None) -> bool:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs import host as hosts
-from livedumpfs import registry
-from livedumpfs.cli.host import Place, mount_directory, remove_left_behind
+from livedumpfs.cli.host_command import Place, mount_directory, remove_left_behind
 from livedumpfs.errors import HostError
+from livedumpfs.hosts import registry
+from livedumpfs.mount import mountpoint
 
 TOP = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes rights away: needs root")
@@ -117,8 +117,8 @@ def test_no_place_for_it_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch
 def test_what_is_mounted_over_ours_is_not_taken_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "mounts_at", lambda place: [hosts.OURS, "tmpfs"])
-    assert not hosts.is_mounted(str(tmp_path))
+    monkeypatch.setattr(mountpoint, "mounts_at", lambda place: [mountpoint.OURS, "tmpfs"])
+    assert not mountpoint.is_mounted(str(tmp_path))
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("it was unmounted"))
     with pytest.raises(HostError, match="tmpfs is mounted over it"):
-        hosts.unmount(str(tmp_path))
+        mountpoint.unmount(str(tmp_path))

@@ -18,9 +18,10 @@ GROUP = 54322
 IMPORTS = """
 import contextlib, encodings.ascii, io, shlex
 from pathlib import Path
-from livedumpfs import registry
-from livedumpfs.cli import main, connect, report, status, host
-from livedumpfs import client, host, device
+from livedumpfs import client
+from livedumpfs.cli import conclusion, connect, host_command, main, status_command
+from livedumpfs.hosts import device, registry
+from livedumpfs.mount import host
 """
 COMMANDS = """
 registry.SYSTEM_DIRECTORY, lines = sys.argv[1], json.loads(sys.argv[2])

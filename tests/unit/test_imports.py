@@ -1,155 +1,166 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Imports go one way, as docs/architecture.md says; no edge but those of this table is allowed."""
+"""The rooms of livedumpfs/: imports go one way, as docs/architecture.md says; no edge but those of
+this table is allowed, and no name means two things. scripts/import_graph.py draws them."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
+import graphs
+import import_graph
 import pytest
-
-TOP = Path(__file__).resolve().parents[2]
-PACKAGE = TOP / "livedumpfs"
-
-LEAVES = {"units", "errors", "abi", "closing", "folder", "mounts", "pause"}
-CORE = {"_capi"}
-PARTS = {"arena", "machines", "targets", "formats"}
-LIFE = {"dump", "snapshot"}
+from import_graph import FACE, LEAVES, PACKAGE, room_of
 
 ALLOWED: dict[str, set[str]] = {
-    "units": set(),
-    "errors": set(),
-    "closing": set(),
-    "folder": set(),
-    "mounts": set(),
+    "core": {"_native"},
+    "rights": set(),
+    "hosts": set(),
     "headers": set(),
-    "abi": {"units", "errors"},
-    "pause": {"units"},
-    "_native": set(),
-    "_capi": LEAVES | {"_native"},
-    "arena": LEAVES | CORE,
-    "machines": LEAVES | CORE | {"arena", "formats"},
-    "targets": LEAVES | CORE | {"formats"},
-    "formats": LEAVES | CORE,
-    "snapshot": LEAVES | CORE | PARTS,
-    "dump": LEAVES | CORE | PARTS | {"snapshot"},
-    "opener": LEAVES,
-    "helper": LEAVES | {"opener"},
-    "registry": LEAVES,
-    "control": LEAVES | CORE | PARTS | LIFE | {"opener", "helper"},
-    "attributes": LEAVES,
-    "contents": LEAVES,
-    "hosttree": LEAVES | LIFE | {"control", "attributes", "contents"},
-    "fs": LEAVES | CORE | PARTS | LIFE | {"control", "attributes", "hosttree"},
-    "host": LEAVES | CORE | PARTS | LIFE | {"control", "opener", "fs", "registry"},
-    "browse": LEAVES | PARTS | LIFE | {"attributes", "fs", "host"},
-    "device": LEAVES | {"registry"},
-    "client": LEAVES | {"device"},
-    "cli": LEAVES | PARTS | LIFE | {"host", "browse", "client", "registry"},
+    "formats": set(),
+    "targets": {"core", "formats", "rights"},
+    "machines": {"core", "formats"},
+    "dumpfile": {"core", "formats", "machines", "rights", "targets"},
+    "dump": {"core", "dumpfile", "formats", "machines", "targets"},
+    "control": {"core", "dump", "formats", "machines", "rights", "targets"},
+    "mount": {"control", "dump", "dumpfile", "formats", "hosts", "machines"},
+    "client": {"hosts"},
+    "cli": {"client", "dump", "dumpfile", "hosts", "machines", "mount", "targets"},
     # What `import livedumpfs` offers to programs.
-    "": LEAVES | PARTS | LIFE | {"headers"},
+    "livedumpfs": {"core", "dump", "dumpfile", "headers"},
 }
+"""Each room may import the leaves, too."""
+
+OF_LEAVES = {
+    "abi": set(),
+    "closing": set(),
+    "errors": set(),
+    "pause": {"units"},
+    "thread": {"errors", "units"},
+    "units": set(),
+}
+"""What one leaf imports of others."""
 
 # What a module that lays out bytes must not reach for: files, processes, the network.
 IMPURE = {"io", "mmap", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile"}
 
 
-def part_of(path: Path) -> str:
-    """The part that a file belongs to: "cli" for livedumpfs/cli/dump.py, "" for the package."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+@pytest.fixture(scope="module")
+def tree() -> import_graph.Tree:
+    return import_graph.read(PACKAGE)
 
 
-def is_part(name: str) -> bool:
-    return name in ALLOWED or (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
+def edges_not_allowed(tree: import_graph.Tree) -> list[str]:
+    table = ALLOWED | OF_LEAVES
+    wrong = []
+    for name, found in tree.imports.items():
+        room = room_of(name)
+        allowed = {room, *table.get(room, set()), *(LEAVES if room in ALLOWED else ())}
+        wrong += [
+            f"livedumpfs/{name}:{one.line}: {room} imports {one.name}"
+            for one in found
+            if room_of(one.module) not in allowed and not one.is_version
+        ]
+    return wrong
 
 
-def imported_names(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, absolute dotted name) of each import in a file, nested ones too."""
-    package = ("livedumpfs", *path.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                yield node.lineno, f"{module}.{alias.name}"
+def test_imports_only_go_down(tree: import_graph.Tree) -> None:
+    assert edges_not_allowed(tree) == []
 
 
-def imported_parts(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, part) of each import of our own package that leaves the file's own part."""
-    for line, name in imported_names(path):
-        words = name.split(".")
-        if words[0] != "livedumpfs":
-            continue
-        # `from livedumpfs import __version__` is an edge to the package itself.
-        part = words[1] if len(words) > 1 and is_part(words[1]) else ""
-        if part != part_of(path):
-            yield line, part
+def test_the_table_says_no_more_than_there_is(tree: import_graph.Tree) -> None:
+    """Nor less: each folder, and each module at the top, has its row."""
+    assert set(OF_LEAVES) == LEAVES
+    assert tree.rooms() == ALLOWED | {leaf: set() for leaf in LEAVES}
+    found = {name.removesuffix(".py"): below for name, below in tree.edges.items()}
+    for leaf, below in OF_LEAVES.items():
+        assert {room_of(other) for other in found[leaf]} == below
 
 
-def sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def test_there_is_no_circle_of_rooms(tree: import_graph.Tree) -> None:
+    assert graphs.circles(tree.rooms()) == []
+    assert graphs.circles(OF_LEAVES) == []
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_only_go_down(path: Path) -> None:
-    part = part_of(path)
-    assert part in ALLOWED, f"{part} has no row in the table of imports"
-    wrong = [
-        f"{path.relative_to(TOP)}:{line}: {part or 'livedumpfs'} imports {other}"
-        for line, other in imported_parts(path)
-        # The version number is everybody's.
-        if other and other not in ALLOWED[part]
-    ]
-    assert not wrong, "\n".join(wrong)
+def test_no_two_modules_have_one_name(tree: import_graph.Tree) -> None:
+    """Packages count: a file, an import or a traceback names one thing, wherever it is read."""
+    places: dict[str, list[str]] = {}
+    for name in tree.lines:
+        path = Path(name)
+        called = path.parent.name if path.name == "__init__.py" else path.stem
+        places.setdefault(called, []).append(name)
+    del places["__main__"]
+    assert {called: names for called, names in places.items() if len(names) > 1} == {}
 
 
-def test_modules_take_only_the_version_from_the_package_itself() -> None:
-    for path in sources():
-        for line, name in imported_names(path):
-            words = name.split(".")
-            through = words[0] == "livedumpfs" and (len(words) == 1 or not is_part(words[1]))
-            if through and part_of(path):
-                where = f"{path.relative_to(TOP)}:{line}"
-                assert name == "livedumpfs.__version__", f"{where}: {name} through the package"
+def test_formats_do_no_input_or_output() -> None:
+    for path in sorted((PACKAGE / "formats").glob("*.py")):
+        names = import_graph.imported_names(path, PACKAGE)
+        reached = {name.split(".")[0] for _, name in names} & IMPURE
+        assert not reached, f"{path.name} imports {sorted(reached)}"
 
 
-def test_the_table_has_no_cycle() -> None:
-    done: set[str] = set()
-    while len(done) < len(ALLOWED):
-        free = {p for p, below in ALLOWED.items() if p not in done and below <= done | {p}}
-        assert free, f"the allowed imports have a cycle among {set(ALLOWED) - done}"
-        done |= free
+def test_control_knows_no_fuse() -> None:
+    for path in sorted((PACKAGE / "control").glob("*.py")):
+        names = import_graph.imported_names(path, PACKAGE)
+        assert "fuse" not in {name.split(".")[0] for _, name in names}, path.name
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "formats").glob("*.py")), ids=lambda p: p.name)
-def test_formats_do_no_input_or_output(path: Path) -> None:
-    reached = {name.split(".")[0] for _, name in imported_names(path)} & IMPURE
-    assert not reached, f"{path.relative_to(TOP)} imports {sorted(reached)}"
+def test_a_helper_needs_the_standard_library_alone(tree: import_graph.Tree) -> None:
+    """opener.py runs isolated, beside folder.py, with the rights of another user."""
+    alone = {"rights/opener.py": {"rights/folder.py"}, "rights/folder.py": set()}
+    assert {name: tree.edges[name] for name in alone} == alone
 
 
-def test_only_capi_imports_the_native_core() -> None:
-    importers = {
-        path.relative_to(PACKAGE).as_posix()
-        for path in sources()
-        for _, part in imported_parts(path)
-        if part == "_native"
+def test_only_capi_imports_the_native_core(tree: import_graph.Tree) -> None:
+    assert [n for n, others in tree.edges.items() if "_native" in others] == ["core/capi.py"]
+
+
+def test_the_finished_dump_s_mount_needs_no_host(tree: import_graph.Tree) -> None:
+    assert "mount/host.py" not in tree.edges["mount/browse.py"]
+
+
+def test_each_import_is_an_edge(tmp_path: Path) -> None:
+    """The script itself: relative, nested and `from package import module` imports; names through
+    the package; the version number, which is none; a table that lacks a row."""
+    files = {
+        "__init__.py": "__version__ = '1'\n",
+        "dump.py": "from livedumpfs import __version__, units, other\n",
+        "units.py": "import os\n",
+        "formats/__init__.py": "",
+        "formats/elf.py": (
+            "from . import table\ndef f():\n    from .. import dump\n"
+            "    import livedumpfs.mount.host\n    from ..mount.fs import X\n"
+        ),
+        "formats/table.py": "from livedumpfs._native import lib\n",
+        "mount/__init__.py": "from livedumpfs.formats import elf\n",
+        "mount/host.py": "from livedumpfs.mount import Y\n",
+        "mount/fs.py": "",
+        "unknown/__init__.py": "import livedumpfs.units\nimport livedumpfs.dump\n",
     }
-    assert importers <= {"_capi.py"}
-
-
-def test_an_edge_that_goes_up_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check itself: relative, nested and `from package import module` imports are all edges."""
     package = tmp_path / "livedumpfs"
-    (package / "formats").mkdir(parents=True)
-    (package / "dump.py").write_text("")
-    bad = package / "formats" / "elf.py"
-    bad.write_text(
-        "def f():\n    from .. import dump\n    import livedumpfs.host\n    from ..fs import X\n"
-    )
-    monkeypatch.setitem(globals(), "PACKAGE", package)
-    assert list(imported_parts(bad)) == [(2, "dump"), (3, "host"), (4, "fs")]
+    for name, text in files.items():
+        (package / name).parent.mkdir(exist_ok=True, parents=True)
+        (package / name).write_text(text)
+    tree = import_graph.read(package)
+    assert tree.edges == {
+        FACE: set(),
+        "dump.py": {"units.py", FACE},
+        "units.py": set(),
+        "formats/__init__.py": set(),
+        "formats/elf.py": {"formats/table.py", "dump.py", "mount/host.py", "mount/fs.py"},
+        "formats/table.py": {"_native"},
+        "mount/__init__.py": {"formats/elf.py"},
+        "mount/host.py": {"mount/__init__.py"},
+        "mount/fs.py": set(),
+        "unknown/__init__.py": {"units.py", "dump.py"},
+    }
+    assert graphs.circles(tree.rooms()) == [["formats", "mount"]]
+    assert edges_not_allowed(tree) == [
+        "livedumpfs/dump.py:1: dump imports livedumpfs.other",
+        "livedumpfs/formats/elf.py:3: formats imports livedumpfs.dump",
+        "livedumpfs/formats/elf.py:4: formats imports livedumpfs.mount.host",
+        "livedumpfs/formats/elf.py:5: formats imports livedumpfs.mount.fs.X",
+        "livedumpfs/formats/table.py:1: formats imports livedumpfs._native.lib",
+        "livedumpfs/unknown/__init__.py:1: unknown imports livedumpfs.units",
+        "livedumpfs/unknown/__init__.py:2: unknown imports livedumpfs.dump",
+    ]

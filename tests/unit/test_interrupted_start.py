@@ -78,14 +78,19 @@ def expect_free(live: LiveDump, state: State) -> None:
 def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
     """It comes while START waits for a thread that blocks SIGSEGV."""
     calls, blocks = Calls(), threading.Event()
-    looker = Path(f"/proc/self/task/{threading.get_native_id()}/syscall")
+
+    def looks() -> bool:
+        calls = [one.read_text() for one in Path("/proc/self/task").glob("*/syscall")]
+        return any(one.startswith(CLOCK_NANOSLEEP) for one in calls)
+
+    wait = threading.Event()
 
     def block() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})
         blocks.set()
         end = time.monotonic() + DEADLINE_S
-        while not looker.read_text().startswith(CLOCK_NANOSLEEP) and time.monotonic() < end:
-            time.sleep(1e-4)
+        while not looks() and time.monotonic() < end:
+            wait.wait(1e-4)  # by another system call
         os.kill(os.getpid(), signal.SIGUSR1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGSEGV})
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import shim as module
 from livedumpfs.machines.shim import Shim, pack
@@ -203,3 +203,24 @@ def test_the_wait_for_a_connection_is_part_of_the_time_there_is(
         timer.join()
         monkeypatch.undo()
     assert given[0] is not None and 0 < given[0] <= DEADLINE_S - 0.4
+
+
+def test_a_connection_that_no_thread_replaces_is_replaced_later(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who next wants one: none is lost, however often that happens."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Shim(other.ours) as shim:
+        connections = shim._free.qsize()
+        for _ in range(connections):
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                patch.setattr(shim, "_replace_owed", lambda _: None)
+                assert shim.call(lib.LDFS_SHIM_READ, 0, 1, within=0.01).code == -errno.ETIMEDOUT
+        assert shim._free.empty()
+        other.hung.set()
+        assert shim.call(lib.LDFS_SHIM_READ, 0, 1, within=DEADLINE_S).code == 0
+        assert shim._free.qsize() == connections and shim._owed.empty()

@@ -19,6 +19,7 @@ from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
+from livedumpfs.thread import needing_threads, start_thread
 
 ANSWER_S: Final = 10.0
 """Longest wait for an answer when the caller gives no other."""
@@ -37,18 +38,19 @@ _T = TypeVar("_T")
 
 class Monitor(Closing):
     """One connection. Any thread may call; QEMU answers in the order of the calls. Each call ends
-    within its timeout, in seconds, with a MachineError that names the command."""
+    within its timeout, in seconds, with a MachineError that names the command. None: ANSWER_S, and
+    STOP_S of `stop`."""
 
     def __init__(
         self,
         path: str,
-        timeout: float = _CONNECT_S,
+        timeout: float | None = None,
         *,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         """Connect to the server at `path`, which may have to start first; `alive`: it still may.
-        MachineError: it does not listen in time, or does not greet."""
-        until = time.monotonic() + timeout
+        MachineError: it does not listen in time, or does not greet; EAGAIN: no thread."""
+        until = time.monotonic() + (_CONNECT_S if timeout is None else timeout)
         self._sock = _dial(path, until, alive)
         self._holding = threading.Lock()
         self._held = False
@@ -57,12 +59,16 @@ class Monitor(Closing):
         self._late: set[asyncio.Task[object]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="livedump-qmp", daemon=True)
-        self._thread.start()
         try:
+            with needing_threads("speak with QEMU's monitor"):
+                start_thread(self._thread)
             left = max(until - time.monotonic(), _POLL_S)
             self._client = self._submit(_greet(self._sock, left), left)
         except BaseException:
-            self._end_thread()
+            if self._thread.ident is None:  # never started, it closes nothing
+                self._loop.close()
+            else:
+                self._end_thread()
             self._sock.close()
             raise
 
@@ -71,27 +77,34 @@ class Monitor(Closing):
         return self._sock.fileno()
 
     def execute(
-        self, command: str, arguments: dict[str, object] | None = None, *, timeout: float = ANSWER_S
+        self,
+        command: str,
+        arguments: dict[str, object] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> object:
         """What QEMU returns. MachineError: ETIMEDOUT, ECONNRESET, or EINVAL with QEMU's own
         words. After ETIMEDOUT the command may still be carried out."""
-        return self._submit(self._ask(command, arguments, timeout), timeout)
+        seconds = _answer_s(timeout)
+        return self._submit(self._ask(command, arguments, seconds), seconds)
 
-    def send_file(self, name: str, fd: int, *, timeout: float = ANSWER_S) -> None:
+    def send_file(self, name: str, fd: int, *, timeout: float | None = None) -> None:
         """QEMU has a copy of `fd` by that name, until a command takes it. MachineError as of
         `execute`."""
-        self._submit(self._send_file(name, fd, timeout), timeout)
+        seconds = _answer_s(timeout)
+        self._submit(self._send_file(name, fd, seconds), seconds)
 
-    def hmp(self, line: str, *, timeout: float = ANSWER_S) -> str:
+    def hmp(self, line: str, *, timeout: float | None = None) -> str:
         """What the human monitor prints for a line. MachineError as of `execute`; what the human
         monitor itself refuses is in the text."""
         arguments: dict[str, object] = {"command-line": line}
         text = self.execute("human-monitor-command", arguments, timeout=timeout)
         return str(text).replace("\r\n", "\n")
 
-    def status(self, *, timeout: float = ANSWER_S) -> str:
+    def status(self, *, timeout: float | None = None) -> str:
         """The run state, e.g. "running" or "paused". MachineError as of `execute`."""
-        return self._submit(self._status(timeout), timeout)
+        seconds = _answer_s(timeout)
+        return self._submit(self._status(seconds), seconds)
 
     def has_kvm(self) -> bool:
         """KVM runs the guest's code, whatever the command line asks for (`kvm:tcg`). MachineError
@@ -99,12 +112,12 @@ class Monitor(Closing):
         found = self.execute("query-kvm")
         return isinstance(found, dict) and found.get("enabled") is True
 
-    def live(self, *, timeout: float = ANSWER_S) -> bool:
+    def live(self, *, timeout: float | None = None) -> bool:
         """The guest runs, or a `stop` of ours is all that holds it. MachineError as of
         `execute`."""
         return self._held or self.status(timeout=timeout) in _LIVE
 
-    def stop(self, *, timeout: float = STOP_S, until: float = math.inf) -> None:
+    def stop(self, *, timeout: float | None = None, until: float = math.inf) -> None:
         """Return once no vCPU runs and no request of a disk is under way.
 
         A guest that stood still already is left to whoever stopped it. From `until` on, in
@@ -112,13 +125,15 @@ class Monitor(Closing):
         done so. MachineError as of `execute`; the guest then runs on, if only once QEMU answers
         again.
         """
+        seconds = STOP_S if timeout is None else timeout
         with self._holding:
-            self._submit(self._stop(min(until, time.monotonic() + timeout), timeout), timeout)
+            self._submit(self._stop(min(until, time.monotonic() + seconds), seconds), seconds)
 
-    def cont(self, *, timeout: float = ANSWER_S) -> None:
+    def cont(self, *, timeout: float | None = None) -> None:
         """Undo `stop`; nothing if it left the guest as it was. MachineError as of `execute`."""
+        seconds = _answer_s(timeout)
         with self._holding:
-            self._submit(self._cont(timeout), timeout)
+            self._submit(self._cont(seconds), seconds)
 
     def close(self) -> None:
         """Let the guest run if we hold it, and hang up; harmless when done twice."""
@@ -235,6 +250,10 @@ class Monitor(Closing):
         with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
             async with asyncio.timeout(_MARGIN_S):
                 await self._client.disconnect()
+
+
+def _answer_s(timeout: float | None) -> float:
+    return ANSWER_S if timeout is None else timeout
 
 
 def _no_event(event: Message) -> bool:

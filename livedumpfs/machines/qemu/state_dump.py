@@ -12,7 +12,7 @@ from typing import Final
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
 from livedumpfs.formats.note import HEADER, padded
-from livedumpfs.machines.qemu.monitor import ANSWER_S, Monitor
+from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.registers import VcpuState, in_order
 from livedumpfs.units import PAGE_SIZE
 
@@ -47,7 +47,7 @@ class StateDump(Closing):
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._monitor.send_file(_NAME, self._fd)
 
-    def take(self, *, timeout: float = ANSWER_S) -> tuple[list[VcpuState], bytes | None]:
+    def take(self, *, timeout: float | None = None) -> tuple[list[VcpuState], bytes | None]:
         """Each vCPU of a guest that stands still, and its VMCOREINFO. MachineError: EINVAL, QEMU
         refuses (another dump or a migration is under way); EPROTO, it is no dump of an x86-64
         guest."""

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The import graph of livedumpfs/: which module imports which. Folders are rooms, and so is a
+module that lies at the top.
+
+    scripts/import_graph.py [FOLDER]          counts, edges between rooms, circles
+    scripts/import_graph.py --dot [FOLDER]    the rooms, for `dot -Tsvg`
+    scripts/import_graph.py --files [FOLDER]  the modules instead of the rooms, for `dot -Tsvg`
+
+Modules that each room may import (LEAVES) are rooms, but no edge leads to one.
+tests/unit/test_imports.py holds the rooms to a table of allowed edges."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import graphs
+from graphs import Graph
+
+PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
+FACE = "__init__.py"
+LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units"})
+
+
+@dataclass(frozen=True)
+class Import:
+    """Of something in the package itself."""
+
+    line: int
+    name: str
+    """As it is written, absolute: "livedumpfs.dump.live.LiveDump"."""
+    module: str
+    """The file below the package, or the name of what is no Python there: "dump/live.py",
+    "_native"; "__init__.py": the package."""
+
+    @property
+    def is_version(self) -> bool:
+        return self.name.endswith(".__version__") and self.module == FACE
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Modules by their files below the package. An edge leads from the importer to the imported."""
+
+    lines: dict[str, int]
+    imports: dict[str, list[Import]]
+
+    @property
+    def edges(self) -> Graph:
+        """Without the version number, which the package itself gives to all its modules."""
+        return {
+            name: {one.module for one in found if not one.is_version} - {name}
+            for name, found in self.imports.items()
+        }
+
+    def rooms(self) -> Graph:
+        """The same between rooms; the package's own face is the room "livedumpfs"."""
+        rooms: Graph = {room_of(name): set() for name in self.lines}
+        for name, others in self.edges.items():
+            rooms[room_of(name)] |= {room_of(other) for other in others}
+        for room, below in rooms.items():
+            below -= {room, *LEAVES}
+        return rooms
+
+
+def room_of(name: str) -> str:
+    first = name.partition("/")[0].removesuffix(".py")
+    return "livedumpfs" if first == "__init__" else first
+
+
+def imported_names(path: Path, top: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of each import in a file, nested ones too."""
+    package = (top.name, *path.relative_to(top).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, f"{module}.{alias.name}"
+
+
+def module_of(words: list[str], top: Path) -> str:
+    """The file, below the package, of the longest beginning of a name that is a module."""
+    at = top
+    for word in words:
+        if (at / word).is_dir():
+            at = at / word
+            continue
+        if (at / f"{word}.py").is_file():
+            return (at / f"{word}.py").relative_to(top).as_posix()
+        if at == top and word.startswith("_") and not word.startswith("__"):
+            return word  # what is built of C
+        break
+    return (at / "__init__.py").relative_to(top).as_posix()
+
+
+def read(folder: Path) -> Tree:
+    """Of all Python files of a package."""
+    top = folder.resolve()
+    lines: dict[str, int] = {}
+    imports: dict[str, list[Import]] = {}
+    for path in sorted(top.rglob("*.py")):
+        name = path.relative_to(top).as_posix()
+        lines[name] = len(path.read_text().splitlines())
+        imports[name] = []
+        for line, whole in imported_names(path, top):
+            words = whole.split(".")
+            if words[0] == top.name:
+                imports[name].append(Import(line, whole, module_of(words[1:], top)))
+    return Tree(lines, imports)
+
+
+if __name__ == "__main__":
+    graphs.show(read, PACKAGE, __doc__ or "")

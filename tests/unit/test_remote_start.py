@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""START of a machine elsewhere, failing at each of its steps: the machine runs, its core is
+free, and the LiveDump says so. The other process is made up here: it answers as it is told."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from livedumpfs import Arena, LiveDump
+from livedumpfs.core.capi import ffi, lib
+from livedumpfs.dump import State
+from livedumpfs.errors import MachineError
+from livedumpfs.machines import ThreadMachine
+from livedumpfs.machines.machine import Registers
+from livedumpfs.machines.shim import Answer
+
+MIB = 1 << 20
+
+
+class Shim:
+    """The core elsewhere: which dump there is, and whether anything is armed."""
+
+    def __init__(self) -> None:
+        self.dump, self.armed, self.made = 0, False, 0
+        self.answers: dict[int, int] = {}
+        """What an operation answers instead; it is done all the same after -ETIMEDOUT."""
+
+    def call(self, operation: int, *_: Any, dump: int = 0, **__: Any) -> Answer:
+        code = self.answers.pop(operation, 0)
+        if code not in (0, -errno.ETIMEDOUT):
+            return Answer(code)
+        if operation == lib.LDFS_SHIM_INIT:
+            if self.dump:
+                return Answer(-errno.EBUSY)
+            self.made += 1
+            self.dump = self.made
+            return Answer(code, b"", self.dump)
+        if dump != self.dump:
+            return Answer(-errno.ENODATA)
+        if operation == lib.LDFS_SHIM_START:
+            self.armed = True
+        elif operation == lib.LDFS_SHIM_RELEASE:
+            self.armed = False
+        elif operation == lib.LDFS_SHIM_FREE:
+            self.dump = 0
+        elif operation == lib.LDFS_SHIM_COUNTERS:
+            return Answer(code, bytes(ffi.sizeof("ldfs_counters")))
+        return Answer(code)
+
+
+class Remote(ThreadMachine):
+    """Stands while it is stopped, and fails where it is told."""
+
+    stands, fails = False, ""
+    backends = ("uffd",)
+
+    def _step(self, name: str) -> None:
+        if self.fails == name:
+            self.fails = ""
+            raise MachineError(f"cannot {name}", errno=errno.EPROTO)
+
+    def quiesce(self) -> None:
+        self._step("quiesce")
+        self.stands = True
+
+    def resume(self) -> None:
+        self.stands = False
+        self._step("resume")
+
+    def snapshot_registers(self) -> list[Registers]:
+        self._step("registers")
+        return []
+
+    def snapshot_notes(self, read: Any) -> Sequence[Any]:
+        self._step("notes")
+        return ()
+
+
+@pytest.fixture
+def live() -> Iterator[LiveDump]:
+    with Arena(MIB) as arena:
+        machine = Remote(arena)
+        machine.shim = Shim()  # type: ignore[assignment]
+        with LiveDump(machine) as live:
+            yield live
+
+
+START = lib.LDFS_SHIM_START
+STEPS: dict[str, tuple[str, dict[int, int], int, State]] = {
+    "nothing was stopped": ("quiesce", {}, errno.EPROTO, State.INIT),
+    "refused": ("", {START: -errno.EPERM}, errno.EPERM, State.INIT),
+    "no answer": ("", {START: -errno.ETIMEDOUT}, errno.ETIMEDOUT, State.UNINIT),
+    "gone": ("", {START: -errno.ECONNRESET}, errno.ECONNRESET, State.UNINIT),
+    "not resumed": ("resume", {}, errno.EPROTO, State.UNINIT),
+    "refused, not resumed": ("resume", {START: -errno.EPERM}, errno.EPROTO, State.UNINIT),
+    "no registers": ("registers", {}, errno.EPROTO, State.UNINIT),
+    "not resumed, release late": (
+        "resume", {lib.LDFS_SHIM_RELEASE: -errno.ETIMEDOUT}, errno.EPROTO, State.UNINIT
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_start_that_fails_leaves_what_it_says(live: LiveDump, step: str) -> None:
+    fails, answers, number, state = STEPS[step]
+    machine = live.machine
+    assert isinstance(machine, Remote)
+    shim: Any = machine.shim
+    live.init(None)
+    machine.fails, shim.answers = fails, dict(answers)
+    with pytest.raises(MachineError) as caught:
+        live.start()
+    assert (caught.value.errno, live.state) == (number, state)
+    assert not machine.stands and not shim.armed and not shim.answers
+    if state is State.UNINIT:
+        assert live.released == "released by a START that failed in state INIT"
+        with pytest.raises(OSError) as refused:
+            live.start()
+        assert refused.value.errno == errno.EINVAL
+        live.init(None)
+    live.start()
+    assert live.state is State.START and shim.armed
+    live.release()
+    assert not shim.armed and not shim.dump and live.state.name == "UNINIT"
+
+
+def test_without_its_notes_a_dump_is_still_one(live: LiveDump) -> None:
+    machine = live.machine
+    assert isinstance(machine, Remote)
+    machine.fails = "notes"
+    live.init(None)
+    live.start()
+    assert live.state is State.START and machine.fails == ""
