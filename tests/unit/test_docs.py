@@ -31,6 +31,13 @@ STALL_DEADLINE_OF_USERS = 10
 ANYWHERE = {"-h", "--help", "--version"}
 
 
+PERSONS = re.compile(r"\b(who|whoever|whom|he|his|him|himself|(some|any|every|no)body)\b", re.I)
+"""Words for persons; the documents call a thread a thread and a process a process."""
+OF_PERSONS = ("users who",)
+"""Where a person is meant."""
+NOT_YET_PLAIN = ("concurrency.md",)
+
+
 def commands() -> dict[str, argparse.ArgumentParser]:
     """Every command with its own parser, aliases too."""
     for action in build_parser()._actions:
@@ -229,3 +236,22 @@ def test_pins_cover_what_setup_cfg_asks_for() -> None:
     pinned = {line.split("==")[0].lower() for line in pins if "==" in line}
     assert names <= pinned
     assert all("==" in line or line.startswith("#") for line in pins)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DOCUMENTS if path.name not in NOT_YET_PLAIN],
+    ids=lambda path: path.name,
+)
+def test_no_thread_or_process_is_called_a_person(path: Path) -> None:
+    """Outside of code: a stranger must see at once what acts."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)
+    for words in OF_PERSONS:
+        text = text.replace(words, "")
+    lines = [" ".join(line.split()) for line in text.splitlines() if PERSONS.search(line)]
+    assert not lines
+
+
+def test_the_words_for_persons_are_found() -> None:
+    said = "Whoever stores waits, unless somebody else has his slot: users who read do not."
+    assert len(PERSONS.findall(said)) == 4
