@@ -37,6 +37,11 @@ def test_that_waits(made, number):
 """
 
 
+def behind_a_shell() -> None:
+    """What is in the background of a shell without job control ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
@@ -45,7 +50,7 @@ def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: P
     run = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=behind_a_shell,
     )  # fmt: skip
     try:
         end = time.monotonic() + DEADLINE_S
