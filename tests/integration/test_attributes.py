@@ -21,6 +21,8 @@ from livedumpfs.client import Client
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
 
+pytestmark = pytest.mark.together  # they share a host, and a mount
+
 Host = Any
 """RunningHost of conftest.py."""
 WriteDump = Callable[..., Plan]

@@ -25,6 +25,7 @@ Host = Any
 """RunningHost of conftest.py."""
 WriteDump = Callable[..., Plan]
 DEADLINE = 120.0
+pytestmark = pytest.mark.together  # they look at what each tool has made of two snapshots
 IMAGES = ("vmcore", "mem.raw", "mem.lime")
 INSTANT = 1_700_000_000 * 10**9
 

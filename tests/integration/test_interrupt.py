@@ -48,8 +48,8 @@ def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: P
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.interrupt"]\n')
     (tmp_path / "test_suite.py").write_text(SUITE)
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP)}, text=True,
+        [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=behind_a_shell,
     )  # fmt: skip
     try:

@@ -20,6 +20,8 @@ from livedumpfs.client import Client
 from livedumpfs.control.metrics import FAMILIES, PREFIX
 from livedumpfs.dump.counters import Counters
 
+pytestmark = pytest.mark.together  # they share a host
+
 Host = Any
 """RunningHost of conftest.py."""
 DEADLINE = 60.0

@@ -50,8 +50,8 @@ def suite(folder: Path, mark: str) -> list[str]:
     (folder / "test_suite.py").write_text(SUITE.replace("TOGETHER", mark))
     words = ["-q", "-n", "3"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words, str(folder)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True,
+        [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", *words, str(folder)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
