@@ -14,6 +14,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300.0
+PYTEST = (sys.executable, *"-m pytest -p xdist -p no:cacheprovider -q -n 2".split())
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 SUITE = """
 import subprocess, time
 from pathlib import Path
@@ -48,8 +50,8 @@ def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: P
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.interrupt"]\n')
     (tmp_path / "test_suite.py").write_text(SUITE)
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, text=True,
+        [*PYTEST, str(tmp_path)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=behind_a_shell,
     )  # fmt: skip
     try:
