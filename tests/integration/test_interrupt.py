@@ -14,7 +14,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300.0
-PYTEST = (sys.executable, *"-m pytest -p xdist -p no:cacheprovider -q -n 2".split())
+PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n2")
 PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 SUITE = """
 import subprocess, time
