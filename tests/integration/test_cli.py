@@ -153,7 +153,7 @@ def runs_on(device: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["elf", "raw"])
-def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) -> None:
+def test_dump_to_a_file(layout: str, shell: Shell, quiet: str, tmp_path: Path) -> None:
     target = str(tmp_path / "dump")
     out, err = shell.run("dump", target, "--format", layout)
     assert out.startswith("machine stopped for ")
@@ -164,7 +164,7 @@ def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) 
     proof = shell.run("verify", target)[0]
     assert "ledger" in proof
     assert shell.status()["state"] == "UNINIT"
-    runs_on(device)
+    runs_on(quiet)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -190,11 +190,11 @@ def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, quiet: str) ->
     runs_on(quiet)
 
 
-def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, device: str) -> None:
+def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, quiet: str) -> None:
     """The machine runs on; the verdict, status and finish say which pages are lost."""
     shell.run("start", "--no-target", "--spill-limit", "64K")
     wait_for(lambda: shell.status()["so_far"] == "torn", shell.status)
-    runs_on(device)
+    runs_on(quiet)
     told = shell.status()
     assert (told["policy"], told["spill_limit"]) == ("spill", 64 << 10)
     assert told["lost_pages"]
@@ -206,7 +206,7 @@ def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, device: str
     assert re.search(r"^lost +pages 0x", out, re.M)
     assert "the snapshot in memory is torn" in err
     assert "the snapshot in memory is torn" in shell.run("release", code=3)[1]
-    runs_on(device)
+    runs_on(quiet)
 
 
 def test_a_forgotten_snapshot_is_released(shell: Shell, quiet: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from livedumpfs.errors import UsageError
 from livedumpfs.snapshot import open_dump
 
 TOP = Path(__file__).resolve().parents[2]
-DEADLINE_S = 100
+DEADLINE_S = 300
 Hosts = Callable[..., str]
 
 

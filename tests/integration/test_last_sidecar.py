@@ -18,7 +18,7 @@ from livedumpfs.formats.superblock import Superblock
 from livedumpfs.snapshot import verify_dump
 
 SIZE = 2 << 20
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 @pytest.fixture

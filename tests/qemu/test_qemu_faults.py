@@ -196,7 +196,7 @@ def test_a_qemu_that_ends_during_the_dump(guest_parts: Any, tmp_path: Path) -> N
     with QemuMachine(command(console)) as machine:
         guest = make_guest(machine, console)
         machine.start()
-        guest.wait_for(lambda: guest.beats() > 0, 90)
+        guest.wait_for(lambda: guest.beats() > 0, DEADLINE_S)
         live = LiveDump(machine)
         live.init(target, DumpSettings(sweep_rate=4 * MIB))
         live.start()

@@ -35,7 +35,7 @@ SEED = os.environ.get("LIVEDUMP_FUZZ_SEED") or str(random.randrange(1 << 32))
 TREE = os.environ.get("LIVEDUMP_FUZZ_TREE")
 PROCESSES = 4
 WARM_UP = 2000
-DEADLINE = 60.0 + REQUESTS / 50
+DEADLINE = 300.0 + REQUESTS / 50
 GROWTH = 16 << 20
 """Bytes by which the host may be larger after all requests than after the first few thousand."""
 TOP = Path(__file__).resolve().parents[2]
