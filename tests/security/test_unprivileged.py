@@ -143,8 +143,8 @@ def outcome(code: str, *unshared: str, bounding: str = "") -> str:
     ) + code
     command = [*unshared] + (["setpriv", f"--bounding-set={bounding}"] if bounding else [])
     done = subprocess.run(
-        [*command, sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S,
-        check=False, env={**os.environ, "PYTHONPATH": str(TOP)},
+        [*command, sys.executable, "-c", program], capture_output=True, text=True,
+        timeout=DEADLINE_S, check=False, env={**os.environ, "PYTHONPATH": str(TOP)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
