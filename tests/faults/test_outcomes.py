@@ -22,7 +22,7 @@ from livedumpfs.client import Client
 from livedumpfs.errors import HostError
 from livedumpfs.snapshot import open_dump
 
-pytestmark = needs_fuse
+pytestmark = [needs_fuse, pytest.mark.together]  # they share a host that never rests
 
 
 def test_hosts_that_cannot_be(tmp_path: Path) -> None:
