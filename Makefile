@@ -91,7 +91,7 @@ interleave: $(pins)
 	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
 
 sanitize: $(pins)
-	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py $(ARGS)
+	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py tests/native/test_signal_safety.py $(ARGS)
 
 # A copy of the tree: the build in place stays as it is.
 coverage: setup

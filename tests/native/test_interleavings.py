@@ -301,6 +301,10 @@ BUGS = (
 )  # fmt: skip
 
 
+SLOW_TO_FIND = {"reader does not look at the slot again"}
+"""Not met in random orders, and late in the others: looked for in the long mode alone."""
+
+
 class Interleave:
     """The program, built of the core's sources as they are, or of a copy with a bug in it."""
 
@@ -373,7 +377,11 @@ def test_random_orders(case: str, interleave: Interleave, run_program: Run) -> N
     assert code == 0, printed
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "bug",
+    [one for one in BUGS if LONG or one.name not in SLOW_TO_FIND],
+    ids=lambda bug: bug.name.replace(" ", "-"),
+)
 def test_known_bug_is_found(
     bug: Bug, interleave: Interleave, building: Callable[..., Any], run_program: Run
 ) -> None:

@@ -30,7 +30,7 @@ from livedumpfs.snapshot import open_dump, verify_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "10000"))
+REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "5000"))
 SEED = os.environ.get("LIVEDUMP_FUZZ_SEED") or str(random.randrange(1 << 32))
 TREE = os.environ.get("LIVEDUMP_FUZZ_TREE")
 PROCESSES = 4
