@@ -33,7 +33,7 @@ from livedumpfs.snapshot import (
 from livedumpfs.units import PAGE_SIZE
 
 Guest = Any  # conftest.Guest
-DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "4"))
+DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "3"))
 DEADLINE_S = 300.0
 MIB = 1 << 20
 BALLOON = (None, None, 700, 500, None, None, 1024, 600)
