@@ -135,7 +135,7 @@ def test_pages_that_the_guest_reports_free_are_saved_first(
         guest = make_guest(machine, console)
         machine.start()
         guest.boot()
-        for format in ("elf", "kdump"):
+        for format in ("elf", "kdump")[: 1 if DUMPS < 10 else 2]:
             dump_while_pages_go(guest, tmp_path / format, format)
 
 
