@@ -34,6 +34,8 @@ PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", 
 FETCH_S = 600.0
 BOOT_S = 300.0
 STEP_S = 300.0
+CHURN = 3 if int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10 else 1
+"""Processes of the guest that write memory all the time, and take a processor of ours each."""
 PROTECTED = 57
 """Bit of /proc/PID/pagemap: write-protected by userfaultfd."""
 
@@ -127,7 +129,7 @@ def patience() -> Iterator[None]:
 
 
 def guest_command(
-    console: Path, memory: str = "1G", *, churn: int = 3, fill: int = 96
+    console: Path, memory: str = "1G", *, churn: int = CHURN, fill: int = 96
 ) -> list[str]:
     """2 vCPUs; `churn` processes write 64 MiB each, one takes `fill` MiB and gives them back, one
     reads a disk directly."""
