@@ -32,7 +32,7 @@ TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
 PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", "make", "gcc")
 FETCH_S = 600.0
-BOOT_S = 300.0
+BOOT_S = 600.0
 STEP_S = 300.0
 CHURN = 3 if int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10 else 1
 """Processes of the guest that write memory all the time, and take a processor of ours each."""
