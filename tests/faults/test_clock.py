@@ -50,7 +50,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     wait_for(lambda: live.state.value == "uninit", lambda: live.state)
     assert "maximum age" in live.expired
     # Waiting for a drain that does not come gives up, and not at once.
-    live.init(place / "slow", DumpSettings(sweep_rate=MIB)); live.start(); live.sweep()
+    live.init(place / "slow", DumpSettings(sweep_rate=MIB // 64)); live.start(); live.sweep()
     begun = time.monotonic()
     try:
         live.finish(0.3)

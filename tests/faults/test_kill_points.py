@@ -2,7 +2,7 @@
 """A host is killed at random moments of a dump: what its target says it has is there, and right.
 
 The reference is a copy of the machine's memory that the core makes inside the pause. LIVEDUMP_KILLS
-says at how many moments (`make kill-points`: 100; default: 10), LIVEDUMP_SEED repeats a run.
+says at how many moments (`make kill-points`: 100; default: 6), LIVEDUMP_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIB = 1 << 20
 SIZE = 24 * MIB
 RATE = 24 * MIB
 """Bytes a second of the sweep: there is time to be killed in."""
-KILLS = int(os.environ.get("LIVEDUMP_KILLS", "10"))
+KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 MORE = 10
 """So many more at the most, until something was recovered and something was missing."""
 DEADLINE = 300.0

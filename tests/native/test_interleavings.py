@@ -38,9 +38,9 @@ UNHOOKED = {"checksum", "checksum_avx2", "codec"}
 HOOKS = ("-D_GNU_SOURCE=", "-include", str(HERE / "hooks.h"), "-Wno-unused-value")
 
 CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "interleave.c").read_text(), re.MULTILINE)
-# next_dump has more orders than all others together; without them it has its random ones, and the
-# model of the same name has all.
-IN_ALL_ORDERS = [case for case in CASES if LONG or case != "next_dump"]
+# These have more orders than all others together; without them they have their random ones, and the
+# models of the same names have all.
+IN_ALL_ORDERS = [case for case in CASES if LONG or case not in ("next_dump", "around")]
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,10 @@ BUGS = (
 )  # fmt: skip
 
 
+SLOW_TO_FIND = {"reader does not look at the slot again"}
+"""Not met in random orders, and late in the others: looked for in the long mode alone."""
+
+
 class Interleave:
     """The program, built of the core's sources as they are, or of a copy with a bug in it."""
 
@@ -373,7 +377,11 @@ def test_random_orders(case: str, interleave: Interleave, run_program: Run) -> N
     assert code == 0, printed
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))
+@pytest.mark.parametrize(
+    "bug",
+    [one for one in BUGS if LONG or one.name not in SLOW_TO_FIND],
+    ids=lambda bug: bug.name.replace(" ", "-"),
+)
 def test_known_bug_is_found(
     bug: Bug, interleave: Interleave, building: Callable[..., Any], run_program: Run
 ) -> None:

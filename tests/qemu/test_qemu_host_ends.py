@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import expect_incomplete
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
 
@@ -246,6 +247,28 @@ def test_after_an_unmount_the_host_ends_as_qemu_does(hosted: Callable[..., Hoste
     one.runs()
     os.kill(one.qemu(), signal.SIGKILL)
     assert one.host.wait(DEADLINE_S) == 128 + signal.SIGKILL
+
+
+def test_a_qemu_that_is_killed_takes_its_host_along(
+    hosted: Callable[..., Hosted], tmp_path: Path
+) -> None:
+    one, target = hosted(), tmp_path / "dump"
+    one.qemu()
+    one.ready()
+    one.fill()
+    words = ["--device", str(one.mount / "livedump"), "--sweep-rate", "1M", str(target)]
+    with subprocess.Popen(
+        [*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as dump:
+        try:
+            wait_for(lambda: (one.mount / "control" / "state").read_text().startswith("3"))
+            os.kill(one.pid, signal.SIGKILL)
+            assert dump.wait(DEADLINE_S) in (1, 3)
+            assert dump.stderr and "livedump:" in dump.stderr.read()
+        finally:
+            dump.kill()
+    assert one.host.wait(DEADLINE_S) == 128 + signal.SIGKILL
+    expect_incomplete(target)
 
 
 def test_a_qemu_that_takes_its_time_is_not_killed(hosted: Callable[..., Hosted]) -> None:

@@ -203,13 +203,13 @@ def test_one_deadline_for_the_whole_pause(monkeypatch: pytest.MonkeyPatch) -> No
 
         monkeypatch.setattr(machine.monitor, "_ask", ask)
         live = LiveDump(machine)
-        live.init(None, DumpSettings(quiesce_deadline=5.0).without_target())
+        live.init(None, DumpSettings(quiesce_deadline=DEADLINE_S).without_target())
         live.start()
         names = [name for name, _ in asked]
         pause = asked[names.index("stop") : names.index("cont") + 1]
         assert [name for name, _ in pause] == ["stop", "dump-guest-memory", "cont"]
         left = [timeout for _, timeout in pause]
-        assert 5.0 > left[0] > left[1] > left[2] > 0
+        assert DEADLINE_S > left[0] > left[1] > left[2] > 0
         live.release()
 
 

@@ -25,7 +25,7 @@ from livedumpfs.rights import opener
 from livedumpfs.rights.folder import Refused
 
 TOP = Path(__file__).resolve().parents[2]
-DEADLINE_S = 150
+DEADLINE_S = 300
 USER = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
@@ -143,8 +143,8 @@ def outcome(code: str, *unshared: str, bounding: str = "") -> str:
     ) + code
     command = [*unshared] + (["setpriv", f"--bounding-set={bounding}"] if bounding else [])
     done = subprocess.run(
-        [*command, sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
-        check=False, env={**os.environ, "PYTHONPATH": str(TOP)},
+        [*command, sys.executable, "-c", program], capture_output=True, text=True,
+        timeout=DEADLINE_S, check=False, env={**os.environ, "PYTHONPATH": str(TOP)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

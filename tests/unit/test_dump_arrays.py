@@ -183,7 +183,7 @@ def test_peak_memory(format: str, what: str, most: float, dumps: Path) -> None:
     """In parts of the array's size: twice it would be 2."""
     done = subprocess.run(
         [sys.executable, "-c", GROWTH, what, dumps / format, str(64 * MIB)],
-        capture_output=True, text=True, timeout=100, check=False, env=dict(os.environ),
+        capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < most

@@ -170,7 +170,7 @@ def tool(name: str) -> str:
 
 
 def told(*command: str | Path) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "arning" not in run.stdout + run.stderr.replace("Couldn't find general-purpose", "")
     return run.stdout
 
@@ -213,7 +213,7 @@ def test_makedumpfile_rewrites_a_thousand_ranges(tmp_path: Path) -> None:
     out = tmp_path / "out"
     subprocess.run(
         [tool("makedumpfile"), "-E", "-d", "0", path, out],
-        capture_output=True, timeout=100, check=True,
+        capture_output=True, timeout=300, check=True,
     )  # fmt: skip
     assert int.from_bytes(out.read_bytes()[56:58], "little") >= 1000
 

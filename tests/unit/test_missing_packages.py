@@ -41,7 +41,7 @@ runpy.run_module("livedumpfs.cli", run_name="__main__", alter_sys=True)
 def run(missing: str, *words: str, cwd: Path) -> str:
     """The one sentence."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, missing, *words], cwd=cwd, timeout=60, check=False,
+        [sys.executable, "-P", "-c", PROGRAM, missing, *words], cwd=cwd, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(cwd)},
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n3")
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 SUITE = """
 import os, time
 from pathlib import Path
@@ -48,11 +50,10 @@ def suite(folder: Path, mark: str) -> list[str]:
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    alone\n    together\n")
     (folder / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.order"]\n')
     (folder / "test_suite.py").write_text(SUITE.replace("TOGETHER", mark))
-    words = ["-q", "-n", "3"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words, str(folder)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True,
-        timeout=300, check=False,
+        [*PYTEST, str(folder)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, capture_output=True,
+        text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
     assert len(list(folder.glob("alone-*"))) == 1
