@@ -138,30 +138,23 @@ void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *contex
 	errno = saved;
 }
 
-#define ENTRY(n)                                                         \
-	static void entry_##n(int signo, siginfo_t *info, void *context) \
-	{                                                                \
-		ldfs_fault_handler(n, signo, info, context);             \
-	}
-ENTRY(0)
-ENTRY(1)
-ENTRY(2)
-ENTRY(3)
-ENTRY(4)
-ENTRY(5)
-ENTRY(6)
-ENTRY(7)
-ENTRY(8)
-ENTRY(9)
-ENTRY(10)
-ENTRY(11)
-ENTRY(12)
-ENTRY(13)
-ENTRY(14)
-ENTRY(15)
-ENTRY(16)
+static void entry_0(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(0, signo, info, context);
+}
+
+static void entry_1(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(1, signo, info, context);
+}
+
+static void entry_2(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(2, signo, info, context);
+}
 
 void (*const ldfs_fault_entries[LDFS_ENTRIES])(int, siginfo_t *, void *) = {
-	entry_0, entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,  entry_8,
-	entry_9, entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
+	entry_0,
+	entry_1,
+	entry_2,
 };

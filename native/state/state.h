@@ -163,7 +163,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken, left_out;
+	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
