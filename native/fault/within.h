@@ -15,7 +15,7 @@ struct ldfs_fault_slot {
 	_Atomic uintptr_t start;     /* of the live view */
 	_Atomic uintptr_t end;       /* exclusive */
 	_Atomic uint32_t handlers;   /* handlers at work on it */
-	_Atomic uint32_t callers; /* threads in writable or discard, and the userfaultfd monitor */
+	_Atomic uint32_t callers;    /* in writable or discard, and the userfaultfd monitor */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
@@ -82,8 +82,8 @@ int ldfs_fault_retake(void);
 void ldfs_child_tell(const siginfo_t *info);
 
 /* ------------------------------------------------------- save.c, [signal] */
-/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it,
- * too. */
+/* Save granule g and make it writable. `stored`: because of a store; then perhaps some around it,
+ * too (fault-around). */
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
 
 #endif

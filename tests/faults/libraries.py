@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -82,8 +83,9 @@ def pytest_session() -> None:
         def pytest_sessionstart() -> None:
             look()
 
-    with contextlib.redirect_stdout(sys.stderr):
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "--co", __file__], [Looks()])
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as empty:
+        options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, f"--rootdir={empty}"]
+        code = pytest.main([*options, empty], [Looks()])
     assert code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     look()
 
