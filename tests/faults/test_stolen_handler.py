@@ -309,6 +309,23 @@ print("done")
     expect_done(run(script))
 
 
+def test_one_that_has_withdrawn_is_not_called_and_the_one_before_us_is(run: Run) -> None:
+    script = """
+handlers.steal(3)
+with Arena(MIB) as arena, LiveDump(arena) as live:
+    arm(live)
+    handlers.steal(0); retaken(live, 1); handlers.withdraw(0)
+    assert lib.ldfs_fault_verify() == 0
+    handlers.steal(1); retaken(live, 2)
+    handlers.steal(1)
+    expect_torn(live)
+    assert handlers.fault_of_its_own(3) == 1 and handlers.faults_of_others(0) == 0
+    live.release()
+print("done")
+"""
+    expect_done(run(script))
+
+
 # ------------------------------------------------------------------ when arenas come and go
 
 
