@@ -24,7 +24,7 @@ import numpy as np
 from aftermath import wait_for
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 
 SIZE = 1 << 20
 dump: LiveDump | None = None

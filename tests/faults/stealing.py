@@ -10,7 +10,7 @@ import resource
 from aftermath import wait_for, writable
 
 from livedumpfs import LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 
 MIB = 1 << 20
 handlers = ctypes.CDLL(os.environ["HANDLERS"])

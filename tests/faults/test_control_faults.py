@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from aftermath import expect_host_dump, expect_host_free, expect_incomplete, host_unharmed
 
-from livedumpfs import abi, registry
+from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import HostError, LivedumpError, StateError, TargetError
+from livedumpfs.hosts import registry
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -407,7 +408,7 @@ def test_a_host_cleans_up_after_another_one(run_host: HostMaker) -> None:
 
 def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
     code = (
-        "import sys; from livedumpfs.host import Host; "
+        "import sys; from livedumpfs.mount.host import Host; "
         "from livedumpfs.machines import UnicornMachine; "
         "Host(UnicornMachine('16MiB'), sys.argv[1]).run()"
     )
@@ -422,7 +423,7 @@ def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "file", "full"])
 def test_mountpoints_that_will_not_do(kind: str, tmp_path: Path, run_host: HostMaker) -> None:
-    from livedumpfs.host import check_mountpoint
+    from livedumpfs.mount.host import check_mountpoint
 
     place = tmp_path / "place"
     if kind == "file":

@@ -27,8 +27,8 @@ from oracle import Reference
 
 from livedumpfs.abi import Format, State
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import HOLE, SAVED, DumpFile, files_of, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError
-from livedumpfs.snapshot import HOLE, SAVED, DumpFile, files_of, open_dump
 
 MIB = 1 << 20
 SIZE = 24 * MIB
@@ -44,7 +44,7 @@ FORMATS = (Format.ELF, Format.RAW, Format.KDUMP)
 HOST = """
 import sys
 from functools import partial
-from livedumpfs.host import Host
+from livedumpfs.mount.host import Host
 from livedumpfs.machines import UnicornMachine
 size, mountpoint, reference = sys.argv[1:]
 machine = UnicornMachine(int(size), 2, dirty_share=0.7)

@@ -18,7 +18,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from aftermath import expect_free, expect_next_dump, unharmed, wait_for
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings
 MIB = 1 << 20
 def begin(live):
@@ -78,7 +78,7 @@ os.kill(os.getpid(), signal.SIGSEGV)
 def test_the_handler_leaves_with_the_last_arena() -> None:
     done = run("""
 import gc
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 arena, other = Arena(MIB), Arena(MIB)
 assert lib.ldfs_fault_verify() == 0
 arena.close(); gc.collect()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from livedumpfs.machines.qemu.memory import find_mapping, open_mapped
+from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
 
 DEADLINE_S = 300.0
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))

@@ -18,9 +18,9 @@ GROUP = 54322
 IMPORTS = """
 import contextlib, encodings.ascii, io, shlex
 from pathlib import Path
-from livedumpfs import registry
-from livedumpfs.cli import main, connect, report, status, host
-from livedumpfs import client, host, device
+from livedumpfs.hosts import registry
+from livedumpfs.cli import main, connect, conclusion as report, status_command as status, host_command as host
+from livedumpfs import client; from livedumpfs.mount import host; from livedumpfs.hosts import device
 """
 COMMANDS = """
 registry.SYSTEM_DIRECTORY, lines = sys.argv[1], json.loads(sys.argv[2])

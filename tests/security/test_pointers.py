@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, helper
+from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client
-from livedumpfs.folder import Refused
-from livedumpfs.snapshot import open_dump
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.rights import helper
+from livedumpfs.rights.folder import Refused
 
 Host = Any
 """RunningHost of conftest.py."""

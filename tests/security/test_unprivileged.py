@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs import opener
 from livedumpfs.control.caller import Caller
-from livedumpfs.control.settings import Settings
-from livedumpfs.control.target import open_for
+from livedumpfs.control.caller_target import open_for
+from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
-from livedumpfs.folder import Refused
+from livedumpfs.rights import opener
+from livedumpfs.rights.folder import Refused
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 150
@@ -215,7 +215,7 @@ for start in (["env"], [*WITH, "--reuid=7", "--regid=7", "--clear-groups"]):
 @needs_root
 def test_the_right_that_is_missing_comes_out_of_the_helper() -> None:
     code = (
-        "from livedumpfs.helper import Helper\n"
+        "from livedumpfs.rights.helper import Helper\n"
         "try: Helper(%d, 7, 7)\nexcept OSError as error: print(error.errno, error.strerror)"
     )
     with subprocess.Popen(["sleep", "600"], user=7, group=7, extra_groups=[]) as caller:
@@ -240,7 +240,7 @@ def test_the_sentence_reaches_who_asked(
         answer = opener.describe(PermissionError(errno.EPERM, said))
         raise Refused(answer["errno"], answer["text"])
 
-    monkeypatch.setattr("livedumpfs.control.target.Helper", refuse)
+    monkeypatch.setattr("livedumpfs.control.caller_target.Helper", refuse)
     with pytest.raises(TargetError) as caught:
         open_for(Caller(7, 7, 1), Settings(DumpSettings(), output="/x"))
     assert str(caught.value).startswith(f"cannot open /x: Operation not permitted{told}")

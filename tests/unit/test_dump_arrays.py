@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
-from livedumpfs.snapshot import open_dump
 
 MIB = 1 << 20
 PAGE = 4096
