@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from aftermath import expect_incomplete
+
 FOLDER = Path(__file__).resolve().parent
 PRELUDE = """
 import ctypes, faulthandler, os, resource, signal, sys, tempfile, threading
@@ -19,6 +21,12 @@ from livedumpfs import Arena, LiveDump
 from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings
 MIB = 1 << 20
+def begin(live):
+    live.machine.arena.live[:] = 1
+    live.init(None); live.start()
+def expect_instant(live):
+    live.machine.arena.live[:] = 2
+    assert live.read(0, MIB).count(1) == MIB
 def armed(arena, target=None):
     live = LiveDump(arena)
     live.init(target)
@@ -182,3 +190,42 @@ ctypes.string_at(0)
 """)
     assert done.returncode == -signal.SIGSEGV, done
     assert len(done.stderr) < 10_000
+
+
+def test_a_writer_that_blocks_sigsegv_during_a_dump(tmp_path: Path) -> None:
+    """The kernel kills a process whose fault is blocked: nobody can save it. One that blocks it,
+    and does not write, is harmless; the dump on the target is incomplete."""
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})"
+    unblock = block.replace("SIG_BLOCK", "SIG_UNBLOCK")
+    done = run(f"""
+with Arena(MIB) as arena, LiveDump(arena) as live, unharmed(live):
+    begin(live)
+    {block}
+    live.read(0, MIB)
+    {unblock}
+    expect_instant(live)
+print("done")
+""")
+    assert done.returncode == 0 and done.stdout == "done\n", done
+    done = run(
+        f"""
+arena = Arena(MIB); live = LiveDump(arena)
+arena.live[:] = 1
+live.init({str(tmp_path / "dump")!r}); live.start()
+{block}
+arena.live[0] = 2
+""",
+    )
+    assert done.returncode == -signal.SIGSEGV, done
+    expect_incomplete(tmp_path / "dump")
+
+
+def test_a_page_that_the_program_made_read_only_itself_is_a_crash() -> None:
+    script = """
+with Arena(MIB) as arena:
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(arena.address), 4096, 1) == 0
+    print("now", flush=True)
+    arena.live[0] = 1
+"""
+    done = run(script)
+    assert (done.returncode, done.stdout) == (-signal.SIGSEGV, "now\n"), done

@@ -39,7 +39,7 @@ static uint8_t *target;                   /* the bytes on it */
 static int target_fd = -1, table_fd = -1;
 static bool present[GRANULES_MOST]; /* no hole */
 static uint32_t finals[GRANULES_MOST];
-static bool instant_taken, synced, io_failed, io_back;
+static bool instant_taken, synced, io_failed, io_back, stolen;
 static uint64_t clock_ns;
 static void *freed[FREED_MOST];
 static size_t freed_length[FREED_MOST];
@@ -110,7 +110,7 @@ static bool safe(uint32_t g)
 
 bool world_may_lose(void)
 {
-	return (c.fail && c.slots < c.granules) || io_failed ||
+	return (c.fail && c.slots < c.granules) || io_failed || c.stolen ||
 	       (world_dump && !c.guarded && atomic_load(&world_dump->gave_up));
 }
 
@@ -712,10 +712,17 @@ int hook_mutex_unlock(pthread_mutex_t *m)
 	return 0;
 }
 
+static void other_handler(int signo)
+{
+	(void)signo;
+}
+
 int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *before)
 {
 	(void)signo, (void)act;
-	if (before)
+	if (before && (stolen || (c.stolen && instant_taken)))
+		*before = (struct sigaction){ .sa_handler = other_handler };
+	else if (before)
 		*before = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[0],
 					      .sa_flags = SA_SIGINFO };
 	return 0;
@@ -817,6 +824,15 @@ static void fill_arena(void)
 	}
 }
 
+/* Once in a process: from then on another handler is left where it is. */
+static void use_up_entries(void)
+{
+	stolen = true;
+	while (ldfs_fault_retake() >= 0)
+		;
+	stolen = false;
+}
+
 void world_begin(const struct world_config *config)
 {
 	c = *config;
@@ -834,6 +850,8 @@ void world_begin(const struct world_config *config)
 	world_in_store = 0;
 	clock_ns = SECOND;
 	turn_deadlines((int)c.deadlines);
+	if (c.stolen)
+		use_up_entries();
 }
 
 void world_dump_init(void)

@@ -33,6 +33,7 @@ struct world_config {
 	uint32_t deadlines; /* and so many at any time */
 	bool start_fails;   /* the first mprotect of START */
 	bool unstopped;     /* the vCPUs are threads that no quiesce stops */
+	bool stolen;        /* SIGSEGV, after the instant, and no entry of ours is left */
 };
 
 void world_begin(const struct world_config *c);
