@@ -288,7 +288,7 @@ static int next_actor(void)
 		if (!alive)
 			return -1;
 		if (!pass_time())
-			violated("nobody can go on, and not all have ended");
+			violated("no actor can go on, and not all have ended");
 	}
 	free = now >= 0 && options[0] == now ? 1 : n;
 	for (int i = 0; i < count; i++)
