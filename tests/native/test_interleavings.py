@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The core's own C code under a scheduler (interleave/): all orders in which those who can go on
-follow those who wait, and random ones, in which anybody may be stopped anywhere. Each known bug of
-the protocol (bug_patches.py), put back into a copy of the sources, must be found; and the very run
-that shows it must be harmless without it.
+"""The core's own C code under a scheduler (interleave/): all orders in which the threads that can
+go on follow those that wait, and random ones, in which each may be stopped anywhere. Each known bug
+of the protocol (bug_patches.py), put back into a copy of the sources, must be found; and the very
+run that shows it must be harmless without it.
 
 LIVEDUMP_INTERLEAVE=1 is the long mode: up to one preemption at every step, and many random runs."""
 
@@ -28,15 +28,15 @@ LONG = bool(os.environ.get("LIVEDUMP_INTERLEAVE"))
 LONG_S = 3600
 SHORT_S = 800
 BOUND = ("-b", "1", "-r", "1000000") if LONG else ("-b", "0")
-"""Without a preemption there are still the orders in which those go on who waited."""
+"""Without a preemption there are still the orders in which threads that waited go on."""
 RANDOM_RUNS = 200_000 if LONG else 2_000  # for each choice of granules
 RANDOM = ("-s", "11", "-r", "60000")
 """How a bug is searched for, unless its file says otherwise: each is met within 5,000 runs."""
 UNHOOKED = {"checksum", "checksum_avx2", "codec"}
-"""Functions of their arguments alone: nobody comes between their steps."""
+"""Functions of their arguments alone: no thread comes between their steps."""
 HOOKS = ("-D_GNU_SOURCE=", "-include", str(HERE / "hooks.h"), "-Wno-unused-value")
 
-CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "interleave.c").read_text(), re.MULTILINE)
+CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "cases.c").read_text(), re.MULTILINE)
 # next_dump has more orders than all others together; without them it has its random ones, and the
 # model of the same name has all.
 IN_ALL_ORDERS = [case for case in CASES if LONG or case != "next_dump"]
@@ -50,10 +50,10 @@ class Interleave:
 
     def __init__(self, build: Any) -> None:
         self.build = build
-        own = build.objects_of([HERE / f"{name}.c" for name in ("schedule", "world", "interleave")])
+        own = build.objects_of(sorted(HERE.glob("*.c")))
         self.objects = {path.stem: path for path in own}
         for source in build.sources():
-            # headroom.c: world.c has one of its own, which reads no files.
+            # world_heap.c stands in for headroom.c, which reads files.
             if source.name != "headroom.c":
                 self.objects[source.stem] = self._hooked(build, source)
         self.program = build.link("interleave-program", self.objects.values())
@@ -113,6 +113,14 @@ def test_random_orders(case: str, interleave: Interleave, run_program: Run) -> N
     assert code == 0, printed
 
 
+def test_a_limit_of_runs_ends_one_search_alone(interleave: Interleave, run_program: Run) -> None:
+    """The searches of the same case that follow it, for other granules, begin anew."""
+    code, printed = run_program(interleave.program, "two_by_two", "-b", "0", "-r", "20")
+    assert code == 0, printed
+    assert "complete" not in printed
+    assert counted(printed)[0] == 60, printed  # both vCPUs at one granule, at the other, at each
+
+
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_known_bug_is_found(
     bug: Bug, interleave: Interleave, building: Callable[..., Any], run_program: Run
@@ -135,7 +143,7 @@ def test_known_bug_is_found(
 
 IN_THE_MODEL_ALONE = {
     "WAKE_ONE",  # not met in 20 s of random runs: each save is followed by a give, which wakes, too
-    "POLL",  # an endless run of the model's waiting; here who waits sleeps
+    "POLL",  # an endless run of the model's waiting; here an actor that waits sleeps
     "WIDEN_HOLDS_CLAIM",  # there is no place in C where a claim could outlive its copy
     "WAKE_ONE_PACKER",  # packers are not among the cases
     "NO_WAKE_AT_LIMIT",  # memory for the pool never fails here

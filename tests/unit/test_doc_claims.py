@@ -46,7 +46,7 @@ def test_the_numbers_of_models_and_of_their_bugs() -> None:
 
 
 def test_the_numbers_of_cases_in_c_and_of_their_bugs() -> None:
-    cases = (TESTS / "native/interleave/interleave.c").read_text()
+    cases = (TESTS / "native/interleave/cases.c").read_text()
     bugs = list((TESTS / "native/interleave/bugs").glob("*.patch"))
     assert counted(r"as coroutines.*?(\d+) bugs put back.*?\| (\d+) cases") == [
         len(bugs),
