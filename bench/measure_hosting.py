@@ -29,7 +29,7 @@ from measurement import Bar, Effort, Measurement
 from unicorn import x86_const
 
 from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot
-from livedumpfs.machines.image import GuestImage
+from livedumpfs.machines.guest_image import GuestImage
 
 RAM = 64 << 20
 READY_TIMEOUT = 300.0

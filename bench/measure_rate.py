@@ -26,7 +26,7 @@ from measurement import Bar, Effort, Measurement
 from memory_content import COMPRESSIBLE, CONTENTS, RANDOM, ZERO, fill
 
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.units import format_size
 
 PIECE = 1 << 20

@@ -26,7 +26,7 @@ from memory_content import RANDOM, fill
 from snapshot import MEMORY, host, root
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs.dump.snapshot import Snapshot
+from livedumpfs.dump.instant import Snapshot
 from livedumpfs.units import PAGE_SIZE, format_size
 
 SEQUENTIAL, RANDOM_PAGES = "sequential 1 MiB", "random 4 KiB"

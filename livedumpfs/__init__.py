@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from livedumpfs.arena import Arena
+    from livedumpfs.core.arena import Arena
     from livedumpfs.dump import DumpSettings, LiveDump
+    from livedumpfs.dumpfile import open_dump
     from livedumpfs.errors import InconsistentDump
     from livedumpfs.headers import get_include
-    from livedumpfs.snapshot import open_dump
 
 __all__ = [
     "Arena",
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 _WHERE = {
-    "Arena": "livedumpfs.arena",
+    "Arena": "livedumpfs.core.arena",
     "DumpSettings": "livedumpfs.dump",
     "InconsistentDump": "livedumpfs.errors",
     "LiveDump": "livedumpfs.dump",
     "get_include": "livedumpfs.headers",
-    "open_dump": "livedumpfs.snapshot",
+    "open_dump": "livedumpfs.dumpfile",
 }
 
 

@@ -32,7 +32,6 @@ from livedumpfs.abi import (
     Verdict,
 )
 from livedumpfs.closing import Closing
-from livedumpfs.device import DEAD, find_device, refuse_other_files, unreachable
 from livedumpfs.errors import (
     HostError,
     InconsistentDump,
@@ -43,6 +42,7 @@ from livedumpfs.errors import (
     os_cause,
     split_hint,
 )
+from livedumpfs.hosts.device import DEAD, find_device, refuse_other_files, unreachable
 from livedumpfs.units import PAGE_SIZE
 
 POLL_INTERVAL = 0.1

@@ -40,7 +40,7 @@ SHIM = "livedumpfs._shim"
 SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]
 
-# A machine whose quiesce and resume are Python: livedumpfs/_capi.py has the other side.
+# A machine whose quiesce and resume are Python: livedumpfs/core/capi.py has the other side.
 CALLBACKS = """
 extern "Python" int livedumpfs_quiesce(void *, uint64_t);
 extern "Python" void livedumpfs_resume(void *);

@@ -8,8 +8,8 @@ import errno
 from typing import Final
 
 from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, State, Table, Verdict
+from livedumpfs.cli.conclusion import broken
 from livedumpfs.cli.progress import Display
-from livedumpfs.cli.report import broken
 from livedumpfs.client import Client, InitOptions, Status
 from livedumpfs.errors import StateError, UsageError
 

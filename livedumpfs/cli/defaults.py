@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from livedumpfs.cli.arguments import add_settings
 from livedumpfs.cli.connect import refuse_foreign
-from livedumpfs.cli.options import add_settings
 from livedumpfs.errors import TargetError
 
 if TYPE_CHECKING:

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from livedumpfs import __version__
-from livedumpfs.cli import compare, convert, dump, host, mount, qemu, status, steps, target
+from livedumpfs.cli import (
+    compare_command,
+    convert_command,
+    dump_command,
+    host_command,
+    mount_command,
+    qemu_command,
+    status_command,
+    steps_command,
+    verify_command,
+)
 from livedumpfs.cli.outcome import (
     FAILURES,
     Exit,
@@ -45,7 +55,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"livedump {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (host, qemu, dump, steps, status, target, mount, convert, compare):
+    for group in (
+        host_command,
+        qemu_command,
+        dump_command,
+        steps_command,
+        status_command,
+        verify_command,
+        mount_command,
+        convert_command,
+        compare_command,
+    ):
         group.add_commands(commands)
     return parser
 

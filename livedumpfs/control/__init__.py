@@ -12,8 +12,8 @@ metrics     the same numbers for Prometheus
 """
 
 from livedumpfs.control.caller import Access, Caller
-from livedumpfs.control.control import Control
-from livedumpfs.control.settings import Settings
-from livedumpfs.control.snapshot import Shown
+from livedumpfs.control.calls import Control
+from livedumpfs.control.settings_files import Settings
+from livedumpfs.control.snapshot_tree import Shown
 
 __all__ = ["Access", "Caller", "Control", "Settings", "Shown"]

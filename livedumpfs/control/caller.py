@@ -7,8 +7,8 @@ import errno
 import os
 from dataclasses import dataclass, field
 
-from livedumpfs import opener
 from livedumpfs.errors import HostError
+from livedumpfs.rights import opener
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Final, Protocol, runtime_checkable
 
 from livedumpfs import __version__, abi, pause
-from livedumpfs.control.settings import Settings
+from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
 from livedumpfs.machines import Machine, PhysicalRange, Registers

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
+from livedumpfs.dump.instant import Snapshot, SnapshotFile
 from livedumpfs.dump.live import LiveDump, Progress, State
 from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
-from livedumpfs.dump.snapshot import Snapshot, SnapshotFile
 
 __all__ = [
     "ARMINGS",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final
 
-from livedumpfs._capi import CData, lib
+from livedumpfs.core.capi import CData, lib
 
 NO_PFN: Final = 2**64 - 1
 

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from livedumpfs.arena import Arena
 from livedumpfs.closing import Closing
-from livedumpfs.dump.core import Core
+from livedumpfs.core.arena import Arena
+from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
-from livedumpfs.dump.files import DumpFiles, TargetLike
+from livedumpfs.dump.dump_files import DumpFiles, TargetLike
+from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.remote import LooksAhead, make_core
 from livedumpfs.dump.run import Outcome, Run
 from livedumpfs.dump.settings import DumpSettings
-from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.spill import memory_room
 from livedumpfs.errors import LivedumpError, MachineError, StateError, UsageError
 from livedumpfs.formats import Verdict

@@ -14,10 +14,10 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from livedumpfs._capi import ffi, lib
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump.blocks import Blocks
-from livedumpfs.dump.core import (
+from livedumpfs.dump.core_dump import (
     Core,
     CoreDump,
     CoreFiles,

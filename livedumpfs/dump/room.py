@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import os
 
-from livedumpfs._capi import lib
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import lib
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.formats import Plan, Verdict
 from livedumpfs.machines.machine import Memory
-from livedumpfs.snapshot import open_dump
 from livedumpfs.targets import Kind, Target, expect_space, sealed_as
 
 

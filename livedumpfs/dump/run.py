@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from livedumpfs import __version__
-from livedumpfs.dump.core import Core
+from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
-from livedumpfs.dump.files import DumpFiles
+from livedumpfs.dump.dump_files import DumpFiles
+from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.settings import DumpSettings
-from livedumpfs.dump.snapshot import Snapshot
 from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
 from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
 from livedumpfs.formats import Registers, Verdict

@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 from typing import Final
 
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.dump.settings import SPILL_LIMIT
 
 _STEP: Final = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import InconsistentDump, os_cause

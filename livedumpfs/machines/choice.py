@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
 from livedumpfs.errors import UsageError, WrongType
 from livedumpfs.machines.machine import Machine
 from livedumpfs.machines.threads import ThreadMachine

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from livedumpfs._capi import CData
-from livedumpfs.arena import ArrayInfo
+from livedumpfs.core.arena import ArrayInfo
+from livedumpfs.core.capi import CData
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.shim import Shim
 from livedumpfs.machines.signals import check_signals

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from livedumpfs._capi import CData, ffi, lib
 from livedumpfs.closing import Closing
+from livedumpfs.core.capi import CData, ffi, lib
 from livedumpfs.errors import MachineError, UsageError, os_cause
 
 READ_MOST: Final = 128 << 10

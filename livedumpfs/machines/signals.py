@@ -7,7 +7,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.errors import MachineError
 
 SIGNAL_CAUSES: Final[Mapping[int, tuple[str, str]]] = {

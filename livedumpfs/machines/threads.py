@@ -6,8 +6,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 
-from livedumpfs._capi import CData
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import CData
 from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 
 # e_machine of the host: what an ELF dump of its memory says. 0 (EM_NONE) for any other.

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from livedumpfs._capi import CData, check, ffi, lib
-from livedumpfs.arena import Arena
 from livedumpfs.closing import Closing
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import boot
-from livedumpfs.machines.image import EM_X86_64, GuestImage
+from livedumpfs.machines.guest_image import EM_X86_64, GuestImage
 from livedumpfs.machines.ledger import ledger_phases
 from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size

@@ -7,9 +7,9 @@ import errno
 import os
 
 from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.folder import FolderLike
 from livedumpfs.formats import elf, kdump, superblock
 from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets import sidecar as sidecars
 from livedumpfs.targets import tail as tails
 

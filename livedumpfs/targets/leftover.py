@@ -9,7 +9,7 @@ import os
 import stat
 
 from livedumpfs.errors import TargetError
-from livedumpfs.folder import FolderLike, Standing
+from livedumpfs.rights.folder import FolderLike, Standing
 from livedumpfs.targets.check import target_error
 from livedumpfs.targets.sidecar import read_superblock
 from livedumpfs.targets.target import Target

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.folder import (
+from livedumpfs.rights.folder import (
     FolderLike,
     Found,
     Refused,

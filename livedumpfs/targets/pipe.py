@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from livedumpfs._capi import CData, ffi, lib
+from livedumpfs.core.capi import CData, ffi, lib
 from livedumpfs.errors import UsageError
 from livedumpfs.targets.check import target_error
 from livedumpfs.targets.target import Kind, Target

@@ -9,8 +9,8 @@ import os
 from typing import NamedTuple
 
 from livedumpfs.errors import TargetError, UsageError, os_cause
-from livedumpfs.folder import Folder
 from livedumpfs.formats.superblock import Verdict
+from livedumpfs.rights.folder import Folder
 from livedumpfs.targets.content import read_content, sealed_as
 from livedumpfs.targets.names import DATE, SIDECAR, dated_like, is_dated
 from livedumpfs.targets.sidecar import retire_in

@@ -10,9 +10,9 @@ import stat
 from typing import Final
 
 from livedumpfs.errors import InvalidDump
-from livedumpfs.folder import FolderLike, Standing
 from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
+from livedumpfs.rights.folder import FolderLike, Standing
 from livedumpfs.targets.check import open_seen
 from livedumpfs.targets.names import SIDECAR, incomplete_sidecar
 

@@ -16,10 +16,10 @@ from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
-from livedumpfs.folder import FolderLike, Standing
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
 from livedumpfs.formats.raw import tail_superblock_offset
 from livedumpfs.formats.superblock import Verdict
+from livedumpfs.rights.folder import FolderLike, Standing
 from livedumpfs.targets import tail as tails
 from livedumpfs.targets.check import find_signature, is_mounted, refuse_read_only, target_error
 from livedumpfs.targets.content import read_content, refuse_content

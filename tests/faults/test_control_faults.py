@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from aftermath import expect_host_dump, expect_host_free, expect_incomplete, host_unharmed
 
-from livedumpfs import abi, registry
+from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import HostError, LivedumpError, StateError, TargetError
+from livedumpfs.hosts import registry
 from tests.fixtures.program_files import program_command
 
 Host = Any
@@ -391,7 +392,7 @@ def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "file", "full"])
 def test_mountpoints_that_will_not_do(kind: str, tmp_path: Path, run_host: HostMaker) -> None:
-    from livedumpfs.host import check_mountpoint
+    from livedumpfs.mount.host import check_mountpoint
 
     place = tmp_path / "place"
     if kind == "file":

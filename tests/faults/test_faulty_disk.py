@@ -29,8 +29,8 @@ from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import LOST, SAVED
 from livedumpfs.errors import LivedumpError, StateError, TargetError
-from livedumpfs.snapshot import LOST, SAVED
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20

@@ -18,8 +18,8 @@ from aftermath import host_unharmed
 
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import LivedumpError
-from livedumpfs.snapshot import open_dump
 
 Host = Any
 """RunningHost of conftest.py."""

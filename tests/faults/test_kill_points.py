@@ -27,8 +27,8 @@ from oracle import Reference
 
 from livedumpfs.abi import Format, State
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import HOLE, SAVED, DumpFile, files_of, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError
-from livedumpfs.snapshot import HOLE, SAVED, DumpFile, files_of, open_dump
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20

@@ -82,7 +82,7 @@ def test_steps_of_a_process_whose_mappings_are_at_the_limit(tmp_path: Path) -> N
 
 
 def test_the_default_granule_stays_below_the_limit() -> None:
-    from livedumpfs._capi import lib
+    from livedumpfs.core.capi import lib
 
     limit = int(Path("/proc/sys/vm/max_map_count").read_text())
     for size in (PAGE_SIZE, GIB, SIZE, 64 * GIB):

@@ -30,8 +30,8 @@ from faulty_disk import faulty_disk
 
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, LivedumpError, TargetError
-from livedumpfs.snapshot import open_dump
 from livedumpfs.targets.names import incomplete_name
 from tests.fixtures.program_files import program_command
 

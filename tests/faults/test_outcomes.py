@@ -19,8 +19,8 @@ from commands import SLOW, Commands, commands, end, needs_fuse, one_sentence, wa
 from livedumpfs.abi import State
 from livedumpfs.cli import main as cli
 from livedumpfs.client import Client
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError
-from livedumpfs.snapshot import open_dump
 
 pytestmark = needs_fuse
 

@@ -16,8 +16,8 @@ import pytest
 from commands import Commands, commands, needs_fuse, wait_for
 
 from livedumpfs.abi import State
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats.table import LOST, SAVED
-from livedumpfs.snapshot import open_dump
 
 MEMORY = bytes(range(256)) * 256
 REDIRECTIONS = (">&-", "2>&-", ">&- 2>&- <&-", ">/dev/full", ">/dev/full 2>&1")

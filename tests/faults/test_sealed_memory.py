@@ -17,7 +17,7 @@ import pytest
 from aftermath import expect_footprint, footprint, unharmed
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 
 SIZE = 1 << 20
 SWAP, MPROTECT = lib.LDFS_ARM_SWAP, lib.LDFS_ARM_MPROTECT

@@ -20,7 +20,7 @@ import ctypes, faulthandler, gc, os, resource, signal
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 from aftermath import unharmed, wait_for
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 MIB = 1 << 20
 handlers = ctypes.CDLL(os.environ["HANDLERS"])
 def armed(live):

@@ -17,8 +17,8 @@ from aftermath import unharmed
 from livedumpfs import Arena, InconsistentDump, LiveDump, open_dump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import LOST, NewFile, convert_dump
 from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.snapshot import LOST, NewFile, convert_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ from aftermath import DEADLINE_S, unharmed, wait_for
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import InvalidDump
-from livedumpfs.snapshot import verify_dump
 
 MIB = 1 << 20
 SIZE = 16 * MIB

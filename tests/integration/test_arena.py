@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings, State
-from livedumpfs.dump import core as core_module
+from livedumpfs.dump import core_dump as core_module
 from livedumpfs.dump import live as live_module
-from livedumpfs.dump.core import Core
+from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import InvalidDump, MachineError, StateError, TargetError, UsageError
-from livedumpfs.folder import Folder
 from livedumpfs.machines import ThreadMachine
+from livedumpfs.rights.folder import Folder
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 

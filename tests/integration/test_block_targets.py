@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED
-from livedumpfs.snapshot import open_dump, verify_dump
 from livedumpfs.targets import (
     Kind,
     adopt_target,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, open_dump
+from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import TargetError
-from livedumpfs.snapshot import verify_dump
 
 TOP = Path(__file__).resolve().parents[2]
 GIB = 1 << 30

@@ -18,8 +18,8 @@ from oracle import Reference
 
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
 from livedumpfs.dump.settings import BACKENDS
+from livedumpfs.dumpfile import LOST, open_dump, verify_dump
 from livedumpfs.machines import UnicornMachine
-from livedumpfs.snapshot import LOST, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20

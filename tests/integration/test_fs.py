@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, registry
+from livedumpfs import abi
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.device import find_device
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import HostError, StateError
-from livedumpfs.snapshot import open_dump, verify_dump
+from livedumpfs.hosts import registry
+from livedumpfs.hosts.device import find_device
 from tests.fixtures.program_files import program_command, program_file
 
 Host = Any

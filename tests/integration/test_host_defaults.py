@@ -20,8 +20,8 @@ from livedumpfs.cli.main import build_parser
 from livedumpfs.cli.main import main as livedump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import UsageError
-from livedumpfs.snapshot import open_dump
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 100

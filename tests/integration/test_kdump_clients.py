@@ -21,8 +21,8 @@ import pytest
 
 from livedumpfs.abi import Compression, Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
-from livedumpfs.snapshot import open_dump
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20

@@ -14,9 +14,9 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import MachineError, TargetError
-from livedumpfs.folder import Folder, refused
-from livedumpfs.snapshot import verify_dump
+from livedumpfs.rights.folder import Folder, refused
 
 MIB = 1 << 20
 SIZE = 2 * MIB

@@ -13,9 +13,9 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import verify_dump
 from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
-from livedumpfs.snapshot import verify_dump
 
 SIZE = 2 << 20
 DEADLINE_S = 60.0

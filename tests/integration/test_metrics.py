@@ -126,7 +126,7 @@ def test_every_line_has_help_and_no_name_is_missing_from_the_document(
 
 def test_no_program_waits_for_the_library_before_it_is_needed() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, livedumpfs.host, livedumpfs.cli.main\n"
+        [sys.executable, "-c", "import sys, livedumpfs.mount.host, livedumpfs.cli.main\n"
          "print([one for one in sys.modules if one.startswith('prometheus')])"],
         capture_output=True, text=True, timeout=DEADLINE, check=True,
     )  # fmt: skip

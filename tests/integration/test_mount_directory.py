@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs import host as hosts
-from livedumpfs import registry
-from livedumpfs.cli.host import Place, mount_directory, remove_left_behind
+from livedumpfs.cli.host_command import Place, mount_directory, remove_left_behind
 from livedumpfs.errors import HostError
+from livedumpfs.hosts import registry
+from livedumpfs.mount import host as hosts
 
 TOP = Path(__file__).resolve().parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes rights away: needs root")

@@ -18,8 +18,8 @@ from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.cli.main import main
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.dump import DumpSettings
+from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.snapshot import verify_dump
 
 MIB = 1 << 20
 SIZE = 4 * MIB

@@ -19,10 +19,9 @@ import pytest
 from livedumpfs import Arena, LiveDump
 from livedumpfs.abi import Format, Table
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dump import DumpSettings
-from livedumpfs.dump import files as dump_files
+from livedumpfs.dump import DumpSettings, dump_files
+from livedumpfs.dumpfile import NewFile
 from livedumpfs.errors import LivedumpError, MachineError, TargetError
-from livedumpfs.snapshot import NewFile
 from livedumpfs.targets import Target, open_in_place, open_sidecar, open_target
 
 MIB = 1 << 20

@@ -29,16 +29,16 @@ from aftermath import wait_for
 from elftools.elf.elffile import ELFFile
 
 from livedumpfs.abi import Format, Policy, State, Verdict
-from livedumpfs.arena import Arena
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.control.snapshot import SnapshotTree
+from livedumpfs.control.snapshot_tree import SnapshotTree
+from livedumpfs.core.arena import Arena
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
 from livedumpfs.dump.settings import BACKENDS
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
-from livedumpfs.snapshot import open_dump, verify_dump
 
 Host = Any
 """RunningHost of conftest.py."""

@@ -23,8 +23,8 @@ import pytest
 
 from livedumpfs.abi import Compression, Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import TargetError
-from livedumpfs.snapshot import open_dump, verify_dump
 
 TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = str(TOP / "scripts" / "livedump")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs.snapshot import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot, verify_ledger
 from livedumpfs.units import PAGE_SIZE

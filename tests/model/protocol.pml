@@ -1430,7 +1430,7 @@ over:	atomic {
 #define COUNT_READER(n, by) n = n + (by)
 #endif
 
-/* Two reads by a handle of the first dump, whenever: livedumpfs/dump/core.py asks the handle, then ldfs_dump_read counts itself in. */
+/* Two reads by a handle of the first dump, whenever: livedumpfs/dump/core_dump.py asks the handle, then ldfs_dump_read counts itself in. */
 proctype late_reader()
 {
 	byte g, from, n;

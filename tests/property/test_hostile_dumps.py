@@ -18,11 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import KdumpPlan, MachineInfo, MemoryRange, Plan, meta, superblock, table
-from livedumpfs.formats.kdump import DESCRIPTOR
-from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import (
+from livedumpfs.dumpfile import (
     Difference,
     DumpFile,
     NewFile,
@@ -35,6 +31,10 @@ from livedumpfs.snapshot import (
     open_dump,
     verify_dump,
 )
+from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.formats import KdumpPlan, MachineInfo, MemoryRange, Plan, meta, superblock, table
+from livedumpfs.formats.kdump import DESCRIPTOR
+from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 
 PAGE = 4096
 MEMORY = b"".join(bytes([i + 1]) * PAGE if i % 4 else bytes(PAGE) for i in range(14))

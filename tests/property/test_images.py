@@ -21,7 +21,7 @@ from livedumpfs.formats import (
     raw_image,
     vmcore_image,
 )
-from livedumpfs.snapshot import SnapshotFiles
+from livedumpfs.formats.snapshot_files import SnapshotFiles
 
 PAGE = 4096
 ARENA = random.Random(3).randbytes(64 * PAGE)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import Extent, MachineInfo, MemoryRange, Plan, plan_dump
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import open_dump
 
 PAGE = 4096
 WriteDump = Callable[..., Plan]

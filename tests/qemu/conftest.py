@@ -24,7 +24,7 @@ from accelerator import accelerator
 from firmware import build
 
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.machines.qemu.memory import find_mapping
+from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.locks import locked
 

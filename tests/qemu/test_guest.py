@@ -20,16 +20,10 @@ import numpy.typing as npt
 import pytest
 
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import NewFile, convert_dump, open_dump, verify_dump
 from livedumpfs.errors import UsageError
+from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import (
-    NewFile,
-    SnapshotFiles,
-    convert_dump,
-    open_dump,
-    standard_images,
-    verify_dump,
-)
 from livedumpfs.units import PAGE_SIZE
 
 Guest = Any  # conftest.Guest
@@ -301,7 +295,7 @@ def test_start_does_not_look_for_what_init_has_found(
     live = LiveDump(guest.machine)
     guest.machine._information = None
     live.init(tmp_path / "dump")
-    monkeypatch.delattr("livedumpfs.machines.qemu.machine.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.qemu.qemu_machine.locate_vmcoreinfo")
     try:
         live.start()
         live.sweep()
@@ -338,7 +332,7 @@ def test_memory_above_4_gib(
     device where its VMCOREINFO is: nobody looks for it."""
     command, make_guest = guest_parts
     console, target = tmp_path / "console", tmp_path / "dump"
-    monkeypatch.delattr("livedumpfs.machines.qemu.machine.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.qemu.qemu_machine.locate_vmcoreinfo")
     with QemuMachine([*command(console, "3G"), "-device", "vmcoreinfo"]) as machine:
         size, reference = machine.arena.size, os.memfd_create("reference")
         guest = make_guest(machine, console)

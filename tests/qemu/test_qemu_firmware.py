@@ -16,9 +16,9 @@ from firmware import ROUNDS
 from oracle import Reference
 
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import LOST, DumpFile, open_dump, verify_dump
 from livedumpfs.errors import UsageError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import LOST, DumpFile, open_dump, verify_dump
 from livedumpfs.units import PAGE_SIZE
 
 BASE = ("qemu-system-x86_64", "-display", "none", "-nodefaults", "-m", "64M")
@@ -136,7 +136,7 @@ def test_start_does_not_look_for_what_init_has_not_found(
     """A guest without VMCOREINFO: all of its memory is looked through while it runs, once."""
     live = LiveDump(storing())
     live.init(tmp_path / "dump")
-    monkeypatch.delattr("livedumpfs.machines.qemu.machine.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.qemu.qemu_machine.locate_vmcoreinfo")
     try:
         live.start()
         assert not live.snapshot.machine.notes

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from livedumpfs.machines.qemu.memory import find_mapping, open_mapped
+from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
 from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import open_dump, verify_dump
 
 LIMIT = Path("/proc/sys/vm/max_map_count")
 THREADS = 300

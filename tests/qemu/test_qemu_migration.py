@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import open_dump, verify_dump
 
 WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",

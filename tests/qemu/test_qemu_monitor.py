@@ -19,7 +19,7 @@ import pytest
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
-from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.config_file import monitor_config
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor

@@ -16,7 +16,7 @@ import pytest
 from livedumpfs.errors import LivedumpError, UsageError
 from livedumpfs.machines.qemu import QemuCommand, QemuMachine
 from livedumpfs.machines.qemu.asking import Ram, takes_value
-from livedumpfs.machines.qemu.options import FLAGS, VALUED
+from livedumpfs.machines.qemu.qemu_options import FLAGS, VALUED
 
 QEMU = "qemu-system-x86_64"
 MIB = 1 << 20
@@ -125,10 +125,10 @@ def test_a_backend_that_cannot_be_dumped(tmp_path: Path, words: Sequence[str], w
 
 def test_what_only_qemu_shows_is_refused_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line does not say so; no DIMM is read from one either way."""
-    monkeypatch.setattr("livedumpfs.machines.qemu.command.check_options", lambda options: None)
+    monkeypatch.setattr("livedumpfs.machines.qemu.command_line.check_options", lambda options: None)
     words = ["-m", "64M,slots=1,maxmem=1G", "-object", "memory-backend-ram,id=more,size=128M"]
     monkeypatch.setattr(
-        "livedumpfs.machines.qemu.command._other_backends", lambda options: {"more"}
+        "livedumpfs.machines.qemu.command_line._other_backends", lambda options: {"more"}
     )
     with pytest.raises(UsageError, match="memory was plugged into the guest"):
         QemuMachine([QEMU, *words, "-device", "pc-dimm,memdev=more", *BARE])
@@ -164,8 +164,8 @@ def test_options_that_take_none() -> None:
 
 
 def test_an_option_that_is_not_known_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("livedumpfs.machines.qemu.options.VALUED", frozenset())
-    monkeypatch.setattr("livedumpfs.machines.qemu.options.FLAGS", frozenset())
+    monkeypatch.setattr("livedumpfs.machines.qemu.qemu_options.VALUED", frozenset())
+    monkeypatch.setattr("livedumpfs.machines.qemu.qemu_options.FLAGS", frozenset())
     options = QemuCommand.parse([QEMU, "-S", "-m", "64M", "-nographic", "-name", "-daemonize"])
     texts = [str(one) for one in options.options]
     assert texts == ["-S", "-m 64M", "-nographic", "-name -daemonize"]

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings, LiveDump, remote
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.machines.qemu.memory import find_mapping
-from livedumpfs.snapshot import open_dump, verify_dump
+from livedumpfs.machines.qemu.guest_memory import find_mapping
 from tests.fixtures.program_files import program_command
 
 BASE = (

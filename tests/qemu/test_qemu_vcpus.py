@@ -12,9 +12,9 @@ import pytest
 
 from livedumpfs.control.report import registers_json, registers_text
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import open_dump, verify_dump
 
 WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-display", "none", "-nodefaults",

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.dump import LiveDump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
-from livedumpfs.snapshot import open_dump, verify_dump
 
 QEMU = "qemu-system-x86_64"
 WORDS = ["-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M"]

@@ -24,14 +24,14 @@ from typing import Final
 
 from livedumpfs import abi
 from livedumpfs.abi import InitFlag
-from livedumpfs.control import settings
+from livedumpfs.control import settings_files
 
 TARGETS: Final = ("t0", "t1", "t2", "fifo", "folder", "null", "none/t")
 ROOM: Final = 1 << 14
 """Bytes: the largest payload that an ioctl number can ask for."""
 KNOWN: Final = (abi.START, abi.SWEEP, abi.RELEASE, abi.INIT, abi.INIT_TYPED, abi.SWEEP_TYPED,
                 abi.STATUS)  # fmt: skip
-CONTROL: Final = (*settings.names(), "state", "failed", "error")
+CONTROL: Final = (*settings_files.names(), "state", "failed", "error")
 FILES: Final = (
     "livedump", "stats.json", "metrics", "mem", "machine/console", "machine/registers",
     "machine/registers.json", "machine/map", "machine/state", "snapshot/vmcore", "snapshot/mem.raw",

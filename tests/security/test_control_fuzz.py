@@ -25,7 +25,7 @@ import pytest
 
 from livedumpfs.abi import Backend, Verdict
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.snapshot import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump, verify_dump
 
 Host = Any
 """RunningHost of conftest.py."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import opener
-from livedumpfs.folder import Refused
-from livedumpfs.helper import Helper, RemoteFolder
+from livedumpfs.rights import opener
+from livedumpfs.rights.folder import Refused
+from livedumpfs.rights.helper import Helper, RemoteFolder
 
 DEADLINE_S = 60
 GOOD = {"errno": 0, "text": "", "mode": 0, "reason": "", "result": None}

@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, helper
+from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client
-from livedumpfs.folder import Refused
-from livedumpfs.snapshot import open_dump
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.rights import helper
+from livedumpfs.rights.folder import Refused
 from tests.fixtures.program_files import program_command
 
 Host = Any

@@ -19,7 +19,7 @@ import pytest
 from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client
-from livedumpfs.control import settings
+from livedumpfs.control import settings_files
 from tests.fixtures.program_files import program_command
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts as other users: needs root")
@@ -33,7 +33,7 @@ USER, OTHER = 3_000_111, 3_000_222
 """Nobody has these ids."""
 GROUP = 54321
 
-WRITABLE = ("control/state", *(f"control/{name}" for name in settings.names()))
+WRITABLE = ("control/state", *(f"control/{name}" for name in settings_files.names()))
 READABLE = (
     "livedump", "mem", "stats.json", "metrics", "control/failed", "control/error",
     "machine/console", "machine/registers", "machine/registers.json", "machine/map",

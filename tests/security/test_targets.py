@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import abi, folder
+from livedumpfs import abi
 from livedumpfs.client import Client, InitOptions
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import Plan
-from livedumpfs.snapshot import open_dump
+from livedumpfs.rights import folder
 from livedumpfs.targets import open_target, retire_sidecar
 from tests.fixtures.program_files import program_command
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from livedumpfs import opener
 from livedumpfs.control.caller import Caller
-from livedumpfs.control.settings import Settings
-from livedumpfs.control.target import open_for
+from livedumpfs.control.caller_target import open_for
+from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
-from livedumpfs.folder import Refused
+from livedumpfs.rights import opener
+from livedumpfs.rights.folder import Refused
 from tests.fixtures.program_files import program_command, program_file
 
 TOP = Path(__file__).resolve().parents[2]
@@ -181,7 +181,7 @@ def test_the_sentence_reaches_who_asked(
         answer = opener.describe(PermissionError(errno.EPERM, said))
         raise Refused(answer["errno"], answer["text"])
 
-    monkeypatch.setattr("livedumpfs.control.target.Helper", refuse)
+    monkeypatch.setattr("livedumpfs.control.caller_target.Helper", refuse)
     with pytest.raises(TargetError) as caught:
         open_for(Caller(7, 7, 1), Settings(DumpSettings(), output="/x"))
     assert str(caught.value).startswith(f"cannot open /x: Operation not permitted{told}")

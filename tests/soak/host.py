@@ -30,7 +30,7 @@ from machine import ArenaMachine, GuestMachine, Machine
 from oracle import Reference
 from reader import Reader
 
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import LiveDump
 from livedumpfs.targets import Target, adopt_target
 

@@ -11,8 +11,7 @@ import numpy as np
 from choices import STEPS, DumpChoice
 from oracle import Reference
 
-from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.snapshot import (
+from livedumpfs.dumpfile import (
     ARMED,
     HOLE,
     LOST,
@@ -22,8 +21,9 @@ from livedumpfs.snapshot import (
     open_dump,
     verify_dump,
 )
-from livedumpfs.snapshot.flat import rearrange
-from livedumpfs.snapshot.output import NewFile
+from livedumpfs.dumpfile.destination import NewFile
+from livedumpfs.dumpfile.flat import rearrange
+from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.units import PAGE_SIZE
 
 SHOWN = 8

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.closing import Closing
-from livedumpfs.snapshot import HOLE, SAVED, DumpFile
+from livedumpfs.dumpfile import HOLE, SAVED, DumpFile
 from livedumpfs.units import PAGE_SIZE
 
 PIECE = 4096

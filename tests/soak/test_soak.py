@@ -19,7 +19,7 @@ from choices import Chooser, DumpChoice
 from judge import Verdict, judge_reads, judge_target
 from oracle import Reference
 
-from livedumpfs.snapshot import HOLE, LOST, SAVED, open_dump
+from livedumpfs.dumpfile import HOLE, LOST, SAVED, open_dump
 from livedumpfs.units import PAGE_SIZE
 
 PROGRAM = Path(__file__).with_name("soak.py")

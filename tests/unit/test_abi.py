@@ -87,7 +87,7 @@ def test_no_name_of_the_header_is_missing_here() -> None:
 
 
 def test_operations_are_those_of_the_core() -> None:
-    from livedumpfs._capi import lib
+    from livedumpfs.core.capi import lib
 
     core = {name.removeprefix("LDFS_OP_") for name in dir(lib) if name.startswith("LDFS_OP_")}
     assert core == {one.name for one in abi.Operation}

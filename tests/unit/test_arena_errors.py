@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import Arena
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 from livedumpfs.errors import MachineError
 from livedumpfs.units import PAGE_SIZE
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from livedumpfs import contents
-from livedumpfs.attributes import Attributes, Tree, as_statfs, dump_numbers, numbered
-from livedumpfs.contents import Contents
+from livedumpfs.mount import contents
+from livedumpfs.mount.attributes import Attributes, Tree, as_statfs, dump_numbers, numbered
+from livedumpfs.mount.contents import Contents
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from livedumpfs.abi import Compression, Format, Table
-from livedumpfs.cli import options, text
+from livedumpfs.cli import arguments as options
+from livedumpfs.cli import text
 from livedumpfs.cli.connect import init_options
 from livedumpfs.cli.main import build_parser, main
 from livedumpfs.cli.outcome import Exit, exit_code, sentence

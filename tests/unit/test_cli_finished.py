@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from livedumpfs.cli.main import main
+from livedumpfs.dumpfile import Difference, compare_dumps, open_dump
+from livedumpfs.dumpfile.compare import DifferentRange
+from livedumpfs.dumpfile.stored import files_of
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan, raw_image
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import Difference, compare_dumps, open_dump
-from livedumpfs.snapshot.compare import DifferentRange
-from livedumpfs.snapshot.stored import files_of
 
 PAGE = 4096
 GRANULE = 4 * PAGE

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from livedumpfs import abi
 from livedumpfs.abi import State, Verdict
-from livedumpfs.cli import report, status
+from livedumpfs.cli import conclusion
+from livedumpfs.cli import status_command as status
 from livedumpfs.cli.connect import follow
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.progress import Bar, Display, Lines
@@ -120,7 +121,7 @@ def test_a_finished_dump_that_is_not_consistent_is_3(
     verdict: Verdict, target: str | None, capsys: Capture
 ) -> None:
     last = status_of(State.FINISH, lost=3, verdict=verdict, so_far=verdict, target=target)
-    assert report.conclude(client(last, reason="no room"), last) == Exit.NOT_VALID
+    assert conclusion.conclude(client(last, reason="no room"), last) == Exit.NOT_VALID
     out, err = capsys.readouterr()
     word = verdict.name.lower()
     where = "dump on /dev/loop7" if target else "snapshot in memory"
@@ -130,7 +131,7 @@ def test_a_finished_dump_that_is_not_consistent_is_3(
 
 def test_a_snapshot_in_memory_has_a_verdict_so_far(capsys: Capture) -> None:
     last = status_of(State.FINISH, target=None)
-    assert report.conclude(client(last), last) == Exit.DONE
+    assert conclusion.conclude(client(last), last) == Exit.DONE
     assert "verdict   consistent so far" in capsys.readouterr().out
 
 
@@ -153,7 +154,7 @@ WHOLE = status_of(State.UNINIT, verdict=Verdict.CONSISTENT)
 def test_a_release_says_what_the_dump_was_worth(
     before: Status, after: Status, code: int, said: str, capsys: Capture
 ) -> None:
-    assert report.released(client(after, reason="too much"), before) == code
+    assert conclusion.released(client(after, reason="too much"), before) == code
     _, err = capsys.readouterr()
     assert said in err and (err == "") == (said == "")
 
@@ -161,12 +162,12 @@ def test_a_release_says_what_the_dump_was_worth(
 def test_what_a_snapshot_may_take(capsys: Capture) -> None:
     small = status_of(State.START, target=None)
     small = replace(small, policy=abi.Policy.SPILL, spill_limit=GIB // 2)
-    report.note_room(client(small), small)
+    conclusion.note_room(client(small), small)
     assert "may take 512 MiB of memory" in (err := capsys.readouterr().err)
     assert "beyond that is lost" in err
-    report.note_room(client(small), replace(small, spill_limit=GIB))
+    conclusion.note_room(client(small), replace(small, spill_limit=GIB))
     assert "lost" not in capsys.readouterr().err
-    report.note_room(client(small), replace(small, policy=abi.Policy.FAIL))
+    conclusion.note_room(client(small), replace(small, policy=abi.Policy.FAIL))
     assert "may take 1 MiB" in capsys.readouterr().err
 
 

@@ -16,10 +16,7 @@ import numpy as np
 import pytest
 
 from livedumpfs.cli.main import main
-from livedumpfs.errors import InvalidDump, TargetError, UsageError
-from livedumpfs.formats import MachineInfo, MemoryRange, Plan, kdump, meta, superblock, table
-from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import (
+from livedumpfs.dumpfile import (
     DumpFile,
     NewFile,
     Stream,
@@ -30,6 +27,9 @@ from livedumpfs.snapshot import (
     rearrange,
     verify_dump,
 )
+from livedumpfs.errors import InvalidDump, TargetError, UsageError
+from livedumpfs.formats import MachineInfo, MemoryRange, Plan, kdump, meta, superblock, table
+from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 
 PAGE = 4096
 PAGES = 700

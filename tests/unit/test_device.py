@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs import device, mounts, registry
 from livedumpfs.cli.outcome import option
-from livedumpfs.device import find_device, unreachable
 from livedumpfs.errors import HostError
-from livedumpfs.mounts import Mount
-from livedumpfs.registry import Entry
+from livedumpfs.hosts import device, mounted, registry
+from livedumpfs.hosts.device import find_device, unreachable
+from livedumpfs.hosts.mounted import Mount
+from livedumpfs.hosts.registry import Entry
 
 ME, OTHER = os.geteuid(), 54321
 
@@ -147,6 +147,6 @@ def test_our_mounts_are_told_from_others(tmp_path: Path, monkeypatch: pytest.Mon
         return real(told if path == "/proc/self/mountinfo" else path, *rest, **more)  # type: ignore[call-overload]
 
     monkeypatch.setattr("builtins.open", opened)
-    assert list(mounts.our_mounts()) == [
+    assert list(mounted.our_mounts()) == [
         Mount("/m/a b\\040", 7, open_to_others=False), Mount("/m/c", 0, open_to_others=True)
     ]  # fmt: skip

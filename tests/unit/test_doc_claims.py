@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.machines.qemu import options, refusals
+from livedumpfs.machines.qemu import qemu_options, refusals
 from tests.model import test_model as model
 
 TOP = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def test_each_refused_option_is_documented() -> None:
     text = section("qemu.md", "What is refused")
     missing = [name for name in refusals._OPTIONS if f"`-{name}`" not in text]
     assert not missing
-    assert set(refusals._OPTIONS) <= options.FLAGS | options.VALUED
+    assert set(refusals._OPTIONS) <= qemu_options.FLAGS | qemu_options.VALUED
 
 
 @pytest.mark.parametrize(

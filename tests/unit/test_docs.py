@@ -14,10 +14,10 @@ import pytest
 
 import livedumpfs
 from livedumpfs import abi
-from livedumpfs._capi import lib
 from livedumpfs.cli.main import build_parser
 from livedumpfs.cli.outcome import option
-from livedumpfs.control import settings
+from livedumpfs.control import settings_files
+from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings
 from livedumpfs.dump.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
 from livedumpfs.machines.unicorn import RAM_MIN
@@ -127,7 +127,15 @@ def test_the_readme_shows_a_session() -> None:
 def test_a_setting_is_called_by_an_option_that_there_is() -> None:
     """In a hint: what no command has as an option is the file that one writes."""
     there = options(commands()["dump"]) | options(commands()["host"])
-    for name in (*settings.names(), "state", "failed", "error", "pool", "mount", "allow_other"):
+    for name in (
+        *settings_files.names(),
+        "state",
+        "failed",
+        "error",
+        "pool",
+        "mount",
+        "allow_other",
+    ):
         called = option(name)
         assert called in there or called == f"control/{name}"
 
@@ -187,7 +195,7 @@ def test_defaults_are_those_that_are_told() -> None:
 
 def test_every_control_file_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (?:SUSE|ours) \|", CONTROL.read_text(), re.MULTILINE)
-    assert sorted(rows) == sorted({*settings.names(), "state", "failed", "error"})
+    assert sorted(rows) == sorted({*settings_files.names(), "state", "failed", "error"})
 
 
 def test_ioctl_numbers_are_those_of_the_program() -> None:

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
-from livedumpfs.snapshot import open_dump
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import xxhash
 
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange
 from livedumpfs.formats.table import HOLE, LOST, SAVED
-from livedumpfs.snapshot import open_dump
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
 PAGE = 4096

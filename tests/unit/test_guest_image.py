@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.image import GuestImage
+from livedumpfs.machines.guest_image import GuestImage
 from livedumpfs.machines.unicorn import memory_map_of
 
 NAME = Path("guest.elf")

@@ -13,8 +13,8 @@ import pytest
 
 from livedumpfs.control import Caller, Shown
 from livedumpfs.formats import MachineInfo
-from livedumpfs.hosttree import HostTree
-from livedumpfs.snapshot import SnapshotFiles, standard_images
+from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
+from livedumpfs.mount.hosttree import HostTree
 
 PAGE = 4096
 CALLER = Caller(0, 0, 7)

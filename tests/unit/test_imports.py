@@ -56,7 +56,7 @@ IMPURE = {"io", "mmap", "os", "pathlib", "shutil", "socket", "subprocess", "temp
 
 
 def part_of(path: Path) -> str:
-    """The part that a file belongs to: "cli" for livedumpfs/cli/dump.py, "" for the package."""
+    """The part that a file belongs to: "cli" for livedumpfs/cli/dump_command.py, "" for the package."""
     first = path.relative_to(PACKAGE).parts[0]
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
@@ -149,7 +149,7 @@ def test_an_edge_that_goes_up_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     (package / "dump.py").write_text("")
     bad = package / "formats" / "elf.py"
     bad.write_text(
-        "def f():\n    from .. import dump\n    import livedumpfs.host\n    from ..fs import X\n"
+        "def f():\n    from .. import dump\n    import livedumpfs.mount.host\n    from ..fs import X\n"
     )
     monkeypatch.setitem(globals(), "PACKAGE", package)
     assert list(imported_parts(bad)) == [(2, "dump"), (3, "host"), (4, "fs")]

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from livedumpfs.dumpfile import DamagedPage, describe_dump, format_description, open_dump
+from livedumpfs.dumpfile import verify_dump as verify
 from livedumpfs.errors import InvalidDump, TargetError, UsageError
 from livedumpfs.formats import (
     FORMATS,
@@ -35,8 +37,6 @@ from livedumpfs.formats import (
     superblock,
 )
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import DamagedPage, describe_dump, format_description, open_dump
-from livedumpfs.snapshot import verify_dump as verify
 from livedumpfs.targets import open_target
 from tests.fixtures.program_files import program_file
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from livedumpfs import Arena, InconsistentDump, LiveDump, open_dump
-from livedumpfs.dump.files import DumpFiles
+from livedumpfs.dump.dump_files import DumpFiles
 from livedumpfs.errors import MachineError, TargetError
 from livedumpfs.formats import Verdict
 

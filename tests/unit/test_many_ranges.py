@@ -18,14 +18,14 @@ import pytest
 import xxhash
 
 from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.dumpfile import DumpFile, NewFile, convert_dump, files_of, open_dump, verify_dump
+from livedumpfs.dumpfile.compare import compare_dumps
 from livedumpfs.errors import InvalidDump, TargetError, UsageError
 from livedumpfs.formats import FORMATS, MachineInfo, MemoryRange, elf, meta, plan_dump
 from livedumpfs.formats.note import Note
 from livedumpfs.formats.plan import MAX_RANGES, MAX_VCPUS, room_for
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.machine import PhysicalRange
-from livedumpfs.snapshot import DumpFile, NewFile, convert_dump, files_of, open_dump, verify_dump
-from livedumpfs.snapshot.compare import compare_dumps
 from livedumpfs.targets import open_in_place
 from livedumpfs.targets.content import read_content
 from tests.fixtures.program_files import program_command, program_file

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from patient import DEADLINES_S, HOSTS
 
-from livedumpfs import helper, registry
 from livedumpfs.dump import DumpSettings, settings
+from livedumpfs.hosts import registry
 from livedumpfs.machines import UnicornMachine, unicorn
+from livedumpfs.rights import helper
 from tests.fixtures.program_files import program_command
 
 TOP = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_command_finds_no_host_of_others() -> None:
     """In /run/livedumpfs may be those of the computer, and of other tests."""
-    tell = "from livedumpfs import registry; print(registry.SYSTEM_DIRECTORY)"
+    tell = "from livedumpfs.hosts import registry; print(registry.SYSTEM_DIRECTORY)"
     done = subprocess.run(
         [sys.executable, "-c", tell], capture_output=True, text=True, timeout=300, check=True
     )

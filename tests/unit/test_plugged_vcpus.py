@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from livedumpfs.control.report import registers_json, registers_text
-from livedumpfs.dump.files import _plan
+from livedumpfs.dump.dump_files import _plan
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.formats import MachineInfo, Registers

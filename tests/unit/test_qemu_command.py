@@ -10,9 +10,9 @@ import pytest
 from livedumpfs.errors import LivedumpError, UsageError
 from livedumpfs.machines.qemu.asking import Ram
 from livedumpfs.machines.qemu.backend import check_backend
-from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.config_file import monitor_config, read_config
-from livedumpfs.machines.qemu.options import read_options, read_values, write_values
+from livedumpfs.machines.qemu.qemu_options import read_options, read_values, write_values
 
 QEMU = "qemu-system-x86_64"
 MEMFD = "memory-backend-memfd,id=ram0,size=1G,share=on"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from livedumpfs.machines import PhysicalRange
-from livedumpfs.machines.qemu import machine as module
-from livedumpfs.machines.qemu.machine import QemuMachine
+from livedumpfs.machines.qemu import qemu_machine as module
+from livedumpfs.machines.qemu.qemu_machine import QemuMachine
 from livedumpfs.machines.qemu.vmcoreinfo import locate_vmcoreinfo
 
 SIZE = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
-from livedumpfs.machines.qemu.memory import Mapping, open_mapped
+from livedumpfs.machines.qemu.guest_memory import Mapping, open_mapped
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs import registry
+from livedumpfs.hosts import registry
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import DumpSettings, spill
 from livedumpfs.dump.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.errors import UsageError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from livedumpfs._capi import ffi, lib
+from livedumpfs.core.capi import ffi, lib
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import shim as module
 from livedumpfs.machines.shim import Shim, pack

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import xxhash
 
-from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.formats import MachineInfo, MemoryRange, Plan, elf, meta, plan_dump, superblock
-from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
-from livedumpfs.snapshot import (
+from livedumpfs.dumpfile import (
     describe_dump,
     format_description,
     format_ranges,
     open_dump,
     verify_dump,
 )
+from livedumpfs.errors import InvalidDump, TargetError
+from livedumpfs.formats import MachineInfo, MemoryRange, Plan, elf, meta, plan_dump, superblock
+from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 from livedumpfs.targets import apply, open_in_place
 
 PAGE = 4096
@@ -164,7 +164,7 @@ def test_flipped_memory_is_found(tmp_path: Path, write_dump: WriteDump, format: 
 def test_checksums_of_granules_larger_than_the_buffer(
     tmp_path: Path, write_dump: WriteDump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("livedumpfs.snapshot.checksums.PIECE", 8192)
+    monkeypatch.setattr("livedumpfs.dumpfile.checksums.PIECE", 8192)
     path = tmp_path / "dump"
     plan = write_dump(path, MEMORY, granule=8 * PAGE)
     seen: list[tuple[int, int]] = []

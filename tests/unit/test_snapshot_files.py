@@ -9,7 +9,7 @@ import json
 import pytest
 
 from livedumpfs.formats import MachineInfo, MemoryRange
-from livedumpfs.snapshot import SnapshotFiles, standard_images
+from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
 
 PAGE = 4096
 SIZE = 96 * PAGE

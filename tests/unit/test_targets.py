@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.errors import TargetError
-from livedumpfs.folder import Folder
 from livedumpfs.formats import Sync, Write, Zero
+from livedumpfs.rights.folder import Folder
 from livedumpfs.targets import (
     Kind,
     Target,

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from livedumpfs.arena import Arena
+from livedumpfs.core.arena import Arena
 from livedumpfs.dump import DumpSettings, LiveDump, State
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import Machine, ThreadMachine

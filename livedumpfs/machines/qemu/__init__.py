@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from livedumpfs.machines.qemu.command import QemuCommand
+from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.ends import EndedAtOnce
-from livedumpfs.machines.qemu.machine import QemuMachine
+from livedumpfs.machines.qemu.qemu_machine import QemuMachine
 
 __all__ = ["EndedAtOnce", "QemuCommand", "QemuMachine"]

@@ -16,7 +16,7 @@ from typing import Any, Final
 from livedumpfs.closing import Closing
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.machines.qemu.ends import cannot_start, ended_at_once
-from livedumpfs.machines.qemu.options import Option, quote, write_values
+from livedumpfs.machines.qemu.qemu_options import Option, quote, write_values
 
 ANSWER_S: Final = 30.0
 _BARE: Final = ("-nodefaults", "-display", "none", "-qmp", "stdio")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.options import Option, write_values
+from livedumpfs.machines.qemu.qemu_options import Option, write_values
 
 _GROUP: Final = re.compile(r'\[(?P<name>[^\]"]{1,63}?)(?: "(?P<id>[^"]{1,63})")?\]')
 _VALUE: Final = re.compile(r'\s*(?P<key>\S{1,63}) = "(?P<value>[^"]{0,1023})"')

@@ -18,7 +18,7 @@ from typing import Final
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.asking import Ram
-from livedumpfs.machines.qemu.command import QemuCommand, qemu_file
+from livedumpfs.machines.qemu.command_line import QemuCommand, qemu_file
 from livedumpfs.machines.qemu.config_file import monitor_config
 from livedumpfs.machines.qemu.ends import EndedAtOnce, cannot_start, ended_at_once, limit_hint
 from livedumpfs.machines.qemu.family import kill_family

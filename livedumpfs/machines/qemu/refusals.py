@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from livedumpfs.errors import UsageError
-from livedumpfs.machines.qemu.options import Option, is_on
+from livedumpfs.machines.qemu.qemu_options import Option, is_on
 
 _PROCESS: Final = "another process writes the guest's memory"
 _KERNEL: Final = "the host's kernel writes the guest's memory behind QEMU's back (vhost)"

@@ -9,7 +9,7 @@ import numpy as np
 from aftermath import unharmed
 
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs.snapshot import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump, verify_dump
 
 MIB = 1 << 20
 with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):

@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
+from livedumpfs.mount.host import Host
 
 size, mountpoint, reference = sys.argv[1:]
 machine = UnicornMachine(int(size), 2, dirty_share=0.7)

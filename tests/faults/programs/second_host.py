@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from livedumpfs.host import Host
 from livedumpfs.machines import UnicornMachine
+from livedumpfs.mount.host import Host
 
 Host(UnicornMachine("16MiB"), sys.argv[1]).run()

@@ -12,11 +12,22 @@ import os
 import shlex
 import sys
 
-from livedumpfs import client, device, host, registry
-from livedumpfs.cli import connect, main, report, status
-from livedumpfs.cli import host as host_command
+from livedumpfs import client
+from livedumpfs.cli import conclusion, connect, host_command, main, status_command
+from livedumpfs.hosts import device, registry
+from livedumpfs.mount import host
 
-LOADED = (encodings.ascii, shlex, client, device, host, connect, report, status, host_command)
+LOADED = (
+    encodings.ascii,
+    shlex,
+    client,
+    device,
+    host,
+    connect,
+    conclusion,
+    status_command,
+    host_command,
+)
 """Before it is the user: what commands would import."""
 
 registry.SYSTEM_DIRECTORY, lines = sys.argv[1], json.loads(sys.argv[2])

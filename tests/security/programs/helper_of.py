@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from livedumpfs.helper import Helper
+from livedumpfs.rights.helper import Helper
 
 try:
     Helper(int(sys.argv[1]), 7, 7)

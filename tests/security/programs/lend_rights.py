@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from livedumpfs import opener
+from livedumpfs.rights import opener
 
 OVERRIDE, WITH = 1 << 1, ["setpriv", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 opener.read_task("self")  # loads what its user may not read

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from livedumpfs import opener
+from livedumpfs.rights import opener
 
 
 def tell(change: dict[str, object]) -> None:

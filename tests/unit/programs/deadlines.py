@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from livedumpfs import helper, host
 from livedumpfs.dump import DumpSettings
 from livedumpfs.machines import unicorn
+from livedumpfs.mount import host
+from livedumpfs.rights import helper
 
 one = DumpSettings()
 print(

@@ -9,7 +9,7 @@ import resource
 from aftermath import unharmed, wait_for
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 
 MIB = 1 << 20
 

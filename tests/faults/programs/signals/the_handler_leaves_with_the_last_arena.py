@@ -7,7 +7,7 @@ import gc
 import resource
 
 from livedumpfs import Arena
-from livedumpfs._capi import lib
+from livedumpfs.core.capi import lib
 
 MIB = 1 << 20
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`compare`: two dumps beside each other. Its exit codes are those of cmp."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli import text
+from livedumpfs.cli.arguments import Commands, add_command, natural
+from livedumpfs.cli.outcome import FAILURES, Exit, complain, exit_code, sentence
+from livedumpfs.cli.output import say
+from livedumpfs.cli.progress import display
+from livedumpfs.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from livedumpfs.dumpfile import Comparison
+
+DEFAULT_RANGES = 64
+WORDS = ("equal", "different", "missing in A", "missing in B", "missing in both")
+"""For each Difference."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands,
+        "compare",
+        "Compare two dumps, page by page. Exit code 0: equal, 1: different, 2: trouble.",
+        run_compare,
+    )
+    parser.add_argument("a", metavar="A", help="block device or file with a dump")
+    parser.add_argument("b", metavar="B", help="block device or file with another")
+    parser.add_argument(
+        "--sidecar", metavar="FILE", help="file that describes A, if that is a raw dump"
+    )
+    parser.add_argument(
+        "--sidecar-b", metavar="FILE", help="file that describes B, if that is a raw dump"
+    )
+    parser.add_argument(
+        "--ranges",
+        type=natural,
+        default=DEFAULT_RANGES,
+        metavar="N",
+        help=f"print so many ranges at the most; default: {DEFAULT_RANGES}",
+    )
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """0, 1, 3 for what is no dump, and 2 for all else that fails: 1 means nothing but different."""
+    try:
+        from livedumpfs.dumpfile import compare_dumps, open_dump
+
+        with (
+            open_dump(args.a, args.sidecar) as a,
+            open_dump(args.b, args.sidecar_b) as b,
+            display("compare") as shown,
+        ):
+            found = compare_dumps(
+                a, b, lambda done, total: shown.update(done, total, 0), max_ranges=args.ranges
+            )
+    except FAILURES as error:
+        complain(sentence(error))
+        code = exit_code(error)
+        return Exit.TROUBLE if code == Exit.FAILED else code
+    print_comparison(found)
+    return Exit.DONE if found.equal else Exit.DIFFERENT
+
+
+def print_comparison(found: Comparison) -> None:
+    """The ranges by physical address, their ends inclusive, then how many pages are what."""
+    words = dict(zip(found.pages, WORDS, strict=True))
+    for r in found.ranges:
+        pages = text.count((r.end - r.start) // PAGE_SIZE, "page")
+        say(f"{r.start:#014x}-{r.end - 1:#014x}  {words[r.kind]}, {pages}")
+    more = found.range_count - len(found.ranges)
+    if more:
+        say(f"and {text.count(more, 'more range')}")
+    rows = [(words[kind], text.count(n, "page")) for kind, n in found.pages.items()]
+    say(text.table(rows))

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`convert`: from a dump to another format, or to a plain image."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from livedumpfs.cli import text
+from livedumpfs.cli.arguments import COMPRESSIONS, Commands, add_command, add_sidecar, natural
+from livedumpfs.cli.outcome import Exit, note
+from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say
+from livedumpfs.cli.progress import display
+from livedumpfs.errors import TargetError, UsageError
+
+if TYPE_CHECKING:
+    from livedumpfs.dumpfile import DumpFile, Output
+
+FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
+TABLES: Final = ("none", "tail")
+STANDARD = "-"
+"""Standard input, or output."""
+_PACKED: Final = ("kdump", "flat")
+_MAX_THREADS: Final = 64
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands, "convert", "Write a dump in another format, or as a plain image.", run_convert
+    )
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="block device or file with a dump, or a dump in makedumpfile's flattened form in a "
+        "file or, with -, on standard input",
+    )
+    parser.add_argument("out", metavar="OUT", help="file to make; - for standard output")
+    parser.add_argument("--format", choices=FORMATS, help="layout of it; default: elf")
+    parser.add_argument(
+        "--compress", choices=COMPRESSIONS, help="how kdump stores the memory; default: zstd"
+    )
+    parser.add_argument(
+        "--level",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="of kdump's compression: zstd 1 to 22, zlib 1 to 9; default: 1",
+    )
+    parser.add_argument(
+        "--threads",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="that compress a kdump, 1 to 64; default: one a CPU, at most 4",
+    )
+    parser.add_argument(
+        "--table",
+        choices=TABLES,
+        help="tail: of raw, a dump with its granule table behind the memory; default: none, a "
+        "plain image",
+    )
+    add_sidecar(parser)
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="also to a plain image from a dump that is not consistent; missing pages are zeros",
+    )
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """0 when all is written; 3 when the dump is not valid, or not consistent for a plain image
+    without --force."""
+    from livedumpfs.dumpfile import is_flattened
+
+    if args.target == STANDARD or is_flattened(args.target):
+        return _rearrange(args)
+    format = args.format or "elf"
+    _check_options(args, format)
+    try:
+        return _convert(args, format)
+    except BrokenPipeError as error:
+        raise TargetError(cannot_say(error), errno=errno.EPIPE) from error
+
+
+def _check_options(args: argparse.Namespace, format: str) -> None:
+    for option, value, formats in (
+        ("--compress", args.compress, _PACKED),
+        ("--level", args.level, _PACKED),
+        ("--threads", args.threads, _PACKED),
+        ("--table", args.table, ("raw",)),
+    ):
+        if value and format not in formats:
+            raise UsageError(f"{option} goes with --format {formats[0]}, not with {format}")
+    if args.threads > _MAX_THREADS:
+        raise UsageError(f"{args.threads} threads are not possible", hint="from 1 to 64")
+
+
+def _convert(args: argparse.Namespace, format: str) -> int:
+    from livedumpfs.dumpfile import convert_dump, is_image, open_dump, refuse_inconsistent
+
+    table_at = args.table or "none"
+    image = is_image(format, table_at)
+    with open_dump(args.target, args.sidecar) as dump:
+        if image and not args.force:
+            refuse_inconsistent(dump)
+        with open_output(args.out) as out, display("convert") as shown:
+            convert_dump(
+                dump,
+                format,
+                out,
+                lambda done, total: shown.update(done, total, 0),
+                table_at=table_at,
+                compression=args.compress or "zstd",
+                level=args.level,
+                threads=args.threads,
+                check=not args.force,
+            )
+        _say_what_is_missing(dump, args.target, image)
+    return Exit.DONE
+
+
+def _say_what_is_missing(dump: DumpFile, name: str, image: bool) -> None:
+    from livedumpfs.dumpfile import missing_pages
+
+    if dump.verdict != "consistent":
+        pages = text.count(missing_pages(dump), "missing page")
+        note(f"{name} is {dump.verdict}; {pages} {'written as zeros' if image else 'stay missing'}")
+
+
+def _rearrange(args: argparse.Namespace) -> int:
+    """Makedumpfile's flattened form: it becomes the kdump that it is, and nothing else at once."""
+    from livedumpfs.dumpfile import NewFile, rearrange
+
+    name = "standard input" if args.target == STANDARD else args.target
+    if args.format != "kdump" or args.out == STANDARD:
+        raise UsageError(
+            f"what comes from {name} is a kdump in makedumpfile's flattened form",
+            hint="first make a file of it, with --format kdump",
+        )
+    _check_options(args, "kdump's flattened form")
+    with open_input(args.target) as file, NewFile(args.out) as out:
+        rearrange(file.fileno(), name, out)
+    return Exit.DONE
+
+
+def open_input(path: str) -> BinaryIO:
+    """A file, or standard input."""
+    return open(INPUT_FD if path == STANDARD else path, "rb", closefd=path != STANDARD)
+
+
+def open_output(path: str) -> Output:
+    """A new file, or standard output."""
+    from livedumpfs.dumpfile import NewFile, Stream
+
+    if path != STANDARD:
+        return NewFile(path)
+    if os.isatty(OUTPUT_FD):
+        raise UsageError("a dump does not go to a terminal", hint="name a file or a pipe")
+    return Stream(OUTPUT_FD, "standard output")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`dump`: a whole dump in one command, which ends it when it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli.arguments import (
+    TARGET_HELP,
+    Commands,
+    add_command,
+    add_device,
+    add_settings,
+    natural,
+)
+from livedumpfs.cli.hold import add_hold, check_hold, hold
+from livedumpfs.cli.outcome import (
+    Exit,
+    complain,
+    dump_taken,
+    exit_code,
+    interrupted,
+    note,
+    sentence,
+)
+from livedumpfs.cli.outlet import Outlet, open_outlet
+from livedumpfs.cli.progress import display
+from livedumpfs.errors import LivedumpError
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Client
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands,
+        "dump",
+        "Dump the running machine to a target: init, start, sweep, finish and release. "
+        "Ctrl-C releases.",
+        run_dump,
+    )
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help=f"{TARGET_HELP}; default: what control/output says. "
+        "{date} in it becomes the local time",
+    )
+    parser.add_argument(
+        "--keep",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="with {date}: after a consistent dump remove older ones, so that N are left",
+    )
+    add_device(parser)
+    add_settings(parser)
+    add_hold(parser)
+
+
+def run_dump(args: argparse.Namespace) -> int:
+    """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
+    from livedumpfs.cli.connect import init_options
+    from livedumpfs.cli.defaults import usage_first
+    from livedumpfs.client import Client
+    from livedumpfs.targets import expect_series, prune
+
+    options = init_options(args, release_on_close=True)
+    check_hold(args)
+    if args.keep:
+        expect_series(args.target or "", args.keep)
+    with open_outlet(args.target) as outlet:
+        with Client(args.device) as client:
+            with usage_first(args):
+                client.init(outlet.path, options, as_set=True)
+            outlet.handed_over()
+            try:
+                code = take(client, outlet)
+                if args.hold:
+                    hold(client)
+            except KeyboardInterrupt as error:
+                worth, where = state_of(client, outlet)
+                complain(f"{interrupted(error)}; the dump on {where} is {worth}")
+                code = exit_code(error)
+            finally:
+                let_go(client)
+        problem = outlet.finish()
+        if problem and code != Exit.DONE:  # the host has only seen that its pipe broke
+            note(problem)
+        elif problem:
+            complain(problem)
+            code = Exit.NOT_VALID
+        if code == Exit.DONE and args.keep:
+            for gone in prune(args.target, args.keep):
+                note(f"removed {gone}")
+        return code
+
+
+def state_of(client: Client, outlet: Outlet) -> tuple[str, str]:
+    """Of a dump that is interrupted now: its verdict, if that was known before, and its place."""
+    where = outlet.alias or outlet.path or "its target"
+    with contextlib.suppress(LivedumpError):
+        status = client.status()
+        where = outlet.alias or status.target or where
+        if status.finished:
+            return status.verdict.name.lower(), where
+    return "incomplete", where
+
+
+def let_go(client: Client) -> None:
+    """RELEASE. The dump is what it is, also when that fails."""
+    try:
+        client.release()
+    except LivedumpError as error:
+        note(f"not released: {sentence(error)}")
+    else:
+        note("released; the machine runs at full speed")
+
+
+def take(client: Client, outlet: Outlet) -> int:
+    """From START to the seal, and what came out."""
+    from livedumpfs.cli.conclusion import conclude, print_pause
+    from livedumpfs.cli.connect import follow
+
+    client.start()
+    where = outlet.alias or client.status().target
+    with dump_taken(where):
+        # Before all that prints: a terminal can stand still, and the machine then waits for slots.
+        client.sweep()
+        print_pause(client.status())
+        with display("dump") as shown:
+            status = follow(client, shown, name=outlet.alias)
+    return conclude(client, status, outlet.alias)

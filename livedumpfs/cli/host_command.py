@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`host`: run a machine and serve its mount until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import grp
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli.arguments import Commands, add_command, share, size
+from livedumpfs.cli.defaults import add_defaults, default_output, default_settings
+from livedumpfs.cli.outcome import Exit, complain, note, sentence
+from livedumpfs.cli.output import say
+from livedumpfs.cli.text import count
+from livedumpfs.errors import HostError, os_cause
+from livedumpfs.hosts import registry
+from livedumpfs.units import format_size
+
+if TYPE_CHECKING:
+    from livedumpfs.dump import DumpSettings
+    from livedumpfs.machines import Machine
+
+DEFAULT_RAM = 256 << 20
+DEFAULT_DIRTY = 0.25
+MOUNT_PREFIX = "host-"
+IDLE_RATE = 10
+"""Transfers a second and vCPU of the built-in guest under --idle."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(
+        commands,
+        "host",
+        "Run a machine and serve its mount. Ctrl-C or SIGTERM ends it.",
+        run_host,
+    )
+    parser.add_argument(
+        "--ram",
+        type=size,
+        default=DEFAULT_RAM,
+        metavar="SIZE",
+        help="the machine's memory; default: 256 MiB",
+    )
+    parser.add_argument(
+        "--vcpus",
+        type=int,
+        choices=range(1, 5),
+        default=1,
+        metavar="N",
+        help="virtual CPUs, 1 to 4; default: 1",
+    )
+    parser.add_argument(
+        "--dirty",
+        type=share,
+        default=DEFAULT_DIRTY,
+        metavar="SHARE",
+        help="share of its memory that the built-in guest writes; default: 25%%",
+    )
+    parser.add_argument(
+        "--idle", action="store_true", help="the built-in guest writes only now and then"
+    )
+    parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
+    add_mount_options(parser)
+    add_defaults(parser)
+
+
+def add_mount_options(parser: argparse.ArgumentParser) -> None:
+    """Where the mount is, and who may use it."""
+    parser.add_argument(
+        "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
+    )
+    parser.add_argument(
+        "--allow-other", action="store_true", help="let root into the mount of another user"
+    )
+    parser.add_argument(
+        "--group",
+        type=group_id,
+        metavar="GROUP",
+        help="let the members of this group use the mount too",
+    )
+
+
+def group_id(text: str) -> int:
+    """The number of a group, given by name or number."""
+    try:
+        return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"no such group: {text!r}") from None
+
+
+def run_host(args: argparse.Namespace) -> int:
+    """Build the machine, serve it, take both down again."""
+    from livedumpfs.machines import UnicornMachine
+
+    settings = default_settings(args)
+    machine = UnicornMachine(
+        args.ram,
+        args.vcpus,
+        args.guest,
+        dirty_share=args.dirty,
+        rate=IDLE_RATE if args.idle else 0,
+    )
+    with mount_directory(args.mount) as place:
+
+        def announce(device: str) -> None:
+            machine.wait_ready()
+            what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
+            say(f"{what}: running\ndevice {device}")
+
+        return serve(machine, place, args, settings, announce)
+
+
+@dataclass
+class Place:
+    """Where a host mounts."""
+
+    path: str
+    made: os.stat_result | None = None
+    """The directory that we made for it, which ends with the host; None: it is the user's."""
+
+    @classmethod
+    def make(cls, path: Path) -> Place:
+        """A new directory. HostError."""
+        try:
+            path.mkdir(mode=0o755)
+            return cls(str(path), os.lstat(path))
+        except OSError as error:
+            code = error.errno or 0
+            raise HostError(f"cannot make {path}: {os_cause(code)}", errno=code) from error
+
+    def remove(self) -> None:
+        """Take away what we made, if that is what has the name; done twice it is harmless."""
+        with contextlib.suppress(OSError):
+            if self.made and os.path.samestat(self.made, os.lstat(self.path)):
+                os.rmdir(self.path)
+        self.made = None  # a later one may have its inode number
+
+
+def serve(
+    machine: Machine,
+    place: Place,
+    args: argparse.Namespace,
+    settings: DumpSettings,
+    announce: Callable[[str], None],
+) -> int:
+    """Run a host of that machine; `announce` gets the device file once it runs."""
+    from livedumpfs.mount.host import Host
+
+    host = Host(
+        machine,
+        place.path,
+        allow_other=args.allow_other,
+        group=args.group,
+        settings=settings,
+        output=default_output(args),
+    )
+    try:
+        host.run(lambda: announce(host.device), note)
+    except HostError as error:
+        # Something may hang in a thread that an orderly exit would wait for.
+        complain(sentence(error))
+        place.remove()
+        os._exit(Exit.FAILED)
+    return Exit.DONE
+
+
+@contextlib.contextmanager
+def mount_directory(chosen: str | None) -> Iterator[Place]:
+    """`chosen`, or a directory of our own in the runtime directory, removed at the end."""
+    from livedumpfs.mount.host import clean_up
+
+    if chosen:
+        yield Place(chosen)
+        return
+    runtime = runtime_directory()
+    own = runtime / f"{MOUNT_PREFIX}{os.getpid()}"
+    clean_up(str(own))
+    remove_left_behind(runtime)
+    place = Place.make(own)
+    try:
+        yield place
+    finally:
+        place.remove()
+
+
+def runtime_directory() -> Path:
+    """Where hosts have their directories. HostError: it cannot be made."""
+    try:
+        return registry.own_directory()
+    except OSError as error:
+        code = error.errno or 0
+        cause = error.strerror or os_cause(code)
+        raise HostError(
+            f"cannot make {error.filename}: {cause[0].lower()}{cause[1:]}",
+            errno=code,
+            hint="name a directory of this user with <mount>, or set XDG_RUNTIME_DIR to one",
+        ) from error
+
+
+def remove_left_behind(runtime: Path) -> None:
+    """Directories of hosts that were killed, this user's. What is still mounted or not empty
+    stays."""
+    for path in runtime.glob(f"{MOUNT_PREFIX}*"):
+        pid = path.name.removeprefix(MOUNT_PREFIX)
+        dead = pid.isdigit() and (int(pid) == os.getpid() or registry.start_time(int(pid)) is None)
+        with contextlib.suppress(OSError):
+            dead = dead and path.lstat().st_uid == os.geteuid()
+        if dead:
+            with contextlib.suppress(OSError):
+                path.rmdir()

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`status`: what a host's dump is doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from livedumpfs import pause
+from livedumpfs.abi import Policy, Verdict
+from livedumpfs.cli import text
+from livedumpfs.cli.arguments import Commands, add_command, add_device
+from livedumpfs.cli.outcome import Exit, answer
+from livedumpfs.cli.output import say
+from livedumpfs.units import format_size
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Status
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    parser = add_command(commands, "status", "Say what the host's dump is doing.", run_status)
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run_status(args: argparse.Namespace) -> int:
+    """Print the status of the dump that is, or of the last one."""
+    from livedumpfs.cli.conclusion import verdict
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        status, device = client.status(), client.device
+        stats = client.stats()
+    if args.json:
+        return answer(json.dumps(_as_json(status, device, stats), indent=2))
+    rows = [
+        ("device", device),
+        ("state", status.state.name),
+        ("target", status.target or ""),
+        ("released", _released(stats)),
+        ("policy", _policy(status) if status.counters["granules"] else ""),
+        ("done", _done(status) if status.counters["granules"] else ""),
+        *text.counter_rows(status.counters, stats["machine"]["name"]),
+        ("verdict", verdict(status)),
+        ("lost", text.pages(stats["lost_pages"])),
+        ("reason", stats.get("reason") or stats["failure"] or ""),
+    ]
+    say(text.table(rows))
+    return Exit.DONE
+
+
+def _policy(status: Status) -> str:
+    """What happens when no slot is free, and where more memory ends."""
+    name = status.policy.name.lower()
+    if status.policy is not Policy.SPILL:
+        return name
+    return f"{name}, up to {format_size(status.spill_limit)}"
+
+
+def _done(status: Status) -> str:
+    """What the dump has; what is lost is none of that. In memory nothing is to be done."""
+    if status.target is None:
+        return ""
+    done = f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}"
+    return f"{done}, {format_size(status.lost)} lost" if status.lost else done
+
+
+def _released(stats: dict[str, Any]) -> str:
+    """Through whom and when, or why the host did it itself."""
+    through = (stats.get("released") or "").removeprefix("released ")
+    expired = (stats["expired"] or "").removeprefix("released: ")
+    return ": ".join(part for part in (through, expired) if part)
+
+
+def _named(verdict: Verdict) -> str | None:
+    """None for none."""
+    return verdict.name.lower() if verdict else None
+
+
+def _as_json(status: Status, device: str, stats: dict[str, Any]) -> dict[str, object]:
+    """The same for programs; null where there is nothing."""
+    return {
+        "device": device,
+        "state": status.state.name,
+        "target": status.target,
+        "verdict": _named(status.verdict),
+        "so_far": _named(status.so_far),
+        "failure": stats["failure"],
+        "reason": stats.get("reason"),
+        "expired": stats["expired"],
+        "released": stats.get("released"),
+        "format": status.format.name.lower(),
+        "compression": status.compression.name.lower() if status.compression else None,
+        "policy": status.policy.name.lower(),
+        "spill_limit": status.spill_limit,
+        "max_age": status.max_age,
+        "arming": status.arming.name.lower(),
+        "backend": status.backend.name.lower() if status.backend else None,
+        "bytes_total": status.bytes_total,
+        "bytes_done": status.bytes_done,
+        "bytes_lost": status.lost,
+        "pause": pause.parts(status.counters),
+        "counters": status.counters,
+        "lost_pages": stats["lost_pages"],
+    }

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`init`, `start`, `sweep`, `finish`, `release`: the steps of a dump one by one. The dump goes on
+when the command that took a step ends."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli.arguments import (
+    TARGET_HELP,
+    Commands,
+    add_command,
+    add_device,
+    add_max_age,
+    add_settings,
+    seconds,
+    size,
+)
+from livedumpfs.cli.outcome import Exit, complain, dump_taken
+from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
+from livedumpfs.cli.progress import display
+from livedumpfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from livedumpfs.client import Client
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    init = add_command(commands, "init", "Open the target and prepare the dump.", run_init)
+    where = init.add_mutually_exclusive_group(required=True)
+    where.add_argument("target", metavar="TARGET", nargs="?", help=TARGET_HELP)
+    where.add_argument(
+        "--no-target", action="store_true", help="keep the snapshot in memory until its release"
+    )
+    add_settings(init)
+    start = add_command(commands, "start", "Take the snapshot: stop, arm, let go.", run_start)
+    start.add_argument(
+        "--no-target",
+        action="store_true",
+        help="init too: keep the snapshot in memory until its release",
+    )
+    start.add_argument(
+        "--spill-limit",
+        type=size,
+        default=0,
+        metavar="SIZE",
+        help="memory for it at the most; default: what the machine has, or half of what is free",
+    )
+    add_max_age(start)
+    sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
+    finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
+    finish.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="give up waiting; default: never"
+    )
+    release = add_command(
+        commands,
+        "release",
+        "End the dump from any state. The machine runs at full speed again.",
+        run_release,
+        aliases=("uninit",),
+    )
+    for parser in (init, start, sweep, finish, release):
+        add_device(parser)
+
+
+def run_init(args: argparse.Namespace) -> int:
+    """INIT that outlives this command. To standard output: until the release, which it waits
+    for."""
+    from livedumpfs.cli.connect import init_options
+    from livedumpfs.cli.defaults import usage_first
+    from livedumpfs.client import Client
+
+    piped = args.target == STANDARD_OUTPUT
+    options = init_options(args, release_on_close=piped)
+    with open_outlet(args.target) as outlet, Client(args.device) as client:
+        with usage_first(args):
+            client.init(None if args.no_target else outlet.path, options)
+        outlet.handed_over()
+        return pass_on(client, outlet) if piped else Exit.DONE
+
+
+def pass_on(client: Client, outlet: Outlet) -> int:
+    """Until somebody releases the dump; then its verdict."""
+    from livedumpfs.abi import State, Verdict
+    from livedumpfs.cli.conclusion import broken
+    from livedumpfs.client import POLL_INTERVAL
+
+    problem = outlet.finish()
+    with dump_taken(outlet.alias):
+        status = client.status()
+        while status.target == outlet.path and status.state is not State.UNINIT:
+            if problem:
+                client.release()
+            time.sleep(POLL_INTERVAL)
+            status = client.status()
+    if problem:
+        complain(problem)
+        return Exit.NOT_VALID
+    if status.target != outlet.path:
+        complain(f"the dump on {outlet.alias} is incomplete: it was released before its end")
+        return Exit.NOT_VALID
+    if status.verdict is not Verdict.CONSISTENT:
+        complain(broken(client, status, outlet.alias))
+        return Exit.NOT_VALID
+    return Exit.DONE
+
+
+def run_start(args: argparse.Namespace) -> int:
+    """START, and what it cost; with --no-target INIT too, which goes again when START fails."""
+    from livedumpfs.cli.conclusion import note_room, print_pause
+    from livedumpfs.client import Client
+
+    for option in ("spill_limit", "max_age"):
+        if getattr(args, option) and not args.no_target:
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} goes with --no-target", hint="give it to init")
+    with Client(args.device) as client:
+        if args.no_target:
+            start_in_memory(client, args.spill_limit, args.max_age)
+        else:
+            client.start()
+        status = client.status()
+        print_pause(status)
+        if not status.target:
+            note_room(client, status)
+    return Exit.DONE
+
+
+def start_in_memory(client: Client, limit: int, max_age: float) -> None:
+    """INIT and START without a target; `limit` in bytes, `max_age` in seconds, 0: the host's."""
+    from livedumpfs.client import InitOptions
+
+    client.init(None, InitOptions(spill_limit=limit, max_age=max_age))
+    try:
+        client.start()
+    except BaseException:
+        client.release()
+        raise
+
+
+def run_sweep(args: argparse.Namespace) -> int:
+    """SWEEP, without waiting for its end."""
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        client.sweep()
+    return Exit.DONE
+
+
+def run_finish(args: argparse.Namespace) -> int:
+    """Wait, then the verdict."""
+    from livedumpfs.abi import State
+    from livedumpfs.cli.conclusion import conclude
+    from livedumpfs.cli.connect import follow
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        before = client.status()
+        taken = dump_taken(before.target) if before.state is State.SWEEP else nullcontext()
+        with taken, display("finish") as shown:
+            status = follow(client, shown, args.timeout)
+        return conclude(client, status)
+
+
+def run_release(args: argparse.Namespace) -> int:
+    """RELEASE from whatever state, and what the dump was worth."""
+    from livedumpfs.cli.conclusion import released
+    from livedumpfs.client import Client
+
+    with Client(args.device) as client:
+        before = client.status()
+        client.release()
+        return released(client, before)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`info` and `verify`: what a dump on a target says of itself, and whether that is true."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from livedumpfs.cli import text
+from livedumpfs.cli.arguments import Commands, add_command, add_sidecar
+from livedumpfs.cli.outcome import Exit, answer, complain
+from livedumpfs.cli.output import say
+from livedumpfs.cli.progress import display
+
+if TYPE_CHECKING:
+    from livedumpfs.dumpfile import VerifyReport
+
+
+def add_commands(commands: Commands) -> None:
+    """Register this group."""
+    info = add_command(commands, "info", "Say what a dump on a target is and is worth.", run_info)
+    info.add_argument("target", metavar="TARGET", help="block device or file with a dump")
+    add_sidecar(info)
+    add_verbose(info)
+    info.add_argument("--json", action="store_true", help="all of it, for programs")
+    verify = add_command(
+        commands,
+        "verify",
+        "Read a whole dump back and prove it: checksums, and the built-in guest's ledger.",
+        run_verify,
+    )
+    verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")
+    add_sidecar(verify)
+    add_verbose(verify)
+    verify.add_argument("--json", action="store_true", help="all of it, for programs")
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """`-v`: what can be long."""
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="also the ranges of memory and of its pages"
+    )
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print the description; 3 unless the dump is consistent."""
+    from livedumpfs.dumpfile import describe_dump, format_description, open_dump
+
+    with open_dump(args.target, args.sidecar) as dump:
+        described = describe_dump(dump)
+    code: int = Exit.DONE if described["verdict"] == "consistent" else Exit.NOT_VALID
+    if code:
+        complain(f"{args.target}: the dump is {described['verdict']}")
+    if args.json:
+        return answer(json.dumps(described, indent=2), code)
+    say(format_description(described, verbose=args.verbose))
+    return code
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Print the description and what was checked; 3, and a sentence for each thing that is
+    wrong."""
+    from livedumpfs.dumpfile import describe_dump, format_description, open_dump, verify_dump
+
+    with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
+        report = verify_dump(dump, lambda done, total: shown.update(done, total, 0))
+        described = describe_dump(dump)
+    code: int = Exit.DONE if report.ok else Exit.NOT_VALID
+    if args.json:
+        code = answer(json.dumps({**described, "verified": as_json(report)}, indent=2), code)
+    else:
+        rows = [("checked", found_right(report))]
+        if report.ledger:
+            rows.append(("ledger", report.ledger.message))
+        say(f"{format_description(described, verbose=args.verbose)}\n{text.table(rows)}")
+    for problem in report.problems:
+        complain(f"{args.target}: {problem}")
+    return code
+
+
+def found_right(report: VerifyReport) -> str:
+    """What of the memory is as it was saved."""
+    checks = report.checksums
+    return f"{text.count(checks.checked, 'granule')} right, {text.count(checks.holes, 'hole')}"
+
+
+def as_json(report: VerifyReport) -> dict[str, object]:
+    """What verify found, beside what the dump says of itself."""
+    checks = report.checksums
+    return {
+        "ok": report.ok,
+        "checked": checks.checked,
+        "holes": checks.holes,
+        "bad": checks.bad,
+        "stale": checks.stale,
+        "unreadable": checks.unreadable,
+        "ledger": report.ledger.message if report.ledger else None,
+        "problems": report.problems,
+    }

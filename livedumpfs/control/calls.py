@@ -1,0 +1,463 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Control: every file and ioctl of a mount, by name and number. Any thread may call anything.
+
+A step (INIT, START, the beginning of SWEEP) holds `_step`; whoever comes meanwhile gets EBUSY, and
+never waits. RELEASE holds nothing: it must get through whatever else hangs.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from livedumpfs import abi
+from livedumpfs.abi import InitFlag, State, SweepFlag
+from livedumpfs.control import report
+from livedumpfs.control import settings_files as text
+from livedumpfs.control.caller import Access, Caller
+from livedumpfs.control.caller_target import open_for
+from livedumpfs.control.metrics import metrics
+from livedumpfs.control.physical_memory import PhysicalMemory
+from livedumpfs.control.settings_files import Settings
+from livedumpfs.control.snapshot_tree import Shown, SnapshotTree
+from livedumpfs.core.capi import ffi, lib
+from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.errors import (
+    HostError,
+    LivedumpError,
+    StateError,
+    TargetError,
+    UsageError,
+    in_control,
+    os_cause,
+    printable,
+)
+from livedumpfs.machines import Machine
+from livedumpfs.targets import Target
+from livedumpfs.units import PAGE_SIZE
+
+DEVICE = "livedump"
+MEMORY = "mem"
+SNAPSHOT = "snapshot/"
+_PREFIX = "control/"
+_IDLE = (State.UNDEFINED, State.UNINIT)
+_FINISH_POLL = 0.5
+"""Seconds after which a waiting SWEEP looks whether its dump is still there."""
+_ERRORS_KEPT = 64
+_LONGEST_VALUE = abi.PATH_MAX
+"""Bytes that are written to a file of control/ at the most, the newline included."""
+
+
+class Control:
+    """One machine and its dump.
+
+    A method that fails raises an OSError with an errno. Its sentence can then be read from
+    control/error by the same task, and by others of its user when it was their last.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        dump: LiveDump,
+        *,
+        access: Access | None = None,
+        settings: DumpSettings | None = None,
+        output: str = "",
+    ) -> None:
+        self.machine = machine
+        self.dump = dump
+        self.access = access or Access()
+        self._settings = text.change(Settings(settings or DumpSettings()), "output", output)
+        self._taken = self._settings
+        self._memory = PhysicalMemory(machine.memory_map, machine.arena.read)
+        self._snapshot = SnapshotTree(dump)
+        self._step = threading.Lock()
+        self._generation = 0
+        self._release_with: int | None = None
+        self._closing = False
+        self._errors: OrderedDict[int, tuple[int, str]] = OrderedDict()
+        self._errors_lock = threading.Lock()
+        self._readers = self._make_readers()
+        self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
+            abi.START: lambda *_: self._start(),
+            abi.SWEEP: lambda *_: self._sweep(wait=True),
+            abi.RELEASE: lambda _, __, caller, ___: self._release(_named(caller)),
+            abi.INIT: self._ioctl_init,
+            abi.INIT_TYPED: self._ioctl_init_typed,
+            abi.SWEEP_TYPED: self._ioctl_sweep_typed,
+            abi.STATUS: lambda *_: bytes(self._status()),
+        }
+
+    def _make_readers(self) -> dict[str, Callable[[Caller], str | bytes]]:
+        machine, dump = self.machine, self.dump
+        readers: dict[str, Callable[[Caller], str | bytes]] = {
+            DEVICE: lambda _: report.status_line(self.state, dump),
+            "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
+            "metrics": lambda _: metrics(self.state, dump),
+            "machine/console": lambda _: machine.console(),
+            "machine/registers": lambda _: report.registers_text(machine),
+            "machine/registers.json": lambda _: report.registers_json(machine),
+            "machine/map": lambda _: report.map_text(machine.memory_map),
+            "machine/state": lambda _: report.state_of_machine(machine),
+            "control/state": lambda _: report.state_text(self.state),
+            "control/failed": lambda _: f"{self._lost_pages()}\n",
+            "control/error": self._error_of,
+        }
+        for name in text.names():
+            readers[_PREFIX + name] = lambda _, name=name: text.show(self._settings, name)  # type: ignore[misc]
+        return readers
+
+    # ------------------------------------------------------------------- files
+
+    def names(self) -> tuple[str, ...]:
+        """All files but those of snapshot/, by path from the mount's root, without a leading slash,
+        always in the same order."""
+        return (*self._readers, MEMORY)
+
+    def snapshot(self) -> Shown | None:
+        """snapshot/ now. An open file of it stays that dump's: ENODATA from its RELEASE on."""
+        return self._snapshot.shown()
+
+    def writable(self, name: str) -> bool:
+        """Whether the file may be opened for writing."""
+        return name == "control/state" or name.removeprefix(_PREFIX) in text.names()
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """What `mem` shows."""
+        return self._memory
+
+    def read(self, name: str, caller: Caller, *, keep_error: bool = True) -> bytes:
+        """A whole small file. FileNotFoundError: there is none of that name. `keep_error`: for
+        control/error, when it fails."""
+        with self._recording(caller, keep=keep_error and name != "control/error"):
+            reader = self._readers.get(name)
+            if reader is None:
+                raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)
+            found = reader(caller)
+        return found.encode(errors="surrogateescape") if isinstance(found, str) else found
+
+    def read_memory(self, offset: int, length: int) -> bytes:
+        """Live memory at physical address `offset`; holes of the map are zeros."""
+        return self._memory.pread(offset, length)
+
+    def write(self, name: str, data: bytes, caller: Caller) -> None:
+        """What a write of the whole value does. EBUSY: settings of a dump that exists."""
+        with self._recording(caller):
+            self.access.check(caller)
+            if not self.writable(name):
+                raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
+            if len(data) > _LONGEST_VALUE:
+                raise UsageError(f"{name}: the value is too long", errno=errno.EINVAL)
+            value = data.decode(errors="surrogateescape").removesuffix("\n")
+            if name == "control/state":
+                self._write_state(value, caller)
+            else:
+                self._write_setting(name.removeprefix(_PREFIX), value)
+
+    def _write_setting(self, name: str, value: str) -> None:
+        with self._one_step(f"control/{name}"):
+            if self.state not in _IDLE:
+                raise StateError(
+                    f"control/{name} cannot be changed while there is a dump",
+                    errno=errno.EBUSY,
+                    hint="release it first",
+                )
+            self._settings = text.change(self._settings, name, value)
+
+    def _write_state(self, value: str, caller: Caller) -> None:
+        """SUSE's way to take a step. SWEEP only begins; FINISH waits for the end."""
+        steps: dict[str, Callable[[], object]] = {
+            "1": lambda: self._init(self._settings, caller, memory_only=False),
+            "2": self._start,
+            "3": lambda: self._sweep(wait=False),
+            "4": self._finish,
+            "5": lambda: self._release(_named(caller)),
+        }
+        step = steps.get(value.strip())
+        if step is None:
+            raise UsageError(
+                f"control/state: not a state from 1 to 5: {value!r}", errno=errno.EINVAL
+            )
+        step()
+
+    # ------------------------------------------------------------------ ioctls
+
+    def ioctl(
+        self, command: int, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        """Carry out an ioctl. `argument`: the caller's pointer; `payload`: what came by value;
+        `handle`: the open file. What goes back by value; ENOTTY: no such command."""
+        step = self._ioctls.get(command)
+        if step is None:
+            # Not worth a sentence: every open() of a terminal-minded program asks.
+            raise OSError(errno.ENOTTY, os_cause(errno.ENOTTY))
+        with self._recording(caller):
+            if command != abi.STATUS:
+                self.access.check(caller)
+            return step(argument, payload, caller, handle) or b""
+
+    def _ioctl_init(self, argument: int, payload: bytes, caller: Caller, handle: int) -> bytes:
+        settings = self._settings
+        if argument:
+            self._expect_no_dump()
+            settings = replace(settings, output=_read_path(caller, argument))
+        return self._init(settings, caller, memory_only=False)
+
+    def _ioctl_init_typed(
+        self, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        request = abi.Init.from_buffer_copy(payload)
+        _check_version("INIT", request.version)
+        settings = text.from_init(self._settings, request)
+        path = _typed_path(payload, abi.offset_of(abi.Init, "path"))
+        sidecar = _typed_path(payload, abi.offset_of(abi.Init, "sidecar"))
+        memory_only = bool(request.flags & InitFlag.NO_TARGET)
+        if memory_only and path:
+            raise UsageError("INIT: a path, and NO_TARGET too", errno=errno.EINVAL)
+        if path:
+            settings = replace(settings, output=path)
+        if sidecar:
+            settings = replace(settings, dump=replace(settings.dump, sidecar=sidecar))
+            _check_sidecar(settings.dump)
+        on_close = handle if request.flags & InitFlag.RELEASE_ON_CLOSE else None
+        return self._init(settings, caller, memory_only=memory_only, on_close=on_close)
+
+    def _ioctl_sweep_typed(
+        self, argument: int, payload: bytes, caller: Caller, handle: int
+    ) -> bytes:
+        request = abi.Sweep.from_buffer_copy(payload)
+        _check_version("SWEEP", request.version)
+        if request.flags & ~int(SweepFlag.ASYNC):
+            raise UsageError("SWEEP: a flag that is not known", errno=errno.EINVAL)
+        return self._sweep(wait=not request.flags & SweepFlag.ASYNC)
+
+    def closed(self, handle: int) -> None:
+        """The open file is closed: release the dump that was made to last as long as it."""
+        if self._release_with == handle:
+            self._release("as its client closed it")
+
+    def close(self) -> None:
+        """The host ends: no more steps, and the dump is released."""
+        self._closing = True
+        self.dump.release("as the host ended")
+
+    # ------------------------------------------------------------------- steps
+
+    @property
+    def state(self) -> State:
+        """In SUSE's numbers: UNDEFINED before the first INIT, UNINIT after a RELEASE."""
+        name = self.dump.state.name
+        if name == "UNINIT" and self._generation == 0:
+            return State.UNDEFINED
+        return State[name]
+
+    @contextmanager
+    def _one_step(self, doing: str) -> Iterator[None]:
+        if not self._step.acquire(blocking=False):
+            raise StateError(f"{doing}: another step is under way", errno=errno.EBUSY)
+        try:
+            yield
+        finally:
+            self._step.release()
+
+    def _expect_no_dump(self) -> None:
+        if self._closing:
+            raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
+        if self.state not in _IDLE:
+            raise StateError(
+                f"INIT: there is a dump already, in state {self.state.name}",
+                errno=errno.EBUSY,
+                hint="release it first",
+            )
+
+    def _init(
+        self, settings: Settings, caller: Caller, *, memory_only: bool, on_close: int | None = None
+    ) -> bytes:
+        with self._one_step("INIT"):
+            self._expect_no_dump()
+            settings = replace(settings, dump=settings.dump.fitted())
+            self.dump.expect_init(settings.dump)
+            target, sidecar = self._open_in_time(settings, caller, memory_only)
+            named = settings.dump.sidecar
+            self.dump.init(target, replace(settings.dump, sidecar=sidecar or named))
+            self._generation += 1
+            self._taken = replace(settings, dump=replace(self.dump.settings, sidecar=named))
+            self._release_with = on_close
+            # Force is for one dump: the next target has to be looked at again.
+            kept = self._settings
+            self._settings = replace(kept, dump=replace(kept.dump, force=False))
+        if self._closing:
+            self.dump.release()
+            raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
+        return b""
+
+    def _open_in_time(
+        self, settings: Settings, caller: Caller, memory_only: bool
+    ) -> tuple[Target | None, Target | None]:
+        """What lies on a target is looked at when it is opened, and that may hang."""
+        self.dump.errands.expect_none()
+
+        def undo(opened: tuple[Target | None, Target | None]) -> None:
+            for one in opened:
+                if one:
+                    one.abandon()
+
+        return self.dump.errands.run(
+            settings.output,
+            lambda: self._open(settings, caller, memory_only),
+            undo,
+            settings.dump.init_deadline,
+        )
+
+    def _open(
+        self, settings: Settings, caller: Caller, memory_only: bool
+    ) -> tuple[Target | None, Target | None]:
+        if memory_only or settings.type == "none":
+            return None, None
+        if not settings.output:
+            raise UsageError(
+                "INIT: no target is set",
+                errno=errno.EINVAL,
+                hint="write its path to control/output",
+            )
+        return open_for(caller, settings)
+
+    def _start(self) -> bytes:
+        with self._one_step("START"):
+            self.dump.start()
+        return b""
+
+    def _sweep(self, *, wait: bool) -> bytes:
+        with self._one_step("SWEEP"):
+            self.dump.sweep()
+        return self._finish() if wait else b""
+
+    def _finish(self) -> bytes:
+        """Wait for the seal. ECANCELED: released meanwhile; or the errno of the dump's failure."""
+        generation = self._generation
+        if self.state not in (State.SWEEP, State.FINISH):
+            raise StateError(
+                f"FINISH: no sweep is under way, the state is {self.state.name}",
+                errno=errno.EINVAL,
+                hint=self.dump.expired or "",
+            )
+        while self.state is not State.FINISH:
+            if self.state is not State.SWEEP or generation != self._generation:
+                raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+            self.dump.wait(_FINISH_POLL)
+        if generation != self._generation:
+            raise StateError("the dump was released meanwhile", errno=errno.ECANCELED)
+        if self.dump.failure:
+            code = self.dump.counters().failure.error or errno.EIO
+            raise TargetError(self.dump.failure, errno=code)
+        return b""
+
+    def _release(self, by: str) -> bytes:
+        self._release_with = None
+        self.dump.release(by)
+        return b""
+
+    # ------------------------------------------------------------------ reports
+
+    def _shown(self) -> Settings:
+        return self._settings if self.state in _IDLE else self._taken
+
+    def _status(self) -> abi.Status:
+        return report.fill_status(self.state, self.dump, self._taken)
+
+    def _lost_pages(self) -> int:
+        counters = self.dump.counters()
+        return counters.lost * counters.granule_size // PAGE_SIZE
+
+    @contextmanager
+    def _recording(self, caller: Caller, *, keep: bool = True) -> Iterator[None]:
+        """Keep the sentence of what fails, and give it an errno."""
+        try:
+            yield
+        except Exception as error:
+            said = error.worded(in_control) if isinstance(error, LivedumpError) else str(error)
+            if keep:
+                self._keep_error(caller, said)
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise OSError(_errno_of(error), said) from error
+
+    def _keep_error(self, caller: Caller, sentence: str) -> None:
+        with self._errors_lock:
+            self._errors.pop(caller.tid, None)
+            self._errors[caller.tid] = caller.uid, printable(" ".join(sentence.split()))
+            while len(self._errors) > _ERRORS_KEPT:
+                self._errors.popitem(last=False)
+
+    def _error_of(self, caller: Caller) -> str:
+        """The caller's own last error, else the last of his user; root and the host's user see
+        anybody's: a sentence can hold a path, or whatever a wrong pointer led to."""
+        everybodys = self.access.sees_all(caller)
+        with self._errors_lock:
+            seen = {
+                tid: sentence
+                for tid, (uid, sentence) in self._errors.items()
+                if everybodys or uid == caller.uid
+            }
+        last = next(reversed(seen.values()), None)
+        return "" if last is None else seen.get(caller.tid, last) + "\n"
+
+
+def _named(caller: Caller) -> str:
+    """For `released`: what took the step."""
+    return f"by process {caller.tid} of user {caller.uid}" if caller.tid else "by a client"
+
+
+def _errno_of(error: Exception) -> int:
+    if isinstance(error, LivedumpError) and error.errno:
+        return error.errno
+    return errno.EINVAL if isinstance(error, ValueError) else errno.EIO
+
+
+def _check_version(step: str, version: int) -> None:
+    if version != abi.VERSION:
+        raise UsageError(
+            f"{step}: the caller speaks version {version} of the interface, the host {abi.VERSION}",
+            errno=errno.EPROTO,
+        )
+
+
+def _check_sidecar(settings: DumpSettings) -> None:
+    if (settings.format, settings.table) != ("raw", "sidecar"):
+        where = "a table at the tail" if settings.format == "raw" else f"format {settings.format}"
+        raise UsageError(f"INIT: a sidecar file does not go with {where}", errno=errno.EINVAL)
+
+
+def _typed_path(payload: bytes, offset: int) -> str:
+    """A path member. ENAMETOOLONG: no NUL in it; ctypes would read on to its end in silence."""
+    path, nul, _ = payload[offset : offset + abi.PATH_MAX].partition(b"\0")
+    if not nul:
+        raise TargetError("INIT: the path has no end", errno=errno.ENAMETOOLONG)
+    return path.decode(errors="surrogateescape")
+
+
+def _read_path(caller: Caller, address: int) -> str:
+    """The NUL-terminated path at `address` of the caller's memory.
+
+    TargetError: EFAULT not readable, ENAMETOOLONG no end within PATH_MAX, EPERM not permitted (the
+    typed INIT needs no permission).
+    """
+    buffer = ffi.new("char[]", abi.PATH_MAX)
+    rc = (
+        lib.ldfs_read_string(caller.tid, address, buffer, abi.PATH_MAX)
+        if caller.tid
+        else -errno.EPERM
+    )
+    if rc == 0:
+        return bytes(ffi.string(buffer)).decode(errors="surrogateescape")
+    hint = "use the typed INIT" if rc == -errno.EPERM else ""
+    raise TargetError(
+        f"cannot read the target's path at {address:#x} of task {caller.tid}: {os_cause(-rc)}",
+        errno=-rc,
+        hint=hint,
+    )

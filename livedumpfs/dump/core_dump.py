@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""CoreDump: one dump of the C core, from INIT until it is freed."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.capi import CData, PythonOps, check, ffi, lib
+from livedumpfs.dump.counters import Counters, take_counters
+from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
+from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
+from livedumpfs.formats import KdumpPlan, Plan
+from livedumpfs.machines import Machine
+from livedumpfs.machines.signals import SIGNAL_CAUSES
+from livedumpfs.targets.pipe import PipeTarget
+from livedumpfs.units import PAGE_SIZE
+
+_HINTS = {
+    errno.EACCES: "userfaultfd needs CAP_SYS_PTRACE, access to /dev/userfaultfd (Linux 6.1), or "
+    "vm.unprivileged_userfaultfd=1; backend sigsegv needs none of them",
+    errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
+    errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
+    errno.EAGAIN: "the machine's process gets no more threads or mappings: see vm.max_map_count, "
+    "ulimit -u, pids.max",
+    errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller <pool>; see "
+    "vm.max_map_count, ulimit -v, the limit of its memory cgroup",
+}
+"""What to do, where the system's own sentence is the cause."""
+_CAUSES = {
+    **SIGNAL_CAUSES,
+    errno.ECHILD: (
+        "the arena is not this process's",
+        "it belongs to the process that made it, not to a child of that",
+    ),
+    errno.ESTALE: (
+        "a discard since INIT could not protect its pages again",
+        "release the dump, then INIT anew",
+    ),
+    errno.ETIMEDOUT: (
+        "the machine did not stop in time",
+        "a longer quiesce_deadline gives it more time",
+    ),
+}
+"""Cause and what to do, where the number's sentence is about something else."""
+
+_USERS_PATIENCE_S = 2.0
+"""For readers on their way out of a dump that is to be freed."""
+_PACKERS_MOST = 4
+"""Packer threads unless more are asked for: the machine runs beside them."""
+
+
+def _packers(settings: DumpSettings) -> int:
+    return settings.threads or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
+
+
+def core_config(
+    settings: DumpSettings,
+    plan: Plan | None,
+    files: CoreFiles,
+    reference: int,
+) -> tuple[CData, CData]:
+    """struct ldfs_dump_config, and the extents that it points to."""
+    extents = [(e.arena_offset, e.length, e.target_offset) for e in plan.extents] if plan else []
+    kept = ffi.new("ldfs_extent[]", extents)
+    config = ffi.new("ldfs_dump_config *")
+    config.granule_size = plan.granule_size if plan else settings.granule
+    config.pool_size = settings.pool
+    config.spill_limit = settings.spill_limit
+    config.sweep_rate = settings.sweep_rate
+    config.stall_deadline_ns = int(settings.stall_deadline * 1e9)
+    config.policy = POLICIES.index(settings.policy)
+    config.arming = ARMINGS.index(settings.arming)
+    config.backend = BACKENDS.index(settings.backend)
+    config.uffd_fd = -1
+    config.target_fd, config.table_fd = files.target_fd, files.table_fd
+    config.target_reads_zero = files.reads_zero
+    config.target_direct = not settings.buffered
+    config.extents, config.extent_count = kept, len(extents)
+    config.reference_fd = reference
+    if plan:
+        config.table_offset = plan.table_offset
+        config.dump_id = list(plan.dump_id)
+    if isinstance(plan, KdumpPlan):
+        config.packed = True
+        config.codec, config.level = plan.codec, plan.level
+        config.threads = _packers(settings)
+        config.descriptors_offset = plan.descriptors_offset
+        config.zero_page_offset = plan.data_offset
+        config.stream = files.pipe.stream if files.pipe else ffi.NULL
+    return config, kept
+
+
+def _python_ops(machine: Machine, deadline_s: float) -> PythonOps:
+    """A quiesce that returns too late has failed: the machine stood for too long already, and goes
+    on without a dump. Until it returns, nobody can end it."""
+    end = math.inf
+
+    def quiesce() -> None:
+        nonlocal end
+        end = time.monotonic() + deadline_s
+        machine.quiesce()
+
+    def expect_in_time() -> None:
+        if time.monotonic() > end:
+            raise step_error("start", errno.ETIMEDOUT)
+
+    return PythonOps(quiesce, machine.resume, expect_in_time)
+
+
+@dataclass(frozen=True)
+class CoreFiles:
+    """Where the core writes. It duplicates the fds; the pipe must outlive the dump."""
+
+    target_fd: int = -1
+    """-1: none."""
+    table_fd: int = -1
+    reads_zero: bool = False
+    """What was never written to the target reads as zeros."""
+    pipe: PipeTarget | None = None
+    """All is written there."""
+
+
+def step_error(step: str, error: int) -> LivedumpError:
+    """What to raise when INIT ("prepare") or START ("start") gave that errno."""
+    kind = LivedumpError if error == errno.EINVAL else MachineError
+    cause, hint = _CAUSES.get(error) or (os_cause(error), _HINTS.get(error, ""))
+    return kind(f"cannot {step} the dump: {cause}", errno=error, hint=hint)
+
+
+def snapshot_error(error: int, offset: int, length: int) -> Exception:
+    """What to raise when reading the snapshot gave that errno."""
+    if error in (errno.EIO, errno.ENODATA):
+        return OSError(error, f"snapshot at offset {offset:#x}: {os_cause(error)}")
+    return LivedumpError(
+        f"cannot read {length} bytes of the snapshot at offset {offset:#x}: {os_cause(error)}",
+        errno=error,
+    )
+
+
+def lost_page_ranges(
+    states: npt.NDArray[np.uint8], granule_size: int, arena_size: int
+) -> list[list[int]]:
+    """Pages of the granules in state LOST: [first, end) of each run, as page numbers."""
+    lost = np.concatenate(([0], states == lib.LDFS_G_LOST, [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(lost)).reshape(-1, 2)
+    pages, last = granule_size // PAGE_SIZE, arena_size // PAGE_SIZE
+    return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
+
+
+class Core(Protocol):
+    """One dump, from INIT until it is freed, wherever its memory is."""
+
+    def start(self, machine: Machine, deadline_s: float) -> None:
+        """START. MachineError (OSError), or what the machine's own quiesce raised. After an
+        exception nothing is protected: either START can be tried again, or it is released."""
+
+    @property
+    def startable(self) -> bool:
+        """START has not been done, nor RELEASE."""
+
+    def sweep(self) -> None:
+        """SWEEP: begins and returns."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once drained; False after the time. StateError ECANCELED: released; MachineError:
+        the machine has gone."""
+
+    def release(self) -> bool:
+        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's
+        I/O."""
+
+    def free(self) -> bool:
+        """Free a released dump; False: not possible yet. Its counters stay."""
+
+    def counters(self) -> Counters:
+        """Taken now, or just before it was freed."""
+
+    def lost_ranges(self, arena_size: int) -> list[list[int]]:
+        """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
+        arena."""
+
+
+class CoreDump:
+    """Any thread may call anything; the caller keeps INIT, START, SWEEP and free apart."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        settings: DumpSettings,
+        plan: Plan | None,
+        files: CoreFiles | None = None,
+        *,
+        reference: int = -1,
+    ) -> None:
+        """INIT. `files` belong to `plan`; both None: memory only. StateError EBUSY: the arena has a
+        dump."""
+        self._arena = arena.handle  # keeps the memory mapped
+        config, kept = core_config(settings, plan, files or CoreFiles(), reference)
+        out = ffi.new("ldfs_dump **")
+        try:
+            rc = lib.ldfs_dump_init(self._arena, config, out)
+        except BaseException:  # of a signal's handler, as it returns: it is made all the same
+            if out[0] != ffi.NULL:
+                lib.ldfs_dump_release(out[0])
+                lib.ldfs_dump_free(out[0])
+            raise
+        del kept
+        if rc == -errno.EBUSY:
+            raise StateError(
+                "the arena has a dump already, or the target of its last one still hangs",
+                errno=errno.EBUSY,
+                hint="release it, or wait for the target",
+            )
+        if rc:
+            raise step_error("prepare", -rc)
+        self._dump: CData = out[0]
+        self._pid = os.getpid()
+        self._lock = threading.Condition()
+        self._users = 0
+        self._closed = False
+        """For those who come now: free() is under way, or done."""
+        self._freed = False
+        self._last = Counters()
+
+    @contextmanager
+    def _using(self) -> Iterator[CData | None]:
+        """The core's dump, which is not freed meanwhile; None when it has been, or is about to
+        be."""
+        if os.getpid() != self._pid:  # forked perhaps while another thread had the lock
+            yield None if self._closed else self._dump
+            return
+        with self._lock:
+            dump = None if self._closed else self._dump
+            self._users += dump is not None
+        try:
+            yield dump
+        finally:
+            with self._lock:
+                self._users -= dump is not None
+                self._lock.notify_all()
+
+    def start(self, machine: Machine, deadline_s: float) -> None:
+        """START. MachineError (OSError), or what the machine's own quiesce raised."""
+        native = machine.quiesce_ops()
+        python = None if native else _python_ops(machine, deadline_s)
+        try:
+            self._start(python.ops if python else native, deadline_s, python)
+        except BaseException:
+            if not self.startable:
+                self.release()  # the instant is taken, but nobody would sweep what is armed
+            raise
+
+    def _start(self, ops: CData, deadline_s: float, python: PythonOps | None) -> None:
+        try:
+            rc = lib.ldfs_dump_start(self._dump, ops, int(deadline_s * 1e9))
+        finally:
+            if python:
+                python.let_go()
+        if python and python.error:
+            raise python.error
+        if rc < 0:
+            raise step_error("start", -rc)
+
+    @property
+    def startable(self) -> bool:
+        """See Core."""
+        with self._using() as dump:
+            return dump is not None and lib.ldfs_dump_phase(dump) == lib.LDFS_PHASE_READY
+
+    def sweep(self) -> None:
+        """SWEEP: begins and returns."""
+        check(lib.ldfs_dump_sweep(self._dump), "sweep", StateError)
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once drained; False after the time. StateError ECANCELED: released."""
+        with self._using() as dump:
+            rc = lib.ldfs_dump_wait(dump, int(timeout_s * 1e9)) if dump else -errno.ECANCELED
+        if rc == -errno.ETIMEDOUT:
+            return False
+        check(rc, "wait for the dump", StateError)
+        return True
+
+    def release(self) -> bool:
+        """RELEASE. The machine is free afterwards; False: a thread still hangs in the target's
+        I/O."""
+        with self._using() as dump:
+            return dump is None or bool(lib.ldfs_dump_release(dump) == 0)
+
+    def free(self) -> bool:
+        """Free a released dump; False: not possible yet. Its counters stay."""
+        last = self.counters()
+        with self._lock:
+            self._last, self._closed = last, True
+            # RELEASE has sent them all out of the core; here they only wait for the GIL.
+            self._lock.wait_for(lambda: not self._users, _USERS_PATIENCE_S)
+            if not self._freed and not self._users and lib.ldfs_dump_free(self._dump) == 0:
+                self._freed = True
+            return self._freed
+
+    def counters(self) -> Counters:
+        """Taken now, or just before it was freed."""
+        out = ffi.new("ldfs_counters *")
+        with self._using() as dump:
+            if dump is None:
+                return self._last
+            lib.ldfs_dump_counters(dump, out)
+        return take_counters(out)
+
+    def lost_ranges(self, arena_size: int) -> list[list[int]]:
+        """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
+        counters = self.counters()
+        states: npt.NDArray[np.uint8] = np.zeros(counters.granules, dtype=np.uint8)
+        with self._using() as dump:
+            if dump is not None:
+                buffer = ffi.from_buffer("uint8_t[]", states)
+                lib.ldfs_dump_states(dump, 0, counters.granules, buffer)
+        return lost_page_ranges(states, counters.granule_size, arena_size)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
+        arena."""
+        length = len(view)
+        with self._using() as dump:
+            buffer = ffi.from_buffer("char[]", view, require_writable=True)
+            rc = lib.ldfs_dump_read(dump, offset, buffer, length) if dump else -errno.ENODATA
+        if rc:
+            raise snapshot_error(-rc, offset, length)

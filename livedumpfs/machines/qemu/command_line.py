@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QemuCommand: the user's QEMU command line, and what is added to it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from livedumpfs.errors import UsageError
+from livedumpfs.machines.qemu.asking import Ram, ask_ram, misses_value, takes_value
+from livedumpfs.machines.qemu.config_file import read_config
+from livedumpfs.machines.qemu.qemu_options import Option, read_options
+from livedumpfs.machines.qemu.refusals import check_options, refuse
+
+_BACKEND: Final = "memory-backend-"
+_ENDING: Final = frozenset({"h", "help", "version"})
+"""Options with which QEMU says something, and ends."""
+_NAMED_SO: Final = re.compile(r"qemu-system-.*|(?:qemu-)?kvm")
+_QEMU: Final = re.compile(r"(?:[^,=]*/)?qemu-system-\w+|[^,=]*/(?:qemu-)?kvm", re.ASCII)
+"""A word behind the first: no value of an option, as far as can be seen."""
+_USUAL: Final = "qemu-system-x86_64"
+_QEMU_SAYS: Final = b"QEMU emulator version"
+_ELF: Final = b"\x7fELF"
+_NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
+_ONE_BACKEND: Final = "give the guest one memory backend with share=on"
+
+
+@dataclass(frozen=True)
+class QemuCommand:
+    """A command line whose guest can be dumped live."""
+
+    argv: tuple[str, ...]
+    """As the user wrote it, the program first."""
+    options: tuple[Option, ...]
+    """Those of QEMU, with what files of -readconfig say in the place of these."""
+    named: str
+    """Id of the user's own memory backend that is the guest's RAM; empty: prepared() adds one."""
+    stopped: bool
+    """The user asked that the guest does not start by itself (-S)."""
+
+    @classmethod
+    def parse(cls, argv: Sequence[str]) -> QemuCommand:
+        """Look at a command line. UsageError: it has something with which live dumps cannot be;
+        the sentence says what and why, the hint what to do."""
+        if not argv:
+            raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
+        words, qemus = argv[_find_qemu(argv) + 1 :], _askable(argv)
+        found = read_options(words, partial(takes_value, qemus), partial(misses_value, qemus))
+        options = _with_files(found)
+        check_options(options)
+        stopped = any(option.name == "S" for option in options)
+        return cls(tuple(argv), tuple(options), _named_backend(options), stopped)
+
+    @property
+    def program(self) -> str:
+        """What is started, as the user wrote it: QEMU, or what starts that."""
+        return self.argv[0]
+
+    @property
+    def qemu(self) -> str:
+        """QEMU's program, which env, taskset or numactl may stand before."""
+        return self.argv[_find_qemu(self.argv)]
+
+    def ask_ram(self) -> Ram | None:
+        """What QEMU says of the memory that it would make. None: nothing, for it is asked for help,
+        or the user has a backend. MachineError: the options are wrong, in QEMU's words."""
+        asked = self.named or any(option.name in _ENDING for option in self.options)
+        return None if asked else ask_ram(_askable(self.argv), self.options)
+
+    def prepared(self, config: str, ram: Ram | None) -> list[str]:
+        """What to run: RAM in a shared memory backend, the file `config`, and a guest that waits
+        for `cont`."""
+        return [
+            *self.argv,
+            *(_memory(ram) if ram else ()),
+            *(() if self.stopped else ("-S",)),
+            *("-readconfig", config),
+        ]
+
+
+def _memory(ram: Ram) -> list[str]:
+    # Without the last, old machine types put a path before the name of the RAM.
+    made = f"memory-backend-memfd,id={ram.name},size={ram.size},share=on,{_NO_PATH}"
+    # QEMU merges all its -machine options; the type stays what it was.
+    return ["-object", made, "-machine", f"memory-backend={ram.name}"]
+
+
+def _with_files(options: Sequence[Option]) -> list[Option]:
+    found: list[Option] = []
+    for option in options:
+        read = read_config(option.value) if option.name == "readconfig" else [option]
+        if read is None:
+            raise refuse(
+                f"-readconfig {option.value}",
+                "what it says is not known here",
+                "give it a regular file, or write its options on the command line",
+            )
+        found += read
+    return found
+
+
+def _find_qemu(argv: Sequence[str]) -> int:
+    """Where the program stands whose options follow; the first word unless that is no QEMU and
+    another is named so."""
+    if _is_qemu(argv[0]):
+        return 0
+    return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
+
+
+def _askable(argv: Sequence[str]) -> list[Sequence[str]]:
+    """Ways to start a QEMU that can be asked, the best first. What runs another program that we do
+    not see is rather not run twice."""
+    at = _find_qemu(argv)
+    if _is_qemu(argv[at]):
+        return [argv[: at + 1]]
+    options = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return [[_USUAL], argv[: max(options, 1)]]
+
+
+def _is_qemu(program: str) -> bool:
+    return bool(_NAMED_SO.fullmatch(os.path.basename(program)) or qemu_file(program))
+
+
+def qemu_file(program: str) -> str:
+    """Name of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
+    empty: a script, a shell, or some other program that starts one."""
+    path = os.path.realpath(shutil.which(program) or program)
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+            if content[: len(_ELF)] == _ELF and content.find(_QEMU_SAYS) >= 0:
+                return os.path.basename(path)
+    except (OSError, ValueError):  # it will be told when it is started; or it is empty
+        pass
+    return ""
+
+
+def _named_backend(options: Sequence[Option]) -> str:
+    """Id of the user's own backend of the guest's RAM; empty: there is none. UsageError: it will
+    not do."""
+    made = _made_backends(options)
+    ram = _ram_backends(options)
+    spare = made - set(ram) - _other_backends(options)
+    if len(set(ram)) > 1:
+        ids = ", ".join(sorted(set(ram)))
+        raise refuse(f"memory backends {ids}", "the guest's RAM is in pieces", _ONE_BACKEND)
+    if spare:
+        one = min(spare)
+        raise refuse(
+            f"memory backend {one}",
+            "it is not the guest's RAM",
+            f"name it with -machine memory-backend={one}, or leave it out",
+        )
+    return ram[0] if ram else ""
+
+
+def _made_backends(options: Sequence[Option]) -> set[str]:
+    found = (option.values for option in options if option.name == "object")
+    return {
+        values.get("id", "") for values in found if values.get("qom-type", "").startswith(_BACKEND)
+    }
+
+
+def _ram_backends(options: Sequence[Option]) -> list[str]:
+    """Ids of what the machine and its NUMA nodes name."""
+    nodes = (option.values.get("memdev") for option in options if option.name == "numa")
+    # All -machine options are one, and the last one that says a thing wins.
+    machine = [
+        option.values["memory-backend"]
+        for option in options
+        if option.name == "machine" and "memory-backend" in option.values
+    ]
+    return [one for one in (*machine[-1:], *nodes) if one is not None]
+
+
+def _other_backends(options: Sequence[Option]) -> set[str]:
+    """Ids of memory that is not RAM. UsageError: a device that is more RAM (DIMM, virtio-mem)."""
+    found: set[str] = set()
+    for option in options:
+        values = option.values if option.name == "device" else {}
+        if "memdev" not in values:
+            continue
+        driver = values.get("driver", "")
+        if not driver.startswith("ivshmem"):
+            raise refuse(f"-device {driver}", "it is RAM in a backend of its own", _ONE_BACKEND)
+        found.add(values["memdev"])
+    return found

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host's end of a helper: a process, opener.py, that opens files and names them with the rights
+of who asks for the dump. What it answers is checked: the caller may have it in its hands."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from livedumpfs.rights.folder import Found, Refused, Standing, refused
+from livedumpfs.rights.opener import GIVE, MESSAGE_MAX
+
+TIMEOUT = 10.0
+"""Seconds that a step of the helper may take: longer than a disk needs to spin up."""
+_PROGRAM = str(Path(__file__).resolve().with_name("opener.py"))
+_KEYS = {"become": {"same_root"}, "find": {"path", "folder"}}
+"""What an answer has at least; of all other steps a result."""
+
+
+class Helper:
+    """A process with the rights of task `tid`, which must still have file system uid and gid `uid`
+    and `gid`. It ends with the last of its folders, or with end().
+
+    Every call raises Refused (OSError): what find() does, EPERM when this process may not become
+    the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
+    """
+
+    def __init__(self, tid: int, uid: int, gid: int, timeout: float | None = None) -> None:
+        self.timeout = TIMEOUT if timeout is None else timeout
+        self._lock = threading.Lock()
+        self._users = 1
+        self._end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable, "-I", "-S", _PROGRAM,
+                        str(theirs.fileno()),
+                    ],
+                    pass_fds=(theirs.fileno(),), cwd="/", env={}, stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+        except BaseException:
+            self._end.close()
+            raise
+        try:
+            answer, _ = self.ask("become", tid=tid, uid=uid, gid=gid)
+        except BaseException:
+            self.end()
+            raise
+        self.same_root: bool = answer["same_root"]
+
+    def find(self, path: str) -> Found:
+        """See folder.find."""
+        answer, fd = self.ask("find", path=path)
+        number = answer["folder"]
+        folder = None if number is None else RemoteFolder(self, number)
+        return Found(answer["path"], fd, folder)
+
+    def ask(self, step: str, **details: Any) -> tuple[Any, int]:
+        """What it answers, and the descriptor that came with it, else -1."""
+        request = json.dumps({"step": step, **details}).encode()
+        with self._lock:
+            data, fds = self._exchange(request, time.monotonic() + self.timeout)
+        try:
+            answer = _checked(data, step, len(fds))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return answer, fds[0] if fds else -1
+
+    def _exchange(self, request: bytes, deadline: float) -> tuple[bytes, list[int]]:
+        data: bytes = b""
+        fds: list[int] = []
+        try:
+            self._end.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._end.send(request)
+            data, fds, _, _ = socket.recv_fds(self._end, MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            self._end.close()  # its answer would be taken for that of the next question
+            raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise
+        if not data:
+            raise Refused(errno.EIO, "the helper process with the caller's rights has ended")
+        return data, fds
+
+    def hold(self) -> None:
+        """One more uses it."""
+        with self._lock:
+            self._users += 1
+
+    def let_go(self) -> None:
+        """One less; it ends with the last."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self.end()
+
+    def end(self) -> None:
+        """Reap it. One that hangs in a dead device cannot be killed: it is left behind."""
+        self._end.close()
+        try:
+            self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            # If that fails too, Popen's own list of abandoned children reaps it later.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+
+
+def _checked(data: bytes, step: str, fds: int) -> dict[str, Any]:
+    """The answer, if it is one: the caller may have the helper in its hands. Refused: what it says,
+    or EIO."""
+    try:
+        answer: dict[str, Any] = json.loads(data)
+        error = refused(answer["errno"], str(answer["reason"]), int(answer["mode"]))
+        least = 1 if step in GIVE else 0
+        most = 1 if step == "find" else least
+        good = error.errno or (
+            least <= fds <= most and answer.keys() >= _KEYS.get(step, {"result"})
+        )
+    except (ValueError, TypeError, KeyError):
+        good = False
+    if not good:
+        raise Refused(errno.EIO, "the helper process with the caller's rights gave no answer")
+    if error.errno:
+        error.strerror = str(answer["text"])
+        raise error
+    return answer
+
+
+class RemoteFolder:
+    """A folder that a Helper holds open; see folder.FolderLike."""
+
+    def __init__(self, helper: Helper, number: int) -> None:
+        self._helper, self._number, self._open = helper, number, True
+        helper.hold()
+
+    def _ask(self, step: str, **details: Any) -> tuple[Any, int]:
+        if not self._open:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return self._helper.ask(step, folder=self._number, **details)
+
+    def make(self, name: str, like: Standing | None) -> int:
+        """A new file."""
+        return self._ask("make", name=name, like=like)[1]
+
+    def open(self, name: str, *, write: bool) -> int:
+        """A regular file that there is."""
+        return self._ask("open", name=name, write=write)[1]
+
+    def look(self, name: str) -> Standing | None:
+        """What has that name."""
+        found = self._ask("look", name=name)[0]["result"]
+        return None if found is None else Standing(*found)
+
+    def replace(self, old: str, new: str) -> None:
+        """A new name for it."""
+        self._ask("replace", old=old, new=new)
+
+    def remove(self, name: str) -> None:
+        """The name goes."""
+        self._ask("remove", name=name)
+
+    def names(self, first: str, last: str) -> list[str]:
+        """Those that begin and end so."""
+        found: list[str] = self._ask("names", first=first, last=last)[0]["result"]
+        return found
+
+    def keeps(self, name: str) -> bool:
+        """Whether what has that name cannot be replaced."""
+        return bool(self._ask("keeps", name=name)[0]["result"])
+
+    def user(self) -> int:
+        """Whose rights these are."""
+        return int(self._ask("user")[0]["result"])
+
+    def sync(self) -> None:
+        """New names are durable."""
+        self._ask("sync")
+
+    def close(self) -> None:
+        """Harmless when done twice."""
+        if self._open:
+            self._open = False
+            self._helper.let_go()
