@@ -8,6 +8,7 @@
 #   make format       put all files into the style of lint
 #   make model        the protocol's model alone, larger sizes of it too
 #   make interleave   the core's C code in many more orders of its threads
+#   make bugs         write the patches of its known bugs anew, for the code as it is now
 #   make sanitize     the core under ThreadSanitizer and AddressSanitizer, long
 #   make coverage     lines of native/ that the native and unit tests run, by file
 #   make exact        200 dumps in a row under full load, each compared byte for byte, and larger machines
@@ -41,8 +42,8 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo setup packages guest clean check test test-long lint format model interleave sanitize coverage
-.PHONY: exact test-qemu kill-points fuzz fuzz-control soak
+.PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
+.PHONY: sanitize coverage exact test-qemu kill-points fuzz fuzz-control soak
 .PHONY: bench bench-quick bench-guest bench-inspect
 
 all: setup
@@ -89,6 +90,10 @@ model: $(pins)
 
 interleave: $(pins)
 	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
+
+# Of tests/native/bug_patches.py; ARGS names some.
+bugs: $(pins)
+	$(python) -m tests.native.bug_patches $(ARGS)
 
 sanitize: $(pins)
 	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py tests/native/test_signal_safety.py $(ARGS)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * RELEASE from another thread at any moment of a START, beside a thread that nobody has stopped:
- * its stores go on, before, between and after, and the next dump is there. "lives", when some were
- * cut off and some were not.
+ * RELEASE from another thread at any moment of a START, beside a thread that is not stopped: its
+ * stores go on, before, between and after, and the next dump is there. "lives", when some STARTs
+ * were cut off and some were not.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,7 +40,7 @@ static void *release(void *nothing)
 {
 	while (!atomic_load(&quit)) {
 		if (atomic_load(&asked) != 1) {
-			sched_yield(); /* who waits spins for nobody else's processor */
+			sched_yield(); /* the owner may wait for this processor */
 			continue;
 		}
 		for (unsigned long i = atomic_load(&delay); i; i--)

@@ -73,5 +73,5 @@ def test_release_at_any_moment_of_a_start(programs: Programs, run_program: Run) 
 def test_a_target_that_stands_still(
     programs: Programs, run_program: Run, what: str, answer: str
 ) -> None:
-    """Its slots are for who stores; and who waits for one keeps nobody else."""
+    """Its slots are for stores; and a thread that waits for one keeps no other."""
     assert run_program(programs["standing_target"], what) == (0, f"{answer}\n")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.program_files import program_file
+
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 ENTRY = "ldfs_fault_handler"
 ALLOWED = {
@@ -112,15 +114,7 @@ def documented() -> set[str]:
     return set(re.findall(r"`(\w+)`", row.split(" | ")[1]))
 
 
-def test_a_call_of_malloc_far_down_would_be_found(
-    building: Callable[..., Any], tmp_path: Path
-) -> None:
-    source = tmp_path / "bad.c"
-    source.write_text(
-        "#include <stdlib.h>\nvoid *ldfs_fault_handler(void);\n"
-        "static __attribute__((noinline)) void *deeper(void) { return malloc(1); }\n"
-        "static __attribute__((noinline)) void *deep(void) { return (char *)deeper() + 1; }\n"
-        "void *ldfs_fault_handler(void) { return (char *)deep() + 1; }\n"
-    )
+def test_a_call_of_malloc_far_down_would_be_found(building: Callable[..., Any]) -> None:
+    source = program_file(__file__, "deep_malloc.c")
     build = building("bad", flags=("-O2", "-ffunction-sections", "-fno-pic"))
     assert "malloc" in reached(calls_of([build.object_of(source)]))

@@ -17,6 +17,7 @@ from livedumpfs.client import Client
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
+from tests.fixtures.program_files import program_file
 
 DEADLINE_S = 300.0
 MIB = 1 << 20
@@ -26,46 +27,6 @@ SIZE = 256 * MIB
 SMALL: dict[str, Any] = {"memory": "256M", "churn": 1, "fill": 16}
 """Enough for a sweep that must not end: it boots and is compared in less time."""
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
-HOST = """
-import os, sys, threading, time
-from livedumpfs.dump import LiveDump
-from livedumpfs.machines.qemu import QemuMachine
-machine = QemuMachine(sys.argv[1:])
-machine.start()
-print("started", flush=True)
-sys.stdin.readline()
-"""
-HOLD = (
-    HOST
-    + """
-machine.quiesce()
-print(machine.monitor.status(), flush=True)
-time.sleep(600)
-"""
-)
-"""Stops the guest, and has no more to say."""
-START = (
-    HOST
-    + """
-live, copy = LiveDump(machine), os.memfd_create("reference")
-def watch():
-    while not os.fstat(copy).st_blocks:
-        pass
-    if (status := machine.monitor.status()) == "paused":
-        print(status, flush=True)
-while True:
-    os.ftruncate(copy, 0)
-    os.ftruncate(copy, machine.arena.size)
-    live.init(None, reference=copy)
-    watching = threading.Thread(target=watch)
-    watching.start()
-    live.start()
-    watching.join()
-    live.release()
-"""
-)
-"""Is in the middle of START for as long as the copy of the memory takes; again, until it has seen
-that itself."""
 
 
 def qemus(host: subprocess.Popen[str]) -> list[int]:
@@ -128,14 +89,14 @@ def test_a_killed_host_leaves_the_guest_running(
     expect_incomplete(target)
 
 
-@pytest.mark.parametrize("program", [HOLD, START], ids=["held", "starting"])
+@pytest.mark.parametrize("program", ["held_guest", "long_start"], ids=["held", "starting"])
 def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
     guest_parts: Any, tmp_path: Path, program: str, protection: Any, outliving: Any
 ) -> None:
     command, make_guest = guest_parts
     console = tmp_path / "console"
     host = subprocess.Popen(
-        [sys.executable, "-c", program, *command(console, **SMALL)],
+        [sys.executable, program_file(__file__, f"{program}.py"), *command(console, **SMALL)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     guest = make_guest(None, console)

@@ -23,43 +23,12 @@ import pytest
 from aftermath import expect_incomplete
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
+from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 SIZE = 64 << 20
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
-HOLD = """
-import sys, time
-from livedumpfs.dump import DumpSettings, LiveDump, remote
-from livedumpfs.machines.qemu import QemuMachine
-machine = QemuMachine(sys.argv[1:])
-machine.start()
-print(machine.pid, flush=True)
-sys.stdin.readline()
-live = LiveDump(machine)
-live.init(None)
-real = machine.shim.call
-def call(operation, *rest, **words):
-    if operation == remote.lib.LDFS_SHIM_START:
-        print("held", flush=True)
-        sys.stdin.readline()  # stopped here, for as long as the test likes
-    return real(operation, *rest, **words)
-machine.shim.call = call
-try:
-    live.start()
-    print("started", flush=True)
-except OSError as error:
-    print(error, flush=True)
-machine.shim.call = real
-print(machine.monitor.status(), flush=True)
-live.release()
-live.init(None)
-live.start()
-print(live.so_far, flush=True)
-live.release()
-sys.stdin.readline()
-"""
-"""Between stop and START it waits for a line."""
 QEMU = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
@@ -351,7 +320,7 @@ def test_a_host_that_stands_still_while_it_holds_the_guest(
     monitor = Path(os.environ["TMPDIR"]) / "own"
     mark = f"unix:{monitor},server=on,wait=off"
     host = subprocess.Popen(
-        [sys.executable, "-c", HOLD, *QEMU, "-qmp", mark],
+        program_command(__file__, "held_at_start.py", *QEMU, "-qmp", mark),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert host.stdin and host.stdout
