@@ -6,11 +6,12 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
+from livedumpfs.units import align_up
 
 HEADER: Final = struct.Struct("<III")
 """Elf64_Nhdr: sizes of name and content, type."""
@@ -48,6 +49,18 @@ class Note:
 def padded(data: bytes) -> bytes:
     """Up to a multiple of 4 bytes."""
     return data + bytes(-len(data) % 4)
+
+
+def find_notes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Name, type, where the content begins in `data` and its size, of each note there. It may end
+    behind `data`: the caller looks."""
+    position = 0
+    while position + HEADER.size <= len(data):
+        name_size, size, kind = HEADER.unpack_from(data, position)
+        name = position + HEADER.size
+        content = name + align_up(name_size, 4)
+        yield data[name : name + name_size], kind, content, size
+        position = content + align_up(size, 4)
 
 
 def pack_notes(notes: Sequence[Note], room: int) -> bytes:

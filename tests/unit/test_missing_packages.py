@@ -22,6 +22,7 @@ NEEDS = {
     "xxhash": ("xxhash", "verify dump"),
     "fuse": ("fusepy", "mount dump dir"),
     "_cffi_backend": ("cffi", "host --ram 4M"),
+    "elftools": ("pyelftools", "host --ram 4M"),
     "unicorn": ("unicorn", "host --ram 4M"),
     "qemu": ("qemu.qmp", "qemu -- qemu-system-x86_64 -m 64"),
 }
