@@ -21,6 +21,7 @@ NEEDS = {
     "numpy": ("numpy", "info dump"),
     "xxhash": ("xxhash", "verify dump"),
     "fuse": ("fusepy", "mount dump dir"),
+    "cachetools": ("cachetools", "host --ram 4M"),
     "_cffi_backend": ("cffi", "host --ram 4M"),
     "elftools": ("pyelftools", "host --ram 4M"),
     "unicorn": ("unicorn", "host --ram 4M"),
