@@ -18,6 +18,7 @@ from livedumpfs.cli import outcome
 TOP = Path(__file__).resolve().parents[2]
 NEEDS = {
     "rich": ("rich", "verify dump"),
+    "msgspec": ("msgspec", "info dump"),
     "numpy": ("numpy", "info dump"),
     "xxhash": ("xxhash", "verify dump"),
     "fuse": ("fusepy", "mount dump dir"),
