@@ -166,7 +166,7 @@ def _checked(data: bytes, step: str, fds: int) -> Any:
         answer = msgspec.convert(content, _Answer)
         if not answer.errno:
             taken = msgspec.convert(content, _ANSWERS.get(step, _Given[None]))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise _no_answer() from error
     if answer.errno:
         refusal = refused(answer.errno, answer.reason, answer.mode)

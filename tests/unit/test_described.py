@@ -13,6 +13,7 @@ from livedumpfs.dumpfile import layout, open_dump
 from livedumpfs.dumpfile.stored import machine_of
 from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import MemoryRange
+from livedumpfs.formats.meta import build_slot, parse_slot
 from livedumpfs.formats.note import MAX_SIZE, Note, parse_notes
 
 MEMORY = bytes(range(256)) * 64
@@ -31,6 +32,12 @@ def test_members_of_a_newer_version_are_ignored() -> None:
     assert (array.name, array.shape, array.size, array.offset) == ("\udcff", (2, 3), 48, 8)
     assert layout.parse_arrays({}, len(MEMORY)) == ()
     assert parse_notes([{**NOTE.describe(), "vcpu": 0}]) == (NOTE,)
+
+
+def test_names_that_are_no_text_come_back() -> None:
+    """As Python has paths that are not UTF-8; msgspec's own parser refuses them."""
+    meta = {"name": "qemu \udcff"}
+    assert parse_slot(build_slot(meta, b"i" * 16, 3), b"i" * 16) == (3, meta)
 
 
 @pytest.mark.parametrize(
