@@ -10,11 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from elftools.common.exceptions import ELFError, ELFParseError
-from elftools.common.utils import struct_parse
-from elftools.elf.elffile import ELFFile
-from elftools.elf.enums import ENUM_E_MACHINE, ENUM_E_TYPE
-
 from livedumpfs.errors import MachineError
 from livedumpfs.formats.elf import MAGIC
 from livedumpfs.machines import boot
@@ -85,6 +80,12 @@ def _refuse(path: Path, cause: str, hint: str = "") -> MachineError:
 def _headers(path: Path, data: bytes) -> tuple[int, list[Any]]:
     """Entry and program headers. Of these pyelftools' own classes are not made: one for PT_DYNAMIC
     goes through all sections."""
+    # Not for machines without a guest program.
+    from elftools.common.exceptions import ELFError, ELFParseError
+    from elftools.common.utils import struct_parse
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.enums import ENUM_E_MACHINE, ENUM_E_TYPE
+
     if not data.startswith(MAGIC):
         raise _refuse(path, "it is not an ELF file")
     try:
