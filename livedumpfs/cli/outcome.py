@@ -170,6 +170,7 @@ def note(text: str) -> None:
 
 _PACKAGES: Final = {
     "_cffi_backend": "cffi",
+    "elftools": "pyelftools",
     "fuse": "fusepy",
     "qemu": "qemu.qmp",
 }
