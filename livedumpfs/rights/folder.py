@@ -199,8 +199,8 @@ def standing(status: os.stat_result) -> Standing:
 
 
 def open_standing(fd: int) -> Standing:
-    """From an open file. If it has an access list (acl(5)), the mode's group bits are the list's mask,
-    the most that it allows; the group itself may have no right, so a new file gives it none."""
+    """From an open file. If it has an access list (acl(5)), the mode's group bits are its mask, the
+    most that it allows; the group itself may have no right, so a new file gives it none."""
     found = standing(os.fstat(fd))
     try:
         os.getxattr(fd, _ACCESS_LIST)
