@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
 TABLES: Final = ("none", "tail")
 STANDARD = "-"
-"""Standard input, or output."""
+"""Stands for standard input, or standard output."""
 _PACKED: Final = ("kdump", "flat")
 _MAX_THREADS: Final = 64
 
@@ -71,8 +71,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """0 when all is written; 3 when the dump is not valid, or not consistent for a plain image
-    without --force."""
+    """Exit status: 0 when all is written; 3 when the dump is not valid, or, for a plain image
+    without --force, not consistent."""
     from livedumpfs.dumpfile import is_flattened
 
     if args.target == STANDARD or is_flattened(args.target):
@@ -131,7 +131,8 @@ def _say_what_is_missing(dump: DumpFile, name: str, image: bool) -> None:
 
 
 def _rearrange(args: argparse.Namespace) -> int:
-    """Makedumpfile's flattened form: it becomes the kdump that it is, and nothing else at once."""
+    """Input in makedumpfile's flattened form becomes a kdump file; other formats need a second
+    step."""
     from livedumpfs.dumpfile import NewFile, rearrange
 
     name = "standard input" if args.target == STANDARD else args.target
@@ -147,12 +148,12 @@ def _rearrange(args: argparse.Namespace) -> int:
 
 
 def open_input(path: str) -> BinaryIO:
-    """A file, or standard input."""
+    """Open a file, or standard input."""
     return open(INPUT_FD if path == STANDARD else path, "rb", closefd=path != STANDARD)
 
 
 def open_output(path: str) -> Output:
-    """A new file, or standard output."""
+    """Make a new file, or use standard output."""
     from livedumpfs.dumpfile import NewFile, Stream
 
     if path != STANDARD:

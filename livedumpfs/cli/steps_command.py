@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`init`, `start`, `sweep`, `finish`, `release`: the steps of a dump one by one. The dump goes on
-when the command that took a step ends."""
+"""`init`, `start`, `sweep`, `finish`, `release`: the single steps of a dump. The dump goes on when
+the command that took a step ends."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_init(args: argparse.Namespace) -> int:
-    """INIT that outlives this command. To standard output: until the release, which it waits
-    for."""
+    """INIT. The dump goes on after the command, but for one to standard output: the command then
+    waits for its release."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.cli.defaults import usage_first
     from livedumpfs.client import Client
@@ -84,7 +84,7 @@ def run_init(args: argparse.Namespace) -> int:
 
 
 def pass_on(client: Client, outlet: Outlet) -> int:
-    """Until somebody releases the dump; then its verdict."""
+    """Copy until the dump is released. Returns the exit code for its verdict."""
     from livedumpfs.abi import State, Verdict
     from livedumpfs.cli.conclusion import broken
     from livedumpfs.client import POLL_INTERVAL
@@ -110,7 +110,8 @@ def pass_on(client: Client, outlet: Outlet) -> int:
 
 
 def run_start(args: argparse.Namespace) -> int:
-    """START, and what it cost; with --no-target INIT too, which goes again when START fails."""
+    """START, and print its cost. With --no-target INIT comes first, and is undone when START
+    fails."""
     from livedumpfs.cli.conclusion import note_room, print_pause
     from livedumpfs.client import Client
 
@@ -131,7 +132,7 @@ def run_start(args: argparse.Namespace) -> int:
 
 
 def start_in_memory(client: Client, limit: int, max_age: float) -> None:
-    """INIT and START without a target; `limit` in bytes, `max_age` in seconds, 0: the host's."""
+    """INIT and START without a target. `limit` in bytes; `max_age` in seconds, 0: the host's."""
     from livedumpfs.client import InitOptions
 
     client.init(None, InitOptions(spill_limit=limit, max_age=max_age))
@@ -143,7 +144,7 @@ def start_in_memory(client: Client, limit: int, max_age: float) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> int:
-    """SWEEP, without waiting for its end."""
+    """SWEEP; does not wait for its end."""
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
@@ -152,7 +153,7 @@ def run_sweep(args: argparse.Namespace) -> int:
 
 
 def run_finish(args: argparse.Namespace) -> int:
-    """Wait, then the verdict."""
+    """Wait for the end, and print the verdict."""
     from livedumpfs.abi import State
     from livedumpfs.cli.conclusion import conclude
     from livedumpfs.cli.connect import follow
@@ -167,7 +168,7 @@ def run_finish(args: argparse.Namespace) -> int:
 
 
 def run_release(args: argparse.Namespace) -> int:
-    """RELEASE from whatever state, and what the dump was worth."""
+    """RELEASE from any state, and print the dump's verdict."""
     from livedumpfs.cli.conclusion import released
     from livedumpfs.client import Client
 
