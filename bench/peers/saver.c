@@ -113,7 +113,7 @@ int saver_sweep(struct bench *b, open_pages open)
 			return rc;
 		at += count ? count : 1;
 	}
-	/* Who claimed a page has it saved in a moment. */
+	/* A thread that has claimed a page saves it in a moment. */
 	for (uint64_t page = 0; page < b->pages; page++)
 		saver_save_or_wait(b, page);
 	return write_saved(b);

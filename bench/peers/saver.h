@@ -9,16 +9,16 @@
 
 #include "peer.h"
 
-/* Make pages [first, first + count) writable again, and wake who waits for them. [signal] 0 or
- * -errno. */
+/* Make pages [first, first + count) writable again, and wake the threads that wait for them.
+ * [signal] 0 or -errno. */
 typedef int (*open_pages)(struct bench *b, uint64_t first, uint64_t count);
 
 int saver_make(struct bench *b);
 void saver_arm(struct bench *b);
-/* [signal] Save one page if nobody did. False: somebody is writing it to the target, and opens it
- * then. */
+/* [signal] Save one page unless it is saved. False: another thread is writing it to the target, and
+ * will make it writable. */
 bool saver_save(struct bench *b, uint64_t page);
-/* Save it whoever is at work on it, then return. [signal] */
+/* Return when the page is saved, by this thread or another one. [signal] */
 void saver_save_or_wait(struct bench *b, uint64_t page);
 int saver_sweep(struct bench *b, open_pages open);
 void saver_note(struct bench *b, uint64_t since_ns); /* [signal] */

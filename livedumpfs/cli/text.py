@@ -14,8 +14,8 @@ Numbers = Mapping[str, int]
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Lines of a label and a value, aligned. Rows without a value are left out. Values are escaped: they may
-    be paths that other users chose."""
+    """Lines of a label and a value, aligned. Rows without a value are left out. Values are
+    escaped: they may be paths that other users chose."""
     kept = [(label, value) for label, value in rows if value]
     width = max((len(label) for label, _ in kept), default=0)
     return "\n".join(f"{label:<{width}}  {printable(value)}" for label, value in kept)
