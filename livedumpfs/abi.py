@@ -81,6 +81,7 @@ class Operation(enum.IntEnum):
     SYNC = 5
     WAIT_SLOT = 6
     PROTECT = 7
+    HANDLER = 8
 
 
 class Arming(enum.IntEnum):

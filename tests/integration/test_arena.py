@@ -50,14 +50,14 @@ class Writers:
             with self._gate:
                 self._parked += 1
                 self._gate.notify_all()
-                self._gate.wait_for(lambda: not self._held, 90)
+                self._gate.wait_for(lambda: not self._held, 300)
                 self._parked -= 1
             array += 1
 
     def quiesce(self) -> None:
         with self._gate:
             self._held = 1
-            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 90)
+            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 300)
 
     def resume(self) -> None:
         with self._gate:

@@ -22,6 +22,8 @@ from livedumpfs.cli import main as cli
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
 
+pytestmark = pytest.mark.together  # they share a host
+
 Host = Any
 """RunningHost of conftest.py."""
 TOP = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from aftermath import wait_for
 from livedumpfs.client import Client
 
 LIVEDUMP = str(Path(__file__).resolve().parents[2] / "scripts" / "livedump")
-DEADLINE = 60.0
+DEADLINE = 300.0
 RAM = 32 << 20
 
 Run = Callable[..., tuple[str, str]]

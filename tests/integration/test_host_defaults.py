@@ -24,7 +24,7 @@ from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import UsageError
 
 TOP = Path(__file__).resolve().parents[2]
-DEADLINE_S = 100
+DEADLINE_S = 300
 Hosts = Callable[..., str]
 
 

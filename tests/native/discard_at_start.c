@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A discard that is under way when START begins, with userfaultfd, and a reader who has the
+ * A discard that is under way when START begins, with userfaultfd, and a reader that has the
  * discarded pages mapped again: what is stored there after the instant must not show in the
  * snapshot.
  *

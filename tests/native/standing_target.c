@@ -2,9 +2,10 @@
 /*
  * A target that stands still for a while, under policy block.
  *
- *     standing_target stores   as many scattered stores as the pool has slots: none waits, none is
- * lost standing_target user     a thread that waits for a slot keeps nobody from changing the
- * process's user
+ *     standing_target stores
+ *         as many scattered stores as the pool has slots: none waits, none is lost
+ *     standing_target user
+ *         a thread that waits for a slot keeps no other from changing the process's user
  */
 #define _GNU_SOURCE
 #include <pthread.h>
