@@ -40,7 +40,7 @@ static void serve(struct bench *b, uint64_t at, bool wait)
 {
 	uint64_t since = now_ns();
 
-	/* A page that the sweep is writing is opened by the sweep, which wakes the waiting threads. */
+	/* The sweep opens a page that it is writing, and wakes the threads that wait for it. */
 	if (wait)
 		saver_save_or_wait(b, at / PAGE);
 	else if (!saver_save(b, at / PAGE))

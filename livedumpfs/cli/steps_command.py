@@ -37,7 +37,7 @@ def add_commands(commands: Commands) -> None:
         "--no-target", action="store_true", help="keep the snapshot in memory until its release"
     )
     add_settings(init)
-    start = add_command(commands, "start", "Take the snapshot: stop, arm, let go.", run_start)
+    start = add_command(commands, "start", "Take the snapshot: stop, arm, resume.", run_start)
     start.add_argument(
         "--no-target",
         action="store_true",
@@ -51,7 +51,7 @@ def add_commands(commands: Commands) -> None:
         help="memory for it at the most; default: what the machine has, or half of what is free",
     )
     add_max_age(start)
-    sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
+    sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="give up waiting; default: never"

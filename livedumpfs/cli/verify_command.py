@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Register this group."""
-    info = add_command(commands, "info", "Say what a dump on a target is and is worth.", run_info)
+    info = add_command(commands, "info", "Describe a dump on a target.", run_info)
     info.add_argument("target", metavar="TARGET", help="block device or file with a dump")
     add_sidecar(info)
     add_verbose(info)
@@ -28,7 +28,7 @@ def add_commands(commands: Commands) -> None:
     verify = add_command(
         commands,
         "verify",
-        "Read a whole dump back and prove it: checksums, and the built-in guest's ledger.",
+        "Read a whole dump back and check it: checksums, and the built-in guest's ledger.",
         run_verify,
     )
     verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")

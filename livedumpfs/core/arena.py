@@ -91,7 +91,7 @@ def _why_not(size: int, error: int) -> tuple[str, str]:
     """The cause, and the hint what to do."""
     match error:
         case errno.EINVAL:
-            return f"one has from a page to {format_size(_MOST)}", "choose another size"
+            return f"it must have from one page to {format_size(_MOST)}", "choose another size"
         case errno.ENOMEM:
             return _why_no_addresses(size)
         case errno.EFBIG:

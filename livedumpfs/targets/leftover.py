@@ -38,7 +38,8 @@ def open_leftover(folder: FolderLike, path: str) -> int | None:
 
 def is_as_made(fd: int, user: int, like: Standing | None) -> bool:
     """Whether no user can read it that could not read a new file. It may belong to another user,
-    who waits for our memory in it, or have the rights of a file that had its name long ago."""
+    whose program waits to read our memory from it, or have the rights of a file that had its name
+    long ago."""
     own = os.fstat(fd)
     mode = stat.S_IMODE(own.st_mode)
     private = own.st_uid == user and not mode & (stat.S_IRWXG | stat.S_IRWXO)

@@ -38,7 +38,7 @@ _HINTS: Final = {
     errno.EAGAIN: "it became another file meanwhile",
     errno.EBUSY: "it is mounted or in use",
     errno.EEXIST: "it is a link that leads nowhere",
-    errno.ENXIO: "nobody reads it: start the reader first",
+    errno.ENXIO: "no process reads it: start the reader first",
     errno.ETIMEDOUT: "the device did not answer in time",
 }
 _TRIES: Final = 3

@@ -21,7 +21,7 @@ RECORD_MOST = 128 << 10
 """Most bytes for one call of a Record."""
 FORMAT = "kdump"
 """The only format that readers take in this form."""
-_HINTS = {errno.EPIPE: "nobody reads it any more", errno.ECANCELED: "nobody reads it"}
+_HINTS = {errno.EPIPE: "no process reads it any more", errno.ECANCELED: "no process reads it"}
 
 
 class PipeTarget(Target):

@@ -49,8 +49,9 @@ def publish(
                 hint="the dump is whole there, but may lose that name if the power fails",
             ) from error
         place = sidecar if sidecar and target.goal is None else target
+        new = (place.goal or goal).path
         raise TargetError(
-            f"cannot name {place.path} {(place.goal or goal).path}: {os_cause(error.errno or 0)}",
+            f"cannot rename {place.path} to {new}: {os_cause(error.errno or 0)}",
             errno=error.errno or 0,
             hint="the dump is whole there",
         ) from error
@@ -74,7 +75,9 @@ def _expect_its_turn(target: Target, verdict: Verdict) -> None:
     goal, folder = target.goal, target.folder
     assert goal and folder
     if not target.has_name():
-        raise _kept(target, f"{target.path} was moved during the dump", "it is where that went")
+        raise _kept(
+            target, f"{target.path} was moved during the dump", "the new dump is at its new place"
+        )
     there = folder.look(goal.name)
     same = there is None or (
         goal.standing is not None
@@ -87,7 +90,7 @@ def _expect_its_turn(target: Target, verdict: Verdict) -> None:
 
 
 def _kept(target: Target, why: str, where: str = "") -> TargetError:
-    return TargetError(why, hint=where or f"the new one is {target.path}")
+    return TargetError(why, hint=where or f"the new dump is {target.path}")
 
 
 def _drop_stale(target: Target, sidecar: Target) -> None:

@@ -260,9 +260,7 @@ class Target(Closing):
     def expect_name(self) -> None:
         """TargetError ENOENT: the file has lost its name, and would be gone once it is closed."""
         if self._had_name and os.fstat(self.fd).st_nlink == 0:
-            raise target_error(
-                "keep", self.path, errno.ENOENT, "somebody removed it during the dump"
-            )
+            raise target_error("keep", self.path, errno.ENOENT, "it was removed during the dump")
 
     def close(self) -> None:
         """Close; harmless when done twice. Errors of close() are ignored: sync() has reported

@@ -98,7 +98,9 @@ class GuestMemory(Closing):
     def read(self, offset: int, length: int) -> bytes:
         """Live bytes [offset, offset+length). LivedumpError EINVAL: not inside the memory."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise LivedumpError(f"[{offset:#x}, +{length:#x}) is no memory", errno=errno.EINVAL)
+            raise LivedumpError(
+                f"[{offset:#x}, +{length:#x}) is outside the memory", errno=errno.EINVAL
+            )
         parts = []
         while length > 0:
             part = os.pread(self.fd, length, offset)

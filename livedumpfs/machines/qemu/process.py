@@ -146,7 +146,9 @@ class QemuProcess(Closing):
         if not self.ended(within):
             if not kill:
                 raise MachineError(
-                    f"QEMU (pid {self.pid}) still ends", errno=errno.EBUSY, hint="it got SIGTERM"
+                    f"QEMU (pid {self.pid}) has not ended yet",
+                    errno=errno.EBUSY,
+                    hint="it got SIGTERM",
                 )
             self._signal(signal.SIGKILL)
         self.status()
