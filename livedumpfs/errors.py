@@ -11,7 +11,7 @@ from typing import Final, Self
 
 Wording = Callable[[str], str]
 """From the name of a setting to its spelling in an interface (Python, control/, command line)."""
-_SWITCHES: Final = ("force", "allow_other")
+_SWITCHES: Final = ("force", "buffered", "allow_other")
 _SETTING: Final = re.compile(r"<([a-z_]+)>")
 _FROM_CONTROL: Final = re.compile(r"(.*) \(([^()]*\bcontrol/[a-z_]+[^()]*)\)")
 

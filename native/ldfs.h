@@ -164,7 +164,6 @@ typedef struct ldfs_dump_config {
 	int table_fd;          /* -1: no table on the target. Duplicated. */
 	uint64_t table_offset; /* where its first block lies, multiple of 512 */
 	uint8_t dump_id[16];   /* goes into every block of the table */
-	int reference_fd;      /* tests: the arena is copied there inside the pause; else -1 */
 	/*
 	 * A packed target (kdump): pages go, compressed, behind each other in the order in which
 	 * they come, and the place of each into a descriptor. The extents' target_offset is

@@ -7,9 +7,9 @@ from typing import Final
 
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import InconsistentDump, os_cause
 from livedumpfs.formats import Verdict
+from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE, format_size
 
 _ON_TARGET: Final = {

@@ -115,7 +115,7 @@ struct ldfs_dump {
 	uint32_t backend;
 	uint64_t sweep_rate;
 	uint64_t stall_deadline_ns;
-	int reference_fd;
+	int reference_fd; /* tests, see life/reference.h; -1: none */
 
 	/* per granule */
 	_Atomic uint8_t *state;

@@ -24,10 +24,10 @@ from livedumpfs.dump import DumpSettings, State
 from livedumpfs.dump import core_dump as core_module
 from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core_dump import Core
-from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import InvalidDump, MachineError, StateError, TargetError, UsageError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.rights.folder import Folder
+from livedumpfs.settings import BACKENDS
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 

@@ -18,9 +18,9 @@ import pytest
 from oracle import Reference
 
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
-from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.dumpfile import LOST, open_dump, verify_dump
 from livedumpfs.machines import UnicornMachine
+from livedumpfs.settings import BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20

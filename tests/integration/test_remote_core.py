@@ -22,11 +22,11 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.blocks import BLOCK
 from livedumpfs.dump.remote import RemoteCore, make_core
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.qemu.qemu_machine import shim_path
 from livedumpfs.machines.shim import Answer, Shim, refused
+from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.program_files import program_file
 

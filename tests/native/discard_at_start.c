@@ -85,7 +85,6 @@ static void one_round(unsigned microseconds)
 		.uffd_fd = -1,
 		.target_fd = -1,
 		.table_fd = -1,
-		.reference_fd = -1,
 	};
 	pthread_t thread;
 	ldfs_dump *d;

@@ -60,7 +60,6 @@ static int round_of(ldfs_arena *arena, unsigned long pauses)
 				    .target_fd = -1,
 				    .table_fd = -1,
 				    .uffd_fd = -1,
-				    .reference_fd = -1,
 				    .stall_deadline_ns = 1000000000 };
 	unsigned long before;
 	int rc;

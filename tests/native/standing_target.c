@@ -75,7 +75,6 @@ static int begin(ldfs_arena *arena, unsigned long slots)
 				    .target_fd = memfd_create("target", MFD_CLOEXEC),
 				    .table_fd = -1,
 				    .uffd_fd = -1,
-				    .reference_fd = -1,
 				    .stall_deadline_ns = 600 * SECOND };
 
 	live = ldfs_arena_live(arena);

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from patient import DEADLINES_S, HOSTS
 
-from livedumpfs.dump import DumpSettings, settings
+from livedumpfs import settings
+from livedumpfs.dump import DumpSettings
 from livedumpfs.hosts import registry
 from livedumpfs.machines import UnicornMachine, unicorn
 from livedumpfs.rights import helper

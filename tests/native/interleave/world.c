@@ -35,7 +35,6 @@ void world_dump_init(void)
 		.extents = &all,
 		.extent_count = 1,
 		.table_fd = world.table ? target_table_file() : -1,
-		.reference_fd = -1,
 	};
 	int rc = ldfs_dump_init(world_arena, &config, &world_dump);
 
