@@ -47,7 +47,7 @@ class _Capabilities(ctypes.Structure):
 
 
 def give_up_priority() -> None:
-    """Drop CAP_SYS_NICE for the rest of this process. OSError."""
+    """Give up CAP_SYS_NICE and RLIMIT_RTPRIO for the rest of this process. OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     mine = _Capabilities(CAPABILITY_VERSION_3, 0)
     sets = ctypes.byref(mine, _Capabilities.sets.offset)

@@ -237,8 +237,8 @@ class Arena(Closing):
 
     def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
         size = math.prod(shape) * kind.itemsize
-        # Large arrays start at a page: no two of them share one, so a store into one never causes a
-        # page fault that another has to wait for.
+        # Large arrays start at a page, so no two of them share one: a store into one never causes a
+        # page fault for a page of the other.
         alignment = PAGE_SIZE if size >= PAGE_SIZE else _ALIGNMENT
         offset = -(-self._used // alignment) * alignment
         if min(shape, default=0) < 0 or offset + size > self.size:

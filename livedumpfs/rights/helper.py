@@ -2,7 +2,7 @@
 """The host's end of a helper: a process (opener.py) that opens and names files with the rights of
 the caller that asks for the dump.
 
-All its answers are checked, because the caller may control that process (ptrace).
+All its answers are checked, because the caller may control that process.
 """
 
 from __future__ import annotations

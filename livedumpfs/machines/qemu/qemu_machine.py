@@ -66,7 +66,7 @@ class QemuMachine(Closing):
     identity_mapped = False
     backends = ("uffd",)
     """For disks and network cards the kernel stores into the memory. With mprotect those stores
-    would fail, and KVM_RUN too; with userfaultfd write-protection they wait."""
+    would fail, and KVM_RUN too."""
 
     end_s = 7.0
     """Seconds that close() waits for QEMU's end: less than a host waits for close()."""
