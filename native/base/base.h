@@ -6,9 +6,7 @@
  * It knows nothing of arenas, dumps or targets. Next to it: atomic.h (atomics named by their memory
  * order) and copy.h (a copy that bypasses the cache).
  *
- * Marks in the comments of all headers: [signal] may be called in the fault handler
- * (async-signal-safe), [any thread] from every thread at any time. Functions that return int return
- * 0 or a negative errno.
+ * The marks [signal], [any thread] and [owner] in the comments are those of ldfs.h.
  */
 #ifndef LDFS_BASE_H
 #define LDFS_BASE_H
