@@ -241,8 +241,7 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 					       (off_t)at, (off_t)run)) {
 			if (errno == ENOSPC)
 				return -errno;
-			/* The kernel or the device cannot, may not, or failed: write zeros from now
-			 * on. */
+			/* The kernel cannot do it, may not, or failed: from now on write zeros. */
 			t->zero_range = false;
 		}
 		if (!t->zero_range)
