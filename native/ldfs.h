@@ -394,9 +394,7 @@ int ldfs_stream_open(int fd, int begun, ldfs_stream **out);
 int ldfs_stream_write(ldfs_stream *s, const void *buf, uint64_t length, uint64_t at);
 /* [any thread] Write the last record, which says that the file is complete. Errors as above. */
 int ldfs_stream_end(ldfs_stream *s);
-/*
- * [any thread] Calls that wait for the reader return -ECANCELED within 50 ms, later ones at once.
- */
+/* [any thread] Calls that wait for the reader end with -ECANCELED in 50 ms, later ones at once. */
 void ldfs_stream_cancel(ldfs_stream *s);
 /* [owner] Free the stream. */
 void ldfs_stream_close(ldfs_stream *s);

@@ -65,9 +65,7 @@
 #define LIVEDUMP_ARMING_SWAP 1
 #define LIVEDUMP_ARMING_MPROTECT 2
 
-/*
- * What notices a store. 0 in INIT, when control/backend is auto: the one that the machine supports.
- */
+/* What notices a store. 0 in INIT, when control/backend is auto: what the machine supports. */
 #define LIVEDUMP_BACKEND_SIGSEGV 1
 #define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel too */
 
@@ -184,9 +182,7 @@ struct livedump_status {
 	__u32 backend;
 	/* Letting the machine go, in ns. This and the next member: 0 from older hosts. */
 	__u64 resume_ns;
-	/*
-	 * The verdict (LIVEDUMP_VERDICT_*) if the dump ended now, from START on. Torn stays torn.
-	 */
+	/* The verdict (LIVEDUMP_VERDICT_*) so far, from START on. Torn stays torn. */
 	__u32 so_far;
 	__u32 reserved2;
 	char target[LIVEDUMP_PATH_MAX]; /* path as it was given; empty: no target */

@@ -3,7 +3,7 @@
  * base.h - what all other directories build on: sleeping and waking, clocks, threads, complete
  * reads and writes, checksums, and buffers that the machine's bytes may pass through.
  *
- * It knows nothing of arenas, dumps or targets. Next to it: atomic.h (atomics named by their memory
+ * It refuses to know arenas, dumps and targets. Next to it: atomic.h (atomics named by their memory
  * order) and copy.h (a copy that bypasses the cache).
  *
  * The marks [signal], [any thread] and [owner] in the comments are those of ldfs.h.
@@ -33,8 +33,7 @@ struct ldfs_event {
 	_Atomic uint32_t waiters;
 };
 
-/* Count the caller in as a waiter; returns `seq` for wait. Then call either wait or cancel, once.
- */
+/* Count the caller as a waiter; returns `seq`. Then call wait or cancel, exactly once. */
 uint32_t ldfs_event_prepare(struct ldfs_event *e);
 /*
  * Sleep until notified or until `deadline_ns` (CLOCK_MONOTONIC; UINT64_MAX: no deadline). May wake

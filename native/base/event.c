@@ -79,9 +79,7 @@ bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
 		ts.tv_nsec = (long)(deadline_ns % 1000000000u);
 		timeout = &ts;
 	}
-	/*
-	 * FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC, FUTEX_WAIT a relative one.
-	 */
+	/* FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC, FUTEX_WAIT a duration. */
 	rc = syscall(SYS_futex, &e->seq, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, NULL,
 		     FUTEX_BITSET_MATCH_ANY);
 	if (rc < 0)

@@ -2,10 +2,10 @@
 /*
  * life.h - making, starting, ending and reading arenas and dumps: the functions of ldfs.h.
  *
- * This directory calls all others, and none of them calls it. It copies, saves and writes nothing
- * itself: it makes what the others need, starts their threads, arms the memory, and takes all of
- * that down again. Functions that return int return 0 or -errno; all are for the thread that does
- * INIT, START, RELEASE or FREE. None is [signal].
+ * This directory calls all others, and none of them calls it. It refuses to copy, save or write
+ * anything itself: it makes what the others need, starts their threads, arms the memory, and takes
+ * all of that down again. Functions that return int return 0 or -errno; all are for the thread that
+ * does INIT, START, RELEASE or FREE. None is [signal].
  */
 #ifndef LDFS_LIFE_H
 #define LDFS_LIFE_H

@@ -21,9 +21,7 @@ static uint64_t wall_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/*
- * For tests: copy the arena as it is at the snapshot instant, without holes, to the reference file.
- */
+/* For tests: copy the arena to the reference file as it is at the instant, without holes. */
 static int copy_reference(ldfs_dump *d)
 {
 	uint64_t start, end = 0, at;

@@ -3,7 +3,7 @@
  * memory.h - the memory of a machine: one memfd, its views, which parts of it exist, how a view
  * takes another's place, and how its pages are write-protected.
  *
- * It moves and protects mappings, and does not know why: it knows no granule, dump or fault. `dump`
+ * It moves and protects mappings, and refuses to know why: no granule, no dump, no fault. `dump`
  * and `owner` of an arena are two pointers that it keeps for other directories.
  *
  * The marks [signal], [any thread] and [owner] are those of ldfs.h; "owner" at a member: only the
@@ -112,9 +112,7 @@ static inline bool ldfs_arena_has(const ldfs_arena *a, uint64_t offset, uint64_t
  * page size, or too large. -ENOSYS: the kernel is too old.
  */
 int ldfs_memory_make(uint64_t size, ldfs_arena **out);
-/*
- * The same for memory that is mapped at `live` already; `memfd` is its file, which is duplicated.
- */
+/* The same for memory that is mapped at `live`; `memfd` is its file, which is duplicated. */
 int ldfs_memory_adopt(uint8_t *live, uint64_t size, int memfd, ldfs_arena **out);
 void ldfs_memory_free(ldfs_arena *a);
 /* Map the arena's memory at `at`, a range that is reserved for it, with protection `prot`. */

@@ -25,9 +25,7 @@ static const struct {
 	     { " nh", MADV_NOHUGEPAGE },
 	     { " mg", MADV_MERGEABLE } };
 
-/*
- * Whether this line of smaps begins a mapping; *inside then says whether that contains `address`.
- */
+/* Whether this line of smaps begins a mapping; *inside: whether that contains `address`. */
 static bool is_head(const char *line, uintptr_t address, bool *inside)
 {
 	uintptr_t start, end;

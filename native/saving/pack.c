@@ -103,9 +103,7 @@ int ldfs_pack_append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t 
 {
 	int rc = append(d, bytes, length, at);
 
-	/*
-	 * A bad block on the target need not lose these pages: append them again, at another place.
-	 */
+	/* A bad block need not lose these pages: append them again, at another place. */
 	return rc == -EIO && !d->target.stream ? append(d, bytes, length, at) : rc;
 }
 

@@ -4,8 +4,8 @@
  * writer, the packers and the pool's keeper, and the granule table and page descriptors that they
  * write.
  *
- * It changes granule states only by the steps of state/. It does not handle stores (fault/) and
- * does not begin or end a dump (life/): its threads wait for a phase, and end when the dump is
+ * It changes granule states only by the steps of state/. It refuses to handle stores (fault/), and
+ * to begin or end a dump (life/): its threads wait for a phase, and end when the dump is
  * released. The init, start, join and destroy functions are for the thread that does INIT or frees
  * the dump; the others are for the threads of this directory. None is [signal]. Functions that
  * return int return 0 or -errno.

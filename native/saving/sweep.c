@@ -130,10 +130,7 @@ static uint64_t end_of(const ldfs_dump *d, uint32_t g)
 	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
 }
 
-/*
- * Granules from g up to the returned one (exclusive) are all full and of one kind: one call writes
- * them.
- */
+/* Granules [g, returned) are all full and of one kind: one call writes them. */
 static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
 {
 	uint8_t kind = judge(d, r, g);
@@ -184,10 +181,7 @@ static void save_run(ldfs_dump *d, struct run *r)
 	uint32_t g = r->first, end;
 
 	for (; g < r->end; g = end) {
-		/*
-		 * Asked once only, because it can change at any moment: a discard saves the granule
-		 * and then punches a hole.
-		 */
+		/* Asked once: at any moment a discard may save the granule and punch it. */
 		bool full = ldfs_granule_full(d, g);
 
 		end = full ? stretch_end(d, r, g) : g + 1;
@@ -205,10 +199,7 @@ static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t fi
 	for (uint32_t g = first; g <= end; g++) {
 		if (g < end && states[g - first] != LDFS_G_CLAIMED)
 			continue;
-		/*
-		 * ENOMEM loses nothing here: the fault path or the end of the drain makes them
-		 * writable.
-		 */
+		/* ENOMEM loses nothing: the fault path or the drain's end will do it. */
 		if (g > begin)
 			ldfs_protect_open(d, begin, g - 1);
 		begin = g + 1;
@@ -233,8 +224,7 @@ static void end_run(ldfs_dump *d, const struct run *r)
 }
 
 /*
- * An I/O error does not count if all granules are stolen, or lost by policy: their bytes come from
- * slots, or not at all.
+ * No bytes of this I/O are needed, so its error does not count: slots have them, or they are lost.
  */
 static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
@@ -288,10 +278,7 @@ static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
 	end_run(d, &r);
 }
 
-/*
- * When the rate allows the next write, after what the sweep has written. At most a day, for
- * absurdly low rates.
- */
+/* When the rate allows the next write; at most a day, for absurdly low rates. */
 uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 {
 	double ns;
@@ -302,10 +289,7 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
 }
 
-/*
- * Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is
- * quick.
- */
+/* Sleep to stay below the rate; in small steps, so that RELEASE is quick. */
 static void throttle(ldfs_dump *d)
 {
 	uint64_t due = ldfs_sweep_due_ns(d), now;
@@ -369,10 +353,7 @@ static void drain(ldfs_dump *d)
 
 	if (!wait_all_final(d))
 		return;
-	/*
-	 * No granule is armed any more. What is still read-only, a handler is about to make
-	 * writable.
-	 */
+	/* Nothing is armed any more; what is still read-only a handler makes writable. */
 	ldfs_arena_unprotect_all(d->arena, d->backend);
 	sync_target(d);
 	store_seq(&d->drained_ns, ldfs_now_ns());

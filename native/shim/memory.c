@@ -26,9 +26,7 @@ int shim_memory_watch(ldfs_arena *a)
 	return 0;
 }
 
-/*
- * Set during the core's own calls, which go to the kernel directly: the granules are saved already.
- */
+/* Set during the core's own calls: their granules are saved, so the kernel gets them. */
 static __thread bool inside;
 
 static int discard(ldfs_arena *a, uint64_t offset, uint64_t length)
@@ -62,9 +60,7 @@ static int punch(int fd, int mode, off_t offset, off_t length)
 	if (a && !inside && mode & FALLOC_FL_PUNCH_HOLE && offset >= 0 && length > 0) {
 		int ours = is_memory(fd);
 
-		/*
-		 * Unknown: refuse it, because a discard of the arena's memory must be saved first.
-		 */
+		/* Unknown: refused, because it might discard the arena unsaved. */
 		if (ours)
 			return ours < 0 ? -1 : discard(a, (uint64_t)offset, (uint64_t)length);
 	}

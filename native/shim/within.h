@@ -8,7 +8,7 @@
  * released and all memory is writable as before; a machine that the host had stopped, or not yet
  * let run, runs. The shim waits on its sockets and does nothing else until it is asked.
  *
- * It calls the functions of ldfs.h, and does not depend on the process that it runs in: memory,
+ * It calls the functions of ldfs.h, and refuses to know what process it runs in: memory,
  * sockets and last words come from the host. Functions that return int return 0 or -errno, unless
  * they say otherwise; none is [signal].
  */
@@ -95,9 +95,7 @@ void shim_give_up(void);
  * of fallocate and madvise go through the shim, which saves what they discard first.
  */
 
-/*
- * From now on, save before each discard of this arena's memory. There is no way back. 0 or -errno.
- */
+/* From now on, save before each discard of this arena's memory. For good. 0 or -errno. */
 int shim_memory_watch(ldfs_arena *a);
 
 #endif

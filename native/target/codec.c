@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * codec.c - the four compression libraries behind one pair of functions. Nothing here is [signal].
- */
+/* codec.c - the four compression libraries behind one pair of functions. None is [signal]. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * target.h - where a dump's bytes go: files and devices by extents, pipes, and pages through a
  * codec.
  *
- * It moves bytes and decides nothing: it does not know which bytes are written when, in which
- * format, and what an error means for the dump. Pipes are `ldfs_stream` of ldfs.h.
+ * It moves bytes and refuses to decide anything: it does not know which bytes are written when, in
+ * which format, and what an error means for the dump. Pipes are `ldfs_stream` of ldfs.h.
  *
  * Functions that return int return 0 or -errno. All are [any thread] (see ldfs.h), unless they say
  * otherwise; none is [signal].

@@ -34,9 +34,7 @@ void ldfs_vcpu_lower(struct ldfs_vcpu *v)
 		ldfs_urgent_lower(load_relaxed(&v->tid));
 }
 
-/*
- * [vCPU] Wait until no thread holds this vCPU, then be inside. False: STOP is set, and not inside.
- */
+/* [vCPU] Wait until no thread holds this vCPU, then be inside. False: STOP, and outside. */
 bool ldfs_vcpu_enter(struct ldfs_vcpu *v)
 {
 	for (;;) {

@@ -105,9 +105,7 @@ static void *vcpu_main(void *arg)
 	return NULL;
 }
 
-/*
- * [owner] Wait until *flag, which the thread sets before it notifies `left`. False: the deadline.
- */
+/* [owner] Wait until *flag, which the thread sets before it notifies `left`. False: too late. */
 static bool wait_flag(struct ldfs_vcpu *v, _Atomic uint32_t *flag, uint64_t deadline_ns)
 {
 	while (!load_seq(flag)) {

@@ -3,7 +3,7 @@
  * vcpu.h - vCPUs that run guest code with Unicorn, and how they are held. The public functions
  * are in ldfs.h, `ldfs_machine_...`.
  *
- * It runs code and stops it, and knows nothing of arenas and dumps: memory is an address to it.
+ * It runs code and stops it, and refuses to know arenas and dumps: memory is an address to it.
  *
  * Each vCPU is a thread with a Unicorn instance of its own; all map the same host memory. A locked
  * instruction is therefore not atomic against another vCPU.
@@ -55,9 +55,7 @@ struct ldfs_vcpu {
 	_Atomic pid_t tid; /* thread id; written before begun */
 	bool has_thread;   /* owner */
 
-	/*
-	 * One bit for each page of RAM: code was fetched from it. Used by the vCPU's thread only.
-	 */
+	/* One bit for each page of RAM: code was fetched from it. Only the thread uses it. */
 	uint64_t *code_pages;
 	/* Where to enter the guest next. Used by the thread, and by the owner before the start. */
 	uint64_t pc;
@@ -86,9 +84,7 @@ struct ldfs_machine {
 
 /* ------------------------------------------------------------------- hold.c */
 
-/*
- * [vCPU] Wait until no thread holds this vCPU, then be inside. False: STOP is set, and not inside.
- */
+/* [vCPU] Wait until no thread holds this vCPU, then be inside. False: STOP, and outside. */
 bool ldfs_vcpu_enter(struct ldfs_vcpu *v);
 /*
  * [vCPU] No guest code runs from here on; a thread that holds this vCPU sees all that it wrote
@@ -110,9 +106,7 @@ void ldfs_vcpu_let_go(struct ldfs_vcpu *v);
 void ldfs_vcpu_hurry(struct ldfs_vcpu *v, unsigned *turns);
 /* [any thread] End the raised priority: the vCPU goes on, or did not park in time. */
 void ldfs_vcpu_lower(struct ldfs_vcpu *v);
-/*
- * [any thread] Wait until the vCPU is outside guest code; the caller holds it. False: the deadline.
- */
+/* [any thread] Wait until the vCPU, which the caller holds, is outside. False: the deadline. */
 bool ldfs_vcpu_wait_outside(struct ldfs_vcpu *v, uint64_t deadline_ns);
 
 /* -------------------------------------------------------------- registers.c */

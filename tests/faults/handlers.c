@@ -69,9 +69,7 @@ HANDLER(3)
 static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2,
 							      handler_3 };
 
-/*
- * Install handler n for SIGSEGV, which may be installed already. It blocks SIGUSR1 while it runs.
- */
+/* Install handler n for SIGSEGV, perhaps again. It blocks SIGUSR1 while it runs. */
 static void steal_with(int n, int flags)
 {
 	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO | flags };
