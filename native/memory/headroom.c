@@ -2,14 +2,14 @@
 /*
  * headroom.c - whether there is memory for more slots, before the kernel is asked for it.
  *
- * The kernel does not refuse memory that the machine or a group's limit does not have: it gives it,
- * and its OOM killer then kills a process, most likely the host with its guest. So INIT and the
- * keeper look first: at what the machine has available, and at the memory cgroups (v1 and v2) of
- * this process, up to the topmost one that it can see. A limit that cannot be read counts as no
- * limit. Free swap counts as memory, because pages that exist already can be moved to it; for a
- * group it counts as far as the group's own swap limit allows, and not at all where that limit
- * cannot be read. What other processes allocate in the meantime is not foreseen; RESERVE is for
- * that.
+ * The kernel also grants memory that the machine does not have, or that exceeds a group's limit.
+ * When the pages are used, its OOM killer kills a process, most likely the host with its guest. So
+ * INIT and the keeper look first: at what the machine has available, and at the memory cgroups (v1
+ * and v2) of this process, up to the topmost one that it can see. A limit that cannot be read
+ * counts as no limit. Free swap counts as memory, because pages that exist already can be moved to
+ * it; for a group it counts as far as the group's own swap limit allows, and not at all where that
+ * limit cannot be read. What other processes allocate in the meantime is not foreseen; RESERVE is
+ * for that.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -7,8 +7,8 @@
  * and `owner` of an arena are two pointers that it keeps for other directories.
  *
  * The marks [signal], [any thread] and [owner] are those of ldfs.h; "owner" at a member: only the
- * thread that is the owner at the time reads and writes it. Offsets and lengths are bytes,
- * multiples of the page size. Functions that return int return 0 or -errno.
+ * thread that is the owner at the time reads and writes it. Offsets and lengths are bytes.
+ * Functions that return int return 0 or -errno.
  */
 #ifndef LDFS_MEMORY_H
 #define LDFS_MEMORY_H

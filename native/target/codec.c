@@ -12,8 +12,8 @@
 #include "target/target.h"
 
 /*
- * More than each library's worst case for one page: lzo needs page + page/16 + 67 bytes, snappy 32
- * + page * 7/6.
+ * More than the libraries need in the worst case for one page: lzo page + page/16 + 67 bytes,
+ * snappy 32 + page * 7/6 bytes.
  */
 #define SCRATCH (2 * LDFS_PAGE_SIZE)
 /* The fastest of zstd's usual levels: a dump is large, and time counts more than size. */

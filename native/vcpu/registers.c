@@ -26,10 +26,8 @@ _Static_assert(sizeof(ldfs_registers) == REGISTERS * sizeof(uint64_t), "one id f
 
 void ldfs_vcpu_read(const struct ldfs_vcpu *v, ldfs_registers *out)
 {
-	uint64_t values[REGISTERS] = {
-		0
-		/* Zeroed, because Unicorn writes only as many bytes as a register has. */
-	};
+	/* Zeroed, because Unicorn writes only as many bytes as a register has. */
+	uint64_t values[REGISTERS] = { 0 };
 
 	for (size_t i = 0; i < REGISTERS; i++)
 		if (register_ids[i])

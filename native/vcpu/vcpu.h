@@ -39,12 +39,8 @@ struct ldfs_vcpu {
 	struct ldfs_event left; /* notified when inside became 0, or the thread began or ended */
 	struct ldfs_event go;   /* notified when attention was lowered, or STOP set */
 	_Atomic uint32_t state; /* enum ldfs_vcpu_state; `end` and `crash` are written before it */
-	_Atomic uint32_t
-		/*
-		 * 1: a pausing thread has raised this thread's priority. Lowered when the vCPU goes
-		 * on.
-		 */
-		urgent;
+	/* 1: a pausing thread has raised this thread's priority, until the vCPU goes on. */
+	_Atomic uint32_t urgent;
 	_Atomic uint32_t begun; /* the thread runs with its final signal mask */
 	_Atomic uint32_t ended; /* the thread no longer touches this struct */
 
