@@ -5,9 +5,10 @@
  *
  * In memory each page costs two bytes, its stored size; its offset is that of its granule plus the
  * sizes of the pages before it. The descriptors are made from that when the marks of the granule
- * table are written: data before descriptor before mark, and only for granules in a final state. So
- * a dump that breaks off never points at the bytes of a sweep that a steal made void, when the
- * slot's bytes are stored elsewhere.
+ * table are written: data before descriptor before mark, and only for granules in a final state.
+ * When a granule is stolen from the sweep, the sweep's bytes of it may be wrong, and the slot's
+ * bytes are appended elsewhere; even a dump that breaks off then has no descriptor of the sweep's
+ * bytes.
  */
 #include <errno.h>
 #include <stdlib.h>
