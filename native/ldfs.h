@@ -180,7 +180,6 @@ typedef struct ldfs_dump_config {
 	int table_fd;          /* -1: no table on the target. Duplicated. */
 	uint64_t table_offset; /* offset of its first block, multiple of 512 */
 	uint8_t dump_id[16];   /* goes into every block of the table */
-	int reference_fd;      /* for tests: START copies the arena there; else -1 */
 	/*
 	 * A packed target (kdump): pages are compressed and appended in the order in which they
 	 * come; a descriptor of each page has its offset. An extent's target_offset is then
@@ -207,7 +206,8 @@ enum ldfs_operation {
 	LDFS_OP_WRITE_TABLE = 4,
 	LDFS_OP_SYNC = 5,
 	LDFS_OP_WAIT_SLOT = 6, /* the stall deadline passed */
-	LDFS_OP_PROTECT = 7    /* mprotect gave something other than ENOMEM */
+	LDFS_OP_PROTECT = 7,   /* mprotect gave something other than ENOMEM */
+	LDFS_OP_HANDLER = 8    /* another SIGSEGV handler is over ours, and ours cannot go back */
 };
 
 /* The first error of a dump. error 0: none. */
@@ -267,8 +267,6 @@ typedef struct ldfs_counters {
 	uint64_t chained; /* SIGSEGVs passed on to another handler (whole process) */
 	/* How often another SIGSEGV handler was found installed, and ours put back before it. */
 	uint64_t retaken;
-	/* How many of these handlers get no faults any more, because the process had 16 others. */
-	uint64_t left_out;
 	ldfs_failure failure;
 } ldfs_counters;
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from livedumpfs.dump.counters import NO_PFN, Counters, Failure
 from livedumpfs.dump.instant import Snapshot, SnapshotFile
 from livedumpfs.dump.live import LiveDump, Progress, State
-from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
+from livedumpfs.settings import ARMINGS, POLICIES, DumpSettings
 
 __all__ = [
     "ARMINGS",

@@ -20,13 +20,13 @@ from livedumpfs.dump.dump_files import DumpFiles, TargetLike
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.remote import LooksAhead, make_core
 from livedumpfs.dump.run import Outcome, Run
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.spill import memory_room
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import Verdict
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import ChecksFirst, Machine, machine_for
 from livedumpfs.machines.shim import init_seconds
+from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands, Target
 from livedumpfs.thread import needing_threads, start_thread
 

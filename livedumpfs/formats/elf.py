@@ -264,16 +264,11 @@ def first_note(head: bytes) -> Segment:
 
 def own_note_position(notes: bytes) -> int:
     """Where the content of our own note starts in the bytes of PT_NOTE. InvalidDump: nowhere."""
-    position = 0
-    while position + note.HEADER.size <= len(notes):
-        name_size, size, kind = note.HEADER.unpack_from(notes, position)
-        name = position + note.HEADER.size
-        content = name + align_up(name_size, 4)
-        if kind == NOTE_TYPE and notes[name : name + name_size] == note.OWN_NAME:
+    for name, kind, content, size in note.find_notes(notes):
+        if kind == NOTE_TYPE and name == note.OWN_NAME:
             if size == superblock.SIZE and content + size <= len(notes):
                 return content
             break
-        position = content + align_up(size, 4)
     raise InvalidDump("it has no livedumpfs note")
 
 
@@ -284,13 +279,10 @@ def parse_registers(header: bytes) -> list[dict[str, int]]:
 
 def parse_register_notes(notes: bytes) -> list[dict[str, int]]:
     """Registers in the NT_PRSTATUS notes that `notes` starts with."""
-    position, found = 0, []
-    while position + note.HEADER.size <= len(notes):
-        name_size, size, kind = note.HEADER.unpack_from(notes, position)
-        content = position + note.HEADER.size + align_up(name_size, 4)
+    found = []
+    for _, kind, content, size in note.find_notes(notes):
         if kind != _NT_PRSTATUS or size != PRSTATUS_SIZE or content + size > len(notes):
             break
         values = _PRSTATUS.unpack_from(notes, content)
         found.append(dict(zip(REGISTERS, values[18 : 18 + len(REGISTERS)], strict=True)))
-        position = content + size
     return found

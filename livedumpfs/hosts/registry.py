@@ -102,7 +102,7 @@ def entries() -> Iterator[tuple[Path, Entry]]:
     seen = set()
     for directory in directories():
         for path in sorted(directory.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 if path.lstat().st_uid not in (0, os.geteuid()):
                     continue
                 entry = Entry(**json.loads(path.read_text(encoding="utf-8")))

@@ -14,7 +14,10 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from livedumpfs.rights.folder import Found, Refused, Standing, refused
 from livedumpfs.rights.opener import GIVE, MESSAGE_MAX
@@ -22,8 +25,41 @@ from livedumpfs.rights.opener import GIVE, MESSAGE_MAX
 TIMEOUT = 10.0
 """Seconds that a step of the helper may take: longer than a disk needs to spin up."""
 _PROGRAM = str(Path(__file__).resolve().with_name("opener.py"))
-_KEYS = {"become": {"same_root"}, "find": {"path", "folder"}}
-"""What an answer has at least; of all other steps a result."""
+_Number = Annotated[int, Meta(ge=0, lt=1 << 32)]
+_Result = TypeVar("_Result")
+
+
+class _Answer(msgspec.Struct):
+    """Of any step. `errno` is 0 where it was taken."""
+
+    errno: Annotated[int, Meta(ge=0, lt=4096)]
+    text: str
+    mode: _Number
+    reason: str
+
+
+class _Became(_Answer):
+    same_root: bool
+
+
+class _Found(_Answer):
+    path: str
+    folder: _Number | None
+
+
+class _Given(_Answer, Generic[_Result]):
+    result: _Result
+
+
+_ANSWERS: Final[dict[str, Any]] = {
+    "become": _Became,
+    "find": _Found,
+    "look": _Given[Standing | None],
+    "names": _Given[list[str]],
+    "keeps": _Given[bool],
+    "user": _Given[_Number],
+}
+"""Of each step that was taken; all others give nothing."""
 
 
 class Helper:
@@ -57,14 +93,13 @@ class Helper:
         except BaseException:
             self.end()
             raise
-        self.same_root: bool = answer["same_root"]
+        self.same_root: bool = answer.same_root
 
     def find(self, path: str) -> Found:
         """See folder.find."""
         answer, fd = self.ask("find", path=path)
-        number = answer["folder"]
-        folder = None if number is None else RemoteFolder(self, number)
-        return Found(answer["path"], fd, folder)
+        folder = None if answer.folder is None else RemoteFolder(self, answer.folder)
+        return Found(answer.path, fd, folder)
 
     def ask(self, step: str, **details: Any) -> tuple[Any, int]:
         """What it answers, and the descriptor that came with it, else -1."""
@@ -121,25 +156,30 @@ class Helper:
                 self._process.wait(1)
 
 
-def _checked(data: bytes, step: str, fds: int) -> dict[str, Any]:
+def _checked(data: bytes, step: str, fds: int) -> Any:
     """The answer, if it is one: the caller may have the helper in its hands. Refused: what it says,
     or EIO."""
     try:
-        answer: dict[str, Any] = json.loads(data)
-        error = refused(answer["errno"], str(answer["reason"]), int(answer["mode"]))
-        least = 1 if step in GIVE else 0
-        most = 1 if step == "find" else least
-        good = error.errno or (
-            least <= fds <= most and answer.keys() >= _KEYS.get(step, {"result"})
-        )
-    except (ValueError, TypeError, KeyError):
-        good = False
-    if not good:
-        raise Refused(errno.EIO, "the helper process with the caller's rights gave no answer")
-    if error.errno:
-        error.strerror = str(answer["text"])
-        raise error
-    return answer
+        # Paths may have halves of surrogate pairs for bytes that are no text: msgspec's own parser
+        # refuses them.
+        content = json.loads(data)
+        answer = msgspec.convert(content, _Answer)
+        if not answer.errno:
+            taken = msgspec.convert(content, _ANSWERS.get(step, _Given[None]))
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise _no_answer() from error
+    if answer.errno:
+        refusal = refused(answer.errno, answer.reason, answer.mode)
+        refusal.strerror = answer.text
+        raise refusal
+    least = 1 if step in GIVE else 0
+    if not least <= fds <= (1 if step == "find" else least):
+        raise _no_answer()
+    return taken
+
+
+def _no_answer() -> Refused:
+    return Refused(errno.EIO, "the helper process with the caller's rights gave no answer")
 
 
 class RemoteFolder:
@@ -164,8 +204,8 @@ class RemoteFolder:
 
     def look(self, name: str) -> Standing | None:
         """What has that name."""
-        found = self._ask("look", name=name)[0]["result"]
-        return None if found is None else Standing(*found)
+        found: Standing | None = self._ask("look", name=name)[0].result
+        return found
 
     def replace(self, old: str, new: str) -> None:
         """A new name for it."""
@@ -177,16 +217,16 @@ class RemoteFolder:
 
     def names(self, first: str, last: str) -> list[str]:
         """Those that begin and end so."""
-        found: list[str] = self._ask("names", first=first, last=last)[0]["result"]
+        found: list[str] = self._ask("names", first=first, last=last)[0].result
         return found
 
     def keeps(self, name: str) -> bool:
         """Whether what has that name cannot be replaced."""
-        return bool(self._ask("keeps", name=name)[0]["result"])
+        return bool(self._ask("keeps", name=name)[0].result)
 
     def user(self) -> int:
         """Whose rights these are."""
-        return int(self._ask("user")[0]["result"])
+        return int(self._ask("user")[0].result)
 
     def sync(self) -> None:
         """New names are durable."""

@@ -48,6 +48,11 @@ void ldfs_life_join_threads(ldfs_dump *d);
  */
 void ldfs_life_disarm(ldfs_dump *d);
 
+/* ------------------------------------------------------------- reference.c */
+
+/* In the pause. 0 also where none is set, or -errno. */
+int ldfs_reference_copy(ldfs_dump *d);
+
 /* ---------------------------------------------------------------- release.c */
 
 /* Wait for the threads of a released dump, and free it. Returns 0. */

@@ -29,7 +29,7 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 4
+#define LDFS_SHIM_VERSION 5
 #define LDFS_SHIM_PAYLOAD 135168 /* most bytes behind a header: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
 #define LDFS_SHIM_WORDS 256 /* most bytes of last words */
@@ -41,9 +41,9 @@ enum ldfs_shim_op {
 	LDFS_SHIM_ADOPT = 3,   /* arg: address, size in bytes. fds: [memfd]. Once. */
 	/*
 	 * Payload: ldfs_dump_config, then its extents. arg[0] has a bit for each descriptor in fds,
-	 * in this order: 1 target, 2 table, 4 /dev/userfaultfd, 8 reference. Bit 16: the target is
-	 * a pipe, and the header of its flattened file was written. The answer has the number of
-	 * the dump, which all requests below carry.
+	 * in this order: 1 target, 2 table, 4 /dev/userfaultfd, 8 reference (for tests). Bit 16:
+	 * the target is a pipe, and the header of its flattened file was written. The answer has
+	 * the number of the dump, which all requests below carry.
 	 */
 	LDFS_SHIM_INIT = 4,
 	/* The machine is stopped. -ETIMEDOUT: it is not, because the last words were written. */

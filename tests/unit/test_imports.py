@@ -31,10 +31,14 @@ ALLOWED: dict[str, set[str]] = {
 """Each room may import the leaves, too."""
 
 OF_LEAVES = {
-    "abi": set(),
+    "abi": {"kinds"},
     "closing": set(),
     "errors": set(),
+    "kinds": {"errors", "units"},
+    "option": {"kinds"},
     "pause": {"units"},
+    "request": {"abi", "errors", "kinds", "option", "settings"},
+    "settings": {"errors", "kinds", "option", "units"},
     "thread": {"errors", "units"},
     "units": set(),
 }

@@ -166,7 +166,7 @@ def _returned(text: str) -> Iterator[tuple[int, Any]]:
     for line in text.splitlines():
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(answer, dict) and "id" in answer and "return" in answer:
             yield int(answer["id"]), answer["return"]
