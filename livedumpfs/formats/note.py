@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Note: what a core dump says of a machine besides its memory, as ELF writes it."""
+"""Note: what a core dump says of a machine besides its memory, as an ELF note (elf(5))."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HEADER: Final = struct.Struct("<III")
 """Elf64_Nhdr: sizes of name and content, type."""
 OWN_NAME: Final = b"LIVEDUMPFS\0"
 PADDING_TYPE: Final = 0x4C444650
-"""Of our notes whose content means nothing."""
+"""Type of our notes that only fill room; their content means nothing."""
 MAX_COUNT: Final = 16384
 MAX_NAME: Final = 256
 MAX_SIZE: Final = 1 << 20
-"""Of a note's content in meta data."""
+"""Most bytes of one note's content in the meta data."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Note:
 
 
 def padded(data: bytes) -> bytes:
-    """Up to a multiple of 4 bytes."""
+    """`data` with zeros up to a multiple of 4 bytes."""
     return data + bytes(-len(data) % 4)
 
 
@@ -67,7 +67,7 @@ def find_notes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
 
 
 def pack_notes(notes: Sequence[Note], room: int) -> bytes:
-    """The notes in exactly `room` bytes, a multiple of 4; what is left is a note without meaning.
+    """The notes in exactly `room` bytes, a multiple of 4. A note of PADDING_TYPE fills the rest.
     UsageError: they do not fit."""
     packed = b"".join(note.pack() for note in notes)
     left = room - len(packed)
@@ -91,6 +91,6 @@ _Notes = Annotated[list[_Described], Meta(max_length=MAX_COUNT)]
 
 
 def parse_notes(items: object) -> tuple[Note, ...]:
-    """What describe() made. InvalidDump: something else."""
+    """The notes that describe() wrote. InvalidDump: `items` is something else."""
     found = typed(items, _Notes, "notes")
     return tuple(Note(one.name.encode("ascii") + b"\0", one.type, one.content) for one in found)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's end of a helper: a process, opener.py, that opens files and names them with the rights
-of who asks for the dump. What it answers is checked: the caller may have it in its hands."""
+"""The host's end of a helper: a process (opener.py) that opens and names files with the rights of
+the caller that asks for the dump.
+
+All its answers are checked, because the caller may control that process (ptrace).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from livedumpfs.rights.folder import Found, Refused, Standing, refused
 from livedumpfs.rights.opener import GIVE, MESSAGE_MAX
 
 TIMEOUT = 10.0
-"""Seconds that a step of the helper may take: longer than a disk needs to spin up."""
+"""Most seconds for one step of the helper; a disk takes less to spin up."""
 _PROGRAM = str(Path(__file__).resolve().with_name("opener.py"))
 _Number = Annotated[int, Meta(ge=0, lt=1 << 32)]
 _Result = TypeVar("_Result")
@@ -63,11 +66,12 @@ _ANSWERS: Final[dict[str, Any]] = {
 
 
 class Helper:
-    """A process with the rights of task `tid`, which must still have file system uid and gid `uid`
-    and `gid`. It ends with the last of its folders, or with end().
+    """A helper process with the rights of task `tid`, which must still have file system uid `uid`
+    and gid `gid`. It ends with the last of its folders, or with end().
 
-    Every call raises Refused (OSError): what find() does, EPERM when this process may not become
-    the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
+    Every call raises Refused (OSError): what find() raises; EPERM: this process may not take over
+    the caller's rights; ESRCH: the caller has ended; ETIMEDOUT after `timeout` seconds; EIO: the
+    helper has ended.
     """
 
     def __init__(self, tid: int, uid: int, gid: int, timeout: float | None = None) -> None:
@@ -102,7 +106,7 @@ class Helper:
         return Found(answer.path, fd, folder)
 
     def ask(self, step: str, **details: Any) -> tuple[Any, int]:
-        """What it answers, and the descriptor that came with it, else -1."""
+        """Send one step. Returns the answer, and the descriptor that came with it, else -1."""
         request = json.dumps({"step": step, **details}).encode()
         with self._lock:
             data, fds = self._exchange(request, time.monotonic() + self.timeout)
@@ -122,7 +126,7 @@ class Helper:
             self._end.send(request)
             data, fds, _, _ = socket.recv_fds(self._end, MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
-            self._end.close()  # its answer would be taken for that of the next question
+            self._end.close()  # else the late answer would be taken for that of the next question
             raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
@@ -132,12 +136,12 @@ class Helper:
         return data, fds
 
     def hold(self) -> None:
-        """One more uses it."""
+        """Count one more user of the helper."""
         with self._lock:
             self._users += 1
 
     def let_go(self) -> None:
-        """One less; it ends with the last."""
+        """Count one less; with the last one the helper ends."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -145,7 +149,8 @@ class Helper:
             self.end()
 
     def end(self) -> None:
-        """Reap it. One that hangs in a dead device cannot be killed: it is left behind."""
+        """End the process and reap it. One that hangs on a dead device cannot be killed: it stays
+        until the device answers."""
         self._end.close()
         try:
             self._process.wait(0.2)
@@ -157,8 +162,8 @@ class Helper:
 
 
 def _checked(data: bytes, step: str, fds: int) -> Any:
-    """The answer, if it is one: the caller may have the helper in its hands. Refused: what it says,
-    or EIO."""
+    """The answer, after a check of its form: the caller may control the helper. Refused: the
+    helper's own error, or EIO."""
     try:
         # Paths may have halves of surrogate pairs for bytes that are no text: msgspec's own parser
         # refuses them.
@@ -195,41 +200,41 @@ class RemoteFolder:
         return self._helper.ask(step, folder=self._number, **details)
 
     def make(self, name: str, like: Standing | None) -> int:
-        """A new file."""
+        """As FolderLike.make."""
         return self._ask("make", name=name, like=like)[1]
 
     def open(self, name: str, *, write: bool) -> int:
-        """A regular file that there is."""
+        """As FolderLike.open."""
         return self._ask("open", name=name, write=write)[1]
 
     def look(self, name: str) -> Standing | None:
-        """What has that name."""
+        """As FolderLike.look."""
         found: Standing | None = self._ask("look", name=name)[0].result
         return found
 
     def replace(self, old: str, new: str) -> None:
-        """A new name for it."""
+        """As FolderLike.replace."""
         self._ask("replace", old=old, new=new)
 
     def remove(self, name: str) -> None:
-        """The name goes."""
+        """As FolderLike.remove."""
         self._ask("remove", name=name)
 
     def names(self, first: str, last: str) -> list[str]:
-        """Those that begin and end so."""
+        """As FolderLike.names."""
         found: list[str] = self._ask("names", first=first, last=last)[0].result
         return found
 
     def keeps(self, name: str) -> bool:
-        """Whether what has that name cannot be replaced."""
+        """As FolderLike.keeps."""
         return bool(self._ask("keeps", name=name)[0].result)
 
     def user(self) -> int:
-        """Whose rights these are."""
+        """As FolderLike.user."""
         return int(self._ask("user")[0].result)
 
     def sync(self) -> None:
-        """New names are durable."""
+        """As FolderLike.sync."""
         self._ask("sync")
 
     def close(self) -> None:
