@@ -50,7 +50,8 @@ void ldfs_life_disarm(ldfs_dump *d);
 
 /* ------------------------------------------------------------- reference.c */
 
-/* In the pause. 0 also where none is set, or -errno. */
+/* During the pause: copy the arena to the reference file, without holes. 0 also if there is none.
+ */
 int ldfs_reference_copy(ldfs_dump *d);
 
 /* ---------------------------------------------------------------- release.c */
