@@ -6,7 +6,7 @@
     with open_dump("/dev/loop0") as dump:
         dump.verdict                    # "consistent", "torn", "incomplete"
         dump.read_physical(0x1000, 64)  # OSError EIO where the dump has nothing
-        report = verify_dump(dump)      # checksums, and the built-in guest's ledger
+        report = verify_dump(dump)      # its verdict and all checksums
         text = format_description(describe_dump(dump))
 
 Everything read is untrusted: InvalidDump in one sentence, never a traceback or a gigabyte.

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from livedumpfs.dumpfile.checksums import Progress
 from livedumpfs.dumpfile.destination import PIECE, Flattened, NewFile, Output
+from livedumpfs.dumpfile.granules import runs
 from livedumpfs.dumpfile.pack import KdumpWriter, usual_threads
-from livedumpfs.dumpfile.reader import DumpFile, runs
+from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import (
     images_of,
     machine_of,

@@ -24,7 +24,7 @@ from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import boot
 from livedumpfs.machines.guest_image import EM_X86_64, GuestImage
-from livedumpfs.machines.ledger import ledger_phases
+from livedumpfs.machines.ledger_block import ledger_phases
 from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 

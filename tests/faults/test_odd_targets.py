@@ -18,8 +18,9 @@ DUMP = """
 import sys
 import numpy as np
 from aftermath import unharmed
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 MIB = 1 << 20
 with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = np.random.default_rng(3).integers(1, 256, 8 * MIB, dtype=np.uint8)
@@ -30,7 +31,7 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     assert live.finish(300) == "consistent", live.failure
     live.release()
     with open_dump(sys.argv[1]) as dump:
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
         assert dump.read_arena(0, 8 * MIB) == arena.live.tobytes()
 """
 
