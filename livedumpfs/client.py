@@ -51,7 +51,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class Failure:
+class FirstFailure:
     """The first error of a dump."""
 
     operation: int
@@ -62,7 +62,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Status:
+class DumpStatus:
     """The dump that is, or the last one. Sizes in bytes, times in ns, counts in granules."""
 
     state: State
@@ -78,7 +78,7 @@ class Status:
     bytes_total: int
     bytes_done: int
     """What the dump has; never what is lost."""
-    failure: Failure | None
+    failure: FirstFailure | None
     target: str | None
     spill_limit: int
     """The memory for slots at the most, under policy `spill`."""
@@ -227,7 +227,7 @@ class Client(Closing):
 
     # -------------------------------------------------------------- watching
 
-    def status(self) -> Status:
+    def status(self) -> DumpStatus:
         """What the dump is doing."""
         buffer = bytearray(abi.payload_size(abi.STATUS))
         self._ioctl(abi.STATUS, buffer, HostError)
@@ -235,8 +235,8 @@ class Client(Closing):
         failure = None
         if raw.failure.error:
             pfn = None if raw.failure.pfn == abi.NO_PFN else raw.failure.pfn
-            failure = Failure(raw.failure.operation, raw.failure.error, pfn)
-        return Status(
+            failure = FirstFailure(raw.failure.operation, raw.failure.error, pfn)
+        return DumpStatus(
             state=State(raw.state),
             verdict=Verdict(raw.verdict),
             so_far=Verdict(raw.so_far),
@@ -257,7 +257,7 @@ class Client(Closing):
 
     def progress(
         self, interval: float = POLL_INTERVAL, timeout: float | None = None
-    ) -> Iterator[Status]:
+    ) -> Iterator[DumpStatus]:
         """The status every `interval` seconds until the dump is finished; that one is the last.
 
         StateError: EINVAL no sweep is under way, ECANCELED somebody released the dump.
@@ -283,7 +283,7 @@ class Client(Closing):
             first = False
             time.sleep(interval)
 
-    def finish(self, timeout: float | None = None, *, check: bool = True) -> Status:
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> DumpStatus:
         """Wait for the verdict; errors as in progress(), and InconsistentDump (OSError): it is
         another than CONSISTENT. With check=False that is returned, too."""
         *_, last = self.progress(timeout=timeout)
@@ -291,7 +291,7 @@ class Client(Closing):
             raise self._inconsistent(last)
         return last
 
-    def _inconsistent(self, status: Status) -> InconsistentDump:
+    def _inconsistent(self, status: DumpStatus) -> InconsistentDump:
         counters = status.counters
         return InconsistentDump.of(
             status.known.name.lower(),

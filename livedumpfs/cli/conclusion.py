@@ -10,17 +10,17 @@ from livedumpfs.abi import Policy, State, Verdict
 from livedumpfs.cli import text
 from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.output import say
-from livedumpfs.client import Client, Status
+from livedumpfs.client import Client, DumpStatus
 from livedumpfs.errors import LivedumpError
 from livedumpfs.units import format_size
 
 
-def print_pause(status: Status) -> None:
+def print_pause(status: DumpStatus) -> None:
     """The line after START."""
     say(f"machine stopped for {pause.text(status.counters)}, and runs on")
 
 
-def verdict(status: Status) -> str:
+def verdict(status: DumpStatus) -> str:
     """The verdict, or what it is so far; "" when there is none."""
     if status.known is Verdict.NONE:
         return ""
@@ -28,7 +28,7 @@ def verdict(status: Status) -> str:
     return status.known.name.lower() + ("" if final else " so far")
 
 
-def broken(client: Client, status: Status, name: str | None = None) -> str:
+def broken(client: Client, status: DumpStatus, name: str | None = None) -> str:
     """Of a dump that is not consistent: what it is, and why, in one sentence. `name`: what to call
     its target."""
     target = name or status.target
@@ -38,7 +38,7 @@ def broken(client: Client, status: Status, name: str | None = None) -> str:
     return f"the {where} is {verdict(status)}{_lost(status)}: {why}"
 
 
-def _lost(status: Status) -> str:
+def _lost(status: DumpStatus) -> str:
     lost = status.counters["lost"]
     return f", {text.count(lost, 'granule')} lost" if lost else ""
 
@@ -51,7 +51,7 @@ def _stats(client: Client) -> dict[str, Any]:
         return {"lost_pages": [], "failure": None, "reason": str(error)}
 
 
-def conclude(client: Client, status: Status, name: str | None = None) -> int:
+def conclude(client: Client, status: DumpStatus, name: str | None = None) -> int:
     """A finished dump: its figures, its verdict, and what went wrong. `name`: what to call its
     target."""
     stats = _stats(client)
@@ -69,7 +69,7 @@ def conclude(client: Client, status: Status, name: str | None = None) -> int:
     return Exit.NOT_VALID
 
 
-def released(client: Client, before: Status) -> int:
+def released(client: Client, before: DumpStatus) -> int:
     """After RELEASE of a dump that was as in `before`: its verdict for good when that is not
     "consistent". What was cut off by the RELEASE alone was to be cut off."""
     status = client.status()
@@ -82,7 +82,7 @@ def released(client: Client, before: Status) -> int:
     return Exit.DONE
 
 
-def note_room(client: Client, status: Status) -> None:
+def note_room(client: Client, status: DumpStatus) -> None:
     """What a snapshot without a target may take, and what then."""
     spills = status.policy is Policy.SPILL
     limit = status.spill_limit if spills else client.stats()["settings"]["pool"]

@@ -10,7 +10,7 @@ from typing import Final
 from livedumpfs.abi import Arming, Backend, Compression, Format, Policy, State, Table, Verdict
 from livedumpfs.cli.conclusion import broken
 from livedumpfs.cli.progress import Display
-from livedumpfs.client import Client, InitOptions, Status
+from livedumpfs.client import Client, DumpStatus, InitOptions
 from livedumpfs.errors import StateError, UsageError
 
 
@@ -60,7 +60,7 @@ _BELONGS: Final = {
 
 def follow(
     client: Client, shown: Display, timeout: float | None = None, *, name: str | None = None
-) -> Status:
+) -> DumpStatus:
     """Show the progress until FINISH, and say at once when it can no longer be consistent. Errors
     as in Client.progress; `timeout` in seconds; `name`: what to call the target."""
     said = False

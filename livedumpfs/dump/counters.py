@@ -12,7 +12,7 @@ NO_PFN: Final = 2**64 - 1
 
 
 @dataclass(frozen=True)
-class Failure:
+class CoreFailure:
     """The first error: enum ldfs_operation, positive errno (0: none), page number or NO_PFN."""
 
     operation: int = 0
@@ -61,7 +61,7 @@ class Counters:
     left_out: int = 0
     handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
     """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""
-    failure: Failure = Failure()
+    failure: CoreFailure = CoreFailure()
 
     @property
     def throughput(self) -> float:
@@ -80,5 +80,5 @@ def take_counters(struct: CData) -> Counters:
     return Counters(
         **{name: int(getattr(struct, name)) for name in _PLAIN},
         handler_ns=tuple(struct.handler_ns),
-        failure=Failure(failure.operation, failure.error, failure.pfn),
+        failure=CoreFailure(failure.operation, failure.error, failure.pfn),
     )

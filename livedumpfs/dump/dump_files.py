@@ -13,7 +13,7 @@ from livedumpfs.dump.instant import machine_info
 from livedumpfs.dump.room import expect_room, refuse_sealed
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.formats import Plan, Registers, Verdict, plan_dump, room_for
+from livedumpfs.formats import Plan, Registers, VerdictWord, plan_dump, room_for
 from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
@@ -181,7 +181,7 @@ class DumpFiles:
 
     def seal(
         self,
-        verdict: Verdict,
+        verdict: VerdictWord,
         registers: Sequence[Registers],
         meta: Mapping[str, object],
         total_size: int | None = None,
@@ -197,7 +197,7 @@ class DumpFiles:
         apply(steps, self.target, self.sidecar)
         self.target.complete()
 
-    def publish(self, verdict: Verdict) -> None:
+    def publish(self, verdict: VerdictWord) -> None:
         """After the seal: the dump gets its name. TargetError: it lies where it lies, and why."""
         itself = self.plan.format != "raw"
         publish(self.target, self.sidecar, verdict, describes_itself=itself)

@@ -18,14 +18,14 @@ from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_files import DumpFiles, TargetLike
 from livedumpfs.dump.instant import Snapshot
-from livedumpfs.dump.remote import LooksAhead, make_core
-from livedumpfs.dump.run import Outcome, Run
+from livedumpfs.dump.remote import make_core
+from livedumpfs.dump.run import DumpRun, Outcome
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.spill import memory_room
 from livedumpfs.errors import LivedumpError, StateError, UsageError
-from livedumpfs.formats import Verdict
+from livedumpfs.formats import VerdictWord
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import ChecksFirst, Machine, machine_for
+from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, machine_for
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target
 from livedumpfs.thread import needing_threads, start_thread
@@ -34,7 +34,7 @@ _RELEASE_PATIENCE_S = 2.0
 _REAP_S = 0.2
 
 
-class State(enum.Enum):
+class DumpState(enum.Enum):
     """Of a LiveDump; UNINIT: no dump."""
 
     UNINIT = "uninit"
@@ -81,15 +81,15 @@ class LiveDump(Closing):
         self.machine: Machine = machine_for(machine, quiesce, resume)
         self.settings = DumpSettings()
         self._pid = os.getpid()
-        self._state = State.UNINIT
+        self._state = DumpState.UNINIT
         self._step = threading.Lock()
         self._change = threading.Condition()
         self._entered = time.monotonic()
         """When the state became what it is."""
-        self._run: Run | None = None
-        self._stale: list[Run] = []
+        self._run: DumpRun | None = None
+        self._stale: list[DumpRun] = []
         """Dumps that something still hangs of."""
-        self._unwatched: list[Run] = []
+        self._unwatched: list[DumpRun] = []
         """Of those, the ones that no thread frees when that comes back: the next INIT does."""
         self.errands = Errands()
         """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
@@ -99,7 +99,7 @@ class LiveDump(Closing):
     # ------------------------------------------------------------------- looking
 
     @property
-    def state(self) -> State:
+    def state(self) -> DumpState:
         """Now."""
         return self._state
 
@@ -109,14 +109,14 @@ class LiveDump(Closing):
         return run.core.counters() if run and run.core else self._last.counters
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> VerdictWord | None:
         """What the dump says of itself, for good: None until it is sealed, and without a target
         until it is released. See so_far."""
         run = self._run
         return run.verdict if run else self._last.verdict
 
     @property
-    def so_far(self) -> Verdict | None:
+    def so_far(self) -> VerdictWord | None:
         """What the verdict will be if nothing else happens to the dump: None before START. Only
         "consistent" can still become worse."""
         run = self._run
@@ -190,7 +190,7 @@ class LiveDump(Closing):
             raise StateError("there is no snapshot", errno=errno.ENODATA)
         return found
 
-    def _make_snapshot(self, run: Run, core: Core) -> Snapshot:
+    def _make_snapshot(self, run: DumpRun, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
             known = {"verdict": run.verdict, "so_far": run.so_far, "reason": run.reason}
             return {**run.describe(), **known, "state": self._state.value}
@@ -208,7 +208,7 @@ class LiveDump(Closing):
                 errno=errno.ECHILD,
             )
 
-    def _current(self, step: str, *allowed: State) -> Run:
+    def _current(self, step: str, *allowed: DumpState) -> DumpRun:
         run = self._run
         if run is None or (allowed and self._state not in allowed):
             raise StateError(
@@ -293,7 +293,7 @@ class LiveDump(Closing):
 
     def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
         if target is None:
-            run = Run(self.machine, settings, None)
+            run = DumpRun(self.machine, settings, None)
             run.core = make_core(self.machine, settings, None, reference=reference)
         else:
             run = self._prepare(target, settings, reference)
@@ -304,7 +304,7 @@ class LiveDump(Closing):
             self._retire(run)
             raise
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: DumpRun) -> None:
         """The state INIT. MachineError: no thread."""
         if run.files:
             # Made now: while many pages are unprotected there may be no room for a thread's stack.
@@ -314,17 +314,17 @@ class LiveDump(Closing):
             self._start_keeper(run)
         self.settings = run.settings
         self._run = run
-        self._set(State.INIT)
+        self._set(DumpState.INIT)
         if run.settings.max_age:
             self._start_watching(run)
 
-    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> Run:
+    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> DumpRun:
         """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
         given up."""
 
-        def work() -> Run:
+        def work() -> DumpRun:
             files = DumpFiles(self.machine, settings, target)
-            run = Run(self.machine, settings, files)
+            run = DumpRun(self.machine, settings, files)
             try:
                 with files.patience(settings):
                     files.open(run.describe())
@@ -346,19 +346,19 @@ class LiveDump(Closing):
             never=lambda: self._abandon(target, settings),
         )
 
-    def _give_up(self, run: Run) -> None:
+    def _give_up(self, run: DumpRun) -> None:
         """What an INIT prepared that nobody waits for any more."""
         self._free(run)
         self._reap(run)
 
     @staticmethod
-    def _start_keeper(run: Run) -> None:
+    def _start_keeper(run: DumpRun) -> None:
         """MachineError: no thread."""
         assert run.keeper
         with needing_threads("keep the dump's files"):
             start_thread(run.keeper)
 
-    def _start_watching(self, run: Run) -> None:
+    def _start_watching(self, run: DumpRun) -> None:
         """MachineError: no thread."""
         watch = threading.Thread(
             target=self._watch_age, args=(run,), name="livedump-age", daemon=True
@@ -371,7 +371,7 @@ class LiveDump(Closing):
         or it is released, where the machine's memory was protected already."""
         self._expect_own("START")
         with self._step:
-            run = self._current("START", State.INIT)
+            run = self._current("START", DumpState.INIT)
             assert run.core is not None
             try:
                 self._start(run, run.core)
@@ -383,7 +383,7 @@ class LiveDump(Closing):
                         self._retire(run, "by a START that failed")
                 raise
 
-    def _start(self, run: Run, core: Core) -> None:
+    def _start(self, run: DumpRun, core: Core) -> None:
         core.start(self.machine, run.settings.quiesce_deadline)
         run.begun = True
         run.registers = self.machine.snapshot_registers()
@@ -391,9 +391,9 @@ class LiveDump(Closing):
         run.armed = True
         run.snapshot = self._make_snapshot(run, core)
         run.started.set()
-        self._set(State.START)
+        self._set(DumpState.START)
 
-    def _take_notes(self, run: Run) -> Sequence[Note]:
+    def _take_notes(self, run: DumpRun) -> Sequence[Note]:
         """The instant is taken, and the dump is worth something without them too."""
         try:
             return self.machine.snapshot_notes(run.read)
@@ -405,13 +405,13 @@ class LiveDump(Closing):
         nothing to do: FINISH follows at once, and the snapshot stays in memory."""
         self._expect_own("SWEEP")
         with self._step:
-            run = self._current("SWEEP", State.START)
+            run = self._current("SWEEP", DumpState.START)
             assert run.core is not None
             if run.files is None:
-                self._set(State.FINISH)
+                self._set(DumpState.FINISH)
                 return
             run.core.sweep()
-            self._set(State.SWEEP)
+            self._set(DumpState.SWEEP)
             run.swept.set()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -419,15 +419,15 @@ class LiveDump(Closing):
         `timeout` seconds."""
         self._expect_own("waiting")
         with self._change:
-            return self._change.wait_for(lambda: self._state is not State.SWEEP, timeout)
+            return self._change.wait_for(lambda: self._state is not DumpState.SWEEP, timeout)
 
-    def finish(self, timeout: float | None = None, *, check: bool = True) -> Verdict:
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> VerdictWord:
         """FINISH: wait for the seal. The verdict; without a target, which has no seal, what it is
         so far. InconsistentDump (OSError): the verdict is another than "consistent"; with
         check=False it is returned. StateError: no sweep is under way, or released; TimeoutError:
         after `timeout` seconds."""
         self._expect_own("FINISH")
-        run = self._current("FINISH", State.SWEEP, State.FINISH)
+        run = self._current("FINISH", DumpState.SWEEP, DumpState.FINISH)
         if not self.wait(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
         verdict = run.verdict if run.files else run.so_far
@@ -439,7 +439,7 @@ class LiveDump(Closing):
 
     def save(
         self, target: TargetLike, settings: DumpSettings | None = None, *, check: bool = True
-    ) -> Verdict:
+    ) -> VerdictWord:
         """One whole dump: INIT, START, SWEEP, FINISH, RELEASE. "consistent", or with check=False
         whatever the verdict is. What each of these raises; InconsistentDump (OSError): the dump is
         on the target, and is torn or incomplete. UsageError: no target, to save nothing."""
@@ -466,13 +466,13 @@ class LiveDump(Closing):
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.
             self._free(run)
-        elif self._state is State.UNINIT:
+        elif self._state is DumpState.UNINIT:
             return  # also while an INIT waits for its target
         with self._step:
             if run is not None and self._run is run:
                 self._retire(run, by)
 
-    def _watch_age(self, run: Run) -> None:
+    def _watch_age(self, run: DumpRun) -> None:
         """The thread of a dump with a maximum age; ends with that dump, and knows no other."""
         while self._wait_too_old(run):
             with self._step:
@@ -484,7 +484,7 @@ class LiveDump(Closing):
                     self._free(run)
                     self._retire(run, "by the host")
 
-    def _wait_too_old(self, run: Run) -> bool:
+    def _wait_too_old(self, run: DumpRun) -> bool:
         """False: the dump has gone."""
         with self._change:
             while self._run is run and not run.released:
@@ -494,15 +494,15 @@ class LiveDump(Closing):
                 self._change.wait(min(left, threading.TIMEOUT_MAX))
         return False
 
-    def _seconds_left(self, run: Run) -> float:
+    def _seconds_left(self, run: DumpRun) -> float:
         """Until nobody has taken a step for too long. The snapshot is abandoned then; a dump that
         is still prepared, or swept, is not."""
-        if self._state not in (State.START, State.FINISH):
+        if self._state not in (DumpState.START, DumpState.FINISH):
             return math.inf
         return self._entered + run.settings.max_age - time.monotonic()
 
     @staticmethod
-    def _free(run: Run) -> None:
+    def _free(run: DumpRun) -> None:
         """The machine, whatever else hangs."""
         assert run.core is not None
         run.released = True
@@ -510,14 +510,14 @@ class LiveDump(Closing):
         run.started.set()
         run.swept.set()
 
-    def _retire(self, run: Run, by: str = "") -> None:
+    def _retire(self, run: DumpRun, by: str = "") -> None:
         if run.keeper and run.keeper.ident is not None:
             run.keeper.join(_RELEASE_PATIENCE_S)
         counters = run.core.counters() if run.core else Counters()
         self._last = run.outcome(counters, self._state.name, by)
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
-        self._set(State.UNINIT)
+        self._set(DumpState.UNINIT)
         self._stale = [one for one in self._stale if not self._let_go(one)]
         if not self._let_go(run):
             self._stale.append(run)
@@ -527,7 +527,7 @@ class LiveDump(Closing):
                 self._unwatched.append(run)
 
     @staticmethod
-    def _let_go(run: Run) -> bool:
+    def _let_go(run: DumpRun) -> bool:
         """Free core and files once nobody is at work on them."""
         if run.keeper and run.keeper.is_alive():
             return False
@@ -537,23 +537,23 @@ class LiveDump(Closing):
             run.files.close() if run.begun else run.files.discard()
         return True
 
-    def _reap(self, run: Run) -> None:
+    def _reap(self, run: DumpRun) -> None:
         """A target's I/O hangs: free the rest when it comes back."""
         while not self._let_go(run):
             time.sleep(_REAP_S)
 
-    def _finished(self, run: Run) -> None:
+    def _finished(self, run: DumpRun) -> None:
         with self._change:
             if self._run is run and not run.released:
-                self._enter(State.FINISH)
+                self._enter(DumpState.FINISH)
             self._change.notify_all()
 
-    def _set(self, state: State) -> None:
+    def _set(self, state: DumpState) -> None:
         with self._change:
             self._enter(state)
             self._change.notify_all()
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: DumpState) -> None:
         self._state, self._entered = state, time.monotonic()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import lib
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.formats import Plan, Verdict
+from livedumpfs.formats import Plan, VerdictWord
 from livedumpfs.machines.machine import Memory
 from livedumpfs.targets import Kind, Target, expect_space, sealed_as
 
@@ -30,7 +30,7 @@ def refuse_sealed(target: Target, sidecar: Target | None) -> None:
             )
 
 
-def _finished(target: Target, book: Target | None) -> Verdict | None:
+def _finished(target: Target, book: Target | None) -> VerdictWord | None:
     """Of the dump on the device, which is described on it, at the usual place, or by `book`."""
     place = None if book is None else f"/proc/self/fd/{book.fd}"
     try:

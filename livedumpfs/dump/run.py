@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run: one dump and everything that ends with it; Outcome: what is known of it afterwards."""
+"""DumpRun: one dump and everything that ends with it; Outcome: what is known of it afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
 from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
-from livedumpfs.formats import Registers, Verdict
+from livedumpfs.formats import Registers, VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 
@@ -30,7 +30,7 @@ class Outcome:
     """Of a dump that has gone."""
 
     counters: Counters = field(default_factory=Counters)
-    verdict: Verdict | None = None
+    verdict: VerdictWord | None = None
     """None: it had no target, and no START; or there was no dump."""
     failure: str | None = None
     reason: str | None = None
@@ -41,7 +41,7 @@ class Outcome:
     """Through whom, and in which state, in one sentence."""
 
 
-class Run:
+class DumpRun:
     """One dump. Its keeper thread does all writing of headers after INIT, so that no step waits for
     a slow target."""
 
@@ -58,7 +58,7 @@ class Run:
         """START was reached: what lies on the target is of some dump."""
         self.armed = False
         """START is done."""
-        self.verdict: Verdict | None = None
+        self.verdict: VerdictWord | None = None
         """Final: sealed, or nothing can seal it any more."""
         self.error: str | None = None
         """First error of the keeper."""
@@ -93,21 +93,21 @@ class Run:
         loss = explain_loss(self.core.counters(), self.settings) if self.core else None
         return self.failure or loss
 
-    def inconsistent(self, verdict: Verdict) -> InconsistentDump:
+    def inconsistent(self, verdict: VerdictWord) -> InconsistentDump:
         """What to raise for that verdict."""
         counters = self.core.counters() if self.core else Counters()
         number = counters.failure.error or self.error_number
         return inconsistent(verdict, counters, self.target, self.reason, number)
 
     @property
-    def so_far(self) -> Verdict | None:
+    def so_far(self) -> VerdictWord | None:
         """What the dump is worth if nothing else happens to it; None before START. "torn" does not
         get better, and "incomplete" stays."""
         if self.verdict or self.core is None or not self.armed:
             return self.verdict
         return "incomplete" if self.error else judge(self.core.counters())
 
-    def at_release(self) -> Verdict | None:
+    def at_release(self) -> VerdictWord | None:
         """The verdict for good, when nothing more will come: a target without a seal says
         incomplete, a snapshot in memory is what it was."""
         if self.files is not None:
@@ -165,7 +165,7 @@ class Run:
 
     # ----------------------------------------------------------- the keeper thread
 
-    def keep(self, finished: Callable[[Run], None]) -> None:
+    def keep(self, finished: Callable[[DumpRun], None]) -> None:
         """From INIT to the seal, or to RELEASE."""
         try:
             if self._wait_for(self.started):

@@ -25,7 +25,7 @@ from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats.plan import MemoryRange
-from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.targets import current_sidecar, sidecar_path
 
 _SAMPLES: Final = 16
@@ -96,7 +96,7 @@ class DumpFile(Granules, Closing):
         return kdump.parse_head(self._header).compression if self._packed else None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> VerdictWord:
         """What the dump is worth: the seal's word, unless the table knows worse."""
         counts = self.state_counts()
         if not self.sealed or counts[table.ARMED]:

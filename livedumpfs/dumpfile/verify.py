@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from livedumpfs.dumpfile.checksums import ChecksumReport, Progress, verify_checksums
+from livedumpfs.dumpfile.checksums import ChecksumReport, OnProgress, verify_checksums
 from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.formats import table
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 
 
 @dataclass(frozen=True)
 class VerifyReport:
     """The result of verify_dump."""
 
-    verdict: Verdict
+    verdict: VerdictWord
     checksums: ChecksumReport
     problems: list[str]
     """One sentence each; empty when the dump is good."""
@@ -27,7 +27,7 @@ class VerifyReport:
 
 
 def verify_dump(
-    dump: DumpFile, progress: Progress | None = None, *, threads: int = 2
+    dump: DumpFile, progress: OnProgress | None = None, *, threads: int = 2
 ) -> VerifyReport:
     """Read the whole dump back. OSError does not occur: what cannot be read is in the report."""
     checksums = verify_checksums(dump, progress, threads=threads)

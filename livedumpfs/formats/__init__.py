@@ -44,7 +44,7 @@ from livedumpfs.formats.plan import (
     room_for,
 )
 from livedumpfs.formats.raw import RawPlan, plan_raw
-from livedumpfs.formats.superblock import VERDICTS, Superblock, Verdict
+from livedumpfs.formats.superblock import VERDICTS, Superblock, VerdictWord
 
 FORMATS: Final = ("elf", "raw", "kdump")
 
@@ -67,7 +67,7 @@ __all__ = [
     "Step",
     "Superblock",
     "Sync",
-    "Verdict",
+    "VerdictWord",
     "Write",
     "Zero",
     "lime_image",

@@ -70,7 +70,7 @@ MAX_HEADERS: Final = _EHDR.size + _SHDR.size + (MAX_RANGES + 1) * _PHDR.size
 
 
 @dataclass(frozen=True)
-class Segment:
+class ProgramHeader:
     """A program header that says where memory or notes lie. Bytes."""
 
     type: int
@@ -229,17 +229,17 @@ def _find_programs(head: bytes) -> tuple[int, int]:
     return offset, offset + size * count
 
 
-def parse_segments(headers: bytes) -> list[Segment]:
+def parse_segments(headers: bytes) -> list[ProgramHeader]:
     """The program headers of the file that starts with `headers`: headers_end bytes or more.
     InvalidDump: no ELF64 core of ours."""
     offset, end = _find_programs(headers)
     if end > len(headers):
         raise InvalidDump("it ends within its program headers")
     programs = _PHDR.iter_unpack(memoryview(headers)[offset:end])
-    return [Segment(p[0], p[2], p[4], p[5]) for p in programs]
+    return [ProgramHeader(p[0], p[2], p[4], p[5]) for p in programs]
 
 
-def note_segment(segments: Sequence[Segment]) -> Segment:
+def note_segment(segments: Sequence[ProgramHeader]) -> ProgramHeader:
     """The one PT_NOTE. InvalidDump: none, or of an impossible size."""
     notes = [segment for segment in segments if segment.type == _PT_NOTE]
     if len(notes) != 1 or not superblock.SIZE < notes[0].size <= MAX_NOTES:
@@ -247,19 +247,19 @@ def note_segment(segments: Sequence[Segment]) -> Segment:
     return notes[0]
 
 
-def load_segments(segments: Sequence[Segment]) -> list[Segment]:
+def load_segments(segments: Sequence[ProgramHeader]) -> list[ProgramHeader]:
     """The PT_LOADs, in their order."""
     return [segment for segment in segments if segment.type == _PT_LOAD]
 
 
-def first_note(head: bytes) -> Segment:
+def first_note(head: bytes) -> ProgramHeader:
     """The PT_NOTE of a dump that starts with `head`, HEAD_SIZE bytes: it comes first, so no file of
     anybody's keeps us busy with a million of other headers. InvalidDump: as note_segment."""
     offset, _ = _find_programs(head)
     if len(head) < offset + _PHDR.size:
         raise InvalidDump("it ends within its program headers")
     first = _PHDR.unpack_from(head, offset)
-    return note_segment([Segment(first[0], first[2], first[4], first[5])])
+    return note_segment([ProgramHeader(first[0], first[2], first[4], first[5])])
 
 
 def own_note_position(notes: bytes) -> int:

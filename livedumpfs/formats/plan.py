@@ -21,7 +21,7 @@ from livedumpfs.errors import UsageError
 from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats import superblock, table
 from livedumpfs.formats.note import Note, pack_notes
-from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.units import PAGE_SIZE
 
 Role = Literal["target", "sidecar"]
@@ -221,7 +221,7 @@ class Plan(ABC):
 
     def seal(
         self,
-        verdict: Verdict,
+        verdict: VerdictWord,
         meta: Mapping[str, object],
         registers: Sequence[Registers] = (),
         *,
@@ -246,7 +246,7 @@ class Plan(ABC):
 
     def finished(
         self,
-        verdict: Verdict,
+        verdict: VerdictWord,
         meta: Mapping[str, object],
         registers: Sequence[Registers] = (),
         *,
@@ -264,7 +264,7 @@ class Plan(ABC):
 
     def _sealed(
         self,
-        verdict: Verdict,
+        verdict: VerdictWord,
         meta: Mapping[str, object],
         registers: Sequence[Registers],
         total_size: int | None,

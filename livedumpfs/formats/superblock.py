@@ -29,8 +29,8 @@ MAX_GRANULE: Final = 1 << 30
 MAX_META: Final = 64 << 20
 """Bytes of one meta slot at the most."""
 
-Verdict = Literal["incomplete", "consistent", "torn"]
-VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+VerdictWord = Literal["incomplete", "consistent", "torn"]
+VERDICTS: Final[tuple[VerdictWord, ...]] = get_args(VerdictWord)
 
 _HEAD = struct.Struct("<8sIIQ")
 _BODY = struct.Struct("<16s16sIIQQQQQQQQQQQIIQQQQ")
@@ -44,7 +44,7 @@ class Superblock:
     dump_id: bytes
     format: str
     sealed: bool
-    verdict: Verdict
+    verdict: VerdictWord
     granule_size: int
     granule_count: int
     arena_size: int
@@ -68,7 +68,7 @@ class Superblock:
     target_inode: int = 0
     """Which target a sidecar file belongs to; Target.identity."""
 
-    def sealed_as(self, verdict: Verdict) -> Superblock:
+    def sealed_as(self, verdict: VerdictWord) -> Superblock:
         """The same, sealed with `verdict`."""
         return replace(self, sealed=True, verdict=verdict)
 

@@ -112,7 +112,7 @@ def parse_block(
     return entries
 
 
-class Kind(NamedTuple):
+class GranuleKind(NamedTuple):
     """Granules of one kind, and their pages."""
 
     granules: int
@@ -124,7 +124,7 @@ class Kind(NamedTuple):
 
 def kinds(
     entries: Entries, granule_size: int, arena_size: int, limit: int | None = None
-) -> dict[str, Kind]:
+) -> dict[str, GranuleKind]:
     """The granules by the way that they were saved (`fault`, `sweep`, `steal`) or by what else they
     are (`hole`, `lost`, `missing`): each granule is in one of them. `limit`: runs of each kind."""
     states, how = entries["state"], entries["how"]
@@ -141,7 +141,7 @@ def kinds(
     for name, mask in chosen.items():
         runs = _runs(mask)
         shown = runs[:limit].tolist()
-        found[name] = Kind(
+        found[name] = GranuleKind(
             int(np.count_nonzero(mask)),
             [(a * pages, min(b * pages, last)) for a, b in shown],
             len(runs),

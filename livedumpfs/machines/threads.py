@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData
-from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
+from livedumpfs.formats import Registers
+from livedumpfs.machines.machine import InProcess, PhysicalRange
 
 # e_machine of the host: what an ELF dump of its memory says. 0 (EM_NONE) for any other.
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "ppc64le": 21, "s390x": 22}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets.names import SIDECAR
 from livedumpfs.targets.sidecar import belongs_to, retire_in
@@ -19,7 +19,7 @@ from livedumpfs.targets.target import Goal, Target
 
 
 def publish(
-    target: Target, sidecar: Target | None, verdict: Verdict, *, describes_itself: bool
+    target: Target, sidecar: Target | None, verdict: VerdictWord, *, describes_itself: bool
 ) -> None:
     """Give the sealed dump its name, durably; nothing for one that has it already.
     `describes_itself`: no sidecar file at the usual place would be believed. TargetError: it keeps
@@ -70,7 +70,7 @@ def _is_usual(goal: Goal, sidecar: Target | None) -> bool:
     return sidecar is not None and (sidecar.goal or sidecar).path == goal.path + SIDECAR
 
 
-def _expect_its_turn(target: Target, verdict: Verdict) -> None:
+def _expect_its_turn(target: Target, verdict: VerdictWord) -> None:
     goal, folder = target.goal, target.folder
     assert goal and folder
     if not target.has_name():

@@ -18,7 +18,7 @@ from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
 from livedumpfs.formats.raw import tail_superblock_offset
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 from livedumpfs.rights.folder import FolderLike, Standing
 from livedumpfs.targets import tail as tails
 from livedumpfs.targets.check import find_signature, is_mounted, refuse_read_only, target_error
@@ -44,7 +44,7 @@ class Goal:
     path: str
     standing: Standing | None
     """What has the name; None: nothing."""
-    verdict: Verdict | None
+    verdict: VerdictWord | None
     """Of the sealed dump that it is; None: it is none."""
     force: bool
     """A torn dump may replace a consistent one."""
@@ -300,7 +300,7 @@ class Target(Closing):
             content = read_content(self.fd, self.folder, self.name)
             refuse_content(content, self.path, keep=self._worth_keeping())
 
-    def _worth_keeping(self) -> tuple[Verdict, ...]:
+    def _worth_keeping(self) -> tuple[VerdictWord, ...]:
         """Of sealed dumps. Beside the last good one a torn one may be written over."""
         return ("consistent",) if self.goal else ("consistent", "torn")
 

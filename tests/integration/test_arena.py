@@ -20,7 +20,7 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.core.capi import lib
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.dump import core_dump as core_module
 from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core_dump import Core
@@ -130,7 +130,7 @@ def test_an_exception_of_quiesce_passes_through_and_nothing_is_armed(tmp_path: P
             live.init(tmp_path / "dump")
             with pytest.raises(RuntimeError, match="not now"):
                 live.start()
-            assert live.state is State.INIT
+            assert live.state is DumpState.INIT
             a[:] = 1
             assert live.counters().faults == 0
 
@@ -316,7 +316,7 @@ def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
         assert caught.value.errno == errno.EIO
         assert live.read(2 * MIB, MIB).count(1) == MIB
         live.sweep()
-        assert live.state is State.FINISH
+        assert live.state is DumpState.FINISH
         live.release()
         with pytest.raises(OSError) as caught:
             live.read(0, 1)
@@ -416,7 +416,7 @@ def test_release_from_every_state_leaves_an_incomplete_dump_and_a_free_machine(
         for step in (live.start, live.sweep)[: steps - 1]:
             step()
         live.release()
-        assert live.state is State.UNINIT and live.verdict == "incomplete"
+        assert live.state is DumpState.UNINIT and live.verdict == "incomplete"
         before = live.counters().faults
         a[:] = 2
         assert live.counters().faults == before
@@ -613,7 +613,7 @@ def test_an_interrupted_init_leaves_no_dump_behind(
         with pytest.raises(Interrupted):
             live.init(tmp_path / "dump", DumpSettings(max_age=1000))
         monkeypatch.undo()
-        assert live.state is State.UNINIT
+        assert live.state is DumpState.UNINIT
         arena.live[:] = 5
         assert live.save(tmp_path / "dump", DumpSettings(force=True)) == "consistent"
 

@@ -12,10 +12,10 @@ import pytest
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.core.capi import ffi, lib
-from livedumpfs.dump import State
+from livedumpfs.dump import DumpState
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines.machine import Registers
+from livedumpfs.machines import Registers
 from livedumpfs.machines.shim import Answer
 
 MIB = 1 << 20
@@ -90,16 +90,16 @@ def live() -> Iterator[LiveDump]:
 
 
 START = lib.LDFS_SHIM_START
-STEPS: dict[str, tuple[str, dict[int, int], int, State]] = {
-    "nothing was stopped": ("quiesce", {}, errno.EPROTO, State.INIT),
-    "refused": ("", {START: -errno.EPERM}, errno.EPERM, State.INIT),
-    "no answer": ("", {START: -errno.ETIMEDOUT}, errno.ETIMEDOUT, State.UNINIT),
-    "gone": ("", {START: -errno.ECONNRESET}, errno.ECONNRESET, State.UNINIT),
-    "not resumed": ("resume", {}, errno.EPROTO, State.UNINIT),
-    "refused, not resumed": ("resume", {START: -errno.EPERM}, errno.EPROTO, State.UNINIT),
-    "no registers": ("registers", {}, errno.EPROTO, State.UNINIT),
+STEPS: dict[str, tuple[str, dict[int, int], int, DumpState]] = {
+    "nothing was stopped": ("quiesce", {}, errno.EPROTO, DumpState.INIT),
+    "refused": ("", {START: -errno.EPERM}, errno.EPERM, DumpState.INIT),
+    "no answer": ("", {START: -errno.ETIMEDOUT}, errno.ETIMEDOUT, DumpState.UNINIT),
+    "gone": ("", {START: -errno.ECONNRESET}, errno.ECONNRESET, DumpState.UNINIT),
+    "not resumed": ("resume", {}, errno.EPROTO, DumpState.UNINIT),
+    "refused, not resumed": ("resume", {START: -errno.EPERM}, errno.EPROTO, DumpState.UNINIT),
+    "no registers": ("registers", {}, errno.EPROTO, DumpState.UNINIT),
     "not resumed, release late": (
-        "resume", {lib.LDFS_SHIM_RELEASE: -errno.ETIMEDOUT}, errno.EPROTO, State.UNINIT
+        "resume", {lib.LDFS_SHIM_RELEASE: -errno.ETIMEDOUT}, errno.EPROTO, DumpState.UNINIT
     ),
 }  # fmt: skip
 
@@ -116,14 +116,14 @@ def test_a_start_that_fails_leaves_what_it_says(live: LiveDump, step: str) -> No
         live.start()
     assert (caught.value.errno, live.state) == (number, state)
     assert not machine.stands and not shim.armed and not shim.answers
-    if state is State.UNINIT:
+    if state is DumpState.UNINIT:
         assert live.released == "released by a START that failed in state INIT"
         with pytest.raises(OSError) as refused:
             live.start()
         assert refused.value.errno == errno.EINVAL
         live.init(None)
     live.start()
-    assert live.state is State.START and shim.armed
+    assert live.state is DumpState.START and shim.armed
     live.release()
     assert not shim.armed and not shim.dump and live.state.name == "UNINIT"
 
@@ -134,4 +134,4 @@ def test_without_its_notes_a_dump_is_still_one(live: LiveDump) -> None:
     machine.fails = "notes"
     live.init(None)
     live.start()
-    assert live.state is State.START and machine.fails == ""
+    assert live.state is DumpState.START and machine.fails == ""

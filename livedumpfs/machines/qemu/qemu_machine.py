@@ -14,8 +14,9 @@ from typing import Final
 from livedumpfs.closing import Closing
 from livedumpfs.core.capi import CData
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
+from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
-from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
+from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 from livedumpfs.machines.qemu import monitor
 from livedumpfs.machines.qemu.backend import backend_size
 from livedumpfs.machines.qemu.command_line import QemuCommand
