@@ -41,10 +41,12 @@ def check_hold(args: argparse.Namespace) -> None:
         )
 
 
-def hold(client: Client) -> None:
+def hold(client: Client) -> bool:
     """Until a signal, or until the dump is released by others or its host ends: its readers go on
-    meanwhile. The dump on the target is what it was before."""
+    meanwhile. The dump on the target is what it was before. False: the host has ended, and so
+    there is nothing left to release."""
     from livedumpfs.abi import State
+    from livedumpfs.hosts.device import has_ended
 
     with _interrupted() as ended:
         snapshot = os.path.join(client.mountpoint, "snapshot")
@@ -53,9 +55,13 @@ def hold(client: Client) -> None:
             while not ended.wait(_LOOK_S):
                 if client.status().state is not State.FINISH:
                     note(client.stats().get("released") or "the dump was released")
-                    return
+                    return True
         except LivedumpError as error:
+            if isinstance(error, OSError) and has_ended(client.device, error):
+                note("the snapshot has gone: its host has ended, and released it")
+                return False
             note(f"the snapshot has gone: {sentence(error)}")
+    return True
 
 
 @contextmanager

@@ -50,6 +50,15 @@ def names() -> tuple[str, ...]:
     return tuple(_SETTINGS)
 
 
+def may_be_empty(settings: Settings, name: str) -> bool:
+    """Whether an empty value means something to that file."""
+    try:
+        change(settings, name, "")
+    except ValueError:
+        return False
+    return True
+
+
 def show(settings: Settings, name: str) -> str:
     """What reading the file gives."""
     return _SETTINGS[name].show(settings) + "\n"

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters
+from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters, Progress
 from livedumpfs.dump.instant import Snapshot, SnapshotFile
-from livedumpfs.dump.live import DumpState, LiveDump, Progress
+from livedumpfs.dump.live import LiveDump
 from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
+from livedumpfs.dump.stage import DumpState
 
 __all__ = [
     "ARMINGS",

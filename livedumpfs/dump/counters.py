@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counters: what the core has counted in one dump, taken at one moment."""
+"""Counters: what the core has counted in one dump, taken at one moment; Progress: what that says
+of the arena."""
 
 from __future__ import annotations
 
@@ -82,3 +83,24 @@ def take_counters(struct: CData) -> Counters:
         handler_ns=tuple(struct.handler_ns),
         failure=CoreFailure(failure.operation, failure.error, failure.pfn),
     )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes of the arena: all, those that the dump has (saved, or zeros that need no saving), and
+    those that are lost. `done` never counts what is lost; what is left is total - done - lost."""
+
+    total: int = 0
+    done: int = 0
+    lost: int = 0
+    phase: str = "uninit"
+
+    @classmethod
+    def of(cls, counters: Counters, size: int, phase: str) -> Progress:
+        """Of an arena of `size` bytes, whose last granule may be shorter."""
+        if not counters.granules:
+            return cls(size, phase=phase)
+        granule = counters.granule_size
+        final = min((counters.granules - counters.remaining) * granule, size)
+        lost = min(counters.lost * granule, final)
+        return cls(size, final - lost, lost, phase)

@@ -3,56 +3,29 @@
 
 from __future__ import annotations
 
-import enum
 import errno
-import math
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.arena import Arena
+from livedumpfs.dump.age import AgeWatch
 from livedumpfs.dump.core_dump import Core
-from livedumpfs.dump.counters import Counters
-from livedumpfs.dump.dump_files import DumpFiles, TargetLike
+from livedumpfs.dump.counters import Counters, Progress
+from livedumpfs.dump.dump_files import TargetLike
+from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.instant import Snapshot
-from livedumpfs.dump.remote import make_core
+from livedumpfs.dump.preparation import abandon, prepare
 from livedumpfs.dump.run import DumpRun, Outcome
 from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.spill import memory_room
+from livedumpfs.dump.stage import DumpState, Stage
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, machine_for
-from livedumpfs.machines.shim import init_seconds
-from livedumpfs.targets import Errands, Target
-from livedumpfs.thread import needing_threads, start_thread
-
-_RELEASE_PATIENCE_S = 2.0
-_REAP_S = 0.2
-
-
-class DumpState(enum.Enum):
-    """Of a LiveDump; UNINIT: no dump."""
-
-    UNINIT = "uninit"
-    INIT = "init"
-    START = "start"
-    SWEEP = "sweep"
-    FINISH = "finish"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Bytes of the arena: all, those that the dump has (saved, or zeros that need no saving), and
-    those that are lost. `done` never counts what is lost; what is left is total - done - lost."""
-
-    total: int = 0
-    done: int = 0
-    lost: int = 0
-    phase: str = "uninit"
+from livedumpfs.targets import Errands
 
 
 class LiveDump(Closing):
@@ -81,16 +54,10 @@ class LiveDump(Closing):
         self.machine: Machine = machine_for(machine, quiesce, resume)
         self.settings = DumpSettings()
         self._pid = os.getpid()
-        self._state = DumpState.UNINIT
+        self._stage = Stage()
         self._step = threading.Lock()
-        self._change = threading.Condition()
-        self._entered = time.monotonic()
-        """When the state became what it is."""
         self._run: DumpRun | None = None
-        self._stale: list[DumpRun] = []
-        """Dumps that something still hangs of."""
-        self._unwatched: list[DumpRun] = []
-        """Of those, the ones that no thread frees when that comes back: the next INIT does."""
+        self._hanging = Hanging()
         self.errands = Errands()
         """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
         self._generation = 0
@@ -101,7 +68,7 @@ class LiveDump(Closing):
     @property
     def state(self) -> DumpState:
         """Now."""
-        return self._state
+        return self._stage.state
 
     def counters(self) -> Counters:
         """Of the dump that there is, else of the last one."""
@@ -155,13 +122,7 @@ class LiveDump(Closing):
 
     def progress(self) -> Progress:
         """How far the dump has come."""
-        counters, size = self.counters(), self.machine.arena.size
-        if not counters.granules:
-            return Progress(size, phase=self._state.value)
-        granule = counters.granule_size
-        final = min((counters.granules - counters.remaining) * granule, size)
-        lost = min(counters.lost * granule, final)
-        return Progress(size, final - lost, lost, self._state.value)
+        return Progress.of(self.counters(), self.machine.arena.size, self.state.value)
 
     def lost_pages(self) -> list[list[int]]:
         """Pages of the arena that the dump that there is has lost: [first, end) of each run."""
@@ -193,7 +154,7 @@ class LiveDump(Closing):
     def _make_snapshot(self, run: DumpRun, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
             known = {"verdict": run.verdict, "so_far": run.so_far, "reason": run.reason}
-            return {**run.describe(), **known, "state": self._state.value}
+            return {**run.describe(), **known, "state": self.state.value}
 
         self._generation += 1
         return Snapshot(self.machine, core, run.registers, self._generation, describe, run.notes)
@@ -210,9 +171,9 @@ class LiveDump(Closing):
 
     def _current(self, step: str, *allowed: DumpState) -> DumpRun:
         run = self._run
-        if run is None or (allowed and self._state not in allowed):
+        if run is None or (allowed and self.state not in allowed):
             raise StateError(
-                f"{step} is not possible in state {self._state.name}",
+                f"{step} is not possible in state {self.state.name}",
                 errno=errno.EINVAL,
                 hint=self.expired or "",
             )
@@ -241,14 +202,14 @@ class LiveDump(Closing):
                     if target is None
                     else settings.on_target()
                 )
-                self._unwatched = [one for one in self._unwatched if not self._let_go(one)]
+                self._hanging.free_unwatched()
                 self._expect_no_dump()
                 self._expect_startable(settings)
                 # Not in the time that the target has to answer.
                 if isinstance(self.machine, LooksAhead):
                     self.machine.look_ahead()
             except BaseException:
-                self._abandon(target, settings)
+                abandon(target, settings)
                 raise
             self._init(target, settings, reference)
 
@@ -265,106 +226,51 @@ class LiveDump(Closing):
         if isinstance(self.machine, ChecksFirst):
             self.machine.check_start(settings.backend)
 
-    @staticmethod
-    def _abandon(target: TargetLike | None, settings: DumpSettings) -> None:
-        """Open files that INIT was given and has not begun to use."""
-        for given in (target, settings.sidecar):
-            if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
-                given.abandon()
-
     def _expect_no_dump(self) -> None:
         self.errands.expect_none()
         if self._run is not None:
             raise StateError(
-                f"there is a dump already, in state {self._state.name}",
+                f"there is a dump already, in state {self.state.name}",
                 errno=errno.EBUSY,
                 hint="release it first",
             )
-        if any(run.core and run.core.start_under_way for run in self._stale):
-            raise StateError(
-                "a function of the last START has not returned",
-                errno=errno.EBUSY,
-                hint="wait for it: its resume is called then",
-            )
-        if any(run.keeper and run.keeper.is_alive() for run in self._stale):
-            raise StateError(
-                "the target of the last dump still hangs", errno=errno.EBUSY, hint="wait for it"
-            )
+        self._hanging.expect_none()
 
     def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
-        if target is None:
-            run = DumpRun(self.machine, settings, None)
-            run.core = make_core(self.machine, settings, None, reference=reference)
-        else:
-            run = self._prepare(target, settings, reference)
+        run = prepare(self.machine, settings, target, self.errands, reference=reference)
         try:
             self._begin(run)
-        except BaseException:  # also of a signal's handler: nobody else knows of this dump
-            self._free(run)
+        except BaseException:  # also of a signal's handler: nothing else knows of this dump
+            run.free()
             self._retire(run)
             raise
 
     def _begin(self, run: DumpRun) -> None:
         """The state INIT. MachineError: no thread."""
         if run.files:
-            # Made now: while many pages are unprotected there may be no room for a thread's stack.
-            run.keeper = threading.Thread(
-                target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
-            )
-            self._start_keeper(run)
+            run.start_keeper(self._finished)
         self.settings = run.settings
         self._run = run
-        self._set(DumpState.INIT)
+        self._stage.enter(DumpState.INIT)
         if run.settings.max_age:
-            self._start_watching(run)
+            self._watch_age(run)
 
-    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> DumpRun:
-        """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
-        given up."""
+    def _watch_age(self, run: DumpRun) -> None:
+        """MachineError: no thread."""
 
-        def work() -> DumpRun:
-            files = DumpFiles(self.machine, settings, target)
-            run = DumpRun(self.machine, settings, files)
-            try:
-                with files.patience(settings):
-                    files.open(run.describe())
-                    run.core = make_core(
-                        self.machine, settings, files.plan, files.for_core(), reference=reference
+        def expire(is_too_old: Callable[[], bool]) -> None:
+            with self._step:
+                if is_too_old():
+                    run.ended = (
+                        f"released: older than its maximum age of {run.settings.max_age:g} s"
                     )
-            except BaseException:
-                files.abandon()
-                raise
-            return run
+                    run.free()
+                    self._retire(run, "by the host")
 
-        path = target.path if isinstance(target, Target) else os.fspath(target)
-        return self.errands.run(
-            path,
-            work,
-            self._give_up,
-            settings.init_deadline,
-            more=init_seconds(self.machine.arena.size),
-            never=lambda: self._abandon(target, settings),
-        )
+        AgeWatch(self._stage, run.settings.max_age, lambda: self._is_current(run), expire).start()
 
-    def _give_up(self, run: DumpRun) -> None:
-        """What an INIT prepared that nobody waits for any more."""
-        self._free(run)
-        self._reap(run)
-
-    @staticmethod
-    def _start_keeper(run: DumpRun) -> None:
-        """MachineError: no thread."""
-        assert run.keeper
-        with needing_threads("keep the dump's files"):
-            start_thread(run.keeper)
-
-    def _start_watching(self, run: DumpRun) -> None:
-        """MachineError: no thread."""
-        watch = threading.Thread(
-            target=self._watch_age, args=(run,), name="livedump-age", daemon=True
-        )
-        with needing_threads("watch the age of the dump"):
-            start_thread(watch)
+    def _is_current(self, run: DumpRun) -> bool:
+        return self._run is run and not run.released
 
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT;
@@ -378,7 +284,7 @@ class LiveDump(Closing):
             except BaseException:
                 if not run.released and not run.core.startable:
                     try:
-                        self._free(run)
+                        run.free()
                     finally:
                         self._retire(run, "by a START that failed")
                 raise
@@ -391,7 +297,7 @@ class LiveDump(Closing):
         run.armed = True
         run.snapshot = self._make_snapshot(run, core)
         run.started.set()
-        self._set(DumpState.START)
+        self._stage.enter(DumpState.START)
 
     def _take_notes(self, run: DumpRun) -> Sequence[Note]:
         """The instant is taken, and the dump is worth something without them too."""
@@ -408,18 +314,17 @@ class LiveDump(Closing):
             run = self._current("SWEEP", DumpState.START)
             assert run.core is not None
             if run.files is None:
-                self._set(DumpState.FINISH)
+                self._stage.enter(DumpState.FINISH)
                 return
             run.core.sweep()
-            self._set(DumpState.SWEEP)
+            self._stage.enter(DumpState.SWEEP)
             run.swept.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """True once the dump is finished (sealed, or broken: see verdict) or released; False after
         `timeout` seconds."""
         self._expect_own("waiting")
-        with self._change:
-            return self._change.wait_for(lambda: self._state is not DumpState.SWEEP, timeout)
+        return self._stage.wait_while(DumpState.SWEEP, timeout)
 
     def finish(self, timeout: float | None = None, *, check: bool = True) -> VerdictWord:
         """FINISH: wait for the seal. The verdict; without a target, which has no seal, what it is
@@ -465,96 +370,24 @@ class LiveDump(Closing):
         run = self._run
         if run is not None and run.core is not None:
             # Before any lock: whoever holds one may be waiting for the machine or the target.
-            self._free(run)
-        elif self._state is DumpState.UNINIT:
+            run.free()
+        elif self.state is DumpState.UNINIT:
             return  # also while an INIT waits for its target
         with self._step:
             if run is not None and self._run is run:
                 self._retire(run, by)
 
-    def _watch_age(self, run: DumpRun) -> None:
-        """The thread of a dump with a maximum age; ends with that dump, and knows no other."""
-        while self._wait_too_old(run):
-            with self._step:
-                # Looked at again: a step may have been taken while this waited for its turn.
-                if self._run is run and not run.released and self._seconds_left(run) <= 0:
-                    run.ended = (
-                        f"released: older than its maximum age of {run.settings.max_age:g} s"
-                    )
-                    self._free(run)
-                    self._retire(run, "by the host")
-
-    def _wait_too_old(self, run: DumpRun) -> bool:
-        """False: the dump has gone."""
-        with self._change:
-            while self._run is run and not run.released:
-                left = self._seconds_left(run)
-                if left <= 0:
-                    return True
-                self._change.wait(min(left, threading.TIMEOUT_MAX))
-        return False
-
-    def _seconds_left(self, run: DumpRun) -> float:
-        """Until nobody has taken a step for too long. The snapshot is abandoned then; a dump that
-        is still prepared, or swept, is not."""
-        if self._state not in (DumpState.START, DumpState.FINISH):
-            return math.inf
-        return self._entered + run.settings.max_age - time.monotonic()
-
-    @staticmethod
-    def _free(run: DumpRun) -> None:
-        """The machine, whatever else hangs."""
-        assert run.core is not None
-        run.released = True
-        run.core.release()
-        run.started.set()
-        run.swept.set()
-
     def _retire(self, run: DumpRun, by: str = "") -> None:
-        if run.keeper and run.keeper.ident is not None:
-            run.keeper.join(_RELEASE_PATIENCE_S)
+        run.wait_for_keeper()
         counters = run.core.counters() if run.core else Counters()
-        self._last = run.outcome(counters, self._state.name, by)
+        self._last = run.outcome(counters, self.state.name, by)
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
-        self._set(DumpState.UNINIT)
-        self._stale = [one for one in self._stale if not self._let_go(one)]
-        if not self._let_go(run):
-            self._stale.append(run)
-            try:
-                start_thread(threading.Thread(target=self._reap, args=(run,), daemon=True))
-            except RuntimeError:
-                self._unwatched.append(run)
-
-    @staticmethod
-    def _let_go(run: DumpRun) -> bool:
-        """Free core and files once nobody is at work on them."""
-        if run.keeper and run.keeper.is_alive():
-            return False
-        if run.core and not (run.core.release() and run.core.free()):
-            return False
-        if run.files:
-            run.files.close() if run.begun else run.files.discard()
-        return True
-
-    def _reap(self, run: DumpRun) -> None:
-        """A target's I/O hangs: free the rest when it comes back."""
-        while not self._let_go(run):
-            time.sleep(_REAP_S)
+        self._stage.enter(DumpState.UNINIT)
+        self._hanging.add(run)
 
     def _finished(self, run: DumpRun) -> None:
-        with self._change:
-            if self._run is run and not run.released:
-                self._enter(DumpState.FINISH)
-            self._change.notify_all()
-
-    def _set(self, state: DumpState) -> None:
-        with self._change:
-            self._enter(state)
-            self._change.notify_all()
-
-    def _enter(self, state: DumpState) -> None:
-        self._state, self._entered = state, time.monotonic()
+        self._stage.enter(DumpState.FINISH, still=lambda: self._is_current(run))
 
     def close(self) -> None:
         """RELEASE, for `with`."""

@@ -32,6 +32,7 @@ from livedumpfs.errors import MachineError, StateError, os_cause
 from livedumpfs.formats import Plan
 from livedumpfs.machines import Machine, StopsLater, shim_of
 from livedumpfs.machines.shim import READ_MOST, Shim, pack, refused
+from livedumpfs.thread import without_signals
 
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
@@ -107,7 +108,8 @@ class RemoteCore:
         """START: stop the machine, arm, let it go, all within the deadline. MachineError; the
         machine runs then, and nothing is protected."""
         try:
-            self._start(machine, deadline_s)
+            # A signal's handler must not raise between the stop of the machine and its resume.
+            without_signals("start the dump", lambda: self._start(machine, deadline_s))
         except BaseException:
             if not self.startable:
                 self.release()

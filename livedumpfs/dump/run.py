@@ -19,10 +19,13 @@ from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
 from livedumpfs.formats import Registers, VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
+from livedumpfs.thread import needing_threads, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
 """How writes are noticed."""
 _POLL_S = 0.5
+_RELEASE_PATIENCE_S = 2.0
+"""Seconds that RELEASE waits for the keeper, which may be in I/O that hangs."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class DumpRun:
         self.released = False
         self.ended: str | None = None
         """Why the host itself released it."""
-        self.keeper: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
 
     # ------------------------------------------------------------------- looking
 
@@ -163,7 +166,48 @@ class DumpRun:
             found["lost"] = self.core.lost_ranges(machine.arena.size)
         return found
 
+    # --------------------------------------------------------------------- its end
+
+    def free(self) -> None:
+        """RELEASE: the machine, whatever else hangs. Needs no lock."""
+        assert self.core is not None
+        self.released = True
+        self.core.release()
+        self.started.set()
+        self.swept.set()
+
+    def let_go(self) -> bool:
+        """Free core and files of a released dump once nothing is at work on them; False: not
+        yet."""
+        if self.is_kept:
+            return False
+        if self.core and not (self.core.release() and self.core.free()):
+            return False
+        if self.files:
+            self.files.close() if self.begun else self.files.discard()
+        return True
+
     # ----------------------------------------------------------- the keeper thread
+
+    def start_keeper(self, finished: Callable[[DumpRun], None]) -> None:
+        """`finished` is called on the keeper's thread, after the seal or a failure. To be called at
+        INIT: while many pages are unprotected there may be no room for a thread's stack.
+        MachineError: no thread."""
+        self._keeper = threading.Thread(
+            target=self.keep, args=(finished,), name="livedump-keeper", daemon=True
+        )
+        with needing_threads("keep the dump's files"):
+            start_thread(self._keeper)
+
+    @property
+    def is_kept(self) -> bool:
+        """The keeper is at work on the files."""
+        return self._keeper is not None and self._keeper.is_alive()
+
+    def wait_for_keeper(self) -> None:
+        """A moment, after RELEASE."""
+        if self._keeper and self._keeper.ident is not None:
+            self._keeper.join(_RELEASE_PATIENCE_S)
 
     def keep(self, finished: Callable[[DumpRun], None]) -> None:
         """From INIT to the seal, or to RELEASE."""

@@ -41,10 +41,10 @@ def until(what: Callable[[], object], live: LiveDump) -> None:
 def grow_old(live: LiveDump, only: DumpState | None = None) -> None:
     """No step is taken for longer than LONG: for tests that do something before that, which a busy
     machine must have the time for. `only`: if it is in that state."""
-    with live._change:
+    with live._stage.change:
         if only in (None, live.state):
-            live._entered -= 2 * LONG
-            live._change.notify_all()
+            live._stage._entered -= 2 * LONG
+            live._stage.change.notify_all()
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.machines import UnicornMachine
-from livedumpfs.machines import Registers
+from livedumpfs.machines import Registers, UnicornMachine
 
 RAM = 8 << 20
 STOPS = int(os.environ.get("LIVEDUMP_STOPS", "60"))

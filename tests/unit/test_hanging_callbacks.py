@@ -79,7 +79,7 @@ def live(program: Program) -> Iterator[LiveDump]:
 
 def hangs(live: LiveDump) -> bool:
     """Something of an earlier dump."""
-    return any(not live._let_go(one) for one in live._stale)
+    return not live._hanging.settled()
 
 
 def fill(live: LiveDump, value: int) -> None:

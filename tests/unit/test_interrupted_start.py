@@ -17,8 +17,7 @@ import pytest
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.dump import DumpSettings, DumpState
-from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines import Registers
+from livedumpfs.machines import Registers, ThreadMachine
 
 MIB = 1 << 20
 DEADLINE_S = 300.0

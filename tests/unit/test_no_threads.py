@@ -69,7 +69,7 @@ def expect_refusal(error: MachineError) -> None:
 
 def settle(live: LiveDump) -> None:
     end = time.monotonic() + DEADLINE_S
-    while any(not live._let_go(one) for one in live._stale):
+    while not live._hanging.settled():
         assert time.monotonic() < end, "it is not freed"
 
 
@@ -102,7 +102,7 @@ def test_a_whole_cycle_without_its_nth_thread(
             assert live.state is DumpState.UNINIT
             made, all_started = starts.calls, starts.calls < number
             starts.refuse(0)
-            if not live._unwatched:  # what no thread frees the next INIT does
+            if not live._hanging.unwatched:  # what no thread frees the next INIT does
                 settle(live)
             arena.live[:] = number + 1
             live.init(None)

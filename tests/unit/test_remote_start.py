@@ -5,17 +5,21 @@ free, and the LiveDump says so. The other process is made up here: it answers as
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.core.capi import ffi, lib
-from livedumpfs.dump import DumpState
+from livedumpfs.dump import DumpState, remote
 from livedumpfs.errors import MachineError
-from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines import Registers
+from livedumpfs.machines import Registers, ThreadMachine
 from livedumpfs.machines.shim import Answer
 
 MIB = 1 << 20
@@ -135,3 +139,43 @@ def test_without_its_notes_a_dump_is_still_one(live: LiveDump) -> None:
     live.init(None)
     live.start()
     assert live.state is DumpState.START and machine.fails == ""
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which would end pytest."""
+
+
+@pytest.mark.parametrize("look", [1, 2, 3, 4])
+def test_a_signal_between_stop_and_resume(
+    live: LiveDump, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    """Its handler raises at a look at the clock: before quiesce, behind it and before the core is
+    asked, behind that, and behind resume."""
+    machine = live.machine
+    assert isinstance(machine, Remote)
+    shim: Any = machine.shim
+    looks, real = itertools.count(1), time.monotonic_ns
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    def monotonic_ns() -> int:
+        if next(looks) == look:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real()
+
+    live.init(None)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
+        with pytest.raises(Interrupted):
+            live.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        monkeypatch.undo()
+    assert not machine.stands and not shim.armed
+    assert live.state in (DumpState.INIT, DumpState.UNINIT)
+    live.release()
+    live.init(None)
+    live.start()
+    assert live.state is DumpState.START and shim.armed
