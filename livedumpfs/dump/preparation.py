@@ -11,7 +11,7 @@ from livedumpfs.dump.hanging import reap
 from livedumpfs.dump.remote import make_core
 from livedumpfs.dump.run import DumpRun
 from livedumpfs.dump.settings import DumpSettings
-from livedumpfs.machines import Machine
+from livedumpfs.machines import LimitsVcpus, Machine
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.targets import Errands, Target
 
@@ -29,12 +29,14 @@ def prepare(
     StateError; nothing is left behind then, and an adopted target is abandoned."""
     if target is None:
         run = DumpRun(machine, settings, None)
+        _limit_vcpus(machine, None)
         run.core = make_core(machine, settings, None, reference=reference)
         return run
 
     def work() -> DumpRun:
         files = DumpFiles(machine, settings, target)
         run = DumpRun(machine, settings, files)
+        _limit_vcpus(machine, files.plan.machine.vcpus)
         try:
             with files.patience(settings):
                 files.open(run.describe())
@@ -55,6 +57,12 @@ def prepare(
         more=init_seconds(machine.arena.size),
         never=lambda: abandon(target, settings),
     )
+
+
+def _limit_vcpus(machine: Machine, most: int | None) -> None:
+    """`most`: those that the files have room for; a dump in memory has room for all."""
+    if isinstance(machine, LimitsVcpus):
+        machine.limit_vcpus(most)
 
 
 def _give_up(run: DumpRun) -> None:

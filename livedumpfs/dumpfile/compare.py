@@ -21,7 +21,7 @@ from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import pages_there, read_or_zeros, state_runs
 from livedumpfs.formats import table
-from livedumpfs.formats.plan import MemoryRange
+from livedumpfs.formats.machine_info import MemoryRange
 from livedumpfs.units import PAGE_SIZE
 
 PIECE: Final = 1 << 20

@@ -21,7 +21,8 @@ from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats.plan import MAX_RANGES, Extent, MemoryRange, check_map
+from livedumpfs.formats.machine_info import MAX_RANGES, MemoryRange, check_map
+from livedumpfs.formats.plan import Extent
 from livedumpfs.formats.raw import is_tail_superblock, raw_extents, tail_superblock_offset
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.units import PAGE_SIZE

@@ -24,7 +24,7 @@ from livedumpfs.dumpfile.pages import PackedPages
 from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, kdump, superblock, table
-from livedumpfs.formats.plan import MemoryRange
+from livedumpfs.formats.machine_info import MemoryRange
 from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.targets import current_sidecar, sidecar_path
 

@@ -30,19 +30,8 @@ from livedumpfs.formats.image import (
     vmcore_image,
 )
 from livedumpfs.formats.kdump import KdumpPlan, plan_kdump
-from livedumpfs.formats.plan import (
-    Extent,
-    MachineInfo,
-    MemoryRange,
-    Plan,
-    Registers,
-    Role,
-    Step,
-    Sync,
-    Write,
-    Zero,
-    room_for,
-)
+from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers
+from livedumpfs.formats.plan import Extent, Plan, Role, Step, Sync, Write, Zero, room_for
 from livedumpfs.formats.raw import RawPlan, plan_raw
 from livedumpfs.formats.superblock import VERDICTS, Superblock, VerdictWord
 

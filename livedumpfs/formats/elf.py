@@ -17,20 +17,9 @@ from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import note, superblock, table
+from livedumpfs.formats.machine_info import MAX_RANGES, MachineInfo, Registers, check_machine
 from livedumpfs.formats.note import Note
-from livedumpfs.formats.plan import (
-    MAX_RANGES,
-    Extent,
-    MachineInfo,
-    Plan,
-    Registers,
-    Step,
-    Sync,
-    Zero,
-    check_machine,
-    check_sizes,
-    new_dump_id,
-)
+from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Zero, check_sizes, new_dump_id
 from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"\x7fELF"

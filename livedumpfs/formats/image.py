@@ -23,7 +23,7 @@ from typing import Final
 
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import elf
-from livedumpfs.formats.plan import MachineInfo, Registers, check_machine
+from livedumpfs.formats.machine_info import MachineInfo, Registers, check_machine
 from livedumpfs.units import PAGE_SIZE, align_up
 
 LIME_MAGIC: Final = 0x4C694D45

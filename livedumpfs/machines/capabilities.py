@@ -96,6 +96,16 @@ class NumbersVcpus(Protocol):
 
 
 @runtime_checkable
+class LimitsVcpus(Protocol):
+    """A machine whose vCPUs may become more between INIT and START, when the dump has room for so
+    many only."""
+
+    def limit_vcpus(self, most: int | None) -> None:
+        """At INIT: from now on quiesce refuses more than `most` vCPUs (MachineError EBUSY); None:
+        the dump has room for any number."""
+
+
+@runtime_checkable
 class HasStatus(Protocol):
     """A machine that can say how each of its vCPUs is."""
 
