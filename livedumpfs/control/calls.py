@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Control: every file and ioctl of a mount, by name and number. Any thread may call anything.
 
-A step (INIT, START, the beginning of SWEEP) holds `_step`; whoever comes meanwhile gets EBUSY, and
-never waits. RELEASE holds nothing: it must get through whatever else hangs.
+A step (INIT, START, the beginning of SWEEP) holds `_step`; a step that comes meanwhile gets EBUSY,
+and never waits. RELEASE holds nothing: it must get through whatever else hangs.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class Control:
         return readers
 
     def _error_of(self, caller: Caller) -> str:
-        """Root and the host's user see anybody's: a sentence can hold a path, or whatever a wrong
-        pointer led to."""
+        """Root and the host's user see those of all users: a sentence can hold a path, or
+        whatever a wrong pointer led to."""
         return self._errors.of(caller, everybodys=self.access.sees_all(caller))
 
     # ------------------------------------------------------------------- files

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""AgeWatch: the release of a snapshot for which nobody has taken a step for too long."""
+"""AgeWatch: the release of a snapshot for which no step has been taken for too long."""
 
 from __future__ import annotations
 

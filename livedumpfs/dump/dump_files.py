@@ -187,8 +187,8 @@ class DumpFiles:
         total_size: int | None = None,
     ) -> None:
         """FINISH: sync, seal, sync. `total_size`: of the target, where INIT could not know it; what
-        was to be appended to a full one is not there. TargetError, also when nobody will find the
-        dump: then it is not sealed."""
+        was to be appended to a full one is not there. TargetError, also when the dump
+        would not be found by its name: then it is not sealed."""
         self.target.expect_name()
         self.book.expect_name()
         if total_size is not None and self.target.kind is not Kind.STREAM:

@@ -59,7 +59,7 @@ class LiveDump(Closing):
         self._run: DumpRun | None = None
         self._hanging = Hanging()
         self.errands = Errands()
-        """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
+        """INITs whose target hangs; targets for this dump are opened there, too."""
         self._generation = 0
         self._last = Outcome()
 
@@ -105,12 +105,12 @@ class LiveDump(Closing):
     @property
     def expired(self) -> str | None:
         """Why the last dump was released by the host itself, in one sentence; None: there is a
-        dump, there was none, or somebody released it."""
+        dump, there was none, or RELEASE was called."""
         return None if self._run else self._last.expired
 
     @property
     def released(self) -> str | None:
-        """Through whom and in which state the last dump was released, in one sentence; None: there
+        """By what and in which state the last dump was released, in one sentence; None: there
         is a dump, or there was none."""
         return None if self._run else self._last.released
 
@@ -186,11 +186,11 @@ class LiveDump(Closing):
         *,
         reference: int = -1,
     ) -> None:
-        """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call
-        on), or
-        None for memory only. `reference`: for tests, an fd to which the arena is copied within the
-        pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError
-        (ETIMEDOUT: the target hangs), MachineError; nothing is left behind then."""
+        """INIT, while the machine runs. `target`: a path, an adopted Target (owned by the
+        dump from the call on), or None for memory only. `reference`: for tests, an fd to which the
+        arena is copied within the pause, which then lasts as long as that takes. UsageError,
+        StateError (EBUSY), TargetError (ETIMEDOUT: the target hangs), MachineError; nothing is left
+        behind then."""
         settings = settings or DumpSettings()
         self._expect_own("INIT")
         with self._step:
@@ -369,7 +369,7 @@ class LiveDump(Closing):
             return
         run = self._run
         if run is not None and run.core is not None:
-            # Before any lock: whoever holds one may be waiting for the machine or the target.
+            # Before any lock: the thread that holds one may wait for the machine or the target.
             run.free()
         elif self.state is DumpState.UNINIT:
             return  # also while an INIT waits for its target

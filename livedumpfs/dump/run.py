@@ -41,7 +41,7 @@ class Outcome:
     expired: str | None = None
     """Why the host itself released it."""
     released: str | None = None
-    """Through whom, and in which state, in one sentence."""
+    """By what, and in which state, in one sentence."""
 
 
 class DumpRun:
@@ -92,7 +92,7 @@ class DumpRun:
     @property
     def reason(self) -> str | None:
         """Why it is not consistent: its failure, or what it lost by its settings. None: it is, or
-        nobody has swept it yet."""
+        it was not swept yet."""
         loss = explain_loss(self.core.counters(), self.settings) if self.core else None
         return self.failure or loss
 
@@ -118,7 +118,7 @@ class DumpRun:
         return self.so_far
 
     def outcome(self, counters: Counters, state: str, by: str) -> Outcome:
-        """When it is released, in `state`, through `by` ("" for anybody)."""
+        """When it is released, in `state`, by `by` ("": that is not known)."""
         sealed = self.files is None or self.verdict is not None
         words = ["released", *([by] if by else []), f"in state {state}"]
         sentence = " ".join(words) + ("" if sealed else ", before it was sealed")

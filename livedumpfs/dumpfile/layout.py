@@ -315,7 +315,7 @@ def check_stored(entries: table.Entries, end: int) -> None:
     stored = entries[(entries["state"] == table.SAVED) & (entries["stored"] > 0)]
     if len(stored) == 0:
         return
-    # No sum of two numbers that somebody made up.
+    # No sum of two numbers from the file, which may be anything.
     where, size = stored["where"], stored["stored"]
     if ((where > end) | (end - where < size)).any():
         raise InvalidDump(f"it is cut off: pages should lie behind its {end} bytes")

@@ -142,12 +142,12 @@ def refuse_other_files(fd: int, path: str) -> None:
         raise _no_device(path)
 
 
-def has_ended(path: str, error: OSError, seconds: float = ENDING_S) -> bool:
+def has_ended(path: str, error: OSError) -> bool:
     """Whether the host of a file of a mount has ended in order, after that error: it takes its
-    mount away, and may be about to, for which so many seconds are waited at the most."""
+    mount away, and may be about to, for which ENDING_S are waited at the most."""
     if error.errno not in DEAD:
         return False
-    end = time.monotonic() + seconds
+    end = time.monotonic() + ENDING_S
     while _mount_of(path) is not None:
         if time.monotonic() >= end:
             return False

@@ -28,8 +28,8 @@ class ThreadMachine(InProcess):
     (contextvars) of the thread that calls START and waits for it: what belongs to that thread, such
     as an RLock that it holds, is not there. `resume` lets them go on; it is called on the same
     thread as quiesce, once for each that returned, whatever happened between, also when a signal's
-    handler raised in who waits (Ctrl-C). One that raises has held nobody: it lets go itself whom it
-    had stopped.
+    handler raised in the thread that waits (Ctrl-C). A quiesce that raises must itself let go what
+    it had stopped.
 
     A quiesce that returns after `quiesce_deadline` has failed: `resume` is called at once, and
     START raises ETIMEDOUT. START does so too, a moment after the deadline, while a quiesce has not

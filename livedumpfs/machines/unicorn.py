@@ -362,7 +362,7 @@ class UnicornMachine(InProcess, Closing):
         }
 
 
-# Machines whose vCPUs did not end when nobody wanted them any more: their memory stays mapped.
+# Machines whose vCPUs did not end when they were told to: their memory stays mapped.
 _abandoned: list[tuple[CData, Arena]] = []
 
 

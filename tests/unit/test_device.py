@@ -155,13 +155,17 @@ def test_our_mounts_are_told_from_others(tmp_path: Path, monkeypatch: pytest.Mon
     ]  # fmt: skip
 
 
-def test_a_host_that_took_its_mount_away_has_ended(hosts: Hosts) -> None:
+def test_a_host_that_took_its_mount_away_has_ended(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = OSError(errno.ENOTCONN, "x")
     path = hosts.add(1)
     assert "its host is dead; clean up with" in str(unreachable(path, gone))
-    assert not has_ended(path, gone, 0)
+    monkeypatch.setattr(device, "ENDING_S", 0)
+    assert not has_ended(path, gone)
+    monkeypatch.setattr(device, "ENDING_S", 60)
     hosts.mounts = Unmounting(hosts.mounts)  # while it is looked at
-    assert has_ended(path, gone, 60)
+    assert has_ended(path, gone)
     assert str(unreachable(path, gone)).endswith("(its host has ended)")
     assert not has_ended(path, OSError(errno.EIO, "x"))
 
