@@ -29,7 +29,8 @@ class Caller:
 class Access:
     """The users that may control the host: root, the host's own user, and the members of `group`
     if there is one. Asked again at each step, because a descriptor can be handed on to another
-    task: to one that may not, or as its output to a set-user-ID program, whose rights would then count."""
+    task: to one that may not, or as its output to a set-user-ID program, whose rights would then
+    count."""
 
     owner: int = field(default_factory=os.geteuid)
     group: int | None = None
