@@ -142,7 +142,7 @@ class Adapter(TreeOperations):
 
     def truncate(self, path: str, length: int, fh: Any = None) -> int:
         """To 0, as an open with O_TRUNC does: see Control. To any other length: nothing."""
-        name, caller = name_of(path), _caller()
+        name, caller = name_of(path), _caller(self._handles.get(fh.fh) if fh else None)
         if not self._control.writable(name):
             raise PermissionError(errno.EACCES, path)
         if length == 0:
