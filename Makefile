@@ -8,9 +8,10 @@
 #   make format       put all files into the style of lint
 #   make model        the protocol's model alone, larger sizes of it too
 #   make interleave   the core's C code in many more orders of its threads
+#   make bugs         write the patches of its known bugs anew, for the code as it is now
 #   make sanitize     the core under ThreadSanitizer and AddressSanitizer, long
 #   make coverage     lines of native/ that the native and unit tests run, by file
-#   make exact        200 dumps in a row under full load, each compared byte for byte
+#   make exact        200 dumps in a row under full load, each compared byte for byte, and larger machines
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, what crash and drgn see in one, and what
 #                     goes wrong around one
 #   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU
@@ -41,8 +42,8 @@ native := build/native.stamp
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all demo setup packages guest clean check test test-long lint format model interleave sanitize coverage
-.PHONY: exact test-qemu kill-points fuzz fuzz-control soak
+.PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
+.PHONY: sanitize coverage exact test-qemu kill-points fuzz fuzz-control soak
 .PHONY: bench bench-quick bench-guest bench-inspect
 
 all: setup
@@ -80,7 +81,7 @@ check: lint setup
 
 # The limit is for a hang that the tests' own deadlines do not end.
 test: setup
-	timeout --foreground --signal=INT --kill-after=300 4500 $(parallel) $(ARGS)
+	timeout --foreground --signal=INT --kill-after=300 4500 $(parallel) --durations=25 $(ARGS)
 
 test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
 
@@ -90,8 +91,12 @@ model: $(pins)
 interleave: $(pins)
 	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
 
+# Of tests/native/bug_patches.py; ARGS names some.
+bugs: $(pins)
+	$(python) -m tests.native.bug_patches $(ARGS)
+
 sanitize: $(pins)
-	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py $(ARGS)
+	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py tests/native/test_signal_safety.py $(ARGS)
 
 # A copy of the tree: the build in place stays as it is.
 coverage: setup
@@ -124,8 +129,8 @@ format: $(pins)
 	$(python) -m mdformat $(prose)
 
 exact: setup
-	LIVEDUMP_DUMPS=200 $(python) -m pytest -s -k many_dumps \
-		tests/integration/test_exactness.py $(ARGS)
+	LIVEDUMP_DUMPS=200 $(python) -m pytest -s \
+		tests/integration/test_exactness.py tests/faults/test_map_limit.py $(ARGS)
 	LIVEDUMP_STOPS=1000 $(python) -m pytest -s -k "copies_made_while_held or computes_what" \
 		tests/integration/test_parking.py tests/integration/test_unicorn_machine.py $(ARGS)
 

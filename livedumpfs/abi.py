@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ioctl interface in numbers and structs: native/livedump_ioctl.h for Python, both ends of it.
 
-A test compares every number, offset and size here with a compiled C program.
+A test compares every number, offset and size here with a compiled C program, and the choices that
+are options with the words of their rows (livedumpfs/settings.py).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import enum
 
+from livedumpfs import kinds
+
 VERSION = 1
-PATH_MAX = 4096
+PATH_MAX = kinds.PATH_MAX
 """Bytes of a path, the NUL included."""
 NO_PFN = 2**64 - 1
 
@@ -81,6 +84,7 @@ class Operation(enum.IntEnum):
     SYNC = 5
     WAIT_SLOT = 6
     PROTECT = 7
+    HANDLER = 8
 
 
 class Arming(enum.IntEnum):

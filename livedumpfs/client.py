@@ -9,28 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import enum
 import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from livedumpfs import abi
-from livedumpfs.abi import (
-    Arming,
-    Backend,
-    Compression,
-    Ended,
-    Format,
-    InitFlag,
-    Policy,
-    State,
-    SweepFlag,
-    Table,
-    Verdict,
-)
+from livedumpfs.abi import Ended, InitFlag, State, SweepFlag, Verdict
 from livedumpfs.closing import Closing
 from livedumpfs.errors import (
     HostError,
@@ -43,6 +32,10 @@ from livedumpfs.errors import (
     split_hint,
 )
 from livedumpfs.hosts.device import DEAD, find_device, refuse_other_files, unreachable
+from livedumpfs.kinds import FilePath
+from livedumpfs.option import Option
+from livedumpfs.request import fill_init, read_status
+from livedumpfs.settings import OPTIONS
 from livedumpfs.units import PAGE_SIZE
 
 POLL_INTERVAL = 0.1
@@ -70,22 +63,14 @@ class DumpStatus:
     """For good; NONE: not yet, or there is none."""
     so_far: Verdict
     """What it would be now, from START on; TORN and INCOMPLETE stay."""
-    policy: Policy
-    format: Format
-    arming: Arming
-    backend: Backend | None
-    """None: from a host that does not say."""
+    settings: dict[str, Any]
+    """That INIT took, by the names of DumpSettings, as far as STATUS has them. None: from a host
+    that does not say."""
     bytes_total: int
     bytes_done: int
     """What the dump has; never what is lost."""
     failure: FirstFailure | None
     target: str | None
-    spill_limit: int
-    """The memory for slots at the most, under policy `spill`."""
-    max_age: float
-    """Seconds after which the host releases a dump for which nobody takes a step; 0: never."""
-    compression: Compression | None
-    """Of kdump."""
     ended: Ended
     """Why there is no dump any more."""
     counters: dict[str, int]
@@ -112,31 +97,33 @@ class DumpStatus:
         return self.state is State.FINISH
 
 
-@dataclass(frozen=True)
 class InitOptions:
-    """What a typed INIT can say; None and 0: as set in control/."""
+    """What a typed INIT says: values by the names of DumpSettings, of those that have a member in
+    struct livedump_init. What is None, 0 or not given is as set in control/."""
 
-    format: Format | None = None
-    policy: Policy | None = None
-    arming: Arming | None = None
-    backend: Backend | None = None
-    granule: int = 0
-    pool: int = 0
-    spill_limit: int = 0
-    sweep_rate: int = 0
-    stall_deadline: float = 0
-    """Seconds."""
-    force: bool = False
-    buffered: bool = False
-    """Through the page cache also where the target can be written past it."""
-    release_on_close: bool = False
-    sidecar: str | None = None
-    table: Table | None = None
-    compression: Compression | None = None
-    level: int = 0
-    threads: int = 0
-    max_age: float = 0
-    """Seconds."""
+    def __init__(
+        self, *, release_on_close: bool = False, rows: Sequence[Option] = OPTIONS, **values: Any
+    ) -> None:
+        """A choice may also be its member of abi. TypeError: there is no such option."""
+        self.rows = [one for one in rows if one.ioctl]
+        unknown = values.keys() - {one.name for one in self.rows}
+        if unknown:
+            raise TypeError(f"INIT has no {', '.join(sorted(unknown))}")
+        self.release_on_close = release_on_close
+        self.values = {name: _word(value) for name, value in values.items()}
+
+    def fill(self, request: abi.Init) -> None:
+        """Into the struct. TargetError: a path that cannot be."""
+        if self.release_on_close:
+            request.flags |= InitFlag.RELEASE_ON_CLOSE
+        fill_init(request, self.values, self.rows)
+        for one in self.rows:
+            if isinstance(one.kind, FilePath) and self.values.get(one.name):
+                setattr(request, one.ioctl or "", _path(self.values[one.name]))
+
+
+def _word(value: Any) -> Any:
+    return value.name.lower() if isinstance(value, enum.IntEnum) else value
 
 
 class Client(Closing):
@@ -177,39 +164,16 @@ class Client(Closing):
 
         TargetError: the target will not do. StateError: EBUSY, there is a dump already.
         """
-        options = options or InitOptions()
         request = abi.Init(version=abi.VERSION)
-        flags = InitFlag(0)
         if target is None and as_set:
             pass  # no path, and not without one: what control/ says
         elif target is None:
-            flags |= InitFlag.NO_TARGET
+            request.flags = InitFlag.NO_TARGET
         elif not target:
             raise UsageError("the target's path is empty", errno=errno.ENOENT)
         else:
             request.path = _path(target)
-        if options.force:
-            flags |= InitFlag.FORCE
-        if options.buffered:
-            flags |= InitFlag.BUFFERED
-        if options.release_on_close:
-            flags |= InitFlag.RELEASE_ON_CLOSE
-        request.flags = flags
-        request.format = options.format or 0
-        request.policy = options.policy or 0
-        request.arming = options.arming or 0
-        request.backend = options.backend or 0
-        request.granule_size = options.granule
-        request.pool_size = options.pool
-        request.spill_limit = options.spill_limit
-        request.sweep_rate = options.sweep_rate
-        request.stall_deadline_ns = round(options.stall_deadline * 1e9)
-        request.compression = options.compression or 0
-        request.level, request.threads = options.level, options.threads
-        request.table = options.table or 0
-        request.max_age_ns = round(options.max_age * 1e9)
-        if options.sidecar:
-            request.sidecar = _path(options.sidecar)
+        (options or InitOptions()).fill(request)
         self._ioctl(abi.INIT_TYPED, bytearray(request), TargetError)
 
     def start(self) -> None:
@@ -240,17 +204,11 @@ class Client(Closing):
             state=State(raw.state),
             verdict=Verdict(raw.verdict),
             so_far=Verdict(raw.so_far),
-            policy=Policy(raw.policy),
-            format=Format(raw.format),
-            arming=Arming(raw.arming),
-            backend=Backend(raw.backend) if raw.backend else None,
+            settings=read_status(raw),
             bytes_total=raw.bytes_total,
             bytes_done=raw.bytes_done,
             failure=failure,
             target=os.fsdecode(raw.target) or None,
-            spill_limit=raw.spill_limit,
-            max_age=raw.max_age_ns / 1e9,
-            compression=Compression(raw.compression) if raw.compression else None,
             ended=Ended(raw.ended),
             counters={name: getattr(raw, name) for name in abi.STATUS_COUNTERS},
         )

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 Wording = Callable[[str], str]
 """A setting, by its name, as an interface writes it."""
-_SWITCHES: Final = ("force", "allow_other")
+_SWITCHES: Final = ("force", "buffered", "allow_other")
 _SETTING: Final = re.compile(r"<([a-z_]+)>")
 _FROM_CONTROL: Final = re.compile(r"(.*) \(([^()]*\bcontrol/[a-z_]+[^()]*)\)")
 

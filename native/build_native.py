@@ -36,6 +36,8 @@ def interface(header: str) -> str:
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
+HEADERS = ("ldfs.h", "life/reference.h", "shim/shim.h")
+"""What Python sees of the core: the public interface, tests' reference, the shim's messages."""
 SHIM = "livedumpfs._shim"
 SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]
@@ -61,10 +63,10 @@ COMPILE_ARGS = [
 LINK_ARGS = ["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()]
 
 ffibuilder = FFI()
-ffibuilder.cdef(interface("ldfs.h") + interface("shim/shim.h") + CALLBACKS)
+ffibuilder.cdef("".join(map(interface, HEADERS)) + CALLBACKS)
 ffibuilder.set_source(
     "livedumpfs._native",
-    '#include "ldfs.h"\n#include "shim/shim.h"',
+    "\n".join(f'#include "{header}"' for header in HEADERS),
     sources=SOURCES,
     include_dirs=["native"],
     extra_compile_args=COMPILE_ARGS,

@@ -72,7 +72,7 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 
 /* ----------------------------------------------------------- fault handler */
 
-/* [any thread] 0 when our handler is the installed one, -ENOTCONN when somebody replaced it. */
+/* [any thread] 0 when our handler is the installed one, -ENOTCONN when another one is there. */
 int ldfs_fault_verify(void);
 /* [any thread] The id of a task of this process that blocks SIGSEGV, 0 for none, or -errno. */
 int ldfs_fault_blocked_task(void);
@@ -164,7 +164,6 @@ typedef struct ldfs_dump_config {
 	int table_fd;          /* -1: no table on the target. Duplicated. */
 	uint64_t table_offset; /* where its first block lies, multiple of 512 */
 	uint8_t dump_id[16];   /* goes into every block of the table */
-	int reference_fd;      /* tests: the arena is copied there inside the pause; else -1 */
 	/*
 	 * A packed target (kdump): pages go, compressed, behind each other in the order in which
 	 * they come, and the place of each into a descriptor. The extents' target_offset is
@@ -189,7 +188,8 @@ enum ldfs_operation {
 	LDFS_OP_WRITE_TABLE = 4,
 	LDFS_OP_SYNC = 5,
 	LDFS_OP_WAIT_SLOT = 6, /* the stall deadline passed */
-	LDFS_OP_PROTECT = 7    /* mprotect gave something other than ENOMEM */
+	LDFS_OP_PROTECT = 7,   /* mprotect gave something other than ENOMEM */
+	LDFS_OP_HANDLER = 8    /* another SIGSEGV handler is over ours, and ours cannot go back */
 };
 
 /* The first error of a dump. error 0: none. */
@@ -240,10 +240,7 @@ typedef struct ldfs_counters {
 	uint64_t abandoned;       /* 1: the target was given up, what was not saved is lost */
 	uint64_t not_durable; /* 1: a sync or a write of the table failed, maybe after `failure` */
 	uint64_t chained;     /* SIGSEGVs passed on to another handler (whole process) */
-	uint64_t retaken;  /* times that another SIGSEGV handler was found over ours, and ours put
-			      back */
-	uint64_t left_out; /* of these: handlers that get no faults any more, after 16 others in
-			      this process */
+	uint64_t retaken; /* times that another SIGSEGV handler was over ours, and ours put back */
 	ldfs_failure failure;
 } ldfs_counters;
 

@@ -117,6 +117,7 @@ struct livedump_init {
 #define LIVEDUMP_OPERATION_SYNC 5
 #define LIVEDUMP_OPERATION_WAIT_SLOT 6 /* the stall deadline passed */
 #define LIVEDUMP_OPERATION_PROTECT 7
+#define LIVEDUMP_OPERATION_HANDLER 8 /* another SIGSEGV handler is over ours */
 
 struct livedump_failure {
 	__u32 operation; /* LIVEDUMP_OPERATION_* */

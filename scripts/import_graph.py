@@ -22,7 +22,8 @@ from graphs import Graph
 
 PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
 FACE = "__init__.py"
-LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units"})
+OPTIONS = {"kinds", "option", "request", "settings"}
+LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units", *OPTIONS})
 
 
 @dataclass(frozen=True)

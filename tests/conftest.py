@@ -6,6 +6,7 @@ from __future__ import annotations
 pytest_plugins = [
     f"tests.fixtures.{name}"
     for name in (
+        "bytecode",  # before the others are imported
         "fuzz_time",
         "hosts",
         "interrupt",

@@ -44,7 +44,6 @@ static int prepare(struct bench *b)
 		.extent_count = 1,
 		.table_fd = b->target,
 		.table_offset = b->opt.size,
-		.reference_fd = -1,
 	};
 
 	return ldfs_dump_init(arena, &config, &dump);

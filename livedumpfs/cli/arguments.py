@@ -4,33 +4,37 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from livedumpfs.units import parse_duration, parse_size
+from livedumpfs.kinds import Choice, Count, Flag, Seconds, Size, ValueKind
+from livedumpfs.option import Option
+from livedumpfs.settings import OPTION, OPTIONS
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
-FORMATS = ("elf", "raw", "kdump")
-POLICIES = ("block", "fail", "spill")
-ARMINGS = ("swap", "mprotect")
-BACKENDS = ("sigsegv", "uffd")
-COMPRESSIONS = ("zstd", "zlib", "lzo", "snappy", "none")
-TABLES = ("sidecar", "tail")
-
 TARGET_HELP = "block device, regular file or pipe; - for standard output"
 
 
-def size(text: str) -> int:
-    """Bytes, more than 0: "4096", "64K", "1GiB"."""
-    try:
-        value = parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"not a size above 0: {text!r}")
-    return value
+def _reader(kind: ValueKind) -> Callable[[str], Any]:
+    """For argparse."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind.argument(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+size = _reader(Size())
+"""Bytes, more than 0: "4096", "64K", "1GiB"."""
+natural = _reader(Count())
+"""A number, 0 or more."""
+seconds = _reader(Seconds())
+"""A time above 0, in seconds."""
 
 
 def share(text: str) -> float:
@@ -41,35 +45,6 @@ def share(text: str) -> float:
         value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"not a share: {text!r} (write 0.25 or 25%)")
-    return value
-
-
-def natural(text: str) -> int:
-    """A number, 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {text!r}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A time above 0, in seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"not a time in seconds: {text!r}")
-    return value
-
-
-def age(text: str) -> float:
-    """A time above 0, in seconds: "30", "30s", "5min", "2h"."""
-    try:
-        value = parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"not a time above 0: {text!r}")
     return value
 
 
@@ -99,95 +74,40 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sidecar(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+def add_option(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    one: Option,
+    help: str = "",
+) -> None:
+    """A row of the table. Its value is in the member of its name, nothing if it was not given.
+    `help`: other than the row has."""
+    kind = one.kind
+    if isinstance(kind, Flag):
+        parser.add_argument(one.flag, dest=one.name, action="store_true", help=help or one.help)
+        return
+    parser.add_argument(
+        one.flag,
+        dest=one.name,
+        choices=kind.words if isinstance(kind, Choice) else None,
+        type=_reader(kind),
+        default=kind.nothing,
+        metavar=kind.metavar,
+        help=help or f"{one.help}; default: {one.default}",
+    )
+
+
+def add_sidecar(parser: argparse.ArgumentParser) -> None:
     """`--sidecar`: the file that describes a raw dump."""
-    parser.add_argument(
-        "--sidecar",
-        metavar="FILE",
-        help="file that describes a raw dump; default: TARGET.ldfs, for a device in a state folder",
-    )
+    add_option(parser, OPTION["sidecar"])
 
 
-def add_max_age(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """`--max-age`: when a snapshot counts as abandoned."""
-    parser.add_argument(
-        "--max-age",
-        type=age,
-        default=0,
-        metavar="TIME",
-        help="release the dump when nobody takes its next step for so long; default: never",
-    )
+def client_options(rows: Sequence[Option] = OPTIONS) -> list[Option]:
+    """Those that a client can say to a host."""
+    return [one for one in rows if one.ioctl]
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """What INIT can be told about the dump."""
+def add_settings(parser: argparse.ArgumentParser, rows: Sequence[Option] = ()) -> None:
+    """What INIT can be told about the dump: what a client can say, or `rows`."""
     group = parser.add_argument_group("how to dump")
-    group.add_argument("--format", choices=FORMATS, help="layout on the target; default: elf")
-    group.add_argument(
-        "--compress",
-        choices=COMPRESSIONS,
-        help="how kdump stores the memory; default: zstd",
-    )
-    group.add_argument(
-        "--level",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="of kdump's compression: zstd 1 to 22, zlib 1 to 9; default: 1",
-    )
-    group.add_argument(
-        "--threads",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="that compress and write a kdump, 1 to 64; default: one a CPU, at most 4",
-    )
-    group.add_argument(
-        "--table",
-        choices=TABLES,
-        help="where a raw dump's granule table lies; default: in a sidecar file",
-    )
-    group.add_argument(
-        "--policy", choices=POLICIES, help="what to do when no slot is free; default: block"
-    )
-    group.add_argument("--arming", choices=ARMINGS, help="how to write-protect; default: swap")
-    group.add_argument(
-        "--backend", choices=BACKENDS, help="who notices a store; default: as the machine has it"
-    )
-    group.add_argument(
-        "--granule", type=size, default=0, metavar="SIZE", help="unit of protection and saving"
-    )
-    group.add_argument(
-        "--pool", type=size, default=0, metavar="SIZE", help="memory for slots; default: 64 MiB"
-    )
-    group.add_argument(
-        "--spill-limit",
-        type=size,
-        default=0,
-        metavar="SIZE",
-        help="memory for slots at the most under spill; default: 256 MiB, without a target more",
-    )
-    group.add_argument(
-        "--sweep-rate",
-        type=size,
-        default=0,
-        metavar="SIZE",
-        help="bytes a second that the sweep may write",
-    )
-    group.add_argument(
-        "--deadline",
-        type=seconds,
-        default=0,
-        metavar="SECONDS",
-        help="longest wait of a vCPU for a slot, after which pages are lost instead; default: 10",
-    )
-    add_max_age(group)
-    add_sidecar(group)
-    group.add_argument(
-        "--buffered",
-        action="store_true",
-        help="write through the page cache, also where the target can be written past it",
-    )
-    group.add_argument(
-        "--force", action="store_true", help="take a target that holds something else"
-    )
+    for one in rows or client_options():
+        add_option(group, one)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from livedumpfs import pause
-from livedumpfs.abi import Policy, State, Verdict
+from livedumpfs.abi import State, Verdict
 from livedumpfs.cli import text
 from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.output import say
@@ -84,8 +84,8 @@ def released(client: Client, before: DumpStatus) -> int:
 
 def note_room(client: Client, status: DumpStatus) -> None:
     """What a snapshot without a target may take, and what then."""
-    spills = status.policy is Policy.SPILL
-    limit = status.spill_limit if spills else client.stats()["settings"]["pool"]
+    spills = status.settings["policy"] == "spill"
+    limit = status.settings["spill_limit"] if spills else client.stats()["settings"]["pool"]
     more = "" if limit >= status.bytes_total else (
         "; what the machine overwrites beyond that is lost, and `livedump status` says so"
     )  # fmt: skip

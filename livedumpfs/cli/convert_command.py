@@ -9,21 +9,20 @@ import os
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from livedumpfs.cli import text
-from livedumpfs.cli.arguments import COMPRESSIONS, Commands, add_command, add_sidecar, natural
+from livedumpfs.cli.arguments import Commands, add_command, add_option, add_sidecar
 from livedumpfs.cli.outcome import Exit, note
 from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say
 from livedumpfs.cli.progress import display
 from livedumpfs.errors import TargetError, UsageError
+from livedumpfs.settings import COMPRESSION, CONVERTED, CONVERTED_TABLES, OPTION, PACKED
 
 if TYPE_CHECKING:
     from livedumpfs.dumpfile import DumpFile, Output
 
-FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
-TABLES: Final = ("none", "tail")
 STANDARD = "-"
 """Standard input, or output."""
-_PACKED: Final = ("kdump", "flat")
-_MAX_THREADS: Final = 64
+_PACKING: Final = tuple(OPTION[name] for name in ("compression", "level", "threads"))
+"""Of formats that are PACKED."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -38,27 +37,12 @@ def add_commands(commands: Commands) -> None:
         "file or, with -, on standard input",
     )
     parser.add_argument("out", metavar="OUT", help="file to make; - for standard output")
-    parser.add_argument("--format", choices=FORMATS, help="layout of it; default: elf")
-    parser.add_argument(
-        "--compress", choices=COMPRESSIONS, help="how kdump stores the memory; default: zstd"
-    )
-    parser.add_argument(
-        "--level",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="of kdump's compression: zstd 1 to 22, zlib 1 to 9; default: 1",
-    )
-    parser.add_argument(
-        "--threads",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="that compress a kdump, 1 to 64; default: one a CPU, at most 4",
-    )
+    parser.add_argument("--format", choices=CONVERTED, help="layout of it; default: elf")
+    for one in _PACKING:
+        add_option(parser, one)
     parser.add_argument(
         "--table",
-        choices=TABLES,
+        choices=CONVERTED_TABLES,
         help="tail: of raw, a dump with its granule table behind the memory; default: none, a "
         "plain image",
     )
@@ -86,16 +70,11 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def _check_options(args: argparse.Namespace, format: str) -> None:
-    for option, value, formats in (
-        ("--compress", args.compress, _PACKED),
-        ("--level", args.level, _PACKED),
-        ("--threads", args.threads, _PACKED),
-        ("--table", args.table, ("raw",)),
-    ):
-        if value and format not in formats:
-            raise UsageError(f"{option} goes with --format {formats[0]}, not with {format}")
-    if args.threads > _MAX_THREADS:
-        raise UsageError(f"{args.threads} threads are not possible", hint="from 1 to 64")
+    for one in (*_PACKING, OPTION["table"]):
+        formats = PACKED if one in _PACKING else one.formats
+        if getattr(args, one.name) and format not in formats:
+            raise UsageError(f"{one.flag} goes with --format {formats[0]}, not with {format}")
+    OPTION["threads"].check(args.threads)
 
 
 def _convert(args: argparse.Namespace, format: str) -> int:
@@ -113,7 +92,7 @@ def _convert(args: argparse.Namespace, format: str) -> int:
                 out,
                 lambda done, total: shown.update(done, total, 0),
                 table_at=table_at,
-                compression=args.compress or "zstd",
+                compression=args.compression or COMPRESSION,
                 level=args.level,
                 threads=args.threads,
                 check=not args.force,

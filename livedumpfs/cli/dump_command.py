@@ -64,7 +64,6 @@ def add_commands(commands: Commands) -> None:
 def run_dump(args: argparse.Namespace) -> int:
     """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
     from livedumpfs.cli.connect import init_options
-    from livedumpfs.cli.defaults import usage_first
     from livedumpfs.client import Client
     from livedumpfs.targets import expect_series, prune
 
@@ -75,8 +74,7 @@ def run_dump(args: argparse.Namespace) -> int:
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
             there = True
-            with usage_first(args):
-                client.init(outlet.path, options, as_set=True)
+            client.init(outlet.path, options, as_set=True)
             outlet.handed_over()
             try:
                 code = take(client, outlet)

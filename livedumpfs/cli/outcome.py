@@ -26,6 +26,7 @@ from livedumpfs.errors import (
     in_control,
     printable,
 )
+from livedumpfs.settings import OPTIONS
 
 
 class Exit(enum.IntEnum):
@@ -111,22 +112,19 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-_OTHERWISE: Final = {
-    "compression": "--compress",
-    "stall_deadline": "--deadline",
-    "buffer_size": "--pool",
-}
+_FLAGS: Final = {name: one for one in OPTIONS for name in (one.name, one.file)}
 _FILES_ONLY: Final = (
-    "state", "output", "type", "consistent", "use_interrupt", "failed", "init_deadline", "error",
+    "state", "output", "type", "consistent", "use_interrupt", "failed", "error",
 )  # fmt: skip
 """Files of control/ that are no option of the commands that meet them."""
 
 
 def option(name: str) -> str:
-    """A setting as the command line writes it: what has no option stays a file."""
-    if name in _FILES_ONLY:
-        return in_control(name)
-    return _OTHERWISE.get(name) or f"--{name.replace('_', '-')}"
+    """A setting as the command line writes it: what a client cannot say stays a file."""
+    row = _FLAGS.get(name)
+    if row:
+        return row.flag if row.ioctl else in_control(name)
+    return in_control(name) if name in _FILES_ONLY else f"--{name.replace('_', '-')}"
 
 
 def exit_code(error: BaseException) -> int:

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from livedumpfs import pause
-from livedumpfs.abi import Policy, Verdict
+from livedumpfs.abi import Verdict
 from livedumpfs.cli import text
 from livedumpfs.cli.arguments import Commands, add_command, add_device
 from livedumpfs.cli.outcome import Exit, answer
@@ -54,10 +54,10 @@ def run_status(args: argparse.Namespace) -> int:
 
 def _policy(status: DumpStatus) -> str:
     """What happens when no slot is free, and where more memory ends."""
-    name = status.policy.name.lower()
-    if status.policy is not Policy.SPILL:
-        return name
-    return f"{name}, up to {format_size(status.spill_limit)}"
+    policy = str(status.settings["policy"])
+    if policy != "spill":
+        return policy
+    return f"{policy}, up to {format_size(status.settings['spill_limit'])}"
 
 
 def _done(status: DumpStatus) -> str:
@@ -92,13 +92,7 @@ def _as_json(status: DumpStatus, device: str, stats: dict[str, Any]) -> dict[str
         "reason": stats.get("reason"),
         "expired": stats["expired"],
         "released": stats.get("released"),
-        "format": status.format.name.lower(),
-        "compression": status.compression.name.lower() if status.compression else None,
-        "policy": status.policy.name.lower(),
-        "spill_limit": status.spill_limit,
-        "max_age": status.max_age,
-        "arming": status.arming.name.lower(),
-        "backend": status.backend.name.lower() if status.backend else None,
+        **status.settings,
         "bytes_total": status.bytes_total,
         "bytes_done": status.bytes_done,
         "bytes_lost": status.lost,

@@ -14,15 +14,15 @@ from livedumpfs.cli.arguments import (
     Commands,
     add_command,
     add_device,
-    add_max_age,
+    add_option,
     add_settings,
     seconds,
-    size,
 )
 from livedumpfs.cli.outcome import Exit, complain, dump_taken
 from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
 from livedumpfs.cli.progress import display
 from livedumpfs.errors import UsageError
+from livedumpfs.settings import OPTION
 
 if TYPE_CHECKING:
     from livedumpfs.client import Client
@@ -43,14 +43,12 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="init too: keep the snapshot in memory until its release",
     )
-    start.add_argument(
-        "--spill-limit",
-        type=size,
-        default=0,
-        metavar="SIZE",
-        help="memory for it at the most; default: what the machine has, or half of what is free",
+    add_option(
+        start,
+        OPTION["spill_limit"],
+        "memory for it at the most; default: what the machine has, or half of what is free",
     )
-    add_max_age(start)
+    add_option(start, OPTION["max_age"])
     sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
@@ -71,14 +69,12 @@ def run_init(args: argparse.Namespace) -> int:
     """INIT that outlives this command. To standard output: until the release, which it waits
     for."""
     from livedumpfs.cli.connect import init_options
-    from livedumpfs.cli.defaults import usage_first
     from livedumpfs.client import Client
 
     piped = args.target == STANDARD_OUTPUT
     options = init_options(args, release_on_close=piped)
     with open_outlet(args.target) as outlet, Client(args.device) as client:
-        with usage_first(args):
-            client.init(None if args.no_target else outlet.path, options)
+        client.init(None if args.no_target else outlet.path, options)
         outlet.handed_over()
         return pass_on(client, outlet) if piped else Exit.DONE
 
@@ -114,10 +110,9 @@ def run_start(args: argparse.Namespace) -> int:
     from livedumpfs.cli.conclusion import note_room, print_pause
     from livedumpfs.client import Client
 
-    for option in ("spill_limit", "max_age"):
-        if getattr(args, option) and not args.no_target:
-            name = option.replace("_", "-")
-            raise UsageError(f"--{name} goes with --no-target", hint="give it to init")
+    for option in (OPTION["spill_limit"], OPTION["max_age"]):
+        if getattr(args, option.name) and not args.no_target:
+            raise UsageError(f"{option.flag} goes with --no-target", hint="give it to init")
     with Client(args.device) as client:
         if args.no_target:
             start_in_memory(client, args.spill_limit, args.max_age)

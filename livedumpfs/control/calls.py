@@ -102,7 +102,7 @@ class Control:
             "control/failed": lambda _: f"{self._lost_pages()}\n",
             "control/error": self._error_of,
         }
-        for name in text.names():
+        for name in text.names(type(self._settings.dump)):
             readers[_PREFIX + name] = lambda _, name=name: text.show(self._settings, name)  # type: ignore[misc]
         return readers
 
@@ -124,7 +124,9 @@ class Control:
 
     def writable(self, name: str) -> bool:
         """Whether the file may be opened for writing."""
-        return name == "control/state" or name.removeprefix(_PREFIX) in text.names()
+        return name == "control/state" or (
+            name.removeprefix(_PREFIX) in text.names(type(self._settings.dump))
+        )
 
     @property
     def memory(self) -> PhysicalMemory:
@@ -355,7 +357,7 @@ class Control:
         return self._settings if self.state in _IDLE else self._taken
 
     def _status(self) -> abi.Status:
-        return report.fill_status(self.state, self.dump, self._taken)
+        return report.status_of(self.state, self.dump, self._taken)
 
     def _lost_pages(self) -> int:
         counters = self.dump.counters()

@@ -79,7 +79,6 @@ FAMILIES: Final[dict[str, Family]] = {
     "not_durable": Family("gauge", "not_durable", "1: a sync or a write of the table failed."),
     "chained": Family("counter", "signals_passed_on", "SIGSEGVs passed on to another handler."),
     "retaken": Family("counter", "handler_retaken", "Times that our handler was put back."),
-    "left_out": Family("counter", "handlers_left_out", "Handlers that get no faults any more."),
 }
 """All members but the handler's times and the failure, which have their own."""
 

@@ -13,6 +13,8 @@ from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
 from livedumpfs.machines import HasStatus, Machine, NumbersVcpus, PhysicalRange, Registers
+from livedumpfs.option import rows_of
+from livedumpfs.request import fill_status
 
 MAX_RANGES: Final = 1000
 """Ranges of lost pages that stats.json lists."""
@@ -39,22 +41,17 @@ def state_text(state: abi.State) -> str:
     return "\n".join((str(int(state)), "", *legend)) + "\n"
 
 
-def fill_status(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Status:
+def status_of(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Status:
     """struct livedump_status. `settings`: those that INIT took."""
     counters = dump.counters()
     progress = dump.progress()
     status = abi.Status(version=abi.VERSION, state=state)
     status.so_far = abi.Verdict[(dump.so_far or "none").upper()]
     status.verdict = abi.Verdict[(dump.verdict or "none").upper()]
-    status.policy = abi.Policy[settings.dump.policy.upper()]
-    status.format = abi.Format[settings.dump.format.upper()]
-    status.arming = abi.Arming[settings.dump.arming.upper()]
-    status.backend = abi.Backend[(settings.dump.backend or dump.machine.backends[0]).upper()]
-    status.compression = abi.Compression[settings.dump.compression.upper()]
-    status.table = abi.Table[settings.dump.table.upper()]
-    status.level, status.threads = settings.dump.level, settings.dump.threads
-    status.max_age_ns = round(settings.dump.max_age * 1e9)
-    status.spill_limit = settings.dump.spill_limit
+    chosen = settings.dump
+    if not chosen.backend:
+        chosen = chosen.for_machine(dump.machine.backends)
+    fill_status(status, chosen, rows_of(type(chosen)))
     status.ended = ended(state, dump)
     status.bytes_total, status.bytes_done = progress.total, progress.done
     for name in abi.STATUS_COUNTERS:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters, Progress
 from livedumpfs.dump.instant import Snapshot, SnapshotFile
 from livedumpfs.dump.live import LiveDump
-from livedumpfs.dump.settings import ARMINGS, POLICIES, DumpSettings
 from livedumpfs.dump.stage import DumpState
+from livedumpfs.settings import ARMINGS, POLICIES, DumpSettings
 
 __all__ = [
     "ARMINGS",

@@ -28,7 +28,7 @@ def _late(name: str) -> MachineError:
     return MachineError(
         f"cannot start the dump: the machine did not {name} in time",
         errno=errno.ETIMEDOUT,
-        hint="a longer quiesce_deadline gives it more time",
+        hint="a longer <quiesce_deadline> gives it more time",
     )
 
 

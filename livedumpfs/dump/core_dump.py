@@ -18,11 +18,12 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.dump.attempt import Attempt
 from livedumpfs.dump.counters import Counters, take_counters
-from livedumpfs.dump.settings import ARMINGS, BACKENDS, POLICIES, DumpSettings
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import HoldsNobody, Machine
 from livedumpfs.machines.signals import SIGNAL_CAUSES
+from livedumpfs.option import rows_of
+from livedumpfs.settings import DumpSettings, usual_threads
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
@@ -49,7 +50,7 @@ _CAUSES = {
     ),
     errno.ETIMEDOUT: (
         "the machine did not stop in time",
-        "a longer quiesce_deadline gives it more time",
+        "a longer <quiesce_deadline> gives it more time",
     ),
 }
 """Cause and what to do, where the number's sentence is about something else."""
@@ -57,45 +58,33 @@ _CAUSES = {
 _GONE: Final = -errno.ECANCELED
 _USERS_PATIENCE_S = 2.0
 """For readers on their way out of a dump that is to be freed."""
-_PACKERS_MOST = 4
-"""Packer threads unless more are asked for: the machine runs beside them."""
-
-
-def _packers(settings: DumpSettings) -> int:
-    return settings.threads or min(_PACKERS_MOST, len(os.sched_getaffinity(0)))
 
 
 def core_config(
     settings: DumpSettings,
     plan: Plan | None,
     files: CoreFiles,
-    reference: int,
 ) -> tuple[CData, CData]:
     """struct ldfs_dump_config, and the extents that it points to."""
     extents = [(e.arena_offset, e.length, e.target_offset) for e in plan.extents] if plan else []
     kept = ffi.new("ldfs_extent[]", extents)
     config = ffi.new("ldfs_dump_config *")
-    config.granule_size = plan.granule_size if plan else settings.granule
-    config.pool_size = settings.pool
-    config.spill_limit = settings.spill_limit
-    config.sweep_rate = settings.sweep_rate
-    config.stall_deadline_ns = int(settings.stall_deadline * 1e9)
-    config.policy = POLICIES.index(settings.policy)
-    config.arming = ARMINGS.index(settings.arming)
-    config.backend = BACKENDS.index(settings.backend)
+    for one in rows_of(type(settings)):
+        if one.core:
+            setattr(config, one.core, one.kind.to_core(getattr(settings, one.name)))
     config.uffd_fd = -1
     config.target_fd, config.table_fd = files.target_fd, files.table_fd
     config.target_reads_zero = files.reads_zero
     config.target_direct = not settings.buffered
     config.extents, config.extent_count = kept, len(extents)
-    config.reference_fd = reference
     if plan:
+        config.granule_size = plan.granule_size
         config.table_offset = plan.table_offset
         config.dump_id = list(plan.dump_id)
     if isinstance(plan, KdumpPlan):
         config.packed = True
-        config.codec, config.level = plan.codec, plan.level
-        config.threads = _packers(settings)
+        config.codec = plan.codec
+        config.threads = usual_threads(settings.threads)
         config.descriptors_offset = plan.descriptors_offset
         config.zero_page_offset = plan.data_offset
         config.stream = files.pipe.stream if files.pipe else ffi.NULL
@@ -195,13 +184,16 @@ class CoreDump:
         *,
         reference: int = -1,
     ) -> None:
-        """INIT. `files` belong to `plan`; both None: memory only. StateError EBUSY: the arena has a
+        """INIT. `files` belong to `plan`; both None: memory only. `reference`: of tests, see
+        native/life/reference.h. StateError EBUSY: the arena has a
         dump."""
         self._arena = arena.handle  # keeps the memory mapped
-        config, kept = core_config(settings, plan, files or CoreFiles(), reference)
+        config, kept = core_config(settings, plan, files or CoreFiles())
         out = ffi.new("ldfs_dump **")
         try:
             rc = lib.ldfs_dump_init(self._arena, config, out)
+            if not rc and reference >= 0:
+                check(lib.ldfs_dump_set_reference(out[0], reference), "keep a reference")
         except BaseException:  # of a signal's handler, as it returns: it is made all the same
             if out[0] != ffi.NULL:
                 lib.ldfs_dump_release(out[0])

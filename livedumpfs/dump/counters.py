@@ -59,7 +59,6 @@ class Counters:
     not_durable: int = 0
     chained: int = 0
     retaken: int = 0
-    left_out: int = 0
     handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
     """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""
     failure: CoreFailure = CoreFailure()

@@ -11,12 +11,12 @@ from livedumpfs.core.capi import lib
 from livedumpfs.dump.core_dump import CoreFiles
 from livedumpfs.dump.instant import machine_info
 from livedumpfs.dump.room import expect_room, refuse_sealed
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats import Plan, Registers, VerdictWord, plan_dump, room_for
 from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
+from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import (
     SIDECAR,
     Kind,

@@ -18,13 +18,13 @@ from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.preparation import abandon, prepare
 from livedumpfs.dump.run import DumpRun, Outcome
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.spill import memory_room
 from livedumpfs.dump.stage import DumpState, Stage
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, machine_for
+from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands
 
 

@@ -10,9 +10,9 @@ from livedumpfs.dump.dump_files import DumpFiles, TargetLike
 from livedumpfs.dump.hanging import reap
 from livedumpfs.dump.remote import make_core
 from livedumpfs.dump.run import DumpRun
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.machines import LimitsVcpus, Machine
 from livedumpfs.machines.shim import init_seconds
+from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands, Target
 
 

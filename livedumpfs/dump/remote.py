@@ -27,11 +27,11 @@ from livedumpfs.dump.core_dump import (
     step_error,
 )
 from livedumpfs.dump.counters import Counters, take_counters
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError, StateError, os_cause
 from livedumpfs.formats import Plan
 from livedumpfs.machines import Machine, StopsLater, shim_of
 from livedumpfs.machines.shim import READ_MOST, Shim, pack, refused
+from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import without_signals
 
 _TICK_NS: Final = 100_000_000
@@ -70,7 +70,7 @@ class RemoteCore:
         self._released = False
         self._asked = False
         """For START, which has not been refused."""
-        config, extents = core_config(settings, plan, files, reference)
+        config, extents = core_config(settings, plan, files)
         payload = pack(config) + bytes(ffi.buffer(extents))
         with _userfaultfd() as device:
             given = [files.target_fd, files.table_fd, device, reference]

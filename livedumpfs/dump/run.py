@@ -13,12 +13,12 @@ from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_files import DumpFiles
 from livedumpfs.dump.instant import Snapshot
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
 from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
 from livedumpfs.formats import Registers, VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
+from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import needing_threads, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from livedumpfs.core.capi import lib
-from livedumpfs.dump.settings import SPILL_LIMIT
+from livedumpfs.settings import SPILL_LIMIT
 
 _STEP: Final = 1 << 20
 _LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_DATA)

@@ -7,9 +7,9 @@ from typing import Final
 
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import InconsistentDump, os_cause
 from livedumpfs.formats import VerdictWord
+from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE, format_size
 
 _ON_TARGET: Final = {
@@ -20,6 +20,10 @@ _ON_TARGET: Final = {
     lib.LDFS_OP_SYNC: "sync {target}",
     lib.LDFS_OP_PROTECT: "make {page} of the arena writable",
 }
+_NOT_ON_TOP: Final = (
+    "cannot catch stores any more: another SIGSEGV handler was installed during the dump, over "
+    "which ours cannot be put (install it before the first arena is made, or take backend uffd)"
+)
 _NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
 
 
@@ -45,6 +49,8 @@ def explain(failure: CoreFailure, target: str, deadline_s: float) -> str | None:
             f"{page} found no free slot within {deadline_s:g} s: "
             f"{target} is slower than the memory is written"
         )
+    if failure.operation == lib.LDFS_OP_HANDLER:
+        return _NOT_ON_TOP
     doing = _ON_TARGET[failure.operation].format(page=page, target=target)
     return f"cannot {doing}: {os_cause(failure.error)}"
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.destination import PIECE, Flattened, NewFile, Output
 from livedumpfs.dumpfile.granules import runs
-from livedumpfs.dumpfile.pack import KdumpWriter, usual_threads
+from livedumpfs.dumpfile.pack import KdumpWriter
 from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import (
     images_of,
@@ -38,10 +38,9 @@ from livedumpfs.formats import (
     table,
 )
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats.kdump import check_compression
+from livedumpfs.settings import COMPRESSION, PACKED, check_compression, usual_threads
 from livedumpfs.units import PAGE_SIZE, align_up
 
-FORMATS: Final = ("elf", "raw", "lime", "kdump", "flat")
 IMAGES: Final = {"raw": "mem.raw", "lime": "mem.lime"}
 """Formats that are plain images, and the files of snapshot/ that they are."""
 
@@ -67,12 +66,12 @@ def convert_dump(
     progress: OnProgress | None = None,
     *,
     table_at: str = "none",
-    compression: str = "zstd",
+    compression: str = COMPRESSION,
     level: int = 0,
     threads: int = 0,
     check: bool = True,
 ) -> None:
-    """Write the dump in one of FORMATS. `table_at`: of raw, "none" or "tail". `compression`,
+    """Write the dump in one of CONVERTED. `table_at`: of raw, "none" or "tail". `compression`,
     `level`, `threads`: of kdump and flat; threads 0: one a CPU, at most 4. A kdump that goes to
     what cannot seek is flat. `check`: refuse (InvalidDump) a plain image of a dump that is not
     consistent; without that zeros stand for what is missing.
@@ -84,7 +83,7 @@ def convert_dump(
         if check:
             refuse_inconsistent(dump)
         write_image(dump, images_of(dump)[IMAGES[format]], output, progress)
-    elif format in ("kdump", "flat"):
+    elif format in PACKED:
         check_compression(compression, level)
         plan = _plan(dump, "kdump", compression=compression, level=level)
         assert isinstance(plan, KdumpPlan)
@@ -100,7 +99,7 @@ def _plan(
     format: str,
     *,
     table_at: str = "sidecar",
-    compression: str = "zstd",
+    compression: str = COMPRESSION,
     level: int = 0,
 ) -> Plan:
     machine = machine_of(dump)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,8 +24,6 @@ from livedumpfs.formats.kdump import DESCRIPTOR
 from livedumpfs.thread import needing_threads
 from livedumpfs.units import PAGE_SIZE
 
-THREADS_MOST: Final = 64
-_THREADS_USUAL: Final = 4
 _AHEAD: Final = 2
 """Pieces for each thread that wait for it or for the writer."""
 
@@ -38,11 +35,6 @@ class Packed(NamedTuple):
     offset: int
     descriptors: Descriptors | None
     data: memoryview
-
-
-def usual_threads(threads: int = 0) -> int:
-    """`threads`, or for 0 as many as there are CPUs, up to 4."""
-    return threads or min(_THREADS_USUAL, len(os.sched_getaffinity(0)))
 
 
 class KdumpWriter:

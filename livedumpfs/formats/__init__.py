@@ -16,9 +16,6 @@ The life of a plan::
 
 from __future__ import annotations
 
-from typing import Final
-
-from livedumpfs.errors import UsageError
 from livedumpfs.formats.elf import ElfPlan, plan_elf
 from livedumpfs.formats.image import (
     ArenaPiece,
@@ -34,8 +31,7 @@ from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers
 from livedumpfs.formats.plan import Extent, Plan, Role, Step, Sync, Write, Zero, room_for
 from livedumpfs.formats.raw import RawPlan, plan_raw
 from livedumpfs.formats.superblock import VERDICTS, Superblock, VerdictWord
-
-FORMATS: Final = ("elf", "raw", "kdump")
+from livedumpfs.settings import COMPRESSION, FORMATS, OPTION
 
 __all__ = [
     "FORMATS",
@@ -76,7 +72,7 @@ def plan_dump(
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
     meta_room: int | None = None,
-    compression: str = "zstd",
+    compression: str = COMPRESSION,
     level: int = 0,
     table: str = "sidecar",
     device_size: int | None = None,
@@ -90,8 +86,7 @@ def plan_dump(
     UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not
     cover the arena exactly.
     """
-    if format not in FORMATS:
-        raise UsageError(f"unknown format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    OPTION["format"].check(format)
     meta_room = meta_room or room_for(machine)
     if format == "raw":
         return plan_raw(

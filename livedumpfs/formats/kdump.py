@@ -29,6 +29,7 @@ from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, superblock, table
 from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
 from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Write, Zero, check_sizes, new_dump_id
+from livedumpfs.settings import COMPRESSION, Compression, check_compression
 from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"KDUMP   "
@@ -39,9 +40,10 @@ BLOCK: Final = 4096
 INCOMPLETE: Final = 8
 """Bit of the header's status: pages are missing."""
 
-CODECS: Final = {"zstd": 0x20, "zlib": 1, "lzo": 2, "snappy": 4, "none": 0}
+CODECS: Final[dict[Compression, int]] = {
+    "zstd": 0x20, "zlib": 1, "lzo": 2, "snappy": 4, "none": 0,
+}  # fmt: skip
 """Compressions, and the bit of status and descriptors that says so."""
-MAX_LEVELS: Final = {"zstd": 22, "zlib": 9}
 
 DESCRIPTOR: Final = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")]
@@ -272,17 +274,10 @@ def build_head(
     return header.ljust(BLOCK, b"\0") + sub_header
 
 
-def check_compression(compression: str, level: int) -> int:
+def codec_of(compression: str, level: int) -> int:
     """The codec's flag. UsageError: no such compression, or it has no such level."""
-    if compression not in CODECS:
-        raise UsageError(f"unknown compression {compression!r}", hint=f"one of {', '.join(CODECS)}")
-    highest = MAX_LEVELS.get(compression, 0)
-    if not 0 <= level <= highest:
-        raise UsageError(
-            f"{compression} has no level {level}",
-            hint=f"from 1 to {highest}, 0: its default" if highest else "it has no levels",
-        )
-    return CODECS[compression]
+    check_compression(compression, level)
+    return next(flag for name, flag in CODECS.items() if name == compression)
 
 
 def plan_kdump(
@@ -293,7 +288,7 @@ def plan_kdump(
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
     meta_room: int,
-    compression: str = "zstd",
+    compression: str = COMPRESSION,
     level: int = 0,
 ) -> KdumpPlan:
     """Lay out a kdump. UsageError: sizes, memory map or compression that cannot be."""
@@ -303,7 +298,7 @@ def plan_kdump(
         raise UsageError(
             f"a kdump has no room for memory behind {MAX_PHYSICAL:#x}", hint="format elf has"
         )
-    codec = check_compression(compression, level)
+    codec = codec_of(compression, level)
     notes = len(elf.all_notes(machine))
     layout = Layout(align_up(HEAD_SIZE + notes, BLOCK), machine.memory_map)
     slots = (layout.end, layout.end + meta_room)

@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from livedumpfs.errors import UsageError
 from livedumpfs.formats import superblock
 from livedumpfs.formats import table as granule_table
 from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
 from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Zero, check_sizes, new_dump_id
 from livedumpfs.formats.superblock import Superblock
+from livedumpfs.settings import OPTION
 from livedumpfs.units import PAGE_SIZE, align_up
 
 
@@ -118,6 +118,5 @@ def plan_raw(
 
 
 def _first_of_book(table: str, memory_end: int) -> int:
-    if table not in ("sidecar", "tail"):
-        raise UsageError(f"unknown place of the table {table!r}", hint="one of sidecar, tail")
+    OPTION["table"].check(table)
     return align_up(memory_end, PAGE_SIZE) if table == "tail" else superblock.ROOM

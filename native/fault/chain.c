@@ -61,7 +61,7 @@ static void call(const struct sigaction *to, int signo, siginfo_t *info, ucontex
 	ldfs_fault_set_mask(was);
 }
 
-/* Once only, where it asked for that: afterwards it is as if the default were there. */
+/* A handler with SA_RESETHAND is called once; afterwards the default action is there instead. */
 static bool is_default(struct ldfs_fault_entry *e)
 {
 	if (e->below.sa_handler == SIG_DFL)
@@ -69,47 +69,19 @@ static bool is_default(struct ldfs_fault_entry *e)
 	return e->below.sa_flags & SA_RESETHAND && exchange_seq(&e->spent, 1);
 }
 
-static void pass_on(struct ldfs_fault_entry *e, int signo, siginfo_t *info, void *context)
+void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *context)
 {
-	/* As the kernel: these two are no functions, whatever the flags say. */
-	if (e->below.sa_handler == SIG_IGN)
+	uint8_t to = load_seq(&ldfs_fault_chain[entry].to);
+	struct ldfs_fault_entry *e = &ldfs_fault_chain[to % LDFS_ENTRIES];
+
+	add_relaxed(&ldfs_fault_chained, 1);
+	if (to == LDFS_TO_NONE)
+		die_of(signo, info);
+	/* As in the kernel, these two are no functions, whatever the flags say. */
+	else if (e->below.sa_handler == SIG_IGN)
 		info->si_code > 0 ? die_of(signo, info) : (void)0;
 	else if (is_default(e))
 		die_of(signo, info);
 	else
 		call(&e->below, signo, info, context);
-}
-
-/*
- * By which entry a fault was passed on last is written into its own context: uc_link, which the
- * kernel makes NULL for each signal (arch/x86/kernel/signal_64.c) and does not look at again.
- * Somebody who takes the signal again and again remembers our newest entry, over which he was put
- * himself: he calls it with the same context, and from then on it only goes down.
- */
-static char marks[LDFS_ENTRIES]; /* only their addresses count */
-
-void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *from)
-{
-	ucontext_t *context = from;
-	ucontext_t *before = context->uc_link;
-	uintptr_t last = (uintptr_t)before - (uintptr_t)marks;
-
-	add_relaxed(&ldfs_fault_chained, 1);
-	if (last == 0) {
-		die_of(signo, info);
-		return;
-	}
-	if (last < LDFS_ENTRIES && entry >= last)
-		entry = ldfs_fault_chain[last].next;
-	/* Who has a newer place is called there: one that puts back who was before him would else
-	 * go round for ever. */
-	while (entry && load_seq(&ldfs_fault_chain[entry].moved))
-		entry = ldfs_fault_chain[entry].next;
-	if (load_seq(&ldfs_fault_chain[entry].moved)) {
-		die_of(signo, info);
-		return;
-	}
-	context->uc_link = (ucontext_t *)&marks[entry];
-	pass_on(&ldfs_fault_chain[entry], signo, info, context);
-	context->uc_link = before;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * discard.c - what a program says of its memory beforehand: that a system call will write it, or
- * that it is not needed any more. The granules are saved first, as by a store.
+ * discard.c - what a program announces: that a system call will write some of its memory, or that
+ * some is not needed any more and becomes a hole. The granules are saved first, as by a store.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include "fault/within.h"
 
 /*
- * Save the granules of a range that are armed, and stay counted in as a handler: no START arms
- * until ldfs_fault_leave. A START that is at work just now is waited for, uncounted.
+ * Save the granules of a range that are armed. The caller stays counted in, so that no START arms
+ * before ldfs_fault_leave. A START that is at work just now is waited for without being counted in.
  */
 static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
@@ -37,8 +37,8 @@ static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 }
 
 /*
- * As in the handler: a program's own signal handler on this thread that stored to a granule whose
- * claim we hold would wait for ever.
+ * As in the SIGSEGV handler: a signal handler of the program that interrupted this thread and
+ * stored to a granule that the thread has claimed would wait for that claim for ever.
  */
 static void block_signals(sigset_t *before)
 {
@@ -66,7 +66,7 @@ int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 	return 0;
 }
 
-/* From now on no granule of the range counts as full, whatever find_full has seen of it. */
+/* From now on no granule of the range counts as full, whatever INIT's search has seen of it. */
 static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 {
 	for (uint32_t g = ldfs_granule_of(d, offset); g <= ldfs_granule_of(d, offset + length - 1);
@@ -75,9 +75,10 @@ static void mark_punched(ldfs_dump *d, uint64_t offset, uint64_t length)
 }
 
 /*
- * A punch takes userfaultfd's protection of the shadow's pages with it. A START that is at work
- * waits for us before it swaps: the view that it puts in place is whole, or it says that it is not.
- * While INIT has no such view yet there is nothing to do: it protects all of it later.
+ * A punch takes userfaultfd's write protection of the shadow's pages with it, so they are protected
+ * again. A START that is at work waits for this before it swaps the shadow in, so every page of the
+ * shadow is protected then, or shadow_torn makes START fail. While INIT has not begun to protect
+ * the shadow there is nothing to do: it protects all of it later.
  */
 static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offset, uint64_t length)
 {
@@ -110,8 +111,7 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	owner = load_seq(&a->owner); /* not freed while we are counted in */
 	if (owner)
 		mark_punched(owner, offset, length);
-	/* libc's fallocate is a cancellation point: whoever were cancelled here would stay counted
-	 * in. */
+	/* libc's fallocate is a cancellation point: a cancelled thread would stay counted in. */
 	rc = syscall(SYS_fallocate, a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		     (off_t)offset, (off_t)length)
 		     ? -errno

@@ -16,13 +16,13 @@
 /* Serve faults in the live view of that arena; the first one installs the handler. 0 or -errno. */
 int ldfs_fault_register(ldfs_arena *a);
 void ldfs_fault_unregister(ldfs_arena *a);
-/* Count the caller in and out, as a handler counts itself, so that START and RELEASE wait for it.
- */
+/* Count the caller in and out, as a handler does itself: START and RELEASE wait for it. */
 void ldfs_fault_enter(ldfs_arena *a);
 void ldfs_fault_leave(ldfs_arena *a);
-/* Handlers and callers. */
+/* How many are counted in, handlers and callers. */
 uint32_t ldfs_fault_inside(const ldfs_arena *a);
-extern _Atomic uint64_t ldfs_fault_chained; /* faults that were passed on */
+/* Faults that were passed on to another handler. */
+extern _Atomic uint64_t ldfs_fault_chained;
 
 /* -------------------------------------------------------------- monitor.c */
 

@@ -1,28 +1,69 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * guard.c - the thread that sees to it that SIGSEGV stays ours while memory is armed.
+ * guard.c - the thread that keeps the SIGSEGV handler on top while memory is armed.
  *
- * Nobody is told when another part of the program installs a handler over ours. START refuses then;
- * later it looks every TICK_NS, and puts ours back. docs/concurrency.md, "A handler over ours",
- * says what happens to a store in between.
+ * Nothing tells a process that another part of it has installed a handler. START refuses when one
+ * is there; while memory is armed the guard looks every TICK_NS. It has our handler put back on top
+ * where that can be done without taking the signal from the other one for good. Where it cannot,
+ * our protection must go before a store meets a handler that knows nothing of it: what is not saved
+ * yet is lost, all memory is made writable, and the dump is torn. docs/concurrency.md, "A handler
+ * over ours", says what a store meets before the guard has looked.
  */
+#include <errno.h>
+#include <unistd.h>
+
 #include "fault/within.h"
 
 #define TICK_NS 10000000u
+#define RETRY_US 1000 /* mprotect failed for want of memory */
 
-static void look(ldfs_dump *d)
+/* What is being copied is waited for: that is a memcpy, and the copy is good. */
+static void lose_unless_safe(ldfs_dump *d, uint32_t g)
 {
-	int found = ldfs_fault_retake();
+	unsigned turns = 0;
 
-	if (found > 0)
-		add_relaxed(&d->retaken, 1);
-	if (found > 1)
-		add_relaxed(&d->left_out, 1);
+	for (;;) {
+		uint8_t s = ldfs_state(d, g);
+
+		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
+			ldfs_event_soon(&turns);
+			continue;
+		}
+		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
+			return;
+		if (ldfs_step_lose(d, g)) {
+			ldfs_fail(d, LDFS_OP_HANDLER, ENOTCONN,
+				  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+			return;
+		}
+	}
+}
+
+/* The machine goes on at full speed, with nothing protected. */
+static void let_go(ldfs_dump *d)
+{
+	for (uint32_t g = 0; g < d->granules && !ldfs_released(d); g++)
+		lose_unless_safe(d, g);
+	ldfs_event_notify(&d->ring.freed); /* a granule that is lost needs no slot */
+	while (!ldfs_released(d) && ldfs_arena_unprotect_all(d->arena, d->backend))
+		usleep(RETRY_US);
 }
 
 static bool on_duty(uint32_t phase)
 {
 	return phase == LDFS_PHASE_ARMED || phase == LDFS_PHASE_SWEEPING;
+}
+
+/* False: nothing is protected any more. */
+static bool look(ldfs_dump *d)
+{
+	int rc = ldfs_fault_retake();
+
+	if (rc > 0)
+		add_relaxed(&d->retaken, 1);
+	if (rc < 0)
+		let_go(d);
+	return rc >= 0;
 }
 
 /* The thread, from INIT to RELEASE. Only with backend SIGSEGV. */
@@ -33,10 +74,8 @@ void *ldfs_guard_main(void *dump)
 	for (;;) {
 		uint32_t seen = ldfs_event_prepare(&d->guard_wake), phase = load_seq(&d->phase);
 
-		if (phase == LDFS_PHASE_RELEASED)
+		if (phase == LDFS_PHASE_RELEASED || (on_duty(phase) && !look(d)))
 			break;
-		if (on_duty(phase))
-			look(d);
 		ldfs_event_wait(&d->guard_wake, seen,
 				on_duty(phase) ? ldfs_deadline(TICK_NS) : UINT64_MAX);
 	}

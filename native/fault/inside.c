@@ -4,8 +4,8 @@
  *
  *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
  *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
- *   - no locks, no allocation, no Python, no floating point; no text but that of ldfs_child_tell,
- * in a process that dies of it
+ *   - no locks, no allocation, no Python, no floating point
+ *   - no text, but for ldfs_child_tell, in a process that is about to die
  *   - errno is saved and restored
  *   - it may sleep only for a free slot (policy block) or for another handler's copy
  *
@@ -57,12 +57,16 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 	uintptr_t start = load_seq(&slot->start);
 	ldfs_dump *d;
 
-	/* Looked at once before it was counted in: the arena may have gone since. */
+	/* The range was first looked at before this thread was counted in: the arena may have gone
+	 * since. */
 	if (!a || address < start || address >= load_seq(&slot->end))
 		return false;
 	d = load_seq(&a->dump);
-	/* Not armed (any more), or not so: the store is tried again and succeeds, unless somebody
-	 * else took the right to it. */
+	/*
+	 * No write protection of ours (any more): the store is tried again. It succeeds if the page
+	 * can be made writable by a page fault. If not, the program itself has made it read-only,
+	 * and the fault is passed on.
+	 */
 	if (!d || d->backend == LDFS_BACKEND_UFFD)
 		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE,
 				MADV_POPULATE_WRITE);
@@ -81,8 +85,11 @@ static bool write_fault(uintptr_t address)
 
 		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
 			continue;
-		/* Who called us may have left signals open whose handlers store to the granule that
-		 * we hold. */
+		/*
+		 * Another SIGSEGV handler that called this one may have left signals open. Their
+		 * handlers could store to the granule that this thread is about to claim, and wait
+		 * for it for ever.
+		 */
 		mask = ldfs_fault_set_mask(ldfs_fault_mask);
 		add_seq(&slot->handlers, 1);
 		ours = fault_in_arena(slot, address);
@@ -118,9 +125,12 @@ static bool is_ours(const siginfo_t *info, const ucontext_t *context)
 		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
 		       write_fault((uintptr_t)info->si_addr);
 	/*
-	 * faulthandler, enabled after us: it printed, put back the entry of ours that it had found,
-	 * and raised the signal again. Going back to the store faults anew, to us. A real crash
-	 * comes back too, as itself.
+	 * A SIGSEGV that this process sent itself while memory is armed. Python's faulthandler does
+	 * that when it was enabled after our handler and a store to armed memory reached it first:
+	 * it prints its report, installs the handler that it had found (an entry of ours), and
+	 * calls raise(SIGSEGV). That signal has no address. So it is dropped: the interrupted store
+	 * runs again and faults again, and this time the fault comes to us with its address. A real
+	 * crash faults again in the same way, and is passed on.
 	 */
 	if (info->si_code == SI_TKILL)
 		return info->si_pid == getpid() && any_armed();
@@ -138,30 +148,23 @@ void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *contex
 	errno = saved;
 }
 
-#define ENTRY(n)                                                         \
-	static void entry_##n(int signo, siginfo_t *info, void *context) \
-	{                                                                \
-		ldfs_fault_handler(n, signo, info, context);             \
-	}
-ENTRY(0)
-ENTRY(1)
-ENTRY(2)
-ENTRY(3)
-ENTRY(4)
-ENTRY(5)
-ENTRY(6)
-ENTRY(7)
-ENTRY(8)
-ENTRY(9)
-ENTRY(10)
-ENTRY(11)
-ENTRY(12)
-ENTRY(13)
-ENTRY(14)
-ENTRY(15)
-ENTRY(16)
+static void entry_0(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(0, signo, info, context);
+}
+
+static void entry_1(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(1, signo, info, context);
+}
+
+static void entry_2(int signo, siginfo_t *info, void *context)
+{
+	ldfs_fault_handler(2, signo, info, context);
+}
 
 void (*const ldfs_fault_entries[LDFS_ENTRIES])(int, siginfo_t *, void *) = {
-	entry_0, entry_1,  entry_2,  entry_3,  entry_4,  entry_5,  entry_6,  entry_7,  entry_8,
-	entry_9, entry_10, entry_11, entry_12, entry_13, entry_14, entry_15, entry_16,
+	entry_0,
+	entry_1,
+	entry_2,
 };

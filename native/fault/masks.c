@@ -13,9 +13,8 @@
 
 #include "fault/within.h"
 
-#define MASK_PATIENCE_NS                                                                          \
-	2000000000u /* for a task that blocks SIGSEGV for a moment: it may have to wait for a CPU \
-		     */
+/* For a task that blocks SIGSEGV for a moment only: it may have to wait for a processor. */
+#define MASK_PATIENCE_NS 2000000000u
 
 /* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
 static uint64_t blocked_signals(const char *name)
@@ -46,8 +45,8 @@ static bool blocks_everything(uint64_t mask)
 int ldfs_fault_blocked_task(void)
 {
 	DIR *dir = opendir("/proc/self/task");
-	uint32_t tolerated =
-		ldfs_slots_handlers(); /* e.g. a vCPU of another arena waits for a slot */
+	/* A handler blocks all signals, also while a vCPU of another arena waits for a slot. */
+	uint32_t tolerated = ldfs_slots_handlers();
 	struct dirent *entry;
 	int found = 0;
 

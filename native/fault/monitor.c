@@ -2,7 +2,7 @@
 /*
  * monitor.c - the thread that userfaultfd tells of stores to armed memory: it saves the granule,
  * and then lets the store go on. It does for the storing thread what the SIGSEGV handler does on
- * it.
+ * that thread itself.
  *
  * One thread an arena, from its first dump with backend UFFD to the arena's end (memory/uffd.c says
  * why). It reads memory through the observer view and the memfd alone, which are never protected.
@@ -19,7 +19,7 @@
 
 #define MESSAGES 32
 
-/* As the handler on a store, but for whoever stored: see inside.c, fault_in_arena. */
+/* As the handler does for its own thread: see inside.c, fault_in_arena. */
 static void page_fault(ldfs_arena *a, uintptr_t address)
 {
 	uintptr_t page = address & ~(uintptr_t)(LDFS_PAGE_SIZE - 1), live = (uintptr_t)a->live;
@@ -35,7 +35,7 @@ static void page_fault(ldfs_arena *a, uintptr_t address)
 			ldfs_uffd_unprotect(a, (uint8_t *)page, LDFS_PAGE_SIZE);
 	}
 	ldfs_fault_leave(a);
-	/* Whoever waits tries again, also when START is at work and nothing could be done yet. */
+	/* The store is tried again, also when START is at work and nothing could be done yet. */
 	ioctl(a->uffd.fd, UFFDIO_WAKE, &range);
 }
 
@@ -104,6 +104,6 @@ void ldfs_monitor_stop(ldfs_arena *a)
 	eventfd_write(a->uffd.stop, 1);
 	pthread_join(a->uffd.monitor, NULL);
 	close(a->uffd.stop);
-	close(a->uffd.fd); /* the kernel unregisters all, and wakes whoever waits */
+	close(a->uffd.fd); /* the kernel unregisters all, and wakes all that wait */
 	a->uffd.fd = -1;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * save.c - what a store to an armed granule needs before it may go on: its bytes safe, then the
- * granule writable. [signal], all of it: see inside.c for what that means.
+ * save.c - copy-on-write: before a store to an armed granule may go on, the granule's bytes are
+ * made safe, and then the granule is made writable. [signal], all of it: see inside.c for what that
+ * means. docs/concurrency.md, "The fault path", has the steps by number.
  */
 #include <errno.h>
 
@@ -18,8 +19,7 @@ static bool may_wait(const ldfs_dump *d)
 {
 	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
 		return false;
-	/* Without a target nothing ever frees a slot: only a pool that still grows is worth a wait.
-	 */
+	/* Without a target nothing ever frees a slot: only a pool that grows is waited for. */
 	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
 }
 
@@ -51,15 +51,14 @@ static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
 	add_relaxed(&d->slot_wait_ns, ldfs_now_ns() - before);
 }
 
-/* LOOK_AGAIN: waited, the world may have changed. NONE: the policy says to lose the granule. */
+/* LOOK_AGAIN: waited, the granule may be safe by now. NONE: the policy says to lose it. */
 static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint64_t *deadline_ns)
 {
 	*slot = ldfs_ring_take(&d->ring);
 	if (*slot != NO_SLOT)
 		return SLOT_TAKEN;
 	if (!may_wait(d)) {
-		/* Once more: slots are there before the pool counts as one that grows no further.
-		 */
+		/* Once more: the keeper adds the last slots before it says that it adds no more. */
 		*slot = ldfs_ring_take(&d->ring);
 		return *slot != NO_SLOT ? SLOT_TAKEN : SLOT_NONE;
 	}
@@ -69,7 +68,10 @@ static enum slot_answer take_slot(ldfs_dump *d, uint32_t g, uint32_t *slot, uint
 
 /* ------------------------------------------------------------------- copy */
 
-/* A granule with holes goes through pread, which allocates none; a full one is copied directly. */
+/*
+ * A granule without holes is copied from the observer view. Where there may be holes, reading the
+ * view would allocate pages in them; pread of the memfd does not.
+ */
 static bool copy_granule(ldfs_dump *d, uint32_t g, uint8_t *to)
 {
 	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
@@ -121,8 +123,10 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 		case SLOT_LOOK_AGAIN:
 			continue;
 		case SLOT_NONE:
-			/* Where each granule has a slot, somebody holds one too many, and gives it
-			 * back at once. */
+			/*
+			 * With as many slots as granules, and none free: another thread holds a
+			 * second one for the same granule, and gives it back at once.
+			 */
 			if (load_seq(&d->ring.made) >= d->granules) {
 				ldfs_event_soon(&turns);
 				continue;
@@ -145,10 +149,14 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 /* ----------------------------------------------------------- fault-around */
 
 /*
- * Whether a granule may be saved that nobody has asked for. Where each granule can have a slot, and
- * while the target frees slots; a quarter of the pool is left to those who store elsewhere until
- * there is one for each. None is taken that a store may need where nobody waits for slots or frees
- * them: it would lose another granule.
+ * Whether there is a slot for a granule that no store has asked for.
+ *
+ * Yes when the pool has a slot for each granule. Otherwise two things must hold. The first: a slot
+ * taken here cannot cost another granule its bytes. It could where a store that finds no slot does
+ * not wait but loses its granule (policy fail, given up), or where no target frees slots, unless
+ * the pool can grow to a slot for each granule; and behind a target that frees none just now
+ * (to_spare) stores need every slot that there is. The second: a quarter of the pool stays free for
+ * stores elsewhere.
  */
 static bool slot_to_spare(const ldfs_dump *d)
 {
@@ -164,8 +172,7 @@ static bool slot_to_spare(const ldfs_dump *d)
 	return made / 4 + load_relaxed(&r->in_use) < made;
 }
 
-/* Like make_safe(), but waits for nothing, steals nothing and loses nothing. False: g is not safe
- * yet. */
+/* Like make_safe(), but waits for, steals and loses nothing. False: g is not safe yet. */
 static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 {
 	uint8_t s = ldfs_state(d, g);
@@ -193,8 +200,8 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 
 /*
  * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted
- * there before, so that n faults open n * n granules. Dense stores are through with the block soon,
- * sparse ones save little in vain.
+ * there before, so that n faults open n * n granules. Stores that are dense fault only a few times
+ * in a block; where they are sparse, little is saved in vain.
  */
 static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 {
@@ -206,9 +213,9 @@ static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 }
 
 /*
- * Fault-around. Stores are often dense, and one mprotect costs the same for many granules: [*first,
- * *last], both inclusive, are safe when this returns, and g is among them. Only hints are read to
- * decide that, and none of it is owed.
+ * Fault-around. Stores are often dense, and one mprotect costs about the same for many granules.
+ * All granules of [*first, *last], both inclusive, are safe when this returns, and g is among them.
+ * What decides how many that are is read without order: only speed depends on it.
  */
 static void save_around(ldfs_dump *d, uint32_t g, uint32_t *first, uint32_t *last)
 {
@@ -255,9 +262,9 @@ static int widen_to(ldfs_dump *d, uint32_t g, uint32_t first, uint32_t last)
 }
 
 /*
- * One more split is one too many: for our own limit, or mprotect met vm.max_map_count. Reaching as
- * far as a neighbour that is writable already moves a boundary instead of adding two; the whole
- * arena needs no boundary at all, and so ends this in any case.
+ * To make g alone writable would split a mapping (VMA) once more than our own limit or
+ * vm.max_map_count allows. Opening everything as far as a granule that is writable already moves a
+ * boundary instead of adding two. Opening the whole arena needs no boundary, and so always works.
  */
 static int widen(ldfs_dump *d, uint32_t g)
 {
@@ -292,16 +299,16 @@ static void make_writable(ldfs_dump *d, uint32_t g, bool stored)
 		error = widen(d, g);
 	if (!error && stored)
 		store_relaxed(&d->writable[g], LDFS_STORED_TO);
-	/* The store faults again and tries again; a released dump is unprotected by RELEASE.
-	 * EAGAIN: see uffd.c. */
+	/* The store faults again and this is tried again; a released dump is unprotected by
+	 * RELEASE. EAGAIN: see uffd.c. */
 	if (error && error != EAGAIN)
 		ldfs_fail(d, LDFS_OP_PROTECT, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 }
 
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored)
 {
-	/* START is at work and may still fail: what is saved now would be of no instant. A store
-	 * that faults here is tried again until START has ended. */
+	/* START is at work and may still fail: what is saved now would belong to no instant. A
+	 * store that faults here is tried again until START has ended. */
 	if (load_seq(&d->phase) == LDFS_PHASE_READY)
 		return;
 	make_safe(d, g);

@@ -3,8 +3,10 @@
  * setup.c - install, verify and remove the SIGSEGV handler, and put it back on top.
  *
  * The handler is installed with the first arena and taken out with the last, if it is still the
- * installed one. A handler that somebody put on top is not fought between dumps: START refuses.
- * While memory is armed ours goes back on top of it (ldfs_fault_retake, called by guard.c).
+ * installed one. A handler that another part of the program put on top is left there between dumps:
+ * START refuses. While memory is armed guard.c has ours put back on top, at most twice in the life
+ * of a process over handlers that call others; over one that it has been put over already, and over
+ * the default action, as often as need be.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,9 +20,8 @@ static _Atomic uint8_t on_top; /* the entry that was last seen there */
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
 /* Under setup_lock, down to the line. */
 static unsigned arenas;
-static unsigned entries = 1;    /* [1, entries) have been put over somebody, and stay as they are */
-static bool stranded;           /* somebody sits on top who may still call an entry of ours */
-static unsigned stranded_entry; /* that was over him when the last arena went; 0: none was */
+static unsigned entries = 1; /* entries [1, entries) have been put over a handler, and stay so */
+static bool still_called;    /* entry 0 may be called though no arena is there: it stays as it is */
 /* ---- */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
@@ -40,7 +41,7 @@ static bool same(const struct sigaction *a, const struct sigaction *b)
 	return a->sa_sigaction == b->sa_sigaction && !((a->sa_flags ^ b->sa_flags) & SA_SIGINFO);
 }
 
-static bool calls_nobody(const struct sigaction *act)
+static bool calls_none(const struct sigaction *act)
 {
 	return act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN;
 }
@@ -63,56 +64,69 @@ static void make_entry(unsigned entry, const struct sigaction *found)
 	struct ldfs_fault_entry *e = &ldfs_fault_chain[entry];
 
 	e->below = *found;
-	e->next = entry ? load_seq(&on_top) : 0;
-	store_seq(&e->moved, 0);
+	e->next = entry ? load_seq(&on_top) : LDFS_TO_NONE;
+	store_seq(&e->to, (uint8_t)entry);
 	store_seq(&e->spent, 0);
-	for (unsigned i = 0; !calls_nobody(found) && i < entry; i++)
-		if (same(&ldfs_fault_chain[i].below, found))
-			store_seq(&ldfs_fault_chain[i].moved, 1);
 }
 
-/* The entry that is to be put over `found`; 0: none is left. */
+/*
+ * `found` was put over entry i while entry i was over it: it now remembers entry i as the handler
+ * before it, and would be called by it for ever.
+ */
+static void lead_past(unsigned i)
+{
+	uint8_t next = ldfs_fault_chain[i].next;
+
+	store_seq(&ldfs_fault_chain[i].to,
+		  next == LDFS_TO_NONE ? next : load_seq(&ldfs_fault_chain[next].to));
+}
+
+/* The entry that may be put over `found`, or -ENOTCONN: none is left. */
 static int entry_over(const struct sigaction *found)
 {
-	if (calls_nobody(found))
-		for (unsigned i = 1; i < entries; i++)
-			if (same(&ldfs_fault_chain[i].below, found))
-				return (int)i;
-	if (stranded && stranded_entry && same(&ldfs_fault_chain[stranded_entry].below, found))
-		return (int)stranded_entry;
+	for (unsigned i = entries; i-- > 0;) {
+		struct ldfs_fault_entry *e = &ldfs_fault_chain[i];
+
+		if (!same(&e->below, found) || load_seq(&e->to) != i)
+			continue;
+		/* It had withdrawn, and came again over an entry further down: nothing is new. */
+		if (calls_none(found) || i > load_seq(&on_top)) {
+			store_seq(&e->spent, 0);
+			return (int)i;
+		}
+		lead_past(i);
+	}
 	if (entries == LDFS_ENTRIES)
-		return 0;
+		return -ENOTCONN;
 	/* Known before it is installed: a fault that is not ours may come at once. */
 	make_entry(entries, found);
 	return (int)entries++;
 }
 
-/* Put ours over whoever is there, also over one who comes while we do it. */
-static int take_back(void)
+/* Put ours over `found`, and over one that is installed while we do it. */
+static int put_over(struct sigaction found)
 {
-	struct sigaction found, there, expected;
-	int rc = sigaction(SIGSEGV, NULL, &found) ? -errno : 0;
-	bool left_out = false;
+	struct sigaction expected = found, there;
 
-	expected = found;
-	while (!rc) {
-		/* An entry of ours there: who was over it has withdrawn. */
-		int entry = entry_of(&found);
+	for (;;) {
+		/* An entry of ours there: the handler over it has withdrawn. */
+		int entry = entry_of(&found), rc;
 
 		if (entry < 0)
 			entry = entry_over(&found);
-		if (entry == 0 && entry_of(&found) < 0) {
-			left_out = true;
-			entry = LDFS_ENTRIES - 1; /* leads to all the others */
+		if (entry < 0) {
+			/* The one that came meanwhile stays on top. */
+			if (!same(&found, &expected))
+				sigaction(SIGSEGV, &found, NULL);
+			return entry;
 		}
 		rc = put(entry, &there);
 		if (rc || same(&there, &expected))
-			break;
+			return rc;
 		found = there;
 		expected = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[entry],
 					       .sa_flags = SA_SIGINFO };
 	}
-	return rc ? rc : left_out ? 2 : 1;
 }
 
 static int install(void)
@@ -120,52 +134,45 @@ static int install(void)
 	struct sigaction found;
 	int rc;
 
-	if (ldfs_fault_verify() == 0) {
-		stranded = false; /* a previous removal found somebody on top, who has left since */
-		return 0;
-	}
-	/* What was before us the first time is still right when somebody is there who calls us. */
-	if (stranded) {
-		rc = take_back();
-		stranded = false;
-		return rc < 0 ? rc : 0;
-	}
-	/* Known before it is installed: the first fault may come at once. */
+	if (ldfs_fault_verify() == 0)
+		return 0; /* what kept it from being removed has withdrawn since */
 	if (sigaction(SIGSEGV, NULL, &found))
 		return -errno;
+	if (still_called) {
+		rc = put_over(found);
+		return rc == -ENOTCONN ? 0 : rc; /* START refuses, and uffd needs no handler */
+	}
+	/* Known before it is installed: the first fault may come at once. */
 	make_entry(0, &found);
 	return put(0, NULL);
 }
 
-static void give_back(struct ldfs_fault_entry *e)
-{
-	struct sigaction nobody = { .sa_handler = SIG_DFL };
-
-	sigaction(SIGSEGV, load_seq(&e->spent) ? &nobody : &e->below, NULL);
-}
-
 static void uninstall(void)
 {
-	struct sigaction now;
+	struct sigaction now, none = { .sa_handler = SIG_DFL };
 	int entry = sigaction(SIGSEGV, NULL, &now) ? -1 : entry_of(&now);
+	struct ldfs_fault_entry *e = &ldfs_fault_chain[entry < 0 ? 0 : entry];
 
-	stranded = entry != 0;
-	stranded_entry = entry > 0 ? (unsigned)entry : 0;
-	/* Who is below gets back what was taken from him. He may call ours, which passes everything
-	 * on then. */
-	if (entry >= 0)
-		give_back(&ldfs_fault_chain[entry]);
+	still_called = entry != 0;
+	if (entry < 0)
+		return;
+	/* The handler below has the signal back. It may call ours, which passes everything on. */
+	sigaction(SIGSEGV, load_seq(&e->spent) ? &none : &e->below, NULL);
+	store_seq(&on_top, entry ? e->next : 0);
 }
 
 int ldfs_fault_retake(void)
 {
+	struct sigaction found;
 	int rc = 0;
 
 	if (ldfs_fault_verify() == 0)
 		return 0;
 	pthread_mutex_lock(&setup_lock);
-	if (ldfs_fault_verify() != 0)
-		rc = take_back();
+	if (ldfs_fault_verify() != 0) {
+		rc = sigaction(SIGSEGV, NULL, &found) ? -errno : put_over(found);
+		rc = rc ? rc : 1;
+	}
 	pthread_mutex_unlock(&setup_lock);
 	return rc;
 }
@@ -208,7 +215,7 @@ int ldfs_fault_verify(void)
 	entry = entry_of(&now);
 	if (entry < 0)
 		return -ENOTCONN;
-	store_seq(&on_top, (uint8_t)entry); /* who was over it may have withdrawn */
+	store_seq(&on_top, (uint8_t)entry); /* the handler over it may have withdrawn */
 	return 0;
 }
 

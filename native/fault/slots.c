@@ -2,7 +2,7 @@
 /*
  * slots.c - the arenas that the handler serves, and the threads that are at work in each.
  *
- * The handler reads the table without a lock: it counts itself in, then looks again.
+ * The handler reads the table without a lock: it looks, counts itself in, and looks again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,8 +35,7 @@ void ldfs_slots_give(ldfs_arena *a)
 {
 	struct ldfs_fault_slot *slot = &ldfs_fault_slots[a->fault_slot];
 
-	/* Range first: a handler that counts in after this finds nothing. Then those inside leave.
-	 */
+	/* The range first: a handler that counts itself in after this finds nothing. */
 	store_seq(&slot->start, UINTPTR_MAX);
 	store_seq(&slot->end, 0);
 	store_seq(&slot->arena, NULL);
@@ -71,7 +70,7 @@ uint32_t ldfs_slots_handlers(void)
 	return sum;
 }
 
-/* False: the range stays, for the line that a fault there is worth. */
+/* False: the child has no view there. The range stays, so that ldfs_child_tell knows it. */
 static bool forget_arena(struct ldfs_fault_slot *slot)
 {
 	const ldfs_arena *a = load_seq(&slot->arena);

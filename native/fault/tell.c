@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * tell.c - the last words of a forked child that dies of a store to its parent's arena. [signal]
+ * tell.c - one line on stderr of a forked child that is about to die of a fault in its parent's
+ * arena. [signal]
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -15,7 +15,7 @@ struct ldfs_fault_slot {
 	_Atomic uintptr_t start;     /* of the live view */
 	_Atomic uintptr_t end;       /* exclusive */
 	_Atomic uint32_t handlers;   /* handlers at work on it */
-	_Atomic uint32_t callers; /* threads in writable or discard, and the userfaultfd monitor */
+	_Atomic uint32_t callers;    /* in writable or discard, and the userfaultfd monitor */
 } __attribute__((aligned(CACHE_LINE)));
 
 extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
@@ -34,24 +34,26 @@ uint32_t ldfs_slots_handlers(void);
 /* ---------------------------------------------------------------- chain.c */
 
 /*
- * Our handler has several entries, which differ only in whom they pass a fault on to that is not
- * ours: entry 0 to what was there before us, each other to the handler over which it was put.
- * Whoever took the signal from an entry may call that entry: it leads further down, never back to
- * him.
+ * The handler has three entries, which differ only in the handler to which they pass on a fault
+ * that is not ours. Entry 0 is put over what was installed before the first arena; 1 and 2 are put
+ * over a handler that another part of the program installed over ours. A handler that was put over
+ * an entry may call that entry: it leads down the chain, never back to its caller.
  */
-#define LDFS_ENTRIES 17
+#define LDFS_ENTRIES 3
+#define LDFS_TO_NONE UINT8_MAX
 struct ldfs_fault_entry {
 	struct sigaction below; /* constant once the entry has been installed */
-	uint8_t next; /* the same: the entry that was on top of all when this one was made */
-	_Atomic uint8_t moved; /* the handler below took the signal again, and is below a newer
-				  entry, too */
-	_Atomic uint8_t spent; /* it wanted to be called once (SA_RESETHAND), and was */
+	uint8_t next;           /* constant too: the entry that `below` was put over, at the most */
+	_Atomic uint8_t to;     /* the entry whose `below` gets the fault: this one, as a rule.
+				   LDFS_TO_NONE: the default action */
+	_Atomic uint8_t spent;  /* `below` has SA_RESETHAND, and was called */
 };
 extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
-extern const uint64_t ldfs_fault_mask; /* signals blocked while a handler may hold a granule, as the
-					  kernel has them */
 
-/* [signal] Sets the mask of the calling thread; the one before. */
+/* Signals that are blocked while a handler may hold a granule, as the kernel has them. */
+extern const uint64_t ldfs_fault_mask;
+
+/* [signal] Set the mask of the calling thread. Returns the mask before. */
 uint64_t ldfs_fault_set_mask(uint64_t mask);
 /* [signal] To the handler below that entry. `context`: the signal's ucontext_t. */
 void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *context);
@@ -66,8 +68,8 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 /* ---------------------------------------------------------------- setup.c */
 
 /*
- * [any thread] Put our handler back on top. 0: it was there; 1: it was not; 2: it was not, and as
- * all entries are used up, the handler found there gets no faults any more.
+ * [any thread] Put our handler back on top. 0: it was there; 1: it was not, and is now; -ENOTCONN:
+ * it is not, because no entry is left for the handler found there; other -errno of sigaction.
  */
 int ldfs_fault_retake(void);
 
@@ -80,8 +82,8 @@ int ldfs_fault_retake(void);
 void ldfs_child_tell(const siginfo_t *info);
 
 /* ------------------------------------------------------- save.c, [signal] */
-/* Save granule g and make it writable. `stored`: because of a store, and perhaps some around it,
- * too. */
+/* Save granule g and make it writable. `stored`: because of a store; then perhaps some around it,
+ * too (fault-around). */
 void ldfs_save_make_writable(ldfs_dump *d, uint32_t g, bool stored);
 
 #endif

@@ -56,7 +56,6 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.not_durable = load_seq(&d->not_durable),
 		.chained = load_relaxed(&ldfs_fault_chained),
 		.retaken = load_relaxed(&d->retaken),
-		.left_out = load_relaxed(&d->left_out),
 	};
 	for (int i = 0; i < LDFS_HISTOGRAM_BINS; i++)
 		out->handler_ns[i] = load_relaxed(&d->handler_ns[i]);

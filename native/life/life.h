@@ -40,6 +40,11 @@ void ldfs_life_join_threads(ldfs_dump *d);
  */
 void ldfs_life_disarm(ldfs_dump *d);
 
+/* ------------------------------------------------------------- reference.c */
+
+/* In the pause. 0 also where none is set, or -errno. */
+int ldfs_reference_copy(ldfs_dump *d);
+
 /* ---------------------------------------------------------------- release.c */
 
 /* Of a released dump whose threads end: wait for them, and free it. 0. */

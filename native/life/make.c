@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,8 +29,6 @@ ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gran
 	d->stall_deadline_ns = c->stall_deadline_ns;
 	d->target.fd = d->target.direct_fd = d->table.fd = d->reference_fd = -1;
 	d->phase = LDFS_PHASE_READY;
-	if (c->reference_fd >= 0)
-		d->reference_fd = fcntl(c->reference_fd, F_DUPFD_CLOEXEC, 3);
 	return d;
 }
 

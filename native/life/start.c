@@ -5,13 +5,10 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "life/life.h"
-
-#define COPY_PIECE (1u << 20)
 
 static uint64_t wall_ns(void)
 {
@@ -19,25 +16,6 @@ static uint64_t wall_ns(void)
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/* For tests: the arena as it is at the snapshot instant, holes left out. */
-static int copy_reference(ldfs_dump *d)
-{
-	uint64_t start, end = 0, at;
-	uint8_t *piece = malloc(COPY_PIECE);
-	int rc = piece ? 0 : -ENOMEM;
-
-	while (!rc && ldfs_arena_next_data(d->arena, end, d->arena->size, &start, &end, &rc))
-		for (at = start; !rc && at < end; at += COPY_PIECE) {
-			uint64_t length = end - at < COPY_PIECE ? end - at : COPY_PIECE;
-
-			rc = ldfs_read_all(d->arena->memfd, piece, length, at);
-			if (!rc)
-				rc = ldfs_write_all(d->reference_fd, piece, length, at);
-		}
-	free(piece);
-	return rc;
 }
 
 /* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left.
@@ -77,12 +55,11 @@ static int arm(ldfs_dump *d)
 /* The machine stands. */
 static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 {
-	int rc = 0;
+	int rc;
 
 	if (ops && ops->capture)
 		ops->capture(ops->ctx);
-	if (d->reference_fd >= 0)
-		rc = copy_reference(d);
+	rc = ldfs_reference_copy(d);
 	if (rc)
 		return rc;
 	d->instant_wall_ns = wall_ns();

@@ -10,6 +10,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "life/reference.h"
 #include "shim/within.h"
 
 #define WAIT_MOST_NS 100000000u
@@ -57,10 +58,26 @@ static void close_stream(void)
 	stream = NULL;
 }
 
+/* With a reference, which tests have, or -1. */
+static int init_dump(const ldfs_dump_config *config, int reference)
+{
+	int rc = ldfs_dump_init(arena, config, &dump);
+
+	if (rc || reference < 0)
+		return rc;
+	rc = ldfs_dump_set_reference(dump, reference);
+	if (rc) {
+		ldfs_dump_release(dump);
+		ldfs_dump_free(dump);
+		dump = NULL;
+	}
+	return rc;
+}
+
 static int do_init(struct shim_message *m, struct shim_answer *out)
 {
 	ldfs_dump_config config;
-	int used = 0, rc = 0;
+	int used = 0, rc = 0, reference;
 
 	if (!arena || m->head.size < sizeof(config))
 		return -EINVAL;
@@ -74,14 +91,14 @@ static int do_init(struct shim_message *m, struct shim_answer *out)
 	config.target_fd = next_fd(m, 1, &used);
 	config.table_fd = next_fd(m, 2, &used);
 	config.uffd_fd = next_fd(m, 4, &used);
-	config.reference_fd = next_fd(m, 8, &used);
+	reference = next_fd(m, 8, &used);
 	if (dump || load_seq(&gone))
 		return dump ? -EBUSY : -ECANCELED;
 	if (m->head.arg[0] & 16)
 		rc = ldfs_stream_open(config.target_fd, 1, &stream);
 	config.stream = stream;
 	if (!rc)
-		rc = ldfs_dump_init(arena, &config, &dump);
+		rc = init_dump(&config, reference);
 	if (rc)
 		close_stream();
 	else

@@ -27,7 +27,7 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 4
+#define LDFS_SHIM_VERSION 5
 #define LDFS_SHIM_PAYLOAD 135168 /* bytes behind a header at the most: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
 #define LDFS_SHIM_WORDS 256 /* bytes of last words at the most */
@@ -37,9 +37,9 @@ enum ldfs_shim_op {
 	LDFS_SHIM_CONNECT = 2, /* fds: [socket] */
 	LDFS_SHIM_ADOPT = 3,   /* arg: address, size. fds: [memfd]. Once. */
 	LDFS_SHIM_INIT = 4,    /* payload: ldfs_dump_config, then its extents. fds by arg[0], a bit
-				  each: target 1, table 2, /dev/userfaultfd 4, reference 8; in this
-				  order. 16: the target is a pipe, and its flattened file has begun.
-				  Answers the number of the dump, which all below carry */
+				  each: target 1, table 2, /dev/userfaultfd 4, reference (tests) 8; in
+				  this order. 16: the target is a pipe, and its flattened file has
+				  begun. Answers the number of the dump, which all below carry */
 	LDFS_SHIM_START = 5, /* the machine stands; -ETIMEDOUT: it has not, last words were said */
 	LDFS_SHIM_SWEEP = 6,
 	LDFS_SHIM_WAIT = 7, /* arg: nanoseconds, 100 ms at the most */

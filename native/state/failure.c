@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * failure.c - the first error of a dump, and what it changes for all the others.
+ * failure.c - the first error of a dump, and what errors change for its other threads.
  */
 #include <errno.h>
 

@@ -13,7 +13,7 @@ static bool step(ldfs_dump *d, uint32_t g, uint8_t from, uint8_t to)
 	return cas_seq(&d->state[g], &from, to);
 }
 
-/* What every step into a final state owes to drain, table and whoever waits. */
+/* What every step into a final state does beside: for the table, the drain and all that wait. */
 static void became_final(ldfs_dump *d, uint32_t g)
 {
 	/* Its block of the table (saving/table.c) is written anew. */
@@ -31,7 +31,7 @@ static bool lose_from(ldfs_dump *d, uint32_t g, uint8_t from)
 	return true;
 }
 
-/* ARMED -> CLAIMED: the caller, who holds a slot, copies. */
+/* ARMED -> CLAIMED: the caller, which holds a slot, copies. */
 bool ldfs_step_claim(ldfs_dump *d, uint32_t g)
 {
 	return step(d, g, LDFS_G_ARMED, LDFS_G_CLAIMED);
@@ -75,8 +75,8 @@ uint8_t ldfs_step_sweep_over(ldfs_dump *d, uint32_t g, uint8_t result, uint64_t 
 	if (result == LDFS_G_LOST && lose_from(d, g, LDFS_G_SWEEPING))
 		return LDFS_G_LOST;
 	if (result != LDFS_G_LOST) {
-		/* checksum[g] is the sweep's alone until the state is final: a thief's writer
-		 * writes it only after the steps below. */
+		/* checksum[g] is the sweep's alone until the state is final: the writer of a stolen
+		 * granule's slot writes it only after the steps below. */
 		d->checksum[g] = checksum;
 		if (step(d, g, LDFS_G_SWEEPING, result)) {
 			add_relaxed(result == LDFS_G_HOLE ? &d->holes
@@ -113,7 +113,7 @@ bool ldfs_step_slot_lost(ldfs_dump *d, uint32_t g)
 	return lose_from(d, g, LDFS_G_IN_SLOT);
 }
 
-/* ARMED or SWEEPING -> LOST: no slot, and the policy says not to wait. */
+/* ARMED or SWEEPING -> LOST: no slot and no wait for one, or the guard lets go of all memory. */
 bool ldfs_step_lose(ldfs_dump *d, uint32_t g)
 {
 	return lose_from(d, g, LDFS_G_ARMED) || lose_from(d, g, LDFS_G_SWEEPING);

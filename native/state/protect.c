@@ -5,9 +5,10 @@
  * A stretch of writable granules in a read-only view (an island) costs two mappings, of which a
  * process may have vm.max_map_count. The process needs some itself: with none left, malloc and
  * thread creation fail. So islands are counted, and from a limit well below the kernel's own on the
- * handler widens instead of making another one. The count is kept without a lock: each granule is
- * counted once, by who opened it, but two who open neighbours at the same moment may both count
- * that they are joined (one in some thousand contended faults did): the margin covers that.
+ * handler widens instead of making another one. The count is kept without a lock. Each granule is
+ * counted once, by the thread that opened it; but two threads that open neighbours at the same
+ * moment may both count the two islands as joined (about one in a thousand contended faults). The
+ * margin between the two limits covers that.
  */
 #include <errno.h>
 #include <sys/mman.h>

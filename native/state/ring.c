@@ -14,8 +14,8 @@
 
 #include "state/state.h"
 
-#define TO_SPARE_SHARE \
-	16 /* one slot of so many is fault-around's at the most while the target frees none */
+/* One slot of so many is fault-around's, at the most, while the target frees none. */
+#define TO_SPARE_SHARE 16
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -71,9 +71,8 @@ void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
 }
 
 /*
- * A target that stands still frees nothing: then every slot that there is belongs to those who
- * store. One that goes on may free fewer than are stored to; what it owes fault-around is bounded,
- * for it may stop any time.
+ * Each slot that the target frees is one that fault-around may take (to_spare), because a target
+ * that frees none leaves every slot to stores. The sum is bounded: the target may stop at any time.
  */
 void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot)
 {

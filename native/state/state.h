@@ -35,11 +35,10 @@ struct ldfs_ring {
 	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));   /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;
-	_Atomic int32_t to_spare; /* slots that fault-around may take: what the target has freed
-				     lately. A hint */
+	_Atomic int32_t to_spare; /* a hint: slots freed lately, for fault-around */
 	_Atomic uint64_t peak;
-	struct ldfs_event
-		freed; /* a slot or a granule's fate changed: for those who wait for a slot */
+	/* A slot was freed, or a granule is safe or lost: for threads that wait for a slot. */
+	struct ldfs_event freed;
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
 	struct ldfs_event low;     /* for the keeper */
 	pthread_t keeper;
@@ -51,8 +50,8 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 void ldfs_ring_destroy(struct ldfs_ring *r);
 uint32_t ldfs_ring_take(struct ldfs_ring *r);            /* [signal] a free slot or NO_SLOT */
 void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot); /* [signal] back to the free ones */
-void ldfs_ring_freed(struct ldfs_ring *r,
-		     uint32_t slot); /* the same, of one that went to the target */
+/* The same, of one that went to the target. */
+void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot);
 void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot); /* [signal] to the filled ones */
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);    /* chain by `next`, index + 1; 0: none */
 bool ldfs_ring_can_grow(const struct ldfs_ring *r);     /* [signal] */
@@ -77,13 +76,14 @@ struct ldfs_table {
 	uint8_t dump_id[16];
 	_Atomic uint8_t *dirty; /* one a block */
 	_Atomic uint64_t next_flush_ns;
-	pthread_mutex_t
-		lock; /* one flush at a time, so that an older block never overwrites a newer */
+	/* One flush at a time, so that an older block never overwrites a newer one. */
+	pthread_mutex_t lock;
 };
 
 /*
- * A packed target: where each page went. `size` and `where` of a granule belong to whoever may take
- * it to its final state - the sweep before its slot's writer - and to all who have seen it SAVED.
+ * A packed target: where each page went. `size` and `where` of a granule belong to the thread that
+ * may take it to its final state - the sweep, and after it the writer of its slot - and to every
+ * thread that has seen it SAVED.
  */
 struct ldfs_pack {
 	bool on;
@@ -115,14 +115,14 @@ struct ldfs_dump {
 	uint32_t backend;
 	uint64_t sweep_rate;
 	uint64_t stall_deadline_ns;
-	int reference_fd;
+	int reference_fd; /* tests, see life/reference.h; -1: none */
 
 	/* per granule */
 	_Atomic uint8_t *state;
-	_Atomic uint8_t
-		*writable; /* since START: 0, or LDFS_OPENED, LDFS_STORED_TO; never taken back */
-	_Atomic uint8_t
-		*full; /* GRANULE_FULL: no holes, reading it through a view allocates none */
+	/* Since START: 0, LDFS_OPENED or LDFS_STORED_TO; never taken back. */
+	_Atomic uint8_t *writable;
+	/* GRANULE_FULL: no holes, so that reading it through a view allocates nothing. */
+	_Atomic uint8_t *full;
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */
 	uint8_t *how;              /* the same */
@@ -133,11 +133,11 @@ struct ldfs_dump {
 	_Atomic uint32_t phase; /* enum ldfs_phase */
 	uint8_t *sweep_scratch; /* one granule */
 	struct ldfs_batch writer_batch;
-	_Atomic uint64_t
-		swept; /* bytes that the sweep has written: the rate counts them, and no holes */
-	_Atomic uint64_t sweep_next; /* packed target: first granule of the piece that nobody has */
-	_Atomic uint32_t gave_up;    /* policy counts as `fail` from now on */
-	_Atomic uint32_t abandoned;  /* the target is gone: what is not saved yet is lost */
+	/* Bytes that the sweep has written, without holes: what sweep_rate limits. */
+	_Atomic uint64_t swept;
+	_Atomic uint64_t sweep_next;  /* packed target: first granule that no packer has taken */
+	_Atomic uint32_t gave_up;     /* policy counts as `fail` from now on */
+	_Atomic uint32_t abandoned;   /* the target is gone: what is not saved yet is lost */
 	_Atomic uint32_t not_durable; /* a sync or the table failed */
 	_Atomic uint32_t eio_count;
 	_Atomic uint64_t remaining; /* granules not in a final state */
@@ -163,7 +163,7 @@ struct ldfs_dump {
 	_Atomic uint64_t steals, widened, slot_waits, slot_wait_ns, stall_max_ns;
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
-	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken, left_out;
+	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken;
 	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
@@ -197,7 +197,7 @@ static inline bool ldfs_released(const ldfs_dump *d)
 
 /* [signal] Keep the first error. pfn UINT64_MAX: none. */
 void ldfs_fail(ldfs_dump *d, uint32_t operation, int error, uint64_t pfn);
-/* [signal] From now on policy `fail`; wakes all who wait for a slot. */
+/* [signal] From now on policy `fail`; wakes all threads that wait for a slot. */
 void ldfs_give_up(ldfs_dump *d);
 /*
  * [any thread] The target answered `error` (-errno) for data at `pfn`: give up; and after anything

@@ -18,10 +18,11 @@ import pytest
 from livedumpfs.abi import State
 from livedumpfs.cli import main as cli
 from livedumpfs.client import Client
+from tests.fixtures.program_files import program_file
 
 TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = [sys.executable, "-P", "-m", "livedumpfs.cli"]
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 SLOW = ("--sweep-rate", "1K")
 """A dump that goes on until the test has done what it wanted."""
 
@@ -52,22 +53,6 @@ def one_sentence(err: str) -> str:
     said = [line for line in err.splitlines() if line.startswith("livedump: error: ")]
     assert len(said) == 1, err
     return said[0]
-
-
-_SEVERAL = """
-import json, sys
-from livedumpfs.cli.output import keep_descriptors
-keep_descriptors()
-from livedumpfs.cli.main import main
-def end(words):
-    try:
-        return main(words)
-    except SystemExit as ended:
-        return ended.code
-codes = [end(line.split()) for line in sys.argv[2:]]
-with open(sys.argv[1], "w") as file:
-    json.dump(codes, file)
-"""
 
 
 def text(printed: bytes | None) -> str:
@@ -110,7 +95,12 @@ class Commands:
     def run_all(self, *lines: str, **more: Any) -> tuple[dict[str, int], str, str]:
         """Several commands in one process, which takes one start: exit codes, what was printed."""
         codes = self.folder / "codes"
-        process = self.begin(codes, *lines, program=[sys.executable, "-P", "-c", _SEVERAL], **more)
+        process = self.begin(
+            codes,
+            *lines,
+            program=[sys.executable, "-P", str(program_file(__file__, "several_commands.py"))],
+            **more,
+        )
         ended, out, err = self.end(process)
         assert ended == 0, f"its end fails: {err}"
         return dict(zip(lines, json.loads(codes.read_text()), strict=True)), out, err

@@ -9,7 +9,6 @@ import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from livedumpfs.abi import State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import HostError, LivedumpError, StateError, TargetError
 from livedumpfs.hosts import registry
+from tests.fixtures.program_files import program_command
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -68,30 +68,11 @@ def raw_ioctl(device: str, command: int, argument: int) -> None:
         os.close(fd)
 
 
-CLIENT = """
-import os, sys
-from livedumpfs.client import Client
-from livedumpfs.errors import LivedumpError
-{first}
-client = Client(sys.argv[1])
-{then}
-try:
-    client.init(sys.argv[2])
-    client.start()  # from here on the target stays, whatever becomes of the dump
-    client.release()
-    print("done")
-except LivedumpError as error:
-    print(error.errno, error)
-"""
-
-
-def ask(
-    host: Host, target: str, first: str = "", then: str = "", wrap: tuple[str, ...] = ()
-) -> str:
-    """INIT in a process of its own, that does `first` before it opens the device, and `then` before
-    it asks: "done", or errno and sentence."""
+def ask(host: Host, target: str, *changes: str, wrap: tuple[str, ...] = ()) -> str:
+    """INIT in a process of its own, that changes as programs/init_as.py says: "done", or errno and
+    sentence."""
     done = subprocess.run(
-        [*wrap, sys.executable, "-c", CLIENT.format(first=first, then=then), host.device, target],
+        [*wrap, *program_command(__file__, "init_as.py", host.device, target, *changes)],
         env=host.environment, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -218,12 +199,9 @@ def test_devices_that_will_not_do(
 # ------------------------------------------------------------------------- rights
 
 
-def become(*groups: int) -> str:
-    """Python that gives up root for a user who is in `groups` besides his own."""
-    return (
-        f"os.setgroups({list(groups)}); os.setresgid({NOBODY}, {NOBODY}, {NOBODY}); "
-        f"os.setresuid({NOBODY}, {NOBODY}, {NOBODY})"
-    )
+def become(*groups: int, when: str = "first") -> str:
+    """For `ask`: gives up root for a user who is in `groups` besides his own."""
+    return f"{when}:groups:{','.join(map(str, (NOBODY, *groups)))}"
 
 
 @as_root
@@ -235,7 +213,7 @@ def test_a_stranger_may_not_enter(open_folder: Path, run_host: HostMaker) -> Non
         text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert looks.returncode != 0 and "Permission denied" in looks.stderr
-    assert ask(host, "/tmp/x", then=become()).startswith(f"{errno.EACCES} ")
+    assert ask(host, "/tmp/x", become(when="then")).startswith(f"{errno.EACCES} ")
 
 
 @as_root
@@ -249,7 +227,7 @@ def test_a_stranger_may_not_control_where_others_may_enter(
             capture_output=True, text=True, timeout=DEADLINE, check=False,
         )  # fmt: skip
         assert looks.returncode != 0 and "Permission denied" in looks.stderr
-    assert ask(host, "/tmp/x", then=become()).startswith(f"{errno.EACCES} ")
+    assert ask(host, "/tmp/x", become(when="then")).startswith(f"{errno.EACCES} ")
     assert f"user {NOBODY} may not control this host" in error_of(host)
 
 
@@ -299,8 +277,7 @@ def test_a_root_without_capabilities_is_not_given_them(host: Host, tmp_path: Pat
 def test_the_callers_root_directory_counts(host: Host, tmp_path: Path) -> None:
     jail = tmp_path / "jail"
     jail.mkdir()
-    then = f"os.chroot({str(jail)!r}); os.chdir('/')"
-    assert ask(host, "/out", then=then) == "done"
+    assert ask(host, "/out", f"then:chroot:{jail}") == "done"
     assert (jail / "out.incomplete").exists()
     assert not list(Path("/").glob("out*"))
 
@@ -334,13 +311,10 @@ def test_a_client_that_is_killed_takes_its_dump_with_it_if_it_asked(
 ) -> None:
     with host_unharmed(host):
         for on_close, after in ((True, State.UNINIT), (False, State.START)):
-            code = (
-                "import sys, time; from livedumpfs.client import *; c = Client(sys.argv[1]); "
-                f"c.init(sys.argv[2], InitOptions(release_on_close={on_close})); c.start(); "
-                "print('started', flush=True); time.sleep(600)"
-            )
+            extra = ["released with it"] if on_close else []
+            words = (host.device, tmp_path / "out", *extra)
             client = subprocess.Popen(
-                [sys.executable, "-c", code, host.device, str(tmp_path / "out")],
+                program_command(__file__, "started_client.py", *words),
                 env=host.environment, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             try:
@@ -407,13 +381,8 @@ def test_a_host_cleans_up_after_another_one(run_host: HostMaker) -> None:
 
 
 def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
-    code = (
-        "import sys; from livedumpfs.mount.host import Host; "
-        "from livedumpfs.machines import UnicornMachine; "
-        "Host(UnicornMachine('16MiB'), sys.argv[1]).run()"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(host.mountpoint)],
+        program_command(__file__, "second_host.py", host.mountpoint),
         env=host.environment, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert f"is the mount of another host (pid {host.process.pid})" in done.stderr

@@ -2,7 +2,7 @@
 """A host is killed at random moments of a dump: what its target says it has is there, and right.
 
 The reference is a copy of the machine's memory that the core makes inside the pause. LIVEDUMP_KILLS
-says at how many moments (`make kill-points`: 100; default: 10), LIVEDUMP_SEED repeats a run.
+says at how many moments (`make kill-points`: 100; default: 6), LIVEDUMP_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -29,29 +29,18 @@ from livedumpfs.abi import Format, State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import HOLE, SAVED, DumpFile, files_of, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError
+from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
 SIZE = 24 * MIB
 RATE = 24 * MIB
 """Bytes a second of the sweep: there is time to be killed in."""
-KILLS = int(os.environ.get("LIVEDUMP_KILLS", "10"))
+KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 MORE = 10
 """So many more at the most, until something was recovered and something was missing."""
 DEADLINE = 300.0
 TOP = Path(__file__).resolve().parents[2]
 FORMATS = (Format.ELF, Format.RAW, Format.KDUMP)
-
-HOST = """
-import sys
-from functools import partial
-from livedumpfs.mount.host import Host
-from livedumpfs.machines import UnicornMachine
-size, mountpoint, reference = sys.argv[1:]
-machine = UnicornMachine(int(size), 2, dirty_share=0.7)
-host = Host(machine, mountpoint)
-host.dump.init = partial(host.dump.init, reference=int(reference))
-host.run(lambda: (machine.wait_ready(), print("ready", flush=True)))
-"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,7 @@ class Victim:
         self.mountpoint = folder / "mount"
         self.mountpoint.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOST, str(SIZE), str(self.mountpoint), str(reference)],
+            program_command(__file__, "killed_host.py", str(SIZE), self.mountpoint, str(reference)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[reference],
             env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(folder)},
         )  # fmt: skip

@@ -9,7 +9,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, LivedumpError, TargetError
 from livedumpfs.targets.names import incomplete_name
+from tests.fixtures.program_files import program_command
 
 HostMaker = Callable[..., Host]
 MIB = 1 << 20
@@ -128,14 +128,6 @@ def test_a_connection_that_is_aborted(host: Host, tmp_path: Path) -> None:
 
 # ----------------------------------------------------------------- clients that are killed
 
-BLOCKED = """
-import fcntl, sys
-from livedumpfs import abi
-with open(sys.argv[1]) as device:
-    print("asking", flush=True)
-    fcntl.ioctl(device, abi.SWEEP)  # the old meaning: it returns when the sweep has ended
-"""
-
 
 def test_a_client_killed_inside_an_ioctl(host: Host, tmp_path: Path) -> None:
     """It stays in the kernel until the host answers; nobody else notices, and RELEASE by another
@@ -144,7 +136,7 @@ def test_a_client_killed_inside_an_ioctl(host: Host, tmp_path: Path) -> None:
         client.init(str(tmp_path / "dump"), InitOptions(sweep_rate=SLOW))
         client.start()
         blocked = subprocess.Popen(
-            [sys.executable, "-c", BLOCKED, host.device],
+            program_command(__file__, "old_sweep.py", host.device),
             env=host.environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         with blocked:
@@ -162,10 +154,8 @@ def test_a_client_killed_while_init_hangs(host: Host, tmp_path: Path) -> None:
     """INIT on a disk that does not answer: the client's death leaves a host that others use."""
     with faulty_disk(tmp_path / "faulty", 32 * MIB) as disk, host_unharmed(host):
         disk.fault("hang")
-        code = "import sys; from livedumpfs.client import *; Client(sys.argv[1]).init(sys.argv[2], "
-        code += "InitOptions(force=True))"
         asking = subprocess.Popen(
-            [sys.executable, "-c", code, host.device, str(disk.file)],
+            program_command(__file__, "forced_init.py", host.device, disk.file),
             env=host.environment, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         wait_for(disk.hits, host.log.read_text)

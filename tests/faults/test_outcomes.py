@@ -22,7 +22,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError
 
-pytestmark = needs_fuse
+pytestmark = [needs_fuse, pytest.mark.together]  # they share a host that never rests
 
 
 def test_hosts_that_cannot_be(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_signal_takes_away_what_was_begun(tmp_path: Path) -> None:
         process = some.begin("convert", "-", "out", "--format", "kdump", stdin=subprocess.PIPE)
         wait_for((tmp_path / "out").exists)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143
+        assert process.wait(300) == 143
         assert process.stderr.read() == b"livedump: error: ended by SIGTERM\n"
         assert not (tmp_path / "out").exists()
 
@@ -206,7 +206,7 @@ def test_init_to_a_pipe(host: Commands) -> None:
     piped = host.begin("init", "-", "--format", "kdump")
     host.reached(State.INIT)
     host.release()
-    assert piped.wait(60) == 3
+    assert piped.wait(300) == 3
 
 
 def test_a_signal_that_is_ignored_stays_so(calm: Commands, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Adopted:
         config = ffi.new("ldfs_dump_config *")
         config.granule_size, config.pool_size = 4096, SIZE
         config.stall_deadline_ns, config.arming = 10**10, arming
-        config.target_fd = config.table_fd = config.reference_fd = config.uffd_fd = -1
+        config.target_fd = config.table_fd = config.uffd_fd = -1
         out: Any = ffi.new("ldfs_dump **")
         rc = int(lib.ldfs_dump_init(self.arena, config, out))
         if rc:

@@ -18,30 +18,11 @@ from failing_calls import build_failing_calls
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.qemu_machine import shim_path
 from livedumpfs.machines.shim import Shim
+from tests.fixtures.program_files import program_command
 
 SIZE = 1 << 20
 WORD = "the-machine"
 DEADLINE_S = 300.0
-# Commands: "stat N" makes fstat fail, "punch" gives the first page back, and says how that went and
-# what is there now.
-PROGRAM = f"""
-import ctypes, mmap, os, sys
-calls = ctypes.CDLL(None, use_errno=True)
-calls.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-fd = os.memfd_create("guest")
-os.ftruncate(fd, {SIZE})
-view = mmap.mmap(fd, {SIZE})
-view[:4096] = b"x" * 4096
-print(ctypes.addressof(ctypes.c_char.from_buffer(view)), fd, flush=True)
-for line in sys.stdin:
-    words = line.split()
-    if words[0] == "stat":
-        calls.fail_stat(int(words[1]))
-        print("done", flush=True)
-    else:
-        code = calls.fallocate(fd, 3, 0, 4096)
-        print(ctypes.get_errno() if code else 0, view[0], flush=True)
-"""
 
 
 class Machine:
@@ -61,7 +42,7 @@ class Machine:
             listener.listen(1)
             listener.settimeout(DEADLINE_S)
             self._child = subprocess.Popen(
-                [python, "-c", PROGRAM, WORD],
+                [*program_command(__file__, "guest_memory.py", WORD, str(SIZE), python=python)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

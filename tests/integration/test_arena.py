@@ -23,10 +23,10 @@ from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings, DumpState, preparation
 from livedumpfs.dump import core_dump as core_module
 from livedumpfs.dump.core_dump import Core
-from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.errors import InvalidDump, MachineError, StateError, TargetError, UsageError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.rights.folder import Folder
+from livedumpfs.settings import BACKENDS
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
@@ -49,14 +49,14 @@ class Writers:
             with self._gate:
                 self._parked += 1
                 self._gate.notify_all()
-                self._gate.wait_for(lambda: not self._held, 90)
+                self._gate.wait_for(lambda: not self._held, 300)
                 self._parked -= 1
             array += 1
 
     def quiesce(self) -> None:
         with self._gate:
             self._held = 1
-            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 90)
+            assert self._gate.wait_for(lambda: self._parked == len(self._threads), 300)
 
     def resume(self) -> None:
         with self._gate:

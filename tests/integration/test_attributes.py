@@ -21,10 +21,12 @@ from livedumpfs.client import Client
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
 
+pytestmark = pytest.mark.together  # they share a host, and a mount
+
 Host = Any
 """RunningHost of conftest.py."""
 WriteDump = Callable[..., Plan]
-DEADLINE = 60.0
+DEADLINE = 300.0
 PAGE = 4096
 RAM = 8 << 20
 SECOND = 1_000_000_000

@@ -126,14 +126,15 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def device(shell: Shell) -> str:
-    """The device of a machine of 64 MiB that writes hard."""
-    return shell.host("--ram", "64M", "--vcpus", "2", "--dirty", "60%")[1]
+    """The device of a machine that writes hard: all that it can, on a processor for each vCPU."""
+    return shell.host("--ram", "16M", "--vcpus", "2", "--dirty", "60%")[1]
 
 
 @pytest.fixture
 def quiet(shell: Shell) -> str:
-    """The device of one that writes little: its dump takes as long as the sweep."""
-    return shell.host("--ram", "32M", "--dirty", "60%", "--idle")[1]
+    """The device of one that writes little: its dump takes as long as the sweep, and the processors
+    are the commands'."""
+    return shell.host("--ram", "16M", "--dirty", "60%", "--idle")[1]
 
 
 def books(device: str) -> bytes:
@@ -152,7 +153,7 @@ def runs_on(device: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["elf", "raw"])
-def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) -> None:
+def test_dump_to_a_file(layout: str, shell: Shell, quiet: str, tmp_path: Path) -> None:
     target = str(tmp_path / "dump")
     out, err = shell.run("dump", target, "--format", layout)
     assert out.startswith("machine stopped for ")
@@ -163,11 +164,11 @@ def test_dump_to_a_file(layout: str, shell: Shell, device: str, tmp_path: Path) 
     proof = shell.run("verify", target)[0]
     assert "ledger" in proof
     assert shell.status()["state"] == "UNINIT"
-    runs_on(device)
+    runs_on(quiet)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, device: str) -> None:
+def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, quiet: str) -> None:
     if at_once:
         shell.run("start", "--no-target", "--spill-limit", "128M")
     else:
@@ -175,10 +176,10 @@ def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, device: str) -
         shell.run("start")
     told = shell.status()
     assert (told["state"], told["target"], told["policy"]) == ("START", None, "spill")
-    raw = Path(device).parent / "snapshot" / "mem.raw"
+    raw = Path(quiet).parent / "snapshot" / "mem.raw"
     first = raw.read_bytes()
-    assert len(first) == 64 << 20
-    runs_on(device)
+    assert len(first) == 16 << 20
+    runs_on(quiet)
     assert raw.read_bytes() == first
     told = shell.status()
     assert (told["verdict"], told["so_far"]) == (None, "consistent")
@@ -186,14 +187,14 @@ def test_a_snapshot_without_a_target(at_once: bool, shell: Shell, device: str) -
     assert shell.status()["state"] == "START"
     shell.run("release")
     assert not raw.exists()
-    runs_on(device)
+    runs_on(quiet)
 
 
-def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, device: str) -> None:
+def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, quiet: str) -> None:
     """The machine runs on; the verdict, status and finish say which pages are lost."""
     shell.run("start", "--no-target", "--spill-limit", "64K")
     wait_for(lambda: shell.status()["so_far"] == "torn", shell.status)
-    runs_on(device)
+    runs_on(quiet)
     told = shell.status()
     assert (told["policy"], told["spill_limit"]) == ("spill", 64 << 10)
     assert told["lost_pages"]
@@ -205,10 +206,10 @@ def test_a_snapshot_beyond_its_limit_is_torn_and_named(shell: Shell, device: str
     assert re.search(r"^lost +pages 0x", out, re.M)
     assert "the snapshot in memory is torn" in err
     assert "the snapshot in memory is torn" in shell.run("release", code=3)[1]
-    runs_on(device)
+    runs_on(quiet)
 
 
-def test_a_forgotten_snapshot_is_released(shell: Shell, device: str, tmp_path: Path) -> None:
+def test_a_forgotten_snapshot_is_released(shell: Shell, quiet: str, tmp_path: Path) -> None:
     shell.run("start", "--no-target", "--max-age", "1s")
     wait_for(lambda: shell.status()["state"] == "UNINIT", shell.status)
     assert shell.status()["expired"] == "released: older than its maximum age of 1 s"
@@ -218,7 +219,7 @@ def test_a_forgotten_snapshot_is_released(shell: Shell, device: str, tmp_path: P
         re.M,
     )
     assert "older than its maximum age of 1 s" in shell.fails("sweep")
-    runs_on(device)
+    runs_on(quiet)
     # As one that goes on: each step in time, and nothing of the age is left behind.
     target = str(tmp_path / "dump")
     assert "consistent" in shell.run("dump", target, "--max-age", "1h")[0]
@@ -229,13 +230,13 @@ def test_a_forgotten_snapshot_is_released(shell: Shell, device: str, tmp_path: P
 def test_a_raw_dump_with_its_table_at_the_tail(
     shell: Shell, quiet: str, tmp_path: Path, loop_device: Callable[..., str]
 ) -> None:
-    target = loop_device(40 << 20)
+    target = loop_device(20 << 20)
     shell.run("dump", target, "--format", "raw", "--table", "tail")
     told = json.loads(shell.run("verify", target, "--json")[0])
     assert (told["format"], told["sidecar"], told["verdict"]) == ("raw", None, "consistent")
     assert told["verified"]["ok"] and told["verified"]["checked"] > 0
-    small = loop_device(32 << 20)
-    assert "the device has 32 MiB" in shell.fails(
+    small = loop_device(16 << 20)
+    assert "the device has 16 MiB" in shell.fails(
         "dump", small, "--format", "raw", "--table", "tail"
     )
     shell.run("dump", small, "--format", "raw")
@@ -257,23 +258,23 @@ def test_a_kdump_by_its_options(shell: Shell, quiet: str, tmp_path: Path) -> Non
     )
 
 
-def test_no_target_and_a_target_exclude_each_other(shell: Shell, device: str) -> None:
+def test_no_target_and_a_target_exclude_each_other(shell: Shell, quiet: str) -> None:
     assert "not allowed with" in shell.fails("init", "--no-target", "out", code=2)
     assert "required" in shell.fails("init", code=2)
     assert "--no-target" in shell.fails("start", "--spill-limit", "1M", code=2)
     assert shell.status()["state"] == "UNDEFINED"
 
 
-def test_dump_to_a_block_device(shell: Shell, device: str, loop_device: Callable[..., str]) -> None:
-    target = loop_device(96 << 20)
+def test_dump_to_a_block_device(shell: Shell, quiet: str, loop_device: Callable[..., str]) -> None:
+    target = loop_device(24 << 20)
     shell.run("dump", target)
     assert "it holds a consistent dump (use --force" in shell.fails("dump", target)
     shell.run("dump", target, "--force")
     shell.run("verify", target)
-    runs_on(device)
+    runs_on(quiet)
 
 
-def test_dump_options_reach_the_dump(shell: Shell, device: str, tmp_path: Path) -> None:
+def test_dump_options_reach_the_dump(shell: Shell, quiet: str, tmp_path: Path) -> None:
     target = str(tmp_path / "dump")
     shell.run(
         "dump", target, "--policy", "spill", "--arming", "mprotect", "--backend", "uffd",
@@ -321,7 +322,7 @@ def test_a_bar_on_a_terminal(shell: Shell, quiet: str, tmp_path: Path) -> None:
     finally:
         os.close(ours)
     assert "━".encode() in shown
-    assert b"32.0/32.0 MiB" in shown
+    assert b"16.0/16.0 MiB" in shown
 
 
 def shape(line: str) -> str:
@@ -335,10 +336,10 @@ def shape(line: str) -> str:
 def test_the_readme_session(shell: Shell, loop_device: Callable[..., str]) -> None:
     """Its livedump commands, on a smaller machine, print the lines that it shows."""
     blocks = re.findall(r"^```console\n(.*?)^```", (TOP / "README.md").read_text(), re.M | re.S)
-    device = loop_device(64 << 20)
+    device = loop_device(32 << 20)
     for part in "".join(blocks[:2]).split("$ livedump ")[1:]:
         typed, *lines = re.split(r"^\$ ", part, flags=re.M)[0].splitlines()
-        words = typed.replace("512M", "32M").replace("/dev/loop0", device).split(" | ")[0].split()
+        words = typed.replace("512M", "16M").replace("/dev/loop0", device).split(" | ")[0].split()
         if words[-1] == "&":
             shell.host(*words[1:-1])
             continue
@@ -382,7 +383,7 @@ def test_wrong_order(shell: Shell, quiet: str, tmp_path: Path) -> None:
 
 
 def test_finish_can_give_up_and_the_dump_goes_on(shell: Shell, quiet: str, tmp_path: Path) -> None:
-    shell.run("init", str(tmp_path / "dump"), "--sweep-rate", "1M")
+    shell.run("init", str(tmp_path / "dump"), "--sweep-rate", "512K")
     shell.run("start")
     shell.run("sweep")
     assert "not finished" in shell.fails("finish", "--timeout", "0.3")
@@ -395,7 +396,7 @@ def test_finish_can_give_up_and_the_dump_goes_on(shell: Shell, quiet: str, tmp_p
 
 
 def begin_slow_dump(shell: Shell, target: str) -> subprocess.Popen[str]:
-    process = shell.begin("dump", target, "--sweep-rate", "1M")
+    process = shell.begin("dump", target, "--sweep-rate", "512K")
     wait_for(lambda: shell.status()["state"] == "SWEEP", shell.status)
     return process
 
@@ -453,7 +454,7 @@ def test_bad_targets(shell: Shell, quiet: str, tmp_path: Path) -> None:
 def test_a_device_that_is_too_small(
     shell: Shell, quiet: str, loop_device: Callable[..., str]
 ) -> None:
-    assert "the device has 16 MiB" in shell.fails("dump", loop_device(16 << 20))
+    assert "the device has 8 MiB" in shell.fails("dump", loop_device(8 << 20))
     assert shell.status()["state"] == "UNDEFINED"
     runs_on(quiet)
 
@@ -481,7 +482,7 @@ def test_a_disk_that_fills_up(shell: Shell, quiet: str, tmp_path: Path) -> None:
 
 def test_a_relative_path_is_the_callers(shell: Shell, quiet: str, tmp_path: Path) -> None:
     shell.run("dump", "here")
-    assert (tmp_path / "here").stat().st_size > 32 << 20
+    assert (tmp_path / "here").stat().st_size > 16 << 20
 
 
 # ------------------------------------------------------------------------ hosts
@@ -505,7 +506,7 @@ def test_which_host(shell: Shell, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_host_ends_in_order(number: signal.Signals, shell: Shell, tmp_path: Path) -> None:
-    process, device = shell.host("--ram", "8M")
+    process, device = shell.host("--ram", "8M", "--idle")
     assert mounts_below(tmp_path) == [str(Path(device).parent)]
     process.send_signal(number)
     assert process.wait(timeout=DEADLINE) == 0
@@ -515,7 +516,7 @@ def test_a_host_ends_in_order(number: signal.Signals, shell: Shell, tmp_path: Pa
 
 
 def test_a_host_that_ends_mid_dump(shell: Shell, tmp_path: Path) -> None:
-    process, _ = shell.host("--ram", "32M", "--idle")
+    process, _ = shell.host("--ram", "16M", "--idle")
     target = str(tmp_path / "dump")
     client = begin_slow_dump(shell, target)
     process.terminate()
@@ -526,7 +527,7 @@ def test_a_host_that_ends_mid_dump(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -> None:
-    process, device = shell.host("--ram", "32M", "--idle")
+    process, device = shell.host("--ram", "16M", "--idle")
     target = str(tmp_path / "dump")
     client = begin_slow_dump(shell, target)
     process.kill()
@@ -534,7 +535,7 @@ def test_a_killed_host_is_cleaned_up_by_the_next(shell: Shell, tmp_path: Path) -
     client.communicate(timeout=DEADLINE)
     assert client.returncode == 3
     assert "incomplete" in shell.run("info", f"{target}.incomplete", code=3)[0]
-    _, next_device = shell.host("--ram", "8M")
+    _, next_device = shell.host("--ram", "8M", "--idle")
     assert mounts_below(tmp_path) == [str(Path(next_device).parent)]
     assert not Path(device).parent.exists()
 
@@ -553,7 +554,7 @@ def test_hosts_that_cannot_be(shell: Shell, tmp_path: Path) -> None:
 
 def test_a_chosen_mount_stays_a_directory(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    process, device = shell.host("--ram", "8M", "--mount", "mnt")
+    process, device = shell.host("--ram", "8M", "--idle", "--mount", "mnt")
     assert device == str(tmp_path / "mnt" / "livedump")
     process.terminate()
     assert process.wait(timeout=DEADLINE) == 0

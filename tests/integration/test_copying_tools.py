@@ -24,7 +24,8 @@ from livedumpfs.formats import Plan
 Host = Any
 """RunningHost of conftest.py."""
 WriteDump = Callable[..., Plan]
-DEADLINE = 120.0
+DEADLINE = 300.0
+pytestmark = pytest.mark.together  # they look at what each tool has made of two snapshots
 IMAGES = ("vmcore", "mem.raw", "mem.lime")
 INSTANT = 1_700_000_000 * 10**9
 

@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def begin(folder: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "LIVEDUMP_PYTHON": sys.executable, "RAM": "64M", "TMPDIR": str(folder)}
+    env = {**os.environ, "LIVEDUMP_PYTHON": sys.executable, "RAM": "16M", "TMPDIR": str(folder)}
     env.pop("LIVEDUMP_DEVICE", None)
     return subprocess.Popen(
         [TOP / "scripts" / "demo"],
@@ -76,9 +76,16 @@ def test_the_demo(tmp_path: Path) -> None:
     assert processes_of(demo.pid) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["A block device", "A live dump of it", "gdb reads it"])
-def test_an_interrupted_demo(number: signal.Signals, moment: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("A block device", signal.SIGTERM),
+        ("A live dump of it", signal.SIGINT),
+        ("gdb reads it", signal.SIGTERM),
+        ("gdb reads it", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_demo(moment: str, number: signal.Signals, tmp_path: Path) -> None:
     demo = begin(tmp_path)
     assert demo.stdout is not None
     seen = ""

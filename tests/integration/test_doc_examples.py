@@ -58,7 +58,7 @@ def test_the_example_of_the_readme_on_a_full_disk(
 ) -> None:
     """It ignores what save returns, and may: what is no good raises."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True, timeout=30, check=False).returncode:
+    if subprocess.run(mount, capture_output=True, timeout=300, check=False).returncode:
         pytest.skip("mounting a tmpfs needs root")
     try:
         monkeypatch.chdir(tmp_path)
@@ -69,7 +69,7 @@ def test_the_example_of_the_readme_on_a_full_disk(
             run(full, [], [])
     finally:
         monkeypatch.chdir("/")
-        subprocess.run(["umount", str(tmp_path)], check=True, timeout=30)
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("program", examples("docs/control.md"))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps of a machine under full write load, byte for byte against a copy taken inside the pause.
 
-LIVEDUMP_DUMPS=200 makes the long run of `make exact`; `make test` takes a smaller number.
+LIVEDUMP_DUMPS=200 makes the long run of `make exact`; `make test` takes a smaller number, and
+smaller machines.
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from oracle import Reference
 
 from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
-from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.dumpfile import LOST, open_dump
 from livedumpfs.machines import UnicornMachine
+from livedumpfs.settings import BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
-DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "4"))
+DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "2"))
+LONG = DUMPS >= 100
+RAM = (64 if LONG else 16) * MIB
+EACH = 2 if LONG else 1
+"""Dumps of one kind after the other; those of the next kind follow in the same machine."""
+pytestmark = pytest.mark.together  # they share a machine
 DEADLINE_S = 300.0
 ENOUGH = 20
 """Dumps until something must have happened: on a busy computer the guest may get no turn in one."""
@@ -103,7 +109,7 @@ class Bench:
 def bench(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
-    machine = UnicornMachine(64 * MIB, request.param, low_ram=40 * MIB + PAGE_SIZE)
+    machine = UnicornMachine(RAM, request.param, low_ram=RAM // 8 * 5 + PAGE_SIZE)
     bench = Bench(machine, tmp_path_factory.mktemp("exact") / "dump")
     try:
         machine.start()
@@ -122,7 +128,7 @@ def test_each_granule_arming_and_backend(
 ) -> None:
     settings = DumpSettings(granule=granule, arming=arming, backend=backend)
     faults = dumps = 0
-    while dumps < 2 or (not faults and dumps < ENOUGH):
+    while dumps < EACH or (not faults and dumps < ENOUGH):
         counters = bench.expect_exact(settings)
         assert counters.granule_size == granule
         faults += counters.faults
@@ -196,25 +202,23 @@ def test_under_fail_the_verdict_names_exactly_the_pages_that_differ(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench, backend: str) -> None:
-    """64 MiB, of which the guest writes what it likes, at 64 MiB a second; what is stolen is the
+    """All memory, of which the guest writes what it likes, in a second; what is stolen is the
     sweep's work for nothing, and counts."""
     steals = 0
     for _ in range(ENOUGH):
-        counters = bench.expect_exact(
-            DumpSettings(backend=backend, granule=65536, sweep_rate=64 * MIB)
-        )
+        counters = bench.expect_exact(DumpSettings(backend=backend, granule=65536, sweep_rate=RAM))
         swept = counters.by_sweep * counters.granule_size
         took_s = (counters.drained_ns - counters.sweep_start_ns) / 1e9
-        assert took_s >= 0.5 * swept / (64 * MIB), counters
+        assert took_s >= 0.5 * swept / RAM, counters
         steals += counters.steals
         if steals:
             break
     assert steals > 0
 
 
-@pytest.mark.timeout(900 if DUMPS < 100 else 3600)
+@pytest.mark.timeout(3600 if LONG else 900)
 def test_many_dumps_in_a_row(tmp_path: Path) -> None:
-    machine = UnicornMachine(256 * MIB, 2)
+    machine = UnicornMachine((256 if LONG else 64) * MIB, 2)
     bench = Bench(machine, tmp_path / "dump")
     faults = 0
     try:

@@ -10,7 +10,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, StateError
 from livedumpfs.hosts import registry
 from livedumpfs.hosts.device import find_device
+from tests.fixtures.program_files import program_command, program_file
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -34,17 +34,6 @@ HostMaker = Callable[..., Host]
 DEADLINE = 300.0
 SLOW = 1 << 10
 """Bytes a second: a sweep that lasts as long as any test."""
-
-SCRIPT_OF_SUSE = r"""
-DIR=$1; DEV=$2
-write_and_check() { echo -n "$1: "; echo $2 > $3; if [ $? -ne 0 ]; then exit 1; fi; echo "OK"; }
-CUR_STATE=`head -n 1 $DIR/state`
-if [ $CUR_STATE -ne 0 ] && [ $CUR_STATE -ne 5 ]; then write_and_check "reset" 5 $DIR/state; fi
-write_and_check "device" $DEV $DIR/output
-for step in init:1 start:2 sweep:3 finish:4 uninit:5; do
-    write_and_check ${step%:*} ${step#*:} $DIR/state
-done
-"""
 
 
 @pytest.fixture
@@ -125,7 +114,7 @@ def test_a_reader_in_small_pieces_gets_one_answer(host: Host) -> None:
 def test_the_script_of_suse(host: Host, tmp_path: Path) -> None:
     target = tmp_path / "out"
     done = subprocess.run(
-        ["bash", "-c", SCRIPT_OF_SUSE, "livedump.sh", str(host.mountpoint / "control"), target],
+        ["bash", program_file(__file__, "suse_livedump.sh"), host.mountpoint / "control", target],
         capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     steps = ("device", "init", "start", "sweep", "finish", "uninit")
@@ -152,36 +141,12 @@ def test_the_ioctls_of_the_kernel_patches(host: Host, tmp_path: Path) -> None:
 
 def test_a_c_program(host: Host, tmp_path: Path) -> None:
     """The header alone is enough for a program of ten lines."""
-    source = tmp_path / "dump.c"
-    source.write_text(
-        """
-        #include <fcntl.h>
-        #include <stdio.h>
-        #include <string.h>
-        #include <sys/ioctl.h>
-        #include "livedump_ioctl.h"
-        int main(int argc, char **argv)
-        {
-            static struct livedump_init init = { .version = LIVEDUMP_ABI_VERSION };
-            static struct livedump_status status;
-            int fd = open(argv[1], O_RDONLY);
-            strncpy(init.path, argv[2], sizeof(init.path) - 1);
-            if (argc != 3 || ioctl(fd, LIVEDUMP_IOC_INIT_TYPED, &init) ||
-                ioctl(fd, LIVEDUMP_IOC_START) || ioctl(fd, LIVEDUMP_IOC_SWEEP) ||
-                ioctl(fd, LIVEDUMP_IOC_STATUS, &status)) {
-                perror("ioctl");
-                return 1;
-            }
-            printf("%u %u %s\\n", status.state, status.verdict, status.target);
-            return ioctl(fd, LIVEDUMP_IOC_RELEASE) ? 1 : 0;
-        }
-        """
-    )
     native = Path(__file__).resolve().parents[2] / "native"
-    program, target = tmp_path / "dump", tmp_path / "out"
-    subprocess.run(["cc", "-Wall", "-Werror", "-I", native, "-o", program, source], check=True)
+    made, target = tmp_path / "dump", tmp_path / "out"
+    source = program_file(__file__, "dump_by_ioctl.c")
+    subprocess.run(["cc", "-Wall", "-Werror", "-I", native, "-o", made, source], check=True)
     done = subprocess.run(
-        [program, host.device, target],
+        [made, host.device, target],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
@@ -209,12 +174,8 @@ def test_output_is_used_when_init_gives_no_path(host: Host, tmp_path: Path) -> N
 def test_a_relative_path_is_the_callers(host: Host, tmp_path: Path) -> None:
     folder = tmp_path / "where the caller is"
     folder.mkdir()
-    code = (
-        "import sys; from livedumpfs.client import Client; c = Client(sys.argv[1]); "
-        "c.init('out'); c.start(); c.sweep(); c.finish(); c.release()"
-    )
     subprocess.run(
-        [sys.executable, "-c", code, host.device],
+        program_command(__file__, "dump_here.py", host.device),
         cwd=folder, env=host.environment, timeout=DEADLINE, check=True,
     )  # fmt: skip
     good(folder / "out")

@@ -24,7 +24,7 @@ from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import UsageError
 
 TOP = Path(__file__).resolve().parents[2]
-DEADLINE_S = 100
+DEADLINE_S = 300
 Hosts = Callable[..., str]
 
 
@@ -98,12 +98,14 @@ def test_every_option_is_the_setting_of_its_name() -> None:
         "--format", "kdump", "--compress", "zlib", "--level", "3", "--threads", "2",
         "--policy", "spill", "--arming", "mprotect", "--backend", "uffd", "--granule", "64K",
         "--pool", "8M", "--spill-limit", "16M", "--sweep-rate", "1M", "--deadline", "3",
-        "--max-age", "5min", "--buffered", "--force",
+        "--max-age", "5min", "--buffered", "--force", "--quiesce-deadline", "0.5",
+        "--init-deadline", "7",
     )  # fmt: skip
     assert default_settings(args) == DumpSettings(
         format="kdump", compression="zlib", level=3, threads=2, policy="spill", arming="mprotect",
         backend="uffd", granule=65536, pool=8 << 20, spill_limit=16 << 20, sweep_rate=1 << 20,
-        stall_deadline=3.0, max_age=300.0, buffered=True, force=True,
+        stall_deadline=3.0, max_age=300.0, buffered=True, force=True, quiesce_deadline=0.5,
+        init_deadline=7.0,
     )  # fmt: skip
     assert default_settings(parsed()) == DumpSettings()
     assert default_output(parsed()) == ""

@@ -24,6 +24,7 @@ import pytest
 from livedumpfs.abi import Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
+from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
 PAGE = 4096
@@ -33,34 +34,13 @@ DEADLINE = 300.0
 WriteDump = Callable[..., Plan]
 HostMaker = Callable[..., Any]
 
-VOLATILITY = r"""
-import json, sys
-from volatility3.framework import contexts, exceptions
-from volatility3.framework.layers import lime, physical
-path, kind, reads = sys.argv[1:]
-context = contexts.Context()
-context.config["file.location"] = "file://" + path
-layer = physical.FileLayer(context, "file", "file")
-context.add_layer(layer)
-if kind == "lime":
-    layer = lime.LimeStacker.stack(context, "file")
-print(type(layer).__name__, layer.minimum_address, layer.maximum_address)
-for address, length in json.loads(reads):
-    try:
-        print(layer.read(address, length).hex())
-        assert layer.is_valid(address, length)
-    except exceptions.InvalidAddressException:
-        assert not layer.is_valid(address, length)
-        print("invalid")
-"""
-
 
 def layer(
     path: Path, kind: str, reads: list[tuple[int, int]], scratch: Path
 ) -> tuple[list[str], list[bytes | None]]:
     """The layer's name, first and last address; and what it reads, None where it has nothing."""
     done = subprocess.run(
-        [sys.executable, "-c", VOLATILITY, str(path), kind, json.dumps(reads)],
+        program_command(__file__, "volatility_reads.py", str(path), kind, json.dumps(reads)),
         capture_output=True, text=True, timeout=DEADLINE, check=False,
         env={**os.environ, "XDG_CACHE_HOME": str(scratch / "cache"), "HOME": str(scratch)},
     )  # fmt: skip

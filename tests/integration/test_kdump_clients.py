@@ -23,6 +23,7 @@ from livedumpfs.abi import Compression, Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
+from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
 PAGE = 4096
@@ -36,29 +37,6 @@ HostMaker = Callable[..., Any]
 
 DEBIAN_PYTHON = "/usr/bin/python3"
 """Has Debian's python3-libkdumpfile."""
-KDUMPFILE = r"""
-import hashlib, json, sys
-from kdumpfile import KDUMP_MACHPHYSADDR, kdumpfile
-from kdumpfile.exceptions import NoDataException
-dump = kdumpfile(sys.argv[1])
-memory = b"".join(dump.read(KDUMP_MACHPHYSADDR, *one) for one in json.loads(sys.argv[2]))
-print(dump.attr["file.format"], dump.attr.get("arch.name", "-"), hashlib.sha256(memory).hexdigest())
-try:
-    print(dump.read(KDUMP_MACHPHYSADDR, int(sys.argv[3]), 8))
-except NoDataException:
-    print("no data")
-"""
-DRGN = r"""
-import hashlib, json, sys, drgn
-program = drgn.Program()
-program.set_core_dump(sys.argv[1])
-memory = b"".join(program.read(*one, True) for one in json.loads(sys.argv[2]))
-print(program.platform.arch.name, hashlib.sha256(memory).hexdigest())
-try:
-    print(program.read(int(sys.argv[3]), 8, True))
-except drgn.FaultError:
-    print("no data")
-"""
 VMCOREINFO = b"""OSRELEASE=6.1.0-flat
 PAGESIZE=4096
 SYMBOL(init_uts_ns)=ffffffff82600000
@@ -79,7 +57,9 @@ def output(*command: str | Path) -> str:
 
 def asked(script: str, python: str, path: Path, ranges: Any, outside: int) -> list[str]:
     """What `script` says of the memory in `ranges`, and of an address without any."""
-    return output(python, "-c", script, path, json.dumps(ranges), str(outside)).splitlines()
+    return output(
+        *program_command(__file__, script, path, json.dumps(ranges), str(outside), python=python)
+    ).splitlines()
 
 
 def some_memory(size: int) -> bytes:
@@ -138,7 +118,7 @@ def test_makedumpfile_packs_our_elf_and_libkdumpfile_finds_all_its_memory(core: 
     out = core.path.with_name("packed")
     output("makedumpfile", "-c", "-d", "0", core.path, out)
     assert out.stat().st_size < core.path.stat().st_size
-    assert asked(KDUMPFILE, DEBIAN_PYTHON, out, RANGES, LOW)[0].split()[2] == core.sha256
+    assert asked("kdumpfile_reads.py", DEBIAN_PYTHON, out, RANGES, LOW)[0].split()[2] == core.sha256
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -148,10 +128,10 @@ def test_libkdumpfile_and_drgn_read_what_we_convert(core: Core, codec: str, tmp_
     output(sys.executable, "-m", "livedumpfs.cli", "convert", core.path, out,
            "--format", "kdump", "--compress", codec)  # fmt: skip
     assert (out.stat().st_size < LOW) == (codec != "none")
-    found = asked(KDUMPFILE, DEBIAN_PYTHON, out, RANGES, LOW)
+    found = asked("kdumpfile_reads.py", DEBIAN_PYTHON, out, RANGES, LOW)
     assert found == [f"diskdump x86_64 {core.sha256}", "no data"]
     add_vmcoreinfo(out)
-    found = asked(DRGN, sys.executable, out, RANGES, LOW)
+    found = asked("drgn_reads.py", sys.executable, out, RANGES, LOW)
     assert found == [f"X86_64 {core.sha256}", "no data"]
 
 
@@ -189,12 +169,12 @@ def test_live_dumps_of_every_codec_are_the_snapshot(run_host: HostMaker, tmp_pat
             assert client.finish(DEADLINE).verdict is Verdict.CONSISTENT
             digest = hashlib.sha256(memory).hexdigest()
             ranges = [(0, len(memory))]
-            found = asked(KDUMPFILE, DEBIAN_PYTHON, target, ranges, len(memory))
+            found = asked("kdumpfile_reads.py", DEBIAN_PYTHON, target, ranges, len(memory))
             assert found == [f"diskdump x86_64 {digest}", "no data"]
             with open_dump(target) as dump:
                 assert dump.verify_checksums().ok and dump.sealed
             add_vmcoreinfo(target)
-            found = asked(DRGN, sys.executable, target, ranges, len(memory))
+            found = asked("drgn_reads.py", sys.executable, target, ranges, len(memory))
             assert found == [f"X86_64 {digest}", "no data"]
             assert client.status().state is State.FINISH
             client.release()

@@ -18,7 +18,7 @@ from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
 
 SIZE = 2 << 20
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 
 
 @pytest.fixture

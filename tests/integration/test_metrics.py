@@ -20,9 +20,11 @@ from livedumpfs.client import Client
 from livedumpfs.control.metrics import FAMILIES, PREFIX
 from livedumpfs.dump.counters import Counters
 
+pytestmark = pytest.mark.together  # they share a host
+
 Host = Any
 """RunningHost of conftest.py."""
-DEADLINE = 60.0
+DEADLINE = 300.0
 CONTROL = Path(__file__).resolve().parents[2] / "docs" / "control.md"
 
 

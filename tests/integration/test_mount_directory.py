@@ -31,7 +31,7 @@ def fails_to_mount(*arguments: str | Path) -> str:
     done = subprocess.run(
         ["setpriv", "--bounding-set=-all", "--inh-caps=-all",
          sys.executable, "-m", "livedumpfs.cli", *arguments],
-        capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(TOP)},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

@@ -17,6 +17,7 @@ import livedumpfs
 from livedumpfs import headers
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import UnicornMachine, unicorn
+from tests.fixtures.program_files import program_command, program_file
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 200
@@ -93,14 +94,7 @@ def test_the_wheel_has_guest_and_header(wheel: Path) -> None:
 
 
 def test_an_installed_package_says_where_the_header_is_and_runs_its_guest(wheel: Path) -> None:
-    program = (
-        "import livedumpfs\n"
-        "from livedumpfs.machines import UnicornMachine\n"
-        "print(livedumpfs.get_include())\n"
-        "with UnicornMachine('16MiB') as machine:\n"
-        "    machine.wait_ready(); print(machine.name)\n"
-    )
-    done = run(sys.executable, "-c", program, cwd=wheel, PYTHONPATH=str(wheel))
+    done = run(*program_command(__file__, "installed_package.py"), cwd=wheel, PYTHONPATH=str(wheel))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == [str(wheel / "livedumpfs" / "include"), "ledger"]
 
@@ -146,12 +140,7 @@ def test_a_program_that_has_the_header_alone(
 ) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
-    source = tmp_path / "program"
-    source.write_text(
-        '#include "livedump_ioctl.h"\n'
-        "int main(void)\n{\n\tstruct livedump_status status = {0};\n"
-        "\treturn status.failure.operation == LIVEDUMP_OPERATION_SYNC;\n}\n"
-    )
+    source = program_file(__file__, "header_alone.c")
     done = run(
         compiler, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic",
         "-Wno-missing-field-initializers", "-I", livedumpfs.get_include(), "-o",

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +22,13 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
 
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
+from tests.fixtures.program_files import program_command, program_file
 
 MIB = 1 << 20
 LOW = 4 * MIB
 HIGH_START, HIGH_SIZE = 1 << 32, MIB
 SIZE = LOW + HIGH_SIZE
 WriteDump = Callable[..., Plan]
-
-PROGRAM = r"""
-#define LABEL(name) __asm__ volatile(".globl " #name "\n" #name ":")
-volatile unsigned long answer = 0x1122334455667788;
-void inner(unsigned long value) { answer += value; LABEL(in_inner); for (;;) ; }
-void outer(void) { inner(4242); LABEL(in_outer); }
-void _start(void) { outer(); LABEL(in_start); }
-"""
 
 
 @dataclass(frozen=True)
@@ -71,14 +63,13 @@ def output(*command: str | Path) -> str:
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory, write_dump: WriteDump) -> Core:
     directory = tmp_path_factory.mktemp("core")
-    source, program = directory / "flat.c", directory / "flat"
-    source.write_text(PROGRAM)
+    source, guest = program_file(__file__, "standing_guest.c"), directory / "flat"
     flags = "-g -O0 -ffreestanding -fno-pic -no-pie -nostdlib -static -fno-omit-frame-pointer"
     output(tool("gcc"), *flags.split(), "-fcf-protection=none", "-Wl,-Ttext=0x100000",
-           "-Wl,-Tdata=0x180000", "-Wl,--build-id=none", "-o", program, source)  # fmt: skip
+           "-Wl,-Tdata=0x180000", "-Wl,--build-id=none", "-o", guest, source)  # fmt: skip
     memory = bytearray(os.urandom(SIZE))
     memory[0x200000:0x300000] = bytes(MIB)
-    with program.open("rb") as file:
+    with guest.open("rb") as file:
         elf = ELFFile(file)
         for segment in elf.iter_segments("PT_LOAD"):
             if segment["p_paddr"] >= 0x100000:
@@ -98,7 +89,7 @@ def core(tmp_path_factory: pytest.TempPathFactory, write_dump: WriteDump) -> Cor
     path = directory / "vmcore"
     registers = [first, second]
     plan = write_dump(path, bytes(memory), granule=65536, machine=machine, registers=registers)
-    return Core(path, program, bytes(memory), plan, registers)
+    return Core(path, guest, bytes(memory), plan, registers)
 
 
 def test_readelf_has_nothing_to_say_against_it(core: Core) -> None:
@@ -185,17 +176,6 @@ def test_gdb_shows_backtrace_global_and_both_vcpus(core: Core) -> None:
     assert "0x1092" in text
 
 
-DRGN = r"""
-import json, sys, drgn
-program = drgn.Program()
-program.set_core_dump(sys.argv[1])
-for address, length in json.loads(sys.argv[2]):
-    print(program.read(address, length, True).hex())
-    assert program.read(address, length, True) == program.read(address, length, False)
-print(program.platform.arch.name)
-"""
-
-
 def test_drgn_reads_the_memory(core: Core) -> None:
     if importlib.util.find_spec("drgn") is None:
         pytest.skip("drgn is not installed")
@@ -207,7 +187,7 @@ def test_drgn_reads_the_memory(core: Core) -> None:
         (HIGH_START + MIB - 1, 1),
     ]
     done = subprocess.run(
-        [sys.executable, "-c", DRGN, core.path, json.dumps(reads)],
+        program_command(__file__, "drgn_reads_both.py", core.path, json.dumps(reads)),
         capture_output=True,
         text=True,
         timeout=300,

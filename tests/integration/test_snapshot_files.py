@@ -34,12 +34,12 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.control.snapshot_tree import SnapshotTree
 from livedumpfs.core.arena import Arena
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
-from livedumpfs.dump.settings import BACKENDS
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
+from livedumpfs.settings import BACKENDS
 
 Host = Any
 """RunningHost of conftest.py."""

@@ -21,6 +21,7 @@ from livedumpfs.core.capi import ffi, lib
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot, verify_ledger
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.program_files import program_file
 
 RAM = 8 << 20
 DEADLINE = 300.0
@@ -32,16 +33,19 @@ needs_ledger = pytest.mark.skipif(
     not BUILT_IN_GUEST.exists(), reason="the built-in guest is not built: make guest"
 )
 
-MakeGuest = Callable[[str], Path]
+MakeGuest = Callable[[str | Path], Path]
 
 
 @pytest.fixture
 def guest(tmp_path: Path) -> MakeGuest:
-    """Assemble a guest from source; `_start` comes first."""
+    """Assemble a guest: from a file, or from what comes behind `_start`."""
 
-    def make(body: str) -> Path:
+    def make(body: str | Path) -> Path:
         source, output = tmp_path / "guest.S", tmp_path / "guest.elf"
-        source.write_text(f"\t.globl _start\n_start:\n{body}\n\t.section .note.GNU-stack\n")
+        if isinstance(body, Path):
+            source = body
+        else:
+            source.write_text(f"\t.globl _start\n_start:\n{body}\n\t.section .note.GNU-stack\n")
         command = ["gcc", "-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000"]
         command += ["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-o", str(output), str(source)]
         subprocess.run(command, check=True, timeout=300)
@@ -296,56 +300,10 @@ def test_vcpu_threads_block_no_fault_signal() -> None:
 
 # ---------------------------------------------------------------------- code that changes
 
-CHANGING_CODE = """
-	.macro check wrong
-	cmp %r15d, %eax
-	je .Lright\\@
-	inc \\wrong
-.Lright\\@:
-	.endm
-
-	mov $0x300000, %rbx
-	movb $0xb8, (%rbx)		/* mov $..., %eax */
-	movb $0xc3, 5(%rbx)		/* ret */
-	movb $0xb8, 0xffd(%rbx)		/* once more, across two pages */
-	movb $0xc3, 0x1002(%rbx)
-	mov $0x310000, %esp
-	lea .Lnext+1(%rip), %rdx
-.Lloop:
-	inc %r15
-	mov %r15d, 1(%rbx)
-	call *%rbx
-	check %r12
-	mov %r15d, 0xffe(%rbx)
-	lea 0xffd(%rbx), %rax
-	call *%rax
-	check %r13
-	mov %r15d, (%rdx)
-.Lnext:	mov $0, %eax			/* the very next instruction */
-	check %r14
-	mov %r15, 64(%rbx)		/* data on both pages of code */
-	mov 64(%rbx), %rax
-	mov %r15, 0x1040(%rbx)
-	test $7, %r15b
-	jnz .Lloop
-	mov $0x400000, %edi		/* Unicorn forgets which pages it has looked up */
-	mov $900, %ecx
-.Lpages: mov %r15, (%rdi)
-	add $4096, %rdi
-	loop .Lpages
-	mov %r15, 72(%rbx)		/* and meets them again as data */
-	mov 0x1048(%rbx), %rax
-	mov %r15, 0x1048(%rbx)
-	cmp $10000, %r15
-	jb .Lloop
-	cli
-	hlt
-"""
-
 
 @needs_gcc
 def test_changed_code_is_never_run_as_it_was(guest: MakeGuest) -> None:
-    with UnicornMachine(RAM, guest=guest(CHANGING_CODE)) as machine:
+    with UnicornMachine(RAM, guest=guest(program_file(__file__, "changing_code.S"))) as machine:
         wait_for(lambda: machine.status()[0].state == "halted", machine)
         (registers,) = machine.registers()
         assert registers["r15"] == 10000
@@ -443,31 +401,10 @@ def test_hlt_with_interrupts_on_goes_on_at_ticks(guest: MakeGuest) -> None:
 
 # ---------------------------------------------------------------------- console
 
-PRINT = """
-	mov $200000, %ecx
-	mov $'a', %al
-1:	outb %al, $0xe9
-	inc %al
-	cmp $'z', %al
-	jbe 2f
-	mov $'\\n', %al
-	outb %al, $0xe9
-	mov $'a', %al
-2:	loop 1b
-	mov $0x3fd, %dx
-	inb %dx, %al
-	mov %al, %bl
-	mov $0x3f8, %dx
-	mov $'!', %al
-	outb %al, %dx
-	cli
-	hlt
-"""
-
 
 @needs_gcc
 def test_console_keeps_the_newest_bytes(guest: MakeGuest) -> None:
-    with UnicornMachine(RAM, guest=guest(PRINT)) as machine:
+    with UnicornMachine(RAM, guest=guest(program_file(__file__, "alphabet.S"))) as machine:
         wait_for(lambda: machine.status()[0].state == "halted", machine)
         text = machine.console()
         whole = b"".join(
@@ -479,30 +416,10 @@ def test_console_keeps_the_newest_bytes(guest: MakeGuest) -> None:
         assert machine.registers()[0]["rbx"] & 0xFF == 0x60
 
 
-EVERY_PORT = """
-	mov $0x9e3779b9, %ebx
-	xor %edx, %edx
-1:	imul $1664525, %ebx, %ebx
-	add $1013904223, %ebx
-	mov %ebx, %eax
-	outb %al, %dx
-	outw %ax, %dx
-	outl %eax, %dx
-	inb %dx, %al
-	inw %dx, %ax
-	inl %dx, %eax
-	inc %dx
-	jnz 1b
-	movl $1, 0x200000
-	cli
-	hlt
-"""
-
-
 @needs_gcc
 def test_ports_that_are_not_there_do_nothing(guest: MakeGuest) -> None:
     """Any value, of each size, to all 65536 of them: two take a byte each time, the console's."""
-    with UnicornMachine(RAM, guest=guest(EVERY_PORT)) as machine:
+    with UnicornMachine(RAM, guest=guest(program_file(__file__, "every_port.S"))) as machine:
         wait_for(lambda: machine.status()[0].state == "halted", machine)
         assert word(machine, 0x200000) == 1
         assert len(machine.console()) == 2 * 3
@@ -523,17 +440,9 @@ def test_lines_of_two_vcpus_do_not_mix() -> None:
 
 @needs_gcc
 def test_a_guest_of_its_own_gets_parameters_stack_and_high_memory(guest: MakeGuest) -> None:
-    body = """
-	mov (%rdi), %rax
-	mov 72(%rdi), %rbx
-	mov 80(%rdi), %rcx
-	push %rax
-	pop %rdx
-	movq $0x1234, -8(%rbx,%rcx)
-	cli
-	hlt
-"""
-    with UnicornMachine(RAM, 4, guest=guest(body), low_ram=6 << 20) as machine:
+    with UnicornMachine(
+        RAM, 4, guest=guest(program_file(__file__, "high_memory.S")), low_ram=6 << 20
+    ) as machine:
         wait_for(lambda: machine.state == "halted", machine)
         for i, registers in enumerate(machine.registers()):
             assert registers["rdx"] == boot.MAGIC

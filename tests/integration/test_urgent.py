@@ -16,6 +16,7 @@ import pytest
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
+from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
 RAM = 8 * MIB
@@ -163,28 +164,11 @@ def test_a_vcpu_that_does_not_come_in_time_is_ordinary_again(machine: UnicornMac
 
 
 def test_without_the_right_all_goes_on_as_it_was() -> None:
-    script = f"""
-import os
-from livedumpfs import LiveDump
-from livedumpfs.machines import UnicornMachine
-try:
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-except PermissionError:
-    pass
-else:
-    raise SystemExit("it has the right")
-with UnicornMachine({RAM}) as machine:
-    machine.wait_ready({DEADLINE_S})
-    with LiveDump(machine) as live:
-        live.init(None)
-        live.start()
-        assert live.read(0, {RAM})
-print("done")
-"""
-    command = ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice"]
+    unable = ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice"]
+    words = program_command(__file__, "without_the_right.py", str(RAM), str(DEADLINE_S))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [*command, "prlimit", "--rtprio=0:0", sys.executable, "-c", script],
+        [*unable, "prlimit", "--rtprio=0:0", *words],
         capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=environment,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "done\n"), done

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A discard that is under way when START begins, with userfaultfd, and a reader who has the
+ * A discard that is under way when START begins, with userfaultfd, and a reader that has the
  * discarded pages mapped again: what is stored there after the instant must not show in the
  * snapshot.
  *
@@ -85,7 +85,6 @@ static void one_round(unsigned microseconds)
 		.uffd_fd = -1,
 		.target_fd = -1,
 		.table_fd = -1,
-		.reference_fd = -1,
 	};
 	pthread_t thread;
 	ldfs_dump *d;

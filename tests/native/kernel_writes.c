@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "ldfs.h"
+#include "life/reference.h"
 
 #define SIZE (64ull << 20)
 #define GRANULE 16384ull
@@ -80,7 +81,6 @@ static int dump_once(ldfs_arena *a, uint32_t backend, uint32_t arming, bool *rea
 		.extents = &extent,
 		.extent_count = 1,
 		.table_fd = -1,
-		.reference_fd = reference,
 	};
 	uint8_t *saved, *expected;
 	ldfs_counters counters;
@@ -91,6 +91,8 @@ static int dump_once(ldfs_arena *a, uint32_t backend, uint32_t arming, bool *rea
 	if (ftruncate(target, SIZE) || ftruncate(reference, SIZE))
 		return 1;
 	rc = ldfs_dump_init(a, &config, &d);
+	if (!rc)
+		rc = ldfs_dump_set_reference(d, reference);
 	if (rc) {
 		printf("INIT: %s\n", strerror(-rc));
 		return 1;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "ldfs.h"
+#include "life/reference.h"
 
 #define PAGE 4096u
 #define PAGES (4096u + 3) /* the last granule is short */
@@ -242,7 +243,6 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 		.extent_count = 2,
 		.table_fd = fd,
 		.table_offset = table,
-		.reference_fd = copy,
 		.backend = uffd ? LDFS_BACKEND_UFFD : LDFS_BACKEND_SIGSEGV,
 		.uffd_fd = -1,
 		.packed = 1,
@@ -253,6 +253,8 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 		.stream = stream,
 	};
 	rc = ldfs_dump_init(a, &config, &d);
+	if (!rc)
+		rc = ldfs_dump_set_reference(d, copy);
 	if (rc) {
 		printf("INIT: %d\n", rc);
 		return 1;

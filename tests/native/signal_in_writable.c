@@ -49,8 +49,7 @@ int main(void)
 				    .pool_size = GRANULE * GRANULES,
 				    .stall_deadline_ns = 1000000000,
 				    .target_fd = -1,
-				    .table_fd = -1,
-				    .reference_fd = -1 };
+				    .table_fd = -1 };
 	ldfs_arena *arena;
 
 	if (ldfs_arena_create(GRANULE * GRANULES, &arena))

@@ -2,9 +2,10 @@
 /*
  * A target that stands still for a while, under policy block.
  *
- *     standing_target stores   as many scattered stores as the pool has slots: none waits, none is
- * lost standing_target user     a thread that waits for a slot keeps nobody from changing the
- * process's user
+ *     standing_target stores
+ *         as many scattered stores as the pool has slots: none waits, none is lost
+ *     standing_target user
+ *         a thread that waits for a slot keeps no other from changing the process's user
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -74,7 +75,6 @@ static int begin(ldfs_arena *arena, unsigned long slots)
 				    .target_fd = memfd_create("target", MFD_CLOEXEC),
 				    .table_fd = -1,
 				    .uffd_fd = -1,
-				    .reference_fd = -1,
 				    .stall_deadline_ns = 600 * SECOND };
 
 	live = ldfs_arena_live(arena);

@@ -4,6 +4,7 @@ through all files of the core, read from the relocations of the compiled objects
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fixtures.program_files import program_file
 
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 ENTRY = "ldfs_fault_handler"
@@ -85,8 +88,12 @@ def data_of(objects: list[Path]) -> set[str]:
     return set(re.findall(r"^\S+ [bBdDrRC] (\S+)$", listing, re.MULTILINE))
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
+BUILDS = [("gcc", "-O2"), ("clang", "-O0")]
+if os.environ.get("LIVEDUMP_SANITIZE"):  # `make sanitize`
+    BUILDS += [("gcc", "-O0"), ("clang", "-O2")]
+
+
+@pytest.mark.parametrize(("compiler", "level"), BUILDS)
 def test_the_handler_reaches_only_what_is_async_signal_safe(
     compiler: str, level: str, building: Callable[..., Any]
 ) -> None:
@@ -107,15 +114,7 @@ def documented() -> set[str]:
     return set(re.findall(r"`(\w+)`", row.split(" | ")[1]))
 
 
-def test_a_call_of_malloc_far_down_would_be_found(
-    building: Callable[..., Any], tmp_path: Path
-) -> None:
-    source = tmp_path / "bad.c"
-    source.write_text(
-        "#include <stdlib.h>\nvoid *ldfs_fault_handler(void);\n"
-        "static __attribute__((noinline)) void *deeper(void) { return malloc(1); }\n"
-        "static __attribute__((noinline)) void *deep(void) { return (char *)deeper() + 1; }\n"
-        "void *ldfs_fault_handler(void) { return (char *)deep() + 1; }\n"
-    )
+def test_a_call_of_malloc_far_down_would_be_found(building: Callable[..., Any]) -> None:
+    source = program_file(__file__, "deep_malloc.c")
     build = building("bad", flags=("-O2", "-ffunction-sections", "-fno-pic"))
     assert "malloc" in reached(calls_of([build.object_of(source)]))

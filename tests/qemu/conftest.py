@@ -32,8 +32,10 @@ TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
 PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", "make", "gcc")
 FETCH_S = 600.0
-BOOT_S = 300.0
+BOOT_S = 600.0
 STEP_S = 300.0
+CHURN = 3 if int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10 else 1
+"""Processes of the guest that write memory all the time, and take a processor of ours each."""
 PROTECTED = 57
 """Bit of /proc/PID/pagemap: write-protected by userfaultfd."""
 
@@ -126,9 +128,11 @@ def patience() -> Iterator[None]:
         yield
 
 
-def guest_command(console: Path, memory: str = "1G") -> list[str]:
-    """2 vCPUs; three processes write memory, one takes it and gives it back, one reads
-    a disk directly."""
+def guest_command(
+    console: Path, memory: str = "1G", *, churn: int = CHURN, fill: int = 96
+) -> list[str]:
+    """2 vCPUs; `churn` processes write 64 MiB each, one takes `fill` MiB and gives them back, one
+    reads a disk directly."""
     build = GUEST / "build"
     drive = f"file={build}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
     return [
@@ -136,7 +140,7 @@ def guest_command(console: Path, memory: str = "1G") -> list[str]:
         "-M", "q35", "-m", memory, "-smp", "2",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
         "-kernel", f"{build}/vmlinuz", "-initrd", f"{build}/initramfs.gz",
-        "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96",
+        "-append", f"console=ttyS0 quiet init_on_alloc=0 churn={churn} fill={fill}",
         "-device", "virtio-balloon-pci", "-drive", drive,
     ]  # fmt: skip
 
@@ -218,11 +222,13 @@ def outliving() -> Callable[[subprocess.Popen[str]], AbstractContextManager[list
 
 @pytest.fixture
 def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
-    """`livedump qemu` in a process of its own, and its guest: (host, device, guest)."""
+    """`livedump qemu` in a process of its own, and its guest, a small one: (host, device,
+    guest)."""
     command, make_guest = guest_parts
     mount, console = tmp_path / "mount", tmp_path / "console"
     mount.mkdir()
-    words = ["-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--", *command(console)]
+    words = ["-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--"]
+    words += command(console, "256M", churn=1, fill=16)
     host = subprocess.Popen(
         [sys.executable, *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

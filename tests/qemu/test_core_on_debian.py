@@ -5,12 +5,14 @@ guest."""
 from __future__ import annotations
 
 import gzip
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from native.build_native import CORE
+from tests.fixtures.program_files import program_file
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "guest" / "linux" / "build"
@@ -18,18 +20,6 @@ NATIVE = TOP / "native"
 PROGRAMS = ("kernel_writes",)
 LIBRARIES = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 DEADLINE_S = 300.0
-INIT = """#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mkdir -p /proc /dev /tmp
-mount -t proc none /proc
-mount -t devtmpfs none /dev
-echo "release $(uname -r) userfaultfd $(ls /dev/userfaultfd)"
-for arguments in "1 0" "1 1"; do
-	echo "kernel_writes $arguments:" $(kernel_writes $arguments)
-done
-echo done
-poweroff -f
-"""
 EXPECTED = [
     "kernel_writes 1 0: read same",
     "kernel_writes 1 1: read same",
@@ -63,7 +53,7 @@ def make_root(root: Path) -> None:
             copy.chmod(0o755)
     busybox = root / "bin" / "busybox"
     busybox.write_bytes((BUILD / "root" / "bin" / "busybox").read_bytes())
-    (root / "init").write_text(INIT)
+    shutil.copy(program_file(__file__, "core_on_debian.sh"), root / "init")
     for path in (busybox, root / "init"):
         path.chmod(0o755)
 

@@ -24,6 +24,7 @@ from drgn.helpers.linux import cpu_curr, for_each_task, get_dmesg
 
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.machines.qemu.registers import VcpuState
+from tests.fixtures.program_files import program_command
 
 Guest = Any  # conftest.Guest
 BUILD = Path(__file__).resolve().parents[2] / "guest" / "linux" / "build"
@@ -39,19 +40,6 @@ SWITCHING = ("__switch_to_asm", "__switch_to")
 """A vCPU has one task's stack there, and still the other one as its current."""
 NAME_SIZE = 15
 """Of task_struct.comm; /proc has a kernel thread's whole name."""
-
-FIRST = """
-import sys, time, drgn
-from drgn.helpers.linux import for_each_task
-program = drgn.Program()
-program.set_core_dump(sys.argv[1])
-program.main_module("kernel", create=True).try_file(sys.argv[2])
-release = program["init_uts_ns"].name.release.string_().decode()
-print(time.monotonic_ns(), release, sep="\\n")
-for task in for_each_task(program):
-    print(task.pid.value_(), task.comm.string_().decode())
-"""
-"""The kernel's symbols alone: load_debug_info looks at all modules too, in 11,000 small reads."""
 
 pytestmark = [pytest.mark.debuggers, pytest.mark.timeout(900)]
 
@@ -301,7 +289,7 @@ def test_who_runs_has_the_registers_of_the_instant(taken: Taken) -> None:
 
 def first_of_drgn(core: Path) -> tuple[int, str, Tasks]:
     """A process that starts now: when it had the kernel's release, that, and the tasks."""
-    words = [sys.executable, "-c", FIRST, str(core), str(SYMBOLS)]
+    words = program_command(__file__, "first_answer.py", str(core), str(SYMBOLS))
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 0, done
     when, release, *rows = done.stdout.splitlines()

@@ -27,7 +27,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import PAGE_SIZE
 
 Guest = Any  # conftest.Guest
-DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "4"))
+DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "3"))
 DEADLINE_S = 300.0
 MIB = 1 << 20
 BALLOON = (None, None, 700, 500, None, None, 1024, 600)
@@ -129,7 +129,7 @@ def test_pages_that_the_guest_reports_free_are_saved_first(
         guest = make_guest(machine, console)
         machine.start()
         guest.boot()
-        for format in ("elf", "kdump"):
+        for format in ("elf", "kdump")[: 1 if DUMPS < 10 else 2]:
             dump_while_pages_go(guest, tmp_path / format, format)
 
 
@@ -190,7 +190,7 @@ def test_holes_stay_holes(guest: Guest, tmp_path: Path) -> None:
     machine = guest.machine
     size, fd = machine.arena.size, machine.arena.fd
     machine.monitor.execute("balloon", {"value": 600 * MIB})
-    guest.wait_for(lambda: machine.monitor.execute("query-balloon")["actual"] == 600 * MIB, 60)
+    guest.wait_for(lambda: machine.monitor.execute("query-balloon")["actual"] == 600 * MIB)
     before = data_pages(fd, size)
     assert before.mean() < 0.7, "a guest with holes"
     for format in ("elf", "kdump", "raw"):
@@ -324,7 +324,8 @@ def test_a_kernel_that_comes_up_between_init_and_start(guest_parts: Any, tmp_pat
         check_vmcore(guest, target)
 
 
-@pytest.mark.parametrize("format", ("elf", "kdump")[: 1 if DUMPS < 10 else 2])
+@pytest.mark.skipif(DUMPS < 10, reason="`make test-qemu`; test_qemu_firmware.py without a kernel")
+@pytest.mark.parametrize("format", ["elf", "kdump"])
 def test_memory_above_4_gib(
     guest_parts: Any, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +377,8 @@ def test_the_guest_says_which_tasks_it_has(guest: Guest) -> None:
     tasks = guest.tasks()
     assert (tasks[1], tasks[2]) == ("init", "kthreadd")
     assert list(tasks.values()).count("sleep") >= 20
-    assert list(tasks.values()).count("workload") >= 7
+    # Those of the disk, the beat, the tasks and `fill`, and one that writes, or three.
+    assert list(tasks.values()).count("workload") >= (5 if DUMPS < 10 else 7)
 
 
 @pytest.mark.parametrize(

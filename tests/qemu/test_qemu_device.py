@@ -18,7 +18,7 @@ WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-display", "none", "-nodefaults",
     "-m", "64M", "-smp", "2",
 ]  # fmt: skip
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 READELF = shutil.which("readelf")
 
 

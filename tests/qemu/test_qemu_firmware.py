@@ -4,11 +4,13 @@ where it runs, under KVM."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import drgn
 import numpy as np
 import pytest
 from accelerator import why_no_kvm
@@ -192,6 +194,31 @@ def test_under_fail_the_dump_is_torn_and_names_its_pages(
                 dump.read_arena(min(named) * PAGE_SIZE, 1)
     before = rounds(machine)
     until(lambda: rounds(machine) > before + 1)
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump"])
+def test_memory_above_4_gib(tmp_path: Path, format: str) -> None:
+    """Of 3 GiB one lies there, and what it holds is where the guest has it."""
+    target = tmp_path / "dump"
+    words = ["-M", "q35", "-display", "none", "-nodefaults", "-m", "3G"]
+    with QemuMachine(["qemu-system-x86_64", "-accel", "tcg", *words]) as machine:
+        machine.start()
+        places = (1 << 30, 2 << 30, (2 << 30) + 5 * PAGE_SIZE, machine.arena.size - PAGE_SIZE)
+        written = {at: os.urandom(PAGE_SIZE) for at in places}  # where firmware has nothing
+        for at, data in written.items():
+            os.pwrite(machine.arena.fd, data, at)
+        assert LiveDump(machine).save(target, DumpSettings(format=format)) == "consistent"
+    program = drgn.Program()
+    if format == "elf":  # of a kdump drgn wants a kernel's VMCOREINFO
+        program.set_core_dump(str(target))
+    with open_dump(target) as dump:
+        low, high = dump.memory_map
+        assert (low.start, low.size, high.start, high.size) == (0, 2 << 30, 4 << 30, 1 << 30)
+        for at, data in written.items():
+            physical = at if at < low.size else high.start + at - low.size
+            assert dump.read_physical(physical, PAGE_SIZE) == data
+            if format == "elf":
+                assert program.read(physical, PAGE_SIZE, physical=True) == data
 
 
 def test_the_probe_takes_no_kvm_for_what_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,45 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import expect_incomplete
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
+from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0
 KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 SIZE = 64 << 20
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
-HOLD = """
-import sys, time
-from livedumpfs.dump import DumpSettings, LiveDump, remote
-from livedumpfs.machines.qemu import QemuMachine
-machine = QemuMachine(sys.argv[1:])
-machine.start()
-print(machine.pid, flush=True)
-sys.stdin.readline()
-live = LiveDump(machine)
-live.init(None)
-real = machine.shim.call
-def call(operation, *rest, **words):
-    if operation == remote.lib.LDFS_SHIM_START:
-        print("held", flush=True)
-        sys.stdin.readline()  # stopped here, for as long as the test likes
-    return real(operation, *rest, **words)
-machine.shim.call = call
-try:
-    live.start()
-    print("started", flush=True)
-except OSError as error:
-    print(error, flush=True)
-machine.shim.call = real
-print(machine.monitor.status(), flush=True)
-live.release()
-live.init(None)
-live.start()
-print(live.so_far, flush=True)
-live.release()
-sys.stdin.readline()
-"""
-"""Between stop and START it waits for a line."""
 QEMU = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
@@ -248,6 +218,28 @@ def test_after_an_unmount_the_host_ends_as_qemu_does(hosted: Callable[..., Hoste
     assert one.host.wait(DEADLINE_S) == 128 + signal.SIGKILL
 
 
+def test_a_qemu_that_is_killed_takes_its_host_along(
+    hosted: Callable[..., Hosted], tmp_path: Path
+) -> None:
+    one, target = hosted(), tmp_path / "dump"
+    one.qemu()
+    one.ready()
+    one.fill()
+    words = ["--device", str(one.mount / "livedump"), "--sweep-rate", "1M", str(target)]
+    with subprocess.Popen(
+        [*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as dump:
+        try:
+            wait_for(lambda: (one.mount / "control" / "state").read_text().startswith("3"))
+            os.kill(one.pid, signal.SIGKILL)
+            assert dump.wait(DEADLINE_S) in (1, 3)
+            assert dump.stderr and "livedump:" in dump.stderr.read()
+        finally:
+            dump.kill()
+    assert one.host.wait(DEADLINE_S) == 128 + signal.SIGKILL
+    expect_incomplete(target)
+
+
 def test_a_qemu_that_takes_its_time_is_not_killed(hosted: Callable[..., Hosted]) -> None:
     one = hosted()
     pid = one.qemu()
@@ -328,7 +320,7 @@ def test_a_host_that_stands_still_while_it_holds_the_guest(
     monitor = Path(os.environ["TMPDIR"]) / "own"
     mark = f"unix:{monitor},server=on,wait=off"
     host = subprocess.Popen(
-        [sys.executable, "-c", HOLD, *QEMU, "-qmp", mark],
+        program_command(__file__, "held_at_start.py", *QEMU, "-qmp", mark),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert host.stdin and host.stdout

@@ -20,7 +20,7 @@ from livedumpfs.machines.qemu.qemu_options import FLAGS, VALUED
 
 QEMU = "qemu-system-x86_64"
 MIB = 1 << 20
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 BARE = ("-nodefaults", "-display", "none")
 ID = "memory-backend-memfd,id=ram0,share=on"
 USED = ("-machine", "memory-backend=ram0")

@@ -22,7 +22,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-DEADLINE_S = 30.0
+DEADLINE_S = 300.0
 
 
 def refused(machine: QemuMachine, what: str, code: int = errno.ENOTSUP) -> None:

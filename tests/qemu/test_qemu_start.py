@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
+from tests.fixtures.program_files import program_command
 
 BASE = (
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
@@ -203,13 +203,13 @@ def test_one_deadline_for_the_whole_pause(monkeypatch: pytest.MonkeyPatch) -> No
 
         monkeypatch.setattr(machine.monitor, "_ask", ask)
         live = LiveDump(machine)
-        live.init(None, DumpSettings(quiesce_deadline=5.0).without_target())
+        live.init(None, DumpSettings(quiesce_deadline=DEADLINE_S).without_target())
         live.start()
         names = [name for name, _ in asked]
         pause = asked[names.index("stop") : names.index("cont") + 1]
         assert [name for name, _ in pause] == ["stop", "dump-guest-memory", "cont"]
         left = [timeout for _, timeout in pause]
-        assert 5.0 > left[0] > left[1] > left[2] > 0
+        assert DEADLINE_S > left[0] > left[1] > left[2] > 0
         live.release()
 
 
@@ -312,25 +312,6 @@ def test_an_init_that_took_too_long_is_taken_back(
                 time.sleep(0.05)
 
 
-HOST = """
-import os, sys
-from livedumpfs.dump import DumpSettings, LiveDump
-from livedumpfs.machines import shim
-from livedumpfs.machines.qemu import QemuMachine
-machine = QemuMachine(sys.argv[2:])
-os.pwrite(machine.arena.fd, os.urandom(24 << 20), 8 << 20)
-machine.start()
-print(machine._process.pid, flush=True)
-sys.stdin.readline()
-live = LiveDump(machine)
-live.init(sys.argv[1], DumpSettings(format="kdump", compression="none"))
-live.start()
-live.sweep()
-print("sweeping", flush=True)
-sys.stdin.readline()
-"""
-
-
 def test_a_killed_host_whose_pipe_nobody_reads(
     tmp_path: Path, protection: Callable[..., Any]
 ) -> None:
@@ -339,7 +320,7 @@ def test_a_killed_host_whose_pipe_nobody_reads(
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     host = subprocess.Popen(
-        [sys.executable, "-c", HOST, str(pipe), *BASE],
+        program_command(__file__, "sweep_into_pipe.py", str(pipe), *BASE),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     qemu = 0

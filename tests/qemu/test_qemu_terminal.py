@@ -22,7 +22,7 @@ from livedumpfs.machines.qemu import QemuMachine
 
 QEMU = "qemu-system-x86_64"
 WORDS = (QEMU, "-accel", "tcg", "-m", "32M", "-net", "none")
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 TO_MONITOR, IN_MONITOR, END = b"\x01c", b"\r", b"\x01x"
 INTERRUPT, STOP = b"\x03", b"\x1a"
 CHARDEV = re.compile(r"^([\w.-]+): filename=([\w:]+)", re.MULTILINE)

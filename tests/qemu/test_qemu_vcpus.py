@@ -20,7 +20,7 @@ WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-display", "none", "-nodefaults",
     "-m", "64M", "-smp", "1,sockets=4,maxcpus=4",
 ]  # fmt: skip
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 PATIENT = DumpSettings(quiesce_deadline=DEADLINE_S)
 
 

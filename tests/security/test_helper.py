@@ -20,7 +20,7 @@ from livedumpfs.rights import opener
 from livedumpfs.rights.folder import Refused
 from livedumpfs.rights.helper import Helper, RemoteFolder
 
-DEADLINE_S = 60
+DEADLINE_S = 300
 GOOD = {"errno": 0, "text": "", "mode": 0, "reason": "", "result": None}
 
 

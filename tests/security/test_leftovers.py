@@ -18,7 +18,7 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
 
 SIZE = 1 << 20
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 OTHER = 54321
 NAMES = {"elf": ("dump.incomplete",), "raw": ("dump.incomplete", "dump.incomplete.ldfs")}
 LIST = "system.posix_acl_access"

@@ -15,25 +15,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts as other users: 
 
 NOBODY = 65534
 GROUP = 54322
-IMPORTS = """
-import contextlib, encodings.ascii, io, shlex
-from pathlib import Path
-from livedumpfs import client
-from livedumpfs.cli import conclusion, connect, host_command, main, status_command
-from livedumpfs.hosts import device, registry
-from livedumpfs.mount import host
-"""
-COMMANDS = """
-registry.SYSTEM_DIRECTORY, lines = sys.argv[1], json.loads(sys.argv[2])
-registry.FALLBACK_DIRECTORY = sys.argv[1] + "/mine-%d"
-os.environ.pop("XDG_RUNTIME_DIR", None)
-def said(line):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main.main(line.split())
-    return code, out.getvalue(), err.getvalue()
-print(json.dumps([said(line) for line in lines]))
-"""
 Ended = list[tuple[int, str, str]]
 
 
@@ -43,9 +24,7 @@ def as_user(run_as: Callable[..., str], open_folder: Path) -> Callable[..., Ende
 
     def run(*lines: str, groups: tuple[int, ...] = ()) -> Ended:
         registry = open_folder / "livedumpfs"
-        shown = run_as(
-            NOBODY, COMMANDS, registry, json.dumps(lines), imports=IMPORTS, groups=groups
-        )
+        shown = run_as(NOBODY, "command_lines.py", registry, json.dumps(lines), groups=groups)
         return [(code, out, err) for code, out, err in json.loads(shown)]
 
     return run

@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.rights import helper
 from livedumpfs.rights.folder import Refused
+from tests.fixtures.program_files import program_command
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -115,25 +115,6 @@ def test_memory_that_changes_under_the_read(host: Host, tmp_path: Path, pages: i
     host.runs_on()
 
 
-DIES = """
-import ctypes, os, sys, threading, time
-from livedumpfs import abi
-libc = ctypes.CDLL(None)
-device = os.open(sys.argv[1], os.O_RDONLY)
-path = ctypes.create_string_buffer(os.fsencode(sys.argv[2]))
-def ask():
-    while True:
-        libc.ioctl(device, ctypes.c_ulong(abi.INIT), path)
-        libc.ioctl(device, ctypes.c_ulong(abi.RELEASE), None)
-threading.Thread(target=ask, daemon=True).start()
-print("asking", flush=True)
-if len(sys.argv) > 3:
-    time.sleep(float(sys.argv[3]))
-    os._exit(0)  # of the other thread, while the first is in the ioctl
-time.sleep(600)
-"""
-
-
 def test_callers_that_die_while_they_ask(host: Host, tmp_path: Path) -> None:
     """Killed, or gone by another thread's exit, at any moment of INIT: the host loses no step."""
     seed = random.randrange(1 << 32)
@@ -145,7 +126,7 @@ def test_callers_that_die_while_they_ask(host: Host, tmp_path: Path) -> None:
         wait = chosen.uniform(0, 0.2)
         extra = [str(wait)] if number % 2 else []
         with subprocess.Popen(
-            [sys.executable, "-c", DIES, host.device, tmp_path / "out", *extra],
+            program_command(__file__, "caller_that_dies.py", host.device, tmp_path / "out", *extra),
             env=host.environment, stdout=subprocess.PIPE,
         ) as caller:  # fmt: skip
             assert caller.stdout is not None and caller.stdout.readline() == b"asking\n"

@@ -9,7 +9,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.client import Client
 from livedumpfs.control import settings_files
+from tests.fixtures.program_files import program_command
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="acts as other users: needs root")
 
@@ -47,44 +47,6 @@ IOCTLS = {
     "INIT_TYPED": abi.INIT_TYPED, "SWEEP_TYPED": abi.SWEEP_TYPED, "STATUS": abi.STATUS,
 }  # fmt: skip
 
-VISIT = """
-root, files, folders, ioctls, handed = json.loads(sys.argv[1])
-found = {}
-def attempt(what, action):
-    try:
-        action()
-        found[what] = "ok"
-    except OSError as error:
-        found[what] = errno.errorcode[error.errno]
-def use(name, flags, action=lambda fd: None):
-    fd = os.open(os.path.join(root, name), flags)
-    try:
-        action(fd)
-    finally:
-        os.close(fd)
-def order(fd, number):
-    fcntl.ioctl(fd, number, bytearray(max(8, number >> 16 & 0x3fff)) if number >> 30 else 0)
-for name in folders:
-    attempt("list " + name, lambda: os.listdir(os.path.join(root, name)))
-for name in files:
-    path = os.path.join(root, name)
-    attempt("stat " + name, lambda: os.stat(path))
-    attempt("read " + name, lambda: use(name, os.O_RDONLY, lambda fd: os.read(fd, 4096)))
-    attempt("write " + name, lambda: use(name, os.O_WRONLY))
-    attempt("both " + name, lambda: use(name, os.O_RDWR))
-    attempt("truncate " + name, lambda: os.truncate(path, 0))
-    attempt("chmod " + name, lambda: os.chmod(path, 0o777))
-    attempt("unlink " + name, lambda: os.unlink(path))
-attempt("create", lambda: os.close(os.open(os.path.join(root, "new"), os.O_CREAT | os.O_RDWR)))
-for name, number in ioctls.items():
-    attempt("ioctl " + name, lambda: use("livedump", os.O_RDONLY, lambda fd: order(fd, number)))
-    attempt("handed ioctl " + name, lambda: order(handed["livedump"], number))
-for name, fd in handed.items():
-    if name != "livedump":
-        attempt("handed write " + name, lambda: os.write(fd, b"5"))
-print(json.dumps(found))
-"""
-
 
 @contextmanager
 def opened(host: Host) -> Iterator[dict[str, int]]:
@@ -107,7 +69,7 @@ def visit(run_as: RunAs, host: Host, *groups: int) -> dict[str, str]:
         client.start()
         what = [str(host.mountpoint), FILES, FOLDERS, IOCTLS, handed]
         handles = tuple(handed.values())
-        out = run_as(USER, VISIT, json.dumps(what), groups=groups, pass_fds=handles)
+        out = run_as(USER, "visit.py", json.dumps(what), groups=groups, pass_fds=handles)
         found: dict[str, str] = json.loads(out)
         print(f"{len(found)} attempts")
         if not groups:
@@ -174,33 +136,15 @@ def test_modes_and_owners(group: int | None, run_host: HostMaker) -> None:
             assert (status.st_uid, status.st_gid) == owner
 
 
-ON_ANOTHERS_FILE = """
-import errno, fcntl, os, sys
-mountpoint, ids = sys.argv[1], [int(one) for one in sys.argv[2:]]
-os.setgroups([ids[2]])
-os.setresgid(ids[1], ids[1], 0)
-os.setresuid(ids[0], ids[0], 0)
-device = os.open(mountpoint + "/livedump", os.O_RDONLY)
-state = os.open(mountpoint + "/control/state", os.O_WRONLY)
-os.setresuid(0, 0, 0)
-os.setresgid(0, 0, 0)
-for action in (lambda: fcntl.ioctl(device, 0xff65), lambda: os.write(state, b"1\\n")):
-    try:
-        action()
-        print("done")
-    except OSError as error:
-        print(errno.errorcode[error.errno])
-"""
-
-
 def test_a_set_user_id_program_is_no_tool(open_folder: Path, run_host: HostMaker) -> None:
     """A member opens a file and gives it to a program of more rights as its output: what that
     writes does not count as root's wish."""
     host = run_host(group=GROUP, folder=open_folder)
     target = open_folder / "roots"
     host.write("control/output", str(target))
+    ids = map(str, (USER, USER, GROUP))
     done = subprocess.run(
-        [sys.executable, "-c", ON_ANOTHERS_FILE, host.mountpoint, str(USER), str(USER), str(GROUP)],
+        program_command(__file__, "on_anothers_file.py", host.mountpoint, *ids),
         capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["EACCES", "EACCES"], done.stderr
@@ -209,24 +153,16 @@ def test_a_set_user_id_program_is_no_tool(open_folder: Path, run_host: HostMaker
 
 
 SECRET = "what-a-wrong-pointer-led-to"
-READ_ERROR = "print(open(sys.argv[1] + '/control/error').read())"
-REFUSED = """
-with open(sys.argv[1] + "/livedump") as device:
-    try:
-        fcntl.ioctl(device, 0xff64, sys.argv[2].encode() + b"/x\\0")
-    except OSError as error:
-        print(error.errno)
-"""
 
 
 def test_errors_are_their_users(open_folder: Path, run_host: HostMaker, run_as: RunAs) -> None:
     """A sentence has the path in it, and that may be anything of the caller's memory."""
     host = run_host(group=GROUP, folder=open_folder)
 
-    def run(user: int, code: str) -> str:
-        return run_as(user, code, host.mountpoint, SECRET, groups=(GROUP,), cwd="/")
+    def run(user: int, name: str) -> str:
+        return run_as(user, name, host.mountpoint, SECRET, groups=(GROUP,), cwd="/")
 
-    assert run(USER, REFUSED).split() == [str(errno.ENOENT)]
-    assert SECRET in run(USER, READ_ERROR)
-    assert SECRET not in run(OTHER, READ_ERROR)
+    assert run(USER, "refused_init.py").split() == [str(errno.ENOENT)]
+    assert SECRET in run(USER, "read_error.py")
+    assert SECRET not in run(OTHER, "read_error.py")
     assert SECRET in host.read("control/error")

@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import Plan
 from livedumpfs.rights import folder
 from livedumpfs.targets import open_target, retire_sidecar
+from tests.fixtures.program_files import program_command
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -38,21 +38,6 @@ DEADLINE = 300.0
 ROUNDS = 20
 USER, GROUP = 3_000_111, 54321
 FOREIGN = b"somebody else's data\n" * 100
-
-INIT = """
-from livedumpfs.client import Client, InitOptions
-from livedumpfs.errors import LivedumpError
-client = Client(sys.argv[1])
-for target in sys.argv[2].split("\\n"):
-    try:
-        client.init(target, InitOptions(force="force" in sys.argv[3:]))
-        client.start()
-        client.release()
-        print("done")
-    except LivedumpError as error:
-        print(errno.errorcode[error.errno], error)
-"""
-IMPORTS = "import livedumpfs.client\n"
 
 
 @pytest.fixture
@@ -268,7 +253,7 @@ def test_a_path_that_changes_all_the_time(host: Host, tmp_path: Path) -> None:
 def init_as(run_as: RunAs, host: Host, target: Path | str, *words: str, **options: Any) -> str:
     groups = options.pop("groups", (GROUP,))
     arguments = (host.device, target, *words)
-    return run_as(USER, INIT, *arguments, groups=groups, imports=IMPORTS, **options).strip()
+    return run_as(USER, "init_targets.py", *arguments, groups=groups, **options).strip()
 
 
 @pytest.fixture
@@ -305,9 +290,7 @@ def test_a_sidecar_of_ones_own_stays_until_it_would_be_wrong(
     assert init_as(run_as, shared, own / "out") == "done"
     with open_dump(str(own / "out")) as dump:
         assert (dump.format, dump.verdict) == ("raw", "consistent")
-    whole = INIT.replace("client.start()", "client.start(); client.sweep(); client.finish()")
-    groups = {"groups": (GROUP,), "imports": IMPORTS}
-    assert run_as(USER, whole, shared.device, own / "out", **groups) == "done\n"
+    assert init_as(run_as, shared, own / "out", "sweep") == "done"
     assert [one.name for one in own.iterdir()] == ["out"]
     assert (own / "out").stat().st_uid == USER
     with open_dump(str(own / "out")) as dump:
@@ -347,18 +330,6 @@ def test_descriptors_of_others_are_not_reached_by_proc(
     shared.runs_on()
 
 
-IN_A_USER_NAMESPACE = """
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl(4, 1)  # dumpable again: its files in /proc are its own then
-if libc.unshare(0x10000000):
-    print("SKIP", os.strerror(ctypes.get_errno()))
-    sys.exit()
-open("/proc/self/setgroups", "w").write("deny")
-open("/proc/self/uid_map", "w").write("0 %d 1")
-assert os.geteuid() == 0
-"""
-
-
 def test_root_of_a_user_namespace_is_who_he_is_outside(
     shared: Host, open_folder: Path, run_as: RunAs
 ) -> None:
@@ -366,10 +337,9 @@ def test_root_of_a_user_namespace_is_who_he_is_outside(
     private.mkdir(mode=0o700)
     own.mkdir()
     os.chown(own, USER, USER)
-    program = (IN_A_USER_NAMESPACE % USER) + INIT
     for place, answer in ((private, "EACCES "), (own, "done")):
         arguments = (shared.device, place / "out")
-        found = run_as(USER, program, *arguments, groups=(GROUP,), imports=IMPORTS)
+        found = run_as(USER, "root_of_a_namespace.py", *arguments, groups=(GROUP,))
         if found.startswith("SKIP"):
             pytest.skip(f"no user namespaces here: {found}")
         assert found.startswith(answer)
@@ -380,13 +350,10 @@ def test_the_file_system_uid_is_what_counts(shared: Host, open_folder: Path) -> 
     """Of a file server of root's, which acts as its client for one call."""
     private = open_folder / "private"
     private.mkdir(mode=0o700)
-    program = (
-        f"import ctypes, errno, os, sys\nimport livedumpfs.client\nos.setgroups([{GROUP}])\n"
-        f"libc = ctypes.CDLL(None)\nlibc.setfsgid({USER}); libc.setfsuid({USER})\n{INIT}"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, shared.device, private / "out"], env=shared.environment,
-        capture_output=True, text=True, timeout=DEADLINE, check=True,
+        [*program_command(__file__, "file_system_ids.py", str(USER), str(GROUP)), shared.device,
+         private / "out"],
+        env=shared.environment, capture_output=True, text=True, timeout=DEADLINE, check=True,
     )  # fmt: skip
     assert done.stdout.startswith("EACCES cannot open "), done.stdout
     assert not list(private.iterdir())
@@ -402,9 +369,8 @@ def test_new_files_are_private_whatever_the_umask(
     folder = tmp_path / "new"
     folder.mkdir()
     for format in abi.Format:
-        program = INIT.replace("force=", f"format={int(format)}, force=")
-        target = folder / format.name
-        found = run_as(0, program, host.device, target, imports=IMPORTS, umask=0)
+        arguments = (host.device, folder / format.name, int(format))
+        found = run_as(0, "init_targets.py", *arguments, umask=0)
         assert found == "done\n"
     names = ("ELF.incomplete", "RAW.incomplete", "RAW.incomplete.ldfs", "KDUMP.incomplete")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -413,9 +379,8 @@ def test_new_files_are_private_whatever_the_umask(
 
 def test_a_converted_dump_is_private(tmp_path: Path, write_dump: DumpWriter, run_as: RunAs) -> None:
     write_dump(tmp_path / "in", bytes(range(256)) * 64)
-    program = "from livedumpfs.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     arguments = ("convert", "--format", "kdump", tmp_path / "in", tmp_path / "out")
-    run_as(0, program, *arguments, imports="import livedumpfs.cli.main\n", umask=0)
+    run_as(0, "cli.py", *arguments, umask=0)
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
 
 

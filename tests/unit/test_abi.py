@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import abi
+from tests.fixtures.program_files import program_file
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 STRUCTS: dict[str, type[ctypes.Structure]] = {
@@ -67,18 +68,14 @@ def expected() -> Iterator[tuple[str, int]]:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_layout_is_that_of_the_compiled_header(tmp_path: Path) -> None:
     pairs = list(expected())
-    lines = "".join(f'\tprintf("%llu\\n", (unsigned long long)({c}));\n' for c, _ in pairs)
-    source = tmp_path / "layout.c"
-    source.write_text(
-        '#include <stddef.h>\n#include <stdio.h>\n#include "livedump_ioctl.h"\n'
-        f"int main(void)\n{{\n{lines}\treturn 0;\n}}\n"
-    )
-    program = tmp_path / "layout"
+    (tmp_path / "values.h").write_text("".join(f"VALUE({c})\n" for c, _ in pairs))
+    made = tmp_path / "layout"
     subprocess.run(
-        ["cc", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-I", NATIVE, "-o", program, source],
+        ["cc", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-I", NATIVE, "-I", tmp_path,
+         "-o", made, program_file(__file__, "abi_values.c")],
         check=True,
-    )
-    found = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    )  # fmt: skip
+    found = subprocess.run([made], check=True, capture_output=True, text=True).stdout.split()
     assert dict(zip((c for c, _ in pairs), map(int, found), strict=True)) == dict(pairs)
 
 

@@ -11,7 +11,6 @@ import os
 import pytest
 from rich.console import Console
 
-from livedumpfs.abi import Compression, Format, Table
 from livedumpfs.cli import arguments as options
 from livedumpfs.cli import text
 from livedumpfs.cli.connect import init_options
@@ -133,11 +132,13 @@ def test_settings_reach_the_client() -> None:
     packing = ["--compress", "zlib", "--level", "9", "--threads", "2"]
     words = ["dump", "t", "--format", "kdump", *packing, "--max-age", "5min"]
     options = init_options(build_parser().parse_args(words), release_on_close=True)
-    assert (options.format, options.compression) == (Format.KDUMP, Compression.ZLIB)
-    assert (options.level, options.threads, options.max_age) == (9, 2, 300)
+    assert options.values == {
+        "format": "kdump", "compression": "zlib", "level": 9, "threads": 2, "max_age": 300,
+    }  # fmt: skip
+    assert options.release_on_close
     words = ["init", "t", "--format", "raw", "--table", "tail"]
     options = init_options(build_parser().parse_args(words), release_on_close=False)
-    assert (options.table, options.compression, options.max_age) == (Table.TAIL, None, 0)
+    assert options.values == {"format": "raw", "table": "tail"} and not options.release_on_close
 
 
 def test_pages_as_text() -> None:

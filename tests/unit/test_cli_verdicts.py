@@ -39,9 +39,9 @@ def status_of(state: State, *, lost: int = 0, left: int = 0, **more: Any) -> Dum
         **more,
     }
     return DumpStatus(
-        state=state, policy=abi.Policy.BLOCK, format=abi.Format.ELF, arming=abi.Arming.SWAP,
-        backend=None, bytes_total=GIB, bytes_done=GIB - (lost + left) * GRANULE, failure=None,
-        spill_limit=0, max_age=0, compression=None, ended=abi.Ended.NOT, counters=counters, **known,
+        state=state, settings={"policy": "block", "format": "elf"}, bytes_total=GIB,
+        bytes_done=GIB - (lost + left) * GRANULE, failure=None, ended=abi.Ended.NOT,
+        counters=counters, **known,
     )  # fmt: skip
 
 
@@ -161,13 +161,14 @@ def test_a_release_says_what_the_dump_was_worth(
 
 def test_what_a_snapshot_may_take(capsys: Capture) -> None:
     small = status_of(State.START, target=None)
-    small = replace(small, policy=abi.Policy.SPILL, spill_limit=GIB // 2)
+    small = replace(small, settings={"policy": "spill", "spill_limit": GIB // 2})
     conclusion.note_room(client(small), small)
     assert "may take 512 MiB of memory" in (err := capsys.readouterr().err)
     assert "beyond that is lost" in err
-    conclusion.note_room(client(small), replace(small, spill_limit=GIB))
+    large = replace(small, settings={"policy": "spill", "spill_limit": GIB})
+    conclusion.note_room(client(small), large)
     assert "lost" not in capsys.readouterr().err
-    conclusion.note_room(client(small), replace(small, policy=abi.Policy.FAIL))
+    conclusion.note_room(client(small), replace(small, settings={"policy": "fail"}))
     assert "may take 1 MiB" in capsys.readouterr().err
 
 

@@ -19,8 +19,9 @@ from livedumpfs.cli.outcome import option
 from livedumpfs.control import settings_files
 from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings
-from livedumpfs.dump.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
 from livedumpfs.machines.unicorn import RAM_MIN
+from livedumpfs.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
+from livedumpfs.units import PAGE_SIZE
 
 TOP = Path(__file__).resolve().parents[2]
 CLI = TOP / "docs" / "cli.md"
@@ -29,6 +30,13 @@ DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 STALL_DEADLINE_OF_USERS = 10
 """Tests have a longer one; test_patience.py holds this."""
 ANYWHERE = {"-h", "--help", "--version"}
+
+
+PERSONS = re.compile(r"\b(who|whoever|whom|he|his|him|himself|(some|any|every|no)body)\b", re.I)
+"""Words for persons; the documents call a thread a thread and a process a process."""
+OF_PERSONS = ("users who",)
+"""Where a person is meant."""
+NOT_YET_PLAIN = ("concurrency.md",)
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -171,18 +179,18 @@ def test_defaults_are_those_that_are_told() -> None:
         ("host", "--ram", f"from {RAM_MIN >> 20} MiB"),
         ("host", "--vcpus", f"default {host.vcpus}"),
         ("host", "--dirty", f"default {host.dirty:.0%}"),
-        ("dump", "--format", f"default `{usual.format}`"),
-        ("dump", "--compress", f"default {usual.compression}"),
+        ("dump", "--format", f" | {usual.format} | "),
+        ("dump", "--compress", f" | {usual.compression} | "),
         (
             "dump",
             "--level",
-            f"zstd (1 to {MAX_LEVELS['zstd']}) and zlib (1 to {MAX_LEVELS['zlib']})",
+            f"zstd 1 to {MAX_LEVELS['zstd']}, zlib 1 to {MAX_LEVELS['zlib']}",
         ),
         ("dump", "--threads", f"1 to {MAX_THREADS}"),
-        ("dump", "--pool", f"default {usual.pool >> 20} MiB"),
-        ("dump", "--spill-limit", f"default {SPILL_LIMIT >> 20} MiB"),
-        ("dump", "--deadline", f"default {STALL_DEADLINE_OF_USERS}"),
-        ("dump", "--granule", f"from 4K to {MAX_GRANULE >> 20}M"),
+        ("dump", "--pool", f" | {usual.pool >> 20} MiB | "),
+        ("dump", "--spill-limit", f" | {SPILL_LIMIT >> 20} MiB, "),
+        ("dump", "--deadline", f" | {STALL_DEADLINE_OF_USERS} s | "),
+        ("dump", "--granule", f"from {PAGE_SIZE} to {MAX_GRANULE}"),
         ("dump", "--granule", f"from {lib.ldfs_granule_default(1 << 20) >> 10}K on"),
         (
             "compare",
@@ -194,7 +202,8 @@ def test_defaults_are_those_that_are_told() -> None:
 
 
 def test_every_control_file_is_documented() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (?:SUSE|ours) \|", CONTROL.read_text(), re.MULTILINE)
+    section = CONTROL.read_text().partition("\n## control/\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert sorted(rows) == sorted({*settings_files.names(), "state", "failed", "error"})
 
 
@@ -229,3 +238,22 @@ def test_pins_cover_what_setup_cfg_asks_for() -> None:
     pinned = {line.split("==")[0].lower() for line in pins if "==" in line}
     assert names <= pinned
     assert all("==" in line or line.startswith("#") for line in pins)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DOCUMENTS if path.name not in NOT_YET_PLAIN],
+    ids=lambda path: path.name,
+)
+def test_no_thread_or_process_is_called_a_person(path: Path) -> None:
+    """Outside of code: a stranger must see at once what acts."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)
+    for words in OF_PERSONS:
+        text = text.replace(words, "")
+    lines = [" ".join(line.split()) for line in text.splitlines() if PERSONS.search(line)]
+    assert not lines
+
+
+def test_the_words_for_persons_are_found() -> None:
+    said = "Whoever stores waits, unless somebody else has his slot: users who read do not."
+    assert len(PERSONS.findall(said)) == 4

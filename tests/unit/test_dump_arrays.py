@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
+from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
 PAGE = 4096
@@ -136,30 +136,6 @@ def test_small_and_odd_arrays(format: str, tmp_path: Path) -> None:
         assert found.array("nothing").shape == (0, 5)
 
 
-GROWTH = r"""
-import re, sys
-import numpy as np
-from livedumpfs import Arena, open_dump
-def peak():  # ru_maxrss would be that of who started us, too
-    with open("/proc/self/status") as file:
-        return int(re.search(r"VmHWM:\s+(\d+) kB", file.read())[1]) << 10
-what, path, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with open_dump(path) as dump:
-    dump.array("small")
-    before = peak()
-    if what == "look":
-        found = dump.array("a")
-        assert found[5] == 6 and found[-1] == size // 8
-    elif what == "read":
-        found = dump.array("a")
-        assert int(found.sum()) == (size // 8) * (size // 8 + 1) // 2
-    else:
-        arena = Arena.load(dump)
-        assert arena.arrays["a"][-1] == size // 8
-print((peak() - before) / size)
-"""
-
-
 @pytest.fixture(scope="module")
 def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """64 MiB in a dump of each format."""
@@ -182,8 +158,8 @@ def dumps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_peak_memory(format: str, what: str, most: float, dumps: Path) -> None:
     """In parts of the array's size: twice it would be 2."""
     done = subprocess.run(
-        [sys.executable, "-c", GROWTH, what, dumps / format, str(64 * MIB)],
-        capture_output=True, text=True, timeout=100, check=False, env=dict(os.environ),
+        program_command(__file__, "growth.py", what, dumps / format, str(64 * MIB)),
+        capture_output=True, text=True, timeout=300, check=False, env=dict(os.environ),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < most

@@ -38,6 +38,7 @@ from livedumpfs.formats import (
 )
 from livedumpfs.formats.table import ARMED, HOLE, LOST, SAVED
 from livedumpfs.targets import open_target
+from tests.fixtures.program_files import program_file
 
 PAGE = 4096
 MIB = 1 << 20
@@ -518,25 +519,6 @@ def test_a_foreign_kdump_file_is_not_overwritten(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------- other readers
 
-_READER = """
-import sys
-from kdumpfile import KDUMP_MACHPHYSADDR, kdumpfile
-context = kdumpfile(sys.argv[1])
-assert context.attr["arch.name"] == "x86_64", context.attr["arch.name"]
-assert context.attr["linux.uts.nodename"] == "engine"
-assert context.attr["cpu.number"] == 2
-assert context.attr["cpu.1.reg.rip"] == 0x5678
-for word in sys.argv[2:]:
-    address, size = map(int, word.split(","))
-    sys.stdout.buffer.write(context.read(KDUMP_MACHPHYSADDR, address, size))
-try:
-    context.read(KDUMP_MACHPHYSADDR, 8 * 4096, 16)
-except Exception as error:
-    assert "NoData" in type(error).__name__, error
-else:
-    raise SystemExit("a page that the machine does not have was read")
-"""
-
 
 def _debian_python() -> str | None:
     """The Python that Debian's python3-libkdumpfile is for."""
@@ -560,7 +542,12 @@ def test_libkdumpfile_reads_every_page(
     registers = [{"rip": 0x1234}, {"rip": 0x5678}]
     write_kdump(write_dump, path, compression=compression, registers=registers)
     run = subprocess.run(
-        [python, "-c", _READER, str(path), *(f"{r.start},{r.size}" for r in MAP)],
+        [
+            python,
+            program_file(__file__, "kdumpfile_knows.py"),
+            str(path),
+            *(f"{r.start},{r.size}" for r in MAP),
+        ],
         capture_output=True,
         timeout=300,
         check=False,

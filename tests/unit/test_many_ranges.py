@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.targets import open_in_place
 from livedumpfs.targets.content import read_content
+from tests.fixtures.program_files import program_command, program_file
 
 PAGE = 4096
 STEP = 3 * PAGE
@@ -171,7 +171,7 @@ def tool(name: str) -> str:
 
 
 def told(*command: str | Path) -> str:
-    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "arning" not in run.stdout + run.stderr.replace("Couldn't find general-purpose", "")
     return run.stdout
 
@@ -184,14 +184,7 @@ def test_other_tools_read_many_ranges(tmp_path: Path) -> None:
         dump.save(path)
     assert told(tool("readelf"), "-lW", path).count("  LOAD ") == count
     last = (count - 1) * STEP + PAGE - 8
-    program = (
-        "import drgn, sys\n"
-        "from elftools.elf.elffile import ELFFile\n"
-        "p = drgn.Program(); p.set_core_dump(sys.argv[1])\n"
-        "assert p.read(int(sys.argv[2]), 1, physical=True) == b'\\x09'\n"
-        "assert ELFFile(open(sys.argv[1], 'rb')).num_segments() == int(sys.argv[3]) + 1\n"
-    )
-    told(sys.executable, "-c", program, path, str(last), str(count))
+    told(*program_command(__file__, "count_ranges.py", path, str(last), str(count)))
 
 
 @pytest.mark.parametrize("format", ["elf", "kdump"])
@@ -199,13 +192,11 @@ def test_libkdumpfile_reads_a_thousand_ranges(format: str, tmp_path: Path) -> No
     python, probe = "/usr/bin/python3", "import kdumpfile"
     if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode:
         pytest.skip("python3-libkdumpfile is not installed")
-    program = (
-        "import sys\n"
-        "from kdumpfile import KDUMP_MACHPHYSADDR, kdumpfile\n"
-        "c = kdumpfile(sys.argv[1])\n"
-        "for i in range(1000): print(*c.read(KDUMP_MACHPHYSADDR, i * 12288 + 4088, 2))\n"
+    out = told(
+        python,
+        program_file(__file__, "kdumpfile_edges.py"),
+        dumped(tmp_path / "dump", format, 1000),
     )
-    out = told(python, "-c", program, dumped(tmp_path / "dump", format, 1000))
     assert out.split("\n")[:-1] == [f"{i % 256} {i // 256}" for i in range(1, 1001)]
 
 
@@ -214,7 +205,7 @@ def test_makedumpfile_rewrites_a_thousand_ranges(tmp_path: Path) -> None:
     out = tmp_path / "out"
     subprocess.run(
         [tool("makedumpfile"), "-E", "-d", "0", path, out],
-        capture_output=True, timeout=100, check=True,
+        capture_output=True, timeout=300, check=True,
     )  # fmt: skip
     assert int.from_bytes(out.read_bytes()[56:58], "little") >= 1000
 

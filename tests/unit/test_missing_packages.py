@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from livedumpfs.cli import outcome
+from tests.fixtures.program_files import program_file
 
 TOP = Path(__file__).resolve().parents[2]
 NEEDS = {
@@ -26,22 +27,13 @@ NEEDS = {
     "qemu": ("qemu.qmp", "qemu -- qemu-system-x86_64 -m 64"),
 }
 """Module: its package, and a command that needs it."""
-PROGRAM = """
-import importlib.abc, runpy, sys
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name == missing or name.startswith(missing + "."):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-missing, *sys.argv[1:] = sys.argv[1:]
-sys.meta_path.insert(0, Missing())
-runpy.run_module("livedumpfs.cli", run_name="__main__", alter_sys=True)
-"""
 
 
 def run(missing: str, *words: str, cwd: Path) -> str:
     """The one sentence."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, missing, *words], cwd=cwd, timeout=60, check=False,
+        [sys.executable, "-P", program_file(__file__, "without_a_package.py"), missing, *words],
+        cwd=cwd, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(cwd)},
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip

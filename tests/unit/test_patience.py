@@ -11,28 +11,20 @@ from pathlib import Path
 import pytest
 from patient import DEADLINES_S, HOSTS
 
-from livedumpfs.dump import DumpSettings, settings
+from livedumpfs import settings
+from livedumpfs.dump import DumpSettings
 from livedumpfs.hosts import registry
 from livedumpfs.machines import UnicornMachine, unicorn
 from livedumpfs.rights import helper
+from tests.fixtures.program_files import program_command
 
 TOP = Path(__file__).resolve().parents[2]
-TELL = """
-from livedumpfs.mount import host, mountpoint
-from livedumpfs.rights import helper
-from livedumpfs.dump import DumpSettings
-from livedumpfs.machines import unicorn
-one = DumpSettings()
-print(one.quiesce_deadline, one.stall_deadline, one.init_deadline, host.MOUNT_TIMEOUT,
-      host.END_TIMEOUT, unicorn.QUIESCE_SECONDS, unicorn.STOP_SECONDS,
-      helper.TIMEOUT, mountpoint.UNMOUNT_TIMEOUT)
-"""
 
 
 def told(path: str) -> list[float]:
     done = subprocess.run(
-        [sys.executable, "-c", TELL], env={**os.environ, "PYTHONPATH": path}, text=True,
-        capture_output=True, timeout=300, check=True,
+        program_command(__file__, "deadlines.py"), env={**os.environ, "PYTHONPATH": path},
+        text=True, capture_output=True, timeout=300, check=True,
     )  # fmt: skip
     return [float(word) for word in done.stdout.split()]
 

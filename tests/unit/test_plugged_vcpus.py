@@ -15,13 +15,13 @@ import pytest
 from livedumpfs import Arena, LiveDump
 from livedumpfs.control.report import registers_json, registers_text
 from livedumpfs.dump.dump_files import _plan
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.formats import MachineInfo, Registers
 from livedumpfs.formats.elf import parse_registers, plan_elf
 from livedumpfs.formats.kdump import plan_kdump
 from livedumpfs.machines import PhysicalRange, ThreadMachine
 from livedumpfs.machines.qemu.qemu_machine import QemuMachine
+from livedumpfs.settings import DumpSettings
 
 MIB = 1 << 20
 META_ROOM = 256 << 10

@@ -13,8 +13,8 @@ import pytest
 
 from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import DumpSettings, spill
-from livedumpfs.dump.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.errors import UsageError
+from livedumpfs.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.units import parse_duration
 
 TOP = Path(__file__).resolve().parents[2]

@@ -11,74 +11,37 @@ import numpy as np
 import pytest
 
 from livedumpfs.formats import elf, table
+from tests.fixtures.program_files import program_file
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
 DUMP_ID = bytes(range(16))
 
-LAYOUT = r"""
-#include <stdio.h>
-#include <sys/procfs.h>
-#include "ldfs.h"
-#define SIZE(t) printf(#t " size %zu\n", sizeof(t))
-#define AT(t, f) printf(#t " " #f " %zu\n", offsetof(t, f))
-#define VALUE(n) printf(#n " is %d\n", (int)(n))
-int main(void)
-{
-	SIZE(ldfs_table_entry);
-	AT(ldfs_table_entry, where); AT(ldfs_table_entry, checksum); AT(ldfs_table_entry, stored);
-	AT(ldfs_table_entry, state); AT(ldfs_table_entry, how); AT(ldfs_table_entry, reserved);
-	SIZE(ldfs_table_block);
-	AT(ldfs_table_block, magic); AT(ldfs_table_block, dump_id); AT(ldfs_table_block, index);
-	AT(ldfs_table_block, count); AT(ldfs_table_block, checksum); AT(ldfs_table_block, entries);
-	VALUE(LDFS_TABLE_BLOCK_SIZE); VALUE(LDFS_TABLE_BLOCK_ENTRIES);
-	VALUE(LDFS_G_ARMED); VALUE(LDFS_G_SAVED); VALUE(LDFS_G_HOLE); VALUE(LDFS_G_LOST);
-	VALUE(LDFS_BY_NONE); VALUE(LDFS_BY_SWEEP); VALUE(LDFS_BY_FAULT); VALUE(LDFS_BY_STEAL);
-#ifdef __x86_64__
-	SIZE(struct elf_prstatus);
-	AT(struct elf_prstatus, pr_pid); AT(struct elf_prstatus, pr_reg);
-	AT(struct elf_prstatus, pr_fpvalid);
-#endif
-	return 0;
-}
-"""
 
-BLOCK = r"""
-#include <stdio.h>
-#include <string.h>
-#include "ldfs.h"
-int main(void)
-{
-	static ldfs_table_block b;
-	memcpy(b.magic, LDFS_TABLE_MAGIC, 8);
-	for (int i = 0; i < 16; i++)
-		b.dump_id[i] = i;
-	b.index = 1;
-	b.count = 3;
-	b.entries[0] = (ldfs_table_entry){0x123456789abcULL, 0xfedcba9876543210ULL, 4096,
-		LDFS_G_SAVED, LDFS_BY_STEAL, 0};
-	b.entries[1] = (ldfs_table_entry){0, 0, 0, LDFS_G_HOLE, LDFS_BY_SWEEP, 0};
-	b.entries[2] = (ldfs_table_entry){0, 0, 0, LDFS_G_LOST, LDFS_BY_NONE, 0};
-	return fwrite(&b, sizeof b, 1, stdout) != 1;
-}
-"""
-
-
-def run_c(source: str, directory: Path) -> bytes:
+def run_c(name: str, directory: Path) -> bytes:
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
-    file, program = directory / "program.c", directory / "program"
-    file.write_text(source)
+    made = directory / "program"
     subprocess.run(
-        [compiler, "-Wall", "-Wextra", "-Werror", "-I", str(NATIVE), "-o", program, file],
+        [
+            compiler,
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-I",
+            str(NATIVE),
+            "-o",
+            made,
+            program_file(__file__, name),
+        ],
         check=True,
         timeout=300,
     )
-    return subprocess.run([program], check=True, capture_output=True, timeout=300).stdout
+    return subprocess.run([made], check=True, capture_output=True, timeout=300).stdout
 
 
 def test_structs_have_the_layout_of_the_header(tmp_path: Path) -> None:
-    lines = run_c(LAYOUT, tmp_path).decode().splitlines()
+    lines = run_c("table_layout.c", tmp_path).decode().splitlines()
     said = {line.rsplit(" ", 1)[0]: int(line.rsplit(" ", 1)[1]) for line in lines}
     ours: dict[str, int] = {
         "ldfs_table_entry size": table.ENTRY.itemsize,
@@ -106,7 +69,7 @@ def test_structs_have_the_layout_of_the_header(tmp_path: Path) -> None:
 
 
 def test_a_block_of_c_is_parsed(tmp_path: Path) -> None:
-    block = bytearray(run_c(BLOCK, tmp_path))
+    block = bytearray(run_c("table_block.c", tmp_path))
     assert len(block) == table.BLOCK_SIZE
     granules = table.BLOCK_ENTRIES + 3
     assert table.parse_block(bytes(block), DUMP_ID, 1, granules) is None, "no checksum yet"

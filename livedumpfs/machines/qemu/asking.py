@@ -16,7 +16,7 @@ from typing import Any, Final
 from livedumpfs.closing import Closing
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.machines.qemu.ends import cannot_start, ended_at_once
-from livedumpfs.machines.qemu.qemu_options import Option, quote, write_values
+from livedumpfs.machines.qemu.qemu_options import QemuOption, quote, write_values
 
 ANSWER_S: Final = 30.0
 _BARE: Final = ("-nodefaults", "-display", "none", "-qmp", "stdio")
@@ -65,7 +65,7 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
+def ask_ram(programs: Programs, options: Sequence[QemuOption]) -> Ram | None:
     """None: there is no such memory to show, as where the options ask for help. MachineError: in
     QEMU's own words, what is wrong with the options."""
     *others, last = programs
@@ -75,7 +75,7 @@ def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
     return _ask_ram(last, options)
 
 
-def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
+def _ask_ram(program: Sequence[str], options: Sequence[QemuOption]) -> Ram | None:
     words = list(_memory_words(options))
     asked = _Asked(
         [*program, "-preconfig", *words, *_BARE],
@@ -93,7 +93,7 @@ def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
     return Ram(int(found[1]["size"]), _usual_name(known[0], kind))
 
 
-def _memory_words(options: Sequence[Option]) -> Iterator[str]:
+def _memory_words(options: Sequence[QemuOption]) -> Iterator[str]:
     """Those on which the size of the memory depends. Another part of -machine may name what is not
     there."""
     for option in options:

@@ -15,7 +15,7 @@ from typing import Final
 from livedumpfs.errors import UsageError
 from livedumpfs.machines.qemu.asking import Ram, ask_ram, misses_value, takes_value
 from livedumpfs.machines.qemu.config_file import read_config
-from livedumpfs.machines.qemu.qemu_options import Option, read_options
+from livedumpfs.machines.qemu.qemu_options import QemuOption, read_options
 from livedumpfs.machines.qemu.refusals import check_options, refuse
 
 _BACKEND: Final = "memory-backend-"
@@ -37,7 +37,7 @@ class QemuCommand:
 
     argv: tuple[str, ...]
     """As the user wrote it, the program first."""
-    options: tuple[Option, ...]
+    options: tuple[QemuOption, ...]
     """Those of QEMU, with what files of -readconfig say in the place of these."""
     named: str
     """Id of the user's own memory backend that is the guest's RAM; empty: prepared() adds one."""
@@ -91,8 +91,8 @@ def _memory(ram: Ram) -> list[str]:
     return ["-object", made, "-machine", f"memory-backend={ram.name}"]
 
 
-def _with_files(options: Sequence[Option]) -> list[Option]:
-    found: list[Option] = []
+def _with_files(options: Sequence[QemuOption]) -> list[QemuOption]:
+    found: list[QemuOption] = []
     for option in options:
         read = read_config(option.value) if option.name == "readconfig" else [option]
         if read is None:
@@ -140,7 +140,7 @@ def qemu_file(program: str) -> str:
     return ""
 
 
-def _named_backend(options: Sequence[Option]) -> str:
+def _named_backend(options: Sequence[QemuOption]) -> str:
     """Id of the user's own backend of the guest's RAM; empty: there is none. UsageError: it will
     not do."""
     made = _made_backends(options)
@@ -159,14 +159,14 @@ def _named_backend(options: Sequence[Option]) -> str:
     return ram[0] if ram else ""
 
 
-def _made_backends(options: Sequence[Option]) -> set[str]:
+def _made_backends(options: Sequence[QemuOption]) -> set[str]:
     found = (option.values for option in options if option.name == "object")
     return {
         values.get("id", "") for values in found if values.get("qom-type", "").startswith(_BACKEND)
     }
 
 
-def _ram_backends(options: Sequence[Option]) -> list[str]:
+def _ram_backends(options: Sequence[QemuOption]) -> list[str]:
     """Ids of what the machine and its NUMA nodes name."""
     nodes = (option.values.get("memdev") for option in options if option.name == "numa")
     # All -machine options are one, and the last one that says a thing wins.
@@ -178,7 +178,7 @@ def _ram_backends(options: Sequence[Option]) -> list[str]:
     return [one for one in (*machine[-1:], *nodes) if one is not None]
 
 
-def _other_backends(options: Sequence[Option]) -> set[str]:
+def _other_backends(options: Sequence[QemuOption]) -> set[str]:
     """Ids of memory that is not RAM. UsageError: a device that is more RAM (DIMM, virtio-mem)."""
     found: set[str] = set()
     for option in options:

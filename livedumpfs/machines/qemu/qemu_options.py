@@ -55,7 +55,7 @@ Values = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Option:
+class QemuOption:
     """One option; `name` without its dashes, -M as "machine". `value` as it was written, empty
     for a flag."""
 
@@ -75,10 +75,10 @@ def read_options(
     words: Sequence[str],
     takes_value: Callable[[str], bool],
     misses_value: Callable[[str], LivedumpError],
-) -> list[Option]:
+) -> list[QemuOption]:
     """The words behind the program. `takes_value`: says it of an option that is not known here;
     `misses_value`: the error when there is no next word."""
-    found: list[Option] = []
+    found: list[QemuOption] = []
     rest = iter(words)
     for word in rest:
         # Anything without a dash is a disk image; a dash alone would be QEMU's error.
@@ -89,7 +89,7 @@ def read_options(
         value = next(rest, None) if valued else ""
         if value is None:
             raise misses_value(word)
-        found.append(Option("machine" if name == "M" else name, value))
+        found.append(QemuOption("machine" if name == "M" else name, value))
     return found
 
 

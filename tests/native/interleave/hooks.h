@@ -2,8 +2,8 @@
 /*
  * hooks.h - included in front of each file of native/ by the compiler (-include) when the core is
  * built for interleave.c: every atomic operation, and every call by which threads or the kernel
- * meet, first asks the scheduler who is next. The core's own sources and objects know nothing of
- * it.
+ * meet, first asks the scheduler which actor is next. The core's own sources and objects have
+ * nothing of it.
  */
 #ifndef INTERLEAVE_HOOKS_H
 #define INTERLEAVE_HOOKS_H
@@ -134,7 +134,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #define pthread_mutex_unlock(m) hook_mutex_unlock(m)
 #define sigaction(signo, act, before) hook_sigaction((signo), (act), (before))
 #define fopen(path, mode) \
-	((FILE *)NULL) /* /proc: how many mappings there are, who blocks SIGSEGV */
+	((FILE *)NULL) /* /proc: how many mappings there are, which threads block SIGSEGV */
 #define free(p) hook_free(p)
 #define mmap(at, length, prot, flags, fd, offset) \
 	hook_mmap((at), (length), (prot), (flags), (fd), (offset))

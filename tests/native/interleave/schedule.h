@@ -44,9 +44,9 @@ bool scheduled(void); /* actors are running, not begin or end */
 void turn(const char *what, const char *function, int line);
 /* The turn goes to others until one of them has written something. */
 void turn_spin(void);
-/* The same, or until time passes since nobody can go on; whether it did. */
+/* The same, or until time passes since no actor can go on; whether it did. */
 bool turn_sleep(void);
-/* Until somebody wakes those who wait at `word`; false: `timed`, and the time passed. */
+/* Until an actor wakes those that wait at `word`; false: `timed`, and the time passed. */
 bool turn_wait(const void *word, bool timed);
 int turn_wake(const void *word, int most);
 void turn_until_ended(int actor);

@@ -29,15 +29,16 @@ struct world_config {
 	bool hangs;         /* I/O on the target never comes back until io_comes_back() */
 	uint32_t errors;    /* bit 0: I/O may fail; bit 1: so may the copy of a handler */
 	bool guarded;       /* the target refuses a write whose bytes change under way */
-	bool waits_end;     /* deadlines pass when nobody else can go on */
+	bool waits_end;     /* deadlines pass when no other actor can go on */
 	uint32_t deadlines; /* and so many at any time */
 	bool start_fails;   /* the first mprotect of START */
 	bool unstopped;     /* the vCPUs are threads that no quiesce stops */
+	bool stolen;        /* SIGSEGV, after the instant, and no entry of ours is left */
 };
 
 void world_begin(const struct world_config *c);
 void world_dump_init(void);  /* makes world_dump */
-void world_dump_start(void); /* in `begin`: nobody else is there */
+void world_dump_start(void); /* in `begin`: no actor is there yet */
 void world_end(void);
 uint64_t world_state(void);
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,40 +13,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.program_files import program_file
+
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300.0
-SUITE = """
-import subprocess, time
-from pathlib import Path
-import pytest
+PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n2")
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 
-HERE = Path(__file__).parent
 
-@pytest.fixture
-def made(request):
-    made = HERE / f"made-{request.node.name}"
-    made.touch()
-    yield
-    # Longer than what ends a process of xdist by itself, when it is told to end.
-    subprocess.run(["sleep", "6"])
-    made.unlink()
-    (HERE / f"taken-down-{request.node.name}").touch()
-
-@pytest.mark.parametrize("number", range(2))
-def test_that_waits(made, number):
-    time.sleep(600)
-"""
+def behind_a_shell() -> None:
+    """What is in the background of a shell without job control ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.interrupt"]\n')
-    (tmp_path / "test_suite.py").write_text(SUITE)
+    shutil.copy(program_file(__file__, "suite_that_waits.py"), tmp_path / "test_suite.py")
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-n", "2", str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*PYTEST, str(tmp_path)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=behind_a_shell,
     )  # fmt: skip
     try:
         end = time.monotonic() + DEADLINE_S

@@ -22,41 +22,17 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.blocks import BLOCK
 from livedumpfs.dump.remote import RemoteCore, make_core
-from livedumpfs.dump.settings import DumpSettings
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.qemu.qemu_machine import shim_path
 from livedumpfs.machines.shim import Answer, Shim, refused
+from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.program_files import program_file
 
 SIZE = 4 << 20
 DEADLINE_S = 300.0
-OTHER = """
-import ctypes, mmap, sys
-fd, size = map(int, sys.argv[1:])
-memory = mmap.mmap(fd, size)
-start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-libc = ctypes.CDLL(None, use_errno=True)
-page, number = ctypes.c_void_p, ctypes.c_size_t
-libc.madvise.argtypes = page, number, ctypes.c_int
-libc.fallocate64.argtypes = libc.fallocate.argtypes = (
-    ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
-)
-print(start, flush=True)
-for line in sys.stdin:
-    what, at, length = line.split()
-    at, length = int(at), int(length)
-    if what == "store":
-        for one in range(at, at + length, 4096):
-            memory[one] = (memory[one] + 1) % 256
-        code = 0
-    elif what.startswith("fallocate"):
-        code = getattr(libc, what)(fd, 3, at, length)  # PUNCH_HOLE | KEEP_SIZE
-    else:
-        code = libc.madvise(start + at, length, getattr(mmap, what))
-    print(code, ctypes.get_errno(), flush=True)
-"""
-"""Where the memory is, then one line for each that it gets: what, offset, length."""
+OTHER = str(program_file(__file__, "other_process.py"))
 DISCARDS = ("MADV_REMOVE", "fallocate", "fallocate64")
 
 
@@ -111,7 +87,7 @@ def machine(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Elsewher
         listener.listen(1)
         listener.settimeout(DEADLINE_S)
         process = subprocess.Popen(
-            [sys.executable, "-c", OTHER, str(fd), str(SIZE)],
+            [sys.executable, OTHER, str(fd), str(SIZE)],
             env={**os.environ, **preload},
             pass_fds=(fd,),
             stdin=subprocess.PIPE,

@@ -8,51 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fixtures.program_files import program_file
+
 TOP = Path(__file__).resolve().parents[2]
-SUITE = """
-import os, time
-from pathlib import Path
-import pytest
-
-HERE = Path(__file__).parent
-TOGETHER
-
-def began(name):
-    (HERE / f"{name}-{os.environ['PYTEST_XDIST_WORKER']}").touch()
-
-@pytest.mark.alone
-def test_alone():
-    began("alone")
-
-@pytest.mark.parametrize("number", range(3))
-def test_beside_others(number):
-    began("beside")
-    end = time.monotonic() + 0.5  # time enough to be wrong in
-    while time.monotonic() < end:
-        assert not list(HERE.glob("alone-*")) or alone_is_over()
-        time.sleep(0.01)
-
-def alone_is_over():
-    return (HERE / "over").exists()
-
-@pytest.fixture(autouse=True)
-def over(request):
-    yield
-    if request.node.get_closest_marker("alone"):
-        (HERE / "over").touch()
-"""
+PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n3")
+PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 
 
 def suite(folder: Path, mark: str) -> list[str]:
     """The workers that began a test that is not alone, of a file with that mark for all of it."""
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    alone\n    together\n")
     (folder / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.order"]\n')
-    (folder / "test_suite.py").write_text(SUITE.replace("TOGETHER", mark))
-    words = ["-q", "-n", "3"]
+    text = program_file(__file__, "suite_in_order.py").read_text()
+    (folder / "test_suite.py").write_text(text.replace("# TOGETHER", mark))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words, str(folder)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True,
-        timeout=300, check=False,
+        [*PYTEST, str(folder)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, capture_output=True,
+        text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
     assert len(list(folder.glob("alone-*"))) == 1

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""DumpSettings: what one dump is told at INIT, and the one table of options.
+
+A member is a row: its name, type, unit, range, default, what it belongs to, its words, and what it
+is called on the command line, in control/, in the ioctl interface and in the core. Those and the
+documents are made from the rows; docs/architecture.md says how one is added. A leaf: the command
+line reads the table at its start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Protocol, get_args
+
+from livedumpfs.errors import UsageError
+from livedumpfs.kinds import Choice, Count, Duration, FilePath, Flag, Seconds, Size
+from livedumpfs.option import Option, made, option, rows_of
+from livedumpfs.units import PAGE_SIZE, format_size
+
+Format = Literal["elf", "raw", "kdump"]
+Policy = Literal["block", "fail", "spill"]
+Arming = Literal["swap", "mprotect"]
+Backend = Literal["sigsegv", "uffd"]
+Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
+Table = Literal["sidecar", "tail"]
+
+# The order of the words is that of their numbers in both C interfaces.
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
+ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
+BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
+COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
+"""How kdump stores pages; the fastest good one first."""
+TABLES: Final[tuple[Table, ...]] = get_args(Table)
+"""Where superblock and granule table of a raw dump lie."""
+
+CONVERTED: Final = ("elf", "raw", "lime", "kdump", "flat")
+"""Formats to which a finished dump can be converted; `raw` is a plain image there, like `lime`,
+unless its table is at the tail; `flat` is kdump in makedumpfile's flattened form."""
+PACKED: Final = ("kdump", "flat")
+"""Of them, those whose pages are compressed."""
+CONVERTED_TABLES: Final = ("none", "tail")
+
+COMPRESSION: Final[Compression] = "zstd"
+"""Unless another is asked for."""
+MAX_LEVELS: Final[dict[Compression, int]] = {
+    "zstd": 22, "zlib": 9, "lzo": 0, "snappy": 0, "none": 0,
+}  # fmt: skip
+"""Highest level of each; 0: it has none."""
+_LEVELS: Final = tuple(f"{one} 1 to {most}" for one, most in MAX_LEVELS.items() if most)
+MAX_THREADS: Final = 64
+"""As LDFS_MAX_PACKERS."""
+_USUAL_THREADS: Final = 4
+"""At the most, unless more are asked for: the machine runs beside them."""
+MAX_GRANULE: Final = 64 << 20
+SPILL_LIMIT: Final = 256 << 20
+"""Bytes: of `spill` on a target, unless another is set."""
+
+# Seconds. Read whenever settings are made, so a program that always needs others sets them once.
+STALL_DEADLINE = 10.0
+QUIESCE_DEADLINE = 1.0
+INIT_DEADLINE = 30.0
+
+
+class GivenFile(Protocol):
+    """A file that was opened elsewhere: a Target."""
+
+    def abandon(self) -> None:
+        """Close it, unused."""
+
+
+class Level(Count):
+    """Its range is that of the compression: check_compression()."""
+
+    def values(self) -> str:
+        """See Kind."""
+        return ", ".join(_LEVELS)
+
+    def check(self, noun: str, value: int) -> None:
+        """See Kind."""
+
+
+@dataclass(frozen=True)
+class DumpSettings:
+    """Sizes in bytes, times in seconds."""
+
+    format: Format = option(
+        "elf",
+        Choice(FORMATS),
+        "layout on the target",
+        more="layout on the target: `elf` is an ELF64 vmcore, in `raw` the offset is the physical "
+        "address, `kdump` is compressed and has zero pages once",
+        ioctl="format",
+        status="format",
+    )
+    policy: Policy = option(
+        "block",
+        Choice(POLICIES),
+        "what to do when no slot is free",
+        more="what happens when no slot is free: `block`, the vCPU waits; `fail`, the page is lost "
+        "and the dump torn; `spill`, more memory is taken, and then the vCPU waits",
+        ioctl="policy",
+        status="policy",
+        core="policy",
+    )
+    arming: Arming = option(
+        "swap",
+        Choice(ARMINGS),
+        "how to write-protect",
+        more="how memory becomes read-only: `swap`, by an exchange of page tables, or `mprotect`",
+        ioctl="arming",
+        status="arming",
+        core="arming",
+    )
+    backend: Backend | Literal[""] = option(
+        "",
+        Choice(BACKENDS, unset="auto"),
+        "what notices a store",
+        usual="as the machine has it",
+        more="what notices a store: `sigsegv`, a SIGSEGV handler on the thread that stores "
+        "(machines in the host's process), or `uffd`, userfaultfd with a thread of its own, which "
+        "sees stores of the kernel's too (the only one for QEMU). One that the machine has not is "
+        "EINVAL at INIT",
+        ioctl="backend",
+        status="backend",
+        core="backend",
+    )
+    granule: int = option(
+        0,
+        Size(PAGE_SIZE, MAX_GRANULE, power=True),
+        "unit of protection and saving",
+        usual="the smallest from 64K on that vm.max_map_count allows",
+        more="unit of protection and of saving",
+        ioctl="granule_size",
+        core="granule_size",
+    )
+    pool: int = option(
+        64 << 20,
+        Size(1),
+        "memory for slots",
+        file="buffer_size",
+        ioctl="pool_size",
+        core="pool_size",
+    )
+    spill_limit: int = option(
+        0,
+        Size(),
+        "memory for slots at the most under spill",
+        usual=f"{format_size(SPILL_LIMIT)}, without a target more",
+        more="memory for slots at the most under policy `spill`; less where the machine's process "
+        "would be killed for it. The default is another [without a target](control.md#no-target)",
+        ioctl="spill_limit",
+        status="spill_limit",
+        core="spill_limit",
+    )
+    sweep_rate: int = option(
+        0,
+        Size(unit="bytes a second"),
+        "bytes a second that the sweep may write",
+        usual="no cap",
+        more="what the sweep may write in a second, counted as it goes to the target: of a `kdump` "
+        "after compression; holes and pages of zeros count only where zeros have to be written "
+        "out. What is saved by fault is not held up",
+        ioctl="sweep_rate",
+        core="sweep_rate",
+    )
+    stall_deadline: float = option(
+        made(lambda: STALL_DEADLINE),
+        Seconds(),
+        "longest wait of a vCPU for a slot, after which pages are lost instead",
+        more="longest wait of a vCPU for a slot; after it the policy is `fail`, and pages are lost "
+        "instead",
+        flag="--deadline",
+        ioctl="stall_deadline_ns",
+        core="stall_deadline_ns",
+    )
+    quiesce_deadline: float = option(
+        made(lambda: QUIESCE_DEADLINE),
+        Seconds(),
+        "longest that START waits until the machine stands",
+        more="longest that START waits until the machine stands; then START has failed, and the "
+        "machine runs on",
+    )
+    init_deadline: float = option(
+        made(lambda: INIT_DEADLINE),
+        Seconds(),
+        "longest that INIT waits for its target",
+        more="longest that INIT waits for its target, to open it and again to write its header, "
+        "there with a second more for each GiB of memory; then INIT has failed (ETIMEDOUT), and "
+        "the next one does (EBUSY) until that I/O has come back",
+    )
+    force: bool = option(
+        False,
+        Flag(),
+        "take a target that holds something else",
+        more="take a target that holds a file system, a partition table, a file of another kind, "
+        "or a finished dump, or that is too small by its file system's word",
+        ioctl="FORCE",
+    )
+    buffered: bool = option(
+        False,
+        Flag(),
+        "write through the page cache, also where the target can be written past it",
+        more="what the machine did not write goes to an `elf` or `raw` target through the page "
+        "cache; else past it (O_DIRECT), where file system or device can",
+        ioctl="BUFFERED",
+    )
+    sidecar: str | GivenFile | None = option(
+        None,
+        FilePath(),
+        "file that describes a raw dump",
+        usual="TARGET.ldfs, for a device in a state folder",
+        more="the file that describes the dump. The default for a block device is a file named "
+        "after it in the host's `$LIVEDUMPFS_STATE`, else in `/var/lib/livedumpfs` (root) or "
+        "`~/.local/state/livedumpfs`. `info`, `verify` and the others look in the same place",
+        ioctl="sidecar",
+        formats=("raw",),
+    )
+    table: Table = option(
+        "sidecar",
+        Choice(TABLES),
+        "where a raw dump's granule table lies",
+        more="where the granule table lies: in a `sidecar` file of its own, or at the `tail`, "
+        "behind the memory on the target, when that is large enough",
+        noun="place of the table",
+        phrase="a table at the {}",
+        ioctl="table",
+        status="table",
+        formats=("raw",),
+    )
+    compression: Compression = option(
+        COMPRESSION,
+        Choice(COMPRESSIONS),
+        "how kdump stores the memory",
+        more="how pages are stored",
+        flag="--compress",
+        ioctl="compression",
+        status="compression",
+        formats=("kdump",),
+    )
+    level: int = option(
+        0,
+        Level("levels", max(MAX_LEVELS.values())),
+        f"of kdump's compression: {', '.join(_LEVELS)}",
+        usual="1",
+        more="of the compression",
+        phrase="compression level {}",
+        ioctl="level",
+        status="level",
+        core="level",
+        formats=("kdump",),
+    )
+    threads: int = option(
+        0,
+        Count("threads", MAX_THREADS),
+        f"that compress and write a kdump, 1 to {MAX_THREADS}",
+        usual=f"one a CPU, at most {_USUAL_THREADS}",
+        more="that compress and write",
+        phrase="a number of threads of {}",
+        ioctl="threads",
+        status="threads",
+        formats=("kdump",),
+    )
+    max_age: float = option(
+        0.0,
+        Duration(),
+        "release the dump when its next step is not taken for so long",
+        usual="never",
+        noun="maximum age",
+        more="the host releases the dump when its next step is not taken for so long after START "
+        "or FINISH, see [control](control.md#maximum-age); a sweep is never cut off",
+        ioctl="max_age_ns",
+        status="max_age_ns",
+    )
+
+    def check(self) -> None:
+        """UsageError (ValueError): a value that makes no sense, or not for this format, named."""
+        self.check_values()
+        usual = type(self)()
+        for one in self._foreign():
+            if getattr(self, one.name) != getattr(usual, one.name):
+                raise UsageError(
+                    f"{one.phrase.format(getattr(self, one.name))} does not go with format "
+                    f"{self.format}",
+                    hint=f"format {' or '.join(one.formats)} has it",
+                )
+        if self.table == "tail" and self.sidecar is not None:
+            raise UsageError("a raw dump with its table at the tail has no sidecar file")
+
+    def fitted(self) -> DumpSettings:
+        """The same, less what belongs to other formats: for settings that are made one by one."""
+        usual = type(self)()
+        fitted = replace(self, **{one.name: getattr(usual, one.name) for one in self._foreign()})
+        return replace(fitted, sidecar=None) if fitted.table == "tail" else fitted
+
+    def _foreign(self) -> list[Option]:
+        """Of other formats alone. A path waits for its format: it is where, and no wish."""
+        rows = rows_of(type(self))
+        foreign = [one for one in rows if not one.goes_with(self.format)]
+        return [one for one in foreign if not isinstance(one.kind, FilePath)]
+
+    def for_machine(self, backends: Sequence[str]) -> DumpSettings:
+        """The same, with a backend that the machine has. UsageError: it has not the one asked
+        for."""
+        if self.backend and self.backend not in backends:
+            raise UsageError(
+                f"this machine's stores cannot be noticed by {self.backend}",
+                errno=errno.EINVAL,
+                hint=f"backend {' or '.join(backends)} can",
+            )
+        chosen = self.backend or backends[0]
+        return replace(self, backend=next(one for one in BACKENDS if one == chosen))
+
+    def on_target(self) -> DumpSettings:
+        """The same for a dump on a target."""
+        return replace(self, spill_limit=self.spill_limit or SPILL_LIMIT)
+
+    def without_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
+        """The same for a dump in memory only. There nothing ever frees a slot: who would wait for
+        one gets more memory up to the limit, and loses the granule then. `room`: the limit in bytes
+        when none is set."""
+        if self.policy == "fail":
+            return self
+        limit = self.spill_limit or room
+        return replace(self, policy="spill", pool=min(self.pool, limit), spill_limit=limit)
+
+    def check_types(self) -> None:
+        """WrongType (UsageError, TypeError): a value of another type than its member's."""
+        for one in rows_of(type(self)):
+            one.kind.check_type(one.name, getattr(self, one.name))
+
+    def check_values(self) -> None:
+        """UsageError (ValueError): a value that makes no sense whatever the format."""
+        self.check_types()
+        for one in rows_of(type(self)):
+            one.check(getattr(self, one.name))
+        check_compression(self.compression, self.level)
+
+
+OPTIONS: Final = rows_of(DumpSettings)
+"""The table."""
+OPTION: Final = {one.name: one for one in OPTIONS}
+"""A row by its name."""
+
+
+def check_compression(compression: str, level: int) -> None:
+    """UsageError: no such compression, or it has no such level."""
+    OPTION["compression"].check(compression)
+    highest = next(most for one, most in MAX_LEVELS.items() if one == compression)
+    if not 0 <= level <= highest:
+        raise UsageError(
+            f"{compression} has no level {level}",
+            hint=f"from 1 to {highest}, 0: its default" if highest else "it has no levels",
+        )
+
+
+def usual_threads(threads: int = 0) -> int:
+    """That compress: `threads`, or for 0 as many as there are CPUs, up to 4."""
+    return threads or min(_USUAL_THREADS, len(os.sched_getaffinity(0)))

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs in a process of their own, with handlers.c beside them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def handlers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """handlers.c as a library."""
+    library = tmp_path_factory.mktemp("handlers") / "handlers.so"
+    command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    command += ["-o", str(library), str(FOLDER / "handlers.c")]
+    subprocess.run(command, check=True, timeout=300)
+    return library
+
+
+@pytest.fixture
+def beside_handlers(handlers: Path) -> Callable[..., Done]:
+    """Runs Python on these arguments, with $HANDLERS, and no faulthandler unasked."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
+    environment |= {"HANDLERS": str(handlers), "PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}"}
+
+    def run(*arguments: str) -> Done:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True, text=True, timeout=120, check=False, env=environment,
+        )  # fmt: skip
+
+    return run

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run by test_signals.py: a fault that is not ours still kills."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+
+from armed_dump import armed
+
+from livedumpfs import Arena
+
+MIB = 1 << 20
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+arena = Arena(MIB)
+a = arena.array("u1", MIB)
+a[:] = 1
+live = armed(arena)
+a[0] = 2
+ctypes.string_at(0)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run by test_signals.py: start refuses when somebody took sigsegv."""
+
+from __future__ import annotations
+
+import faulthandler
+import resource
+
+from aftermath import unharmed
+
+from livedumpfs import Arena, LiveDump
+
+MIB = 1 << 20
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+arena = Arena(MIB)
+a = arena.array("u1", MIB)
+a[:] = 1
+live = LiveDump(arena)
+with unharmed(live):
+    live.init(None)
+    faulthandler.enable()
+    for step in (live.machine.check_start, live.start):
+        try:
+            step()
+        except OSError as error:
+            print(error)
+    live.machine.check_start("uffd")
+    a[:] = 2
+    faulthandler.disable()
+    live.start()
+    a[:] = 3
+    print(live.counters().faults > 0, live.read(0, MIB).count(2) == MIB)

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* world_protection.c - which pages are read-only, and the faults of actors that store there. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "world_parts.h"
+
+#define PAGE_FAULT_WRITE 2
+
+bool world_stop;
+uint32_t world_in_store;
+
+static uint8_t protection[GRANULES_MOST]; /* 1: read-only */
+static bool in_fault[ACTORS_MOST];
+static uint8_t enomem_met[ACTORS_MOST]; /* in the fault that the actor is in */
+
+void protection_begin(void)
+{
+	memset(protection, 0, sizeof(protection));
+	memset(in_fault, 0, sizeof(in_fault));
+	memset(enomem_met, 0, sizeof(enomem_met));
+	world_stop = false;
+	world_in_store = 0;
+}
+
+uint64_t protection_state(uint64_t h)
+{
+	for (uint32_t g = 0; g < world.granules; g++)
+		h = mix(h, protection[g]);
+	for (int i = 0; i < ACTORS_MOST; i++)
+		h = mix(h, enomem_met[i]);
+	return mix(h,
+		   world_stop | (uint64_t)world.start_fails << 1 | (uint64_t)world_in_store << 8);
+}
+
+bool is_readonly(uint32_t g)
+{
+	return protection[g];
+}
+
+/* ------------------------------------------------------------------- mprotect */
+
+static uint32_t mappings_with(uint32_t first, uint32_t last)
+{
+	uint32_t count = 1;
+
+	for (uint32_t g = 1; g < world.granules; g++) {
+		bool here = protection[g] && (g < first || g > last);
+		bool before = protection[g - 1] && (g - 1 < first || g - 1 > last);
+
+		count += here != before;
+	}
+	return count;
+}
+
+static int open_range(uint32_t first, uint32_t last)
+{
+	if (world.mappings && mappings_with(first, last) > world.mappings) {
+		if (in_fault[actor_now()] && ++enomem_met[actor_now()] > 1)
+			violated("widening once was not enough");
+		errno = ENOMEM;
+		return -1;
+	}
+	for (uint32_t g = first; g <= last; g++) {
+		if (protection[g] && is_promised() && !is_safe(g))
+			violated("granule %u: made writable in state %u", g,
+				 atomic_load(&world_dump->state[g]));
+		protection[g] = 0;
+	}
+	return 0;
+}
+
+static int close_range_of(uint32_t first, uint32_t last)
+{
+	if (world.start_fails) {
+		world.start_fails = false;
+		protection[first] = 1;
+		errno = ENOMEM;
+		return -1;
+	}
+	memory_take_instant();
+	memset(protection + first, 1, last - first + 1);
+	return 0;
+}
+
+static bool is_live(const void *start)
+{
+	return world_arena && (uintptr_t)start - (uintptr_t)world_arena->live < world_arena->size;
+}
+
+int hook_mprotect(void *start, size_t length, int prot)
+{
+	uint32_t first, last;
+	int rc;
+
+	if (!is_live(start))
+		return mprotect(start, length, prot);
+	STEP("mprotect");
+	first = memory_granule(start);
+	last = first + (uint32_t)(length / PAGE) - 1;
+	rc = prot & PROT_WRITE ? open_range(first, last) : close_range_of(first, last);
+	actor_wrote();
+	actor_saw((uint64_t)rc);
+	return rc;
+}
+
+/* Of a handler that found no dump: then the store must succeed. */
+long protection_populate(const uint8_t *page)
+{
+	uint32_t g = memory_granule(page);
+
+	STEP("populate");
+	if (protection[g])
+		violated("granule %u: armed, and without a dump", g);
+	return 0;
+}
+
+/* --------------------------------------------------------------------- stores */
+
+static void fault(uint32_t g, unsigned half)
+{
+	siginfo_t info = { .si_signo = SIGSEGV,
+			   .si_code = SEGV_ACCERR,
+			   .si_addr = world_arena->live + (uint64_t)g * PAGE + half * HALF };
+	ucontext_t context = { 0 };
+
+	context.uc_mcontext.gregs[REG_ERR] = PAGE_FAULT_WRITE;
+	in_fault[actor_now()] = true;
+	enomem_met[actor_now()] = 0;
+	ldfs_fault_handler(0, SIGSEGV, &info, &context);
+	in_fault[actor_now()] = false;
+}
+
+static void park(void)
+{
+	world_in_store--;
+	actor_wrote();
+	while (world_stop)
+		turn_spin();
+	world_in_store++;
+}
+
+void world_store(uint32_t g, unsigned half)
+{
+	world_in_store++;
+	for (;;) {
+		STEP("store");
+		if (world_stop && !world.unstopped) {
+			park();
+			continue;
+		}
+		if (!protection[g])
+			break;
+		fault(g, half);
+		if (protection[g])
+			turn_spin();
+	}
+	if (is_promised() && !is_safe(g))
+		violated("granule %u: a store before its bytes are safe", g);
+	world_in_store--;
+	memory_store(g, half);
+}
