@@ -82,16 +82,13 @@ class Attempt:
         try:
             with needing_threads("start the dump"):
                 start_thread(thread)
-        except BaseException:
+            self._wait()
+        except BaseException:  # no thread; or of a signal's handler, also while the thread starts
             self._give_up()
             if thread.ident is None:
                 self._done = True
-            raise
-        try:
-            self._wait()
-        except BaseException:  # of a signal's handler
-            self._give_up()
-            self._wait()
+            else:
+                self._wait()
             raise
         if not self._done:
             raise _late(self._doing)
