@@ -3,21 +3,21 @@
 
 The guest is that of tests/qemu (Debian's kernel, 1 GiB, 2 vCPUs; processes that write memory, and
 one that reads a disk), with the device `vmcoreinfo`, over which it tells QEMU's own dumps what
-debuggers need. What is measured of each way:
+debuggers need. The figures of each way:
 
 stop    from QEMU's event STOP to its RESUME, by QEMU's own clock.
-pair    the same of QMP's `stop` and `cont` alone, which also flush disks and which each way has in
-        it, done just before; `rest`: the stop less that pair.
-swap    within the rest of ours, by the core's clock.
-gap     the longest time without a byte of those that the guest writes to a serial port every
-        millisecond, as this program sees them come; `nothing` is the longest in 2 s without a dump.
-total   until the file is there, its last byte handed to the kernel (ours: synced).
-size    of the file, holes apart.
+pair    the same time for QMP's `stop` and `cont` alone, just before. They also flush disks, and
+        each way contains them; `rest`: the stop without that pair.
+swap    the part of our rest that the swap of the views takes, by the core's clock.
+gap     the guest writes a byte to a serial port every millisecond: the longest time between two
+        bytes, as they arrive here; `nothing`: the longest one in 2 s without a dump.
+total   until the file is complete and its last byte handed to the kernel (ours: synced).
+size    of the file, without holes.
 
-arming  what the swap takes, for guests of several sizes that store to all of their memory.
+arming  time of the swap, for guests of several sizes that store to all of their memory.
 answer  from START's call until drgn has read the kernel's release from snapshot/vmcore.
 
-Medians, with the largest. Trust the ratios: the times are this computer's.
+Medians, with the largest value. The ratios count: the times depend on the computer.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ from livedumpfs.units import format_size, parse_size
 GUEST = Path(__file__).resolve().parents[1] / "guest" / "linux" / "build"
 KERNEL = GUEST / "vmlinuz"
 CRASH, SYMBOLS = GUEST / "crash", GUEST / "vmlinux"
-"""`make -C guest/linux crash symbols`; without them nobody is asked."""
+"""From `make -C guest/linux crash symbols`; optional, for the check which tools read a dump."""
 DEADLINE = 300.0
 BOOT = 120.0
 POLL = 0.01
 QUIET = 2.0
-"""Seconds of each look at the guest without a dump."""
+"""Seconds to observe the guest without a dump."""
 RELEASE = (
     "import sys, drgn\n"
     "program = drgn.Program()\n"
@@ -77,7 +77,7 @@ Way = Callable[["Guest", Path], None]
 
 
 class Pulse:
-    """The bytes of the guest's serial port: when they come."""
+    """Records when the bytes of the guest's serial port arrive."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -94,23 +94,23 @@ class Pulse:
             self.bytes += len(data)
 
     def begin(self) -> None:
-        """Forget the gaps until now."""
+        """Forget the earlier gaps."""
         self._longest = 0.0
 
     def longest(self) -> float:
-        """Seconds, the longest gap since."""
+        """The longest gap since begin(), in seconds."""
         return self._longest
 
 
 class Guest:
-    """The running guest, our host, and a monitor of our own."""
+    """The running guest, its host, and a monitor connection of this program."""
 
     def __init__(self, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse) -> None:
         self.client, self.monitor, self.pulse = client, monitor, pulse
 
     def stops(self) -> list[float]:
         """Seconds of each stop since the last call, by the clock in QEMU's events."""
-        self.monitor.cmd("query-status")  # what came before its answer is here then
+        self.monitor.cmd("query-status")  # events before this answer have arrived then
         found, since = [], None
         for event in self.monitor.get_events(wait=False):
             stamp = event["timestamp"]
@@ -125,7 +125,7 @@ class Guest:
 
 
 def until(what: Callable[[], bool], seconds: float, say: str) -> None:
-    """Wait, or end the program."""
+    """Wait for a condition; on timeout, end the program with `say`."""
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -135,7 +135,7 @@ def until(what: Callable[[], bool], seconds: float, say: str) -> None:
 
 @contextlib.contextmanager
 def hosted(folder: Path) -> Iterator[Guest]:
-    """`livedump qemu` with the guest in a process of its own, until it has done its work for some
+    """`livedump qemu` with the guest in its own process, after the guest has worked for some
     seconds."""
     mount, console = folder / "mount", folder / "console"
     mount.mkdir()
@@ -173,7 +173,7 @@ def hosted(folder: Path) -> Iterator[Guest]:
 
 
 def ours(options: InitOptions) -> Way:
-    """INIT, START, SWEEP to the seal."""
+    """A dump of ours: INIT, START, and SWEEP to the seal."""
 
     def dump(guest: Guest, out: Path) -> None:
         client = guest.client
@@ -189,7 +189,7 @@ def ours(options: InitOptions) -> Way:
 
 
 def theirs(format: str) -> Way:
-    """dump-guest-memory."""
+    """QEMU's dump-guest-memory."""
 
     def dump(guest: Guest, out: Path) -> None:
         arguments = {"paging": False, "protocol": f"file:{out}", "format": format}
@@ -199,7 +199,7 @@ def theirs(format: str) -> Way:
 
 
 def background(guest: Guest, out: Path) -> None:
-    """A migration stream by background-snapshot, unthrottled."""
+    """A migration stream with background-snapshot, without a limit of its rate."""
     one = {"capability": "background-snapshot", "state": True}
     guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
     guest.monitor.cmd("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
@@ -218,14 +218,14 @@ def background(guest: Guest, out: Path) -> None:
 
 
 def stop_and_cont(guest: Guest, out: Path) -> None:
-    """QMP's pair alone."""
+    """QMP's stop and cont alone."""
     del out
     guest.monitor.cmd("stop")
     guest.monitor.cmd("cont")
 
 
 def nothing(guest: Guest, out: Path) -> None:
-    """The guest by itself."""
+    """The guest without a dump."""
     del guest, out
     time.sleep(QUIET)
 
@@ -246,14 +246,15 @@ THEIRS = tuple(name for name in WAYS if name not in (*OURS, *ALONE))
 TIMED = (*OURS, *THEIRS)
 ROUND = firmware.ROUNDS
 FLAT = 2.0
-"""A swap is a fraction of a millisecond: noise is more of it than of a whole stop."""
+"""The swap may grow by this factor: it takes a fraction of a millisecond, so noise is a larger part
+of it than of a whole stop."""
 
 
 # ------------------------------------------------------------------------ looking at it
 
 
 def readers(path: Path) -> str:
-    """Those that open the file as a Linux core."""
+    """The tools that can open the file as a Linux core."""
     if not path.exists():
         return ""
     with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +269,7 @@ def readers(path: Path) -> str:
 
 
 def succeeds(command: list[str | Path]) -> bool:
-    """Without its words; crash is told to list the tasks."""
+    """Whether a command succeeds; its output is dropped. crash is told to list the tasks."""
     done = subprocess.run(
         command, input=b"ps\nquit\n", capture_output=True, timeout=DEADLINE, check=False
     )
@@ -276,14 +277,14 @@ def succeeds(command: list[str | Path]) -> bool:
 
 
 def spread(seconds: list[float]) -> str:
-    """Median and largest, in milliseconds."""
+    """Median and largest value, in milliseconds."""
     if not seconds:
         return "-"
     return f"{statistics.median(seconds) * 1e3:.1f} ({max(seconds) * 1e3:.1f})"
 
 
 class Figures:
-    """Of one way."""
+    """The figures of one way."""
 
     def __init__(self) -> None:
         self.stops: list[float] = []
@@ -296,7 +297,7 @@ class Figures:
         self.readers = ""
 
     def row(self, name: str) -> list[str]:
-        """Of the table."""
+        """The row of the table."""
         times = [spread(one) for one in (self.stops, self.pairs, self.rests, self.swaps, self.gaps)]
         total = f"{statistics.median(self.totals):.2f} s" if self.size else "-"
         size = format_size(self.size) if self.size else "-"
@@ -309,14 +310,14 @@ COLUMNS = [
 
 
 def pair(guest: Guest) -> float:
-    """Seconds of QMP's stop and cont now."""
+    """Seconds of one pair of QMP's stop and cont."""
     guest.stops()
     stop_and_cont(guest, Path())
     return sum(guest.stops())
 
 
 def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
-    """One dump in that way."""
+    """One dump in the given way."""
     time.sleep(0.3)
     alone = pair(guest) if name not in ALONE else None
     time.sleep(0.3)
@@ -325,7 +326,7 @@ def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     before = time.monotonic()
     WAYS[name](guest, out)
     figures.totals.append(time.monotonic() - before)
-    time.sleep(0.1)  # the pulse of a guest that has just resumed
+    time.sleep(0.1)  # let the pulse of the resumed guest become regular
     figures.gaps.append(guest.pulse.longest())
     stopped = guest.stops()
     figures.stops += stopped
@@ -369,14 +370,14 @@ def compare(repeats: int, folder: Path) -> Measurement:
 
 
 def answers(times: list[float]) -> str:
-    """Median, and all."""
+    """The median, and all values."""
     shown = ", ".join(f"{one:.2f}" for one in times)
     return f"{statistics.median(times):.2f} s after START's call (of {shown})"
 
 
 def answer(client: Client, program: str) -> float:
     """Seconds from START's call to the end of that drgn program."""
-    client.init(None, InitOptions(spill_limit=1 << 30))  # all of the guest: no page is lost
+    client.init(None, InitOptions(spill_limit=1 << 30))  # room for the whole guest: no page is lost
     try:
         before = time.monotonic()
         client.start()
@@ -391,11 +392,11 @@ def answer(client: Client, program: str) -> float:
 
 
 def swaps(size: int, accelerator: str, bios: Path, repeats: int) -> list[float]:
-    """Seconds of each swap of a guest's memory that is all there and that it stores to."""
+    """Seconds of each swap, for a guest whose memory is all allocated and that stores to it."""
     words = ["-accel", accelerator, "-display", "none", "-nodefaults", "-bios", str(bios)]
     with QemuMachine(["qemu-system-x86_64", *words, "-m", f"{size >> 20}M"]) as machine:
         piece = os.urandom(1 << 20)
-        for at in range(1 << 20, size, 1 << 20):  # above 3 GiB the guest does not store
+        for at in range(1 << 20, size, 1 << 20):  # the guest does not store above 3 GiB
             os.pwrite(machine.arena.fd, piece, at)
         machine.start()
         until(lambda: machine.arena.read(ROUND, 1) > b"\1", DEADLINE, "the guest's first round")
@@ -409,7 +410,7 @@ def swaps(size: int, accelerator: str, bios: Path, repeats: int) -> list[float]:
 
 
 def arming(sizes: list[int], repeats: int, folder: Path) -> Measurement:
-    """The swap does not grow with the memory."""
+    """Shows that the swap does not grow with the memory."""
     ways = ["tcg", *(["kvm"] if not why_no_kvm() else [])]
     found = Measurement("arming", "The swap, ms", ["RAM", *ways])
     if why_no_kvm():
@@ -428,7 +429,7 @@ def arming(sizes: list[int], repeats: int, folder: Path) -> Measurement:
 
 
 def show(console: Console, found: Measurement) -> None:
-    """As Markdown has it, too."""
+    """Print the measurement, also as Markdown."""
     table = Table(*found.columns, title=found.title)
     for row in found.rows:
         table.add_row(*row)
