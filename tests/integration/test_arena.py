@@ -20,9 +20,8 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.core.capi import lib
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState, preparation
 from livedumpfs.dump import core_dump as core_module
-from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core_dump import Core
 from livedumpfs.errors import InvalidDump, MachineError, StateError, TargetError, UsageError
 from livedumpfs.machines import ThreadMachine
@@ -130,7 +129,7 @@ def test_an_exception_of_quiesce_passes_through_and_nothing_is_armed(tmp_path: P
             live.init(tmp_path / "dump")
             with pytest.raises(RuntimeError, match="not now"):
                 live.start()
-            assert live.state is State.INIT
+            assert live.state is DumpState.INIT
             a[:] = 1
             assert live.counters().faults == 0
 
@@ -316,7 +315,7 @@ def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
         assert caught.value.errno == errno.EIO
         assert live.read(2 * MIB, MIB).count(1) == MIB
         live.sweep()
-        assert live.state is State.FINISH
+        assert live.state is DumpState.FINISH
         live.release()
         with pytest.raises(OSError) as caught:
             live.read(0, 1)
@@ -416,7 +415,7 @@ def test_release_from_every_state_leaves_an_incomplete_dump_and_a_free_machine(
         for step in (live.start, live.sweep)[: steps - 1]:
             step()
         live.release()
-        assert live.state is State.UNINIT and live.verdict == "incomplete"
+        assert live.state is DumpState.UNINIT and live.verdict == "incomplete"
         before = live.counters().faults
         a[:] = 2
         assert live.counters().faults == before
@@ -582,14 +581,14 @@ def test_init_looks_ahead_before_the_target_has_to_answer(tmp_path: Path) -> Non
 def test_what_init_does_to_the_memory_is_not_in_the_time_of_its_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, deadline = live_module.make_core, 0.5
+    real, deadline = preparation.make_core, 0.5
 
     def slow(*words: Any, **more: Any) -> Core:
         time.sleep(2 * deadline)
         return real(*words, **more)
 
-    monkeypatch.setattr(live_module, "make_core", slow)
-    monkeypatch.setattr(live_module, "init_seconds", lambda size: size / MIB * 15)
+    monkeypatch.setattr(preparation, "make_core", slow)
+    monkeypatch.setattr(preparation, "init_seconds", lambda size: size / MIB * 15)
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         live.init(tmp_path / "dump", DumpSettings(init_deadline=deadline))
 
@@ -598,22 +597,24 @@ class Interrupted(BaseException):
     """As KeyboardInterrupt."""
 
 
-@pytest.mark.parametrize("place", ["start_thread", "_begin", "_start_watching"])
+@pytest.mark.parametrize(
+    "place",
+    ["run.start_thread", "live.LiveDump._begin", "age.AgeWatch.start", "preparation.make_core"],
+)
 def test_an_interrupted_init_leaves_no_dump_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """A signal's handler may raise wherever the caller's thread is."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise Interrupted
 
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
-        owner = live_module if place == "start_thread" else LiveDump
-        monkeypatch.setattr(owner, place, interrupted)
+        monkeypatch.setattr(f"livedumpfs.dump.{place}", interrupted)
         with pytest.raises(Interrupted):
             live.init(tmp_path / "dump", DumpSettings(max_age=1000))
         monkeypatch.undo()
-        assert live.state is State.UNINIT
+        assert live.state is DumpState.UNINIT
         arena.live[:] = 5
         assert live.save(tmp_path / "dump", DumpSettings(force=True)) == "consistent"
 

@@ -29,11 +29,12 @@ from aftermath import wait_for
 from elftools.elf.elffile import ELFFile
 
 from livedumpfs.abi import Format, Policy, State, Verdict
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.control.snapshot_tree import SnapshotTree
 from livedumpfs.core.arena import Arena
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
@@ -196,7 +197,7 @@ def test_four_readers_under_full_load_get_the_bytes_of_the_target(
         right = hashlib.sha256(files[name][at : at + length]).digest()
         assert right == digest, (name, at, length)
     with open_dump(str(target)) as dump:
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
 
 
 def test_gdb_prints_a_global_before_the_sweep(host: Host) -> None:
