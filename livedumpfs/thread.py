@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import mmap
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
@@ -14,9 +15,18 @@ from livedumpfs.errors import MachineError
 from livedumpfs.units import PAGE_SIZE
 
 T = TypeVar("T")
+SignalMask = set[int] | set[signal.Signals]
 
 _MAPPINGS: Final = 16
 """More mappings than a thread needs: for its stack, its malloc and its first Python frames."""
+OF_THE_KERNEL: Final = frozenset(
+    {
+        signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS,
+        signal.SIGABRT, signal.SIGKILL, signal.SIGSTOP,
+    }
+)  # fmt: skip
+"""Signals that the kernel sends to a thread for what the thread itself does, and those that cannot
+be blocked. All others may come at any time (signal(7))."""
 _HINT: Final = "see ulimit -u, pids.max, vm.max_map_count, ulimit -v"
 
 
@@ -42,6 +52,19 @@ def needing_threads(doing: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise MachineError(f"cannot {doing}: {error}", errno=errno.EAGAIN, hint=_HINT) from error
+
+
+def hold_signals() -> SignalMask:
+    """Block on this thread all signals that may come at any time: they stay pending, or go to other
+    threads. The thread's signal mask before, for let_signals. On the main thread the Python
+    handlers of signals that came before run now, and may raise."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - OF_THE_KERNEL)
+
+
+def let_signals(mask: SignalMask) -> None:
+    """The thread's signal mask is `mask` again. On the main thread the Python handlers of signals
+    that came meanwhile run now, and may raise."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def without_signals(doing: str, work: Callable[[], T]) -> T:

@@ -45,7 +45,7 @@ class Access:
             )
         if caller.opened_by not in (None, (caller.uid, caller.gid)):
             raise HostError(
-                f"user {caller.uid} has not opened this file himself",
+                f"user {caller.uid} has not opened this file",
                 errno=errno.EACCES,
                 hint="another user did",
             )

@@ -43,7 +43,7 @@ class Settings:
 
 
 class Setting(NamedTuple):
-    """One file: its text now, and the settings after somebody has written to it (ValueError)."""
+    """One file: its text now, and the settings after a write to it (ValueError)."""
 
     show: Callable[[Settings], str]
     parse: Callable[[Settings, str], Settings]

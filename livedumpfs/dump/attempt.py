@@ -13,7 +13,13 @@ from collections.abc import Callable
 from livedumpfs.core.capi import CData, PythonOps
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import Machine
-from livedumpfs.thread import needing_threads, start_thread
+from livedumpfs.thread import (
+    SignalMask,
+    hold_signals,
+    let_signals,
+    needing_threads,
+    start_thread,
+)
 
 _GRACE_S = 0.25
 """Most of those that are late are back by then, and START can be tried again at once."""
@@ -35,7 +41,13 @@ def _late(name: str) -> MachineError:
 class Attempt:
     """A quiesce that returns too late has failed: the machine stood for too long already, and goes
     on without a dump. One that never returns keeps the thread that it is called on, and not the
-    step; should it return after all, its resume is called then, and nothing else is done."""
+    step; should it return after all, its resume is called then, and nothing else is done.
+
+    Handlers of signals store, too. From quiesce on the thread that waits for START blocks signals,
+    and the thread of START lets them through only while one of its functions runs: so a handler runs
+    before the machine stands or after it goes on, as where the functions run on the thread of the
+    caller. A signal that comes meanwhile is handled when START is over.
+    """
 
     def __init__(self, machine: Machine, deadline_s: float) -> None:
         """`deadline_s`: for quiesce, and again for resume."""
@@ -51,6 +63,11 @@ class Attempt:
         self._stood = False
         """All writers stood in time."""
         self._done = False
+        self._mask: SignalMask | None = None
+        """For the functions; None: they run on the thread of the caller, and nothing is changed."""
+        self._about_to_stop = False
+        self._waiting_mask: SignalMask | None = None
+        """Of the thread that waits, before it blocked signals; None: it has not."""
         self._code = 0
         self._error: BaseException | None = None
 
@@ -75,7 +92,7 @@ class Attempt:
         function is late, and may still be under way; EAGAIN: no thread."""
         thread = threading.Thread(
             target=contextvars.copy_context().run,
-            args=(self._work, start),
+            args=(self._work_apart, start),
             name="livedump-start",
             daemon=True,
         )
@@ -90,6 +107,9 @@ class Attempt:
             else:
                 self._wait()
             raise
+        finally:
+            if self._waiting_mask is not None:
+                let_signals(self._waiting_mask)
         if not self._done:
             raise _late(self._doing)
         return self._outcome()
@@ -98,6 +118,9 @@ class Attempt:
         """Until it is done, or a function is late and does not come back soon."""
         with self._lock:
             while not self._done:
+                if self._about_to_stop and self._waiting_mask is None:
+                    self._waiting_mask = hold_signals()
+                    self._lock.notify_all()
                 left = self._end + _GRACE_S - time.monotonic()
                 if left <= 0:
                     self._given_up = True
@@ -108,6 +131,7 @@ class Attempt:
     def _give_up(self) -> None:
         with self._lock:
             self._given_up = True
+            self._lock.notify_all()
 
     def _outcome(self) -> int:
         if self._error:
@@ -115,6 +139,10 @@ class Attempt:
         return self._code
 
     # ---------------------------------------------------------------- on its thread
+
+    def _work_apart(self, start: Start) -> None:
+        self._mask = hold_signals()
+        self._work(start)
 
     def _work(self, start: Start) -> None:
         ops = PythonOps(self._quiesce, self._resume, self._expect_in_time)
@@ -133,10 +161,11 @@ class Attempt:
 
     def _quiesce(self) -> None:
         with self._lock:
+            self._wait_for_the_caller()
             if self._given_up:
                 raise _late("stop")
             self._end = time.monotonic() + self._deadline_s
-        self._machine.quiesce()
+        self._call(self._machine.quiesce)
 
     def _expect_in_time(self) -> None:
         """All writers stand. MachineError ETIMEDOUT: they do so too late."""
@@ -151,4 +180,22 @@ class Attempt:
         with self._lock:
             self._doing = "go on"
             self._end = time.monotonic() + self._deadline_s
-        self._machine.resume()
+        self._call(self._machine.resume)
+
+    def _wait_for_the_caller(self) -> None:
+        """Until it blocks signals, or has given up."""
+        self._about_to_stop = True
+        self._lock.notify_all()
+        while self._mask is not None and self._waiting_mask is None and not self._given_up:
+            self._lock.wait()
+
+    def _call(self, function: Callable[[], object]) -> None:
+        """With the signals that the caller of START has."""
+        if self._mask is None:
+            function()
+            return
+        let_signals(self._mask)
+        try:
+            function()
+        finally:
+            hold_signals()

@@ -58,7 +58,7 @@ class MachineInfo:
     """vCPUs whose registers the dump has room for."""
     memory_map: tuple[MemoryRange, ...] = ()
     identity_mapped: bool = True
-    """Virtual addresses are physical ones; else nobody knows them: 0."""
+    """Virtual addresses are physical ones; else they are not known, and 0."""
     note_room: int = 0
     """Bytes for `notes`, a multiple of 4, and as they stand in the dump."""
     notes: tuple[Note, ...] = ()

@@ -2,8 +2,8 @@
 """Where everything of one dump goes: the plan that is made at INIT and followed to the seal.
 
 A plan does no I/O. It gives the extents and the table's place to the C core, which writes the
-memory and the granule table, and it gives *steps* - writes and syncs, in order - to whoever holds
-the files.
+memory and the granule table, and it gives *steps* - writes and syncs, in order - to the code that
+holds the files.
 """
 
 from __future__ import annotations

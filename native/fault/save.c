@@ -97,7 +97,7 @@ static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 	d->ring.slots[slot].granule = g;
 	ldfs_step_publish(d, g, slot, stolen);
 	ldfs_ring_put(&d->ring, slot);
-	/* Somebody who found no slot may wait for one for this very granule. */
+	/* A thread that found no slot may wait for one for this very granule. */
 	ldfs_event_notify(&d->ring.freed);
 }
 

@@ -10,7 +10,6 @@ import errno
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, fields, replace
@@ -34,6 +33,7 @@ from livedumpfs.kinds import Choice, FilePath, Flag, Size
 from livedumpfs.option import Option, option, rows_of
 from livedumpfs.request import fill_init, fill_status, read_init, read_status
 from livedumpfs.settings import FORMATS, OPTION, OPTIONS, DumpSettings
+from tests.fixtures.program_files import program_command
 
 TOP = Path(__file__).resolve().parents[2]
 Colour = Literal["red", "green"]
@@ -268,16 +268,11 @@ def test_a_client_has_the_options_that_it_can_say() -> None:
 def test_the_command_line_reads_the_table_without_the_rest() -> None:
     """What a person waits for at every command."""
     for words in (["--help"], ["dump", "--help"]):
-        program = (
-            "import sys\nfrom livedumpfs.cli.main import build_parser\n"
-            f"try: build_parser().parse_args({words!r})\n"
-            "except SystemExit: pass\n"
-            "print(*sorted(sys.modules), file=sys.stderr)"
-        )
+        command = program_command(__file__, "parsed_arguments.py", *words)
+        environment = {**os.environ, "PYTHONPATH": str(TOP)}
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=TOP, capture_output=True, text=True, timeout=100,
-            check=True,
-        )  # fmt: skip
+            command, capture_output=True, text=True, timeout=300, check=True, env=environment
+        )
         loaded = done.stderr.split()
         assert "livedumpfs.settings" in loaded and "usage: " in done.stdout
         heavy = {"numpy", "livedumpfs._native", "livedumpfs.dump", "livedumpfs.client"}
