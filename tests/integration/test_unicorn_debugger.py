@@ -77,3 +77,28 @@ def test_gdb_shows_the_guests_stack_and_globals(tmp_path: Path) -> None:
     assert "= 1\n" in shown
     count = int(shown.split("$2 = ")[1].split()[0])
     assert count - registers[0]["r15"] in (0, 1)
+
+
+def test_the_frame_that_a_core_opens_with_is_none_of_a_threads() -> None:
+    """It is the function's own or that of one which it calls, by chance."""
+    shown = """
+#0  run_ledger (l=l@entry=0x111000 <ledger>, boot=boot@entry=0x1000) at guest/ledger.c:168
+168\t\tif ((l->transfers & (PROGRESS - 1)) == 0)
+
+Thread 2 (LWP 2):
+#0  take_from (amount=1724512816, word=0x46c010) at guest/ledger.c:73
+#1  0x0000000000100378 in run_ledger (l=l@entry=0x112000 <ledger+4096>) at guest/ledger.c:166
+#2  0x000000000010001c in _start () at guest/start.S:20
+
+Thread 1 (LWP 1):
+#0  run_ledger (l=l@entry=0x111000 <ledger>) at guest/ledger.c:168
+$1 = 1
+"""
+    assert backtraces(shown) == [
+        [
+            ("take_from", "amount=1724512816, word=0x46c010"),
+            ("run_ledger", "l=l@entry=0x112000 <ledger+4096>"),
+            ("_start", ""),
+        ],
+        [("run_ledger", "l=l@entry=0x111000 <ledger>")],
+    ]
