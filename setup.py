@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What setup.cfg cannot say: the C core, the built-in guest, and the header for C programs."""
+"""The parts of the package that setup.cfg cannot describe: the C core, the built-in guest, and the
+header for C programs."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from build_native import shim  # noqa: E402
 
 
 def build_guest() -> str:
-    """The x86-64 program that `livedump host` runs. One that is there will do where there is no
-    compiler for it: then, why. SystemExit: there is neither."""
+    """Build the x86-64 program that `livedump host` runs. Where there is no compiler for it, an
+    existing one is used, and the reason is returned. SystemExit: there is neither."""
     command = [os.environ.get("MAKE", "make"), "--no-print-directory", "-s", "-C", "guest"]
     try:
         done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
@@ -42,10 +43,11 @@ def build_guest() -> str:
 
 
 class BuildWithGuest(build_py):
-    """Python files, and what a compiler or a copy adds to them."""
+    """Python files, and the files that are compiled or copied beside them."""
 
     def run(self) -> None:
-        """In place (pip install -e) the header stays where it is: get_include() knows."""
+        """An editable install (pip install -e) does not copy the header: get_include() finds it in
+        native/."""
         if said := build_guest():
             self.warn(said)
         super().run()
@@ -57,7 +59,7 @@ class BuildWithGuest(build_py):
             shutil.copyfile(TOP / source, place / source.name)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """With the header."""
+        """All outputs, the header included."""
         header = Path(self.build_lib) / INCLUDE / HEADER.name
         return [*super().get_outputs(include_bytecode), str(header)]
 

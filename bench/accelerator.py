@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which accelerator QEMU has for guests of tests and measurements: KVM where it really runs them.
+"""Chooses the QEMU accelerator for guests of tests and measurements: KVM where it really runs them.
 
-LIVEDUMP_ACCELERATOR=kvm or =tcg decides without a look.
+LIVEDUMP_ACCELERATOR=kvm or =tcg overrides the check.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from pathlib import Path
 VARIABLE = "LIVEDUMP_ACCELERATOR"
 FIRMWARE_S = 20.0
 LINUX_S = 10.0
-"""For a kernel's first line, which takes KVM on hardware one or two."""
+"""Seconds for a kernel's first line; KVM on hardware needs one or two."""
 _ROM = 64 << 10
 _ENTRY = 0xFFF0
-"""In the ROM: where a CPU begins."""
+"""Offset in the ROM of the first instruction of a CPU."""
 _CODE = bytes((0xB0, 0x21, 0xE6, 0xF4, 0xF4))  # mov $0x21, %al; out %al, $0xf4; hlt
 _STATUS = 0x21 << 1 | 1
-"""Of QEMU, when that was written to its isa-debug-exit."""
+"""QEMU's exit status when the guest has written _CODE's byte to isa-debug-exit."""
 _KVM = ("qemu-system-x86_64", "-accel", "kvm", "-display", "none", "-nodefaults", "-no-reboot")
 
 
 @functools.cache
 def why_no_kvm() -> str:
-    """Why KVM runs no guest here; empty: it has run one, of three instructions."""
+    """Why KVM runs no guest here; empty: it has run one of three instructions."""
     if os.environ.get(VARIABLE) == "tcg":
         return f"{VARIABLE}=tcg"
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def why_no_kvm() -> str:
 
 @functools.cache
 def why_no_linux(kernel: Path) -> str:
-    """Why that kernel is not run under KVM; empty: it has printed its first line there."""
+    """Why that kernel cannot run under KVM; empty: it has printed its first line there."""
     if why_no_kvm():
         return why_no_kvm()
     if os.environ.get(VARIABLE) == "kvm":
@@ -71,7 +71,7 @@ def why_no_linux(kernel: Path) -> str:
 
 
 def _speaks(process: subprocess.Popen[bytes], console: Path) -> bool:
-    """The kernel prints its first line in time."""
+    """Whether the kernel prints its first line in time."""
     end = time.monotonic() + LINUX_S
     while process.poll() is None and time.monotonic() < end:
         if console.exists() and b"Linux version" in console.read_bytes():
@@ -81,5 +81,5 @@ def _speaks(process: subprocess.Popen[bytes], console: Path) -> bool:
 
 
 def accelerator(kernel: Path) -> str:
-    """What QEMU's -accel gets for guests with that kernel: "kvm" or "tcg"."""
+    """Argument of QEMU's -accel for guests with that kernel: "kvm" or "tcg"."""
     return "tcg" if why_no_linux(kernel) else "kvm"

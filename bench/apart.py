@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A function in a process of its own: nothing that ran before is in its memory."""
+"""Runs a function in a new process, without anything in memory that ran before."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 
 def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What it returns, or raises, SystemExit too. BrokenProcessPool: its process died."""
+    """The function's result, or its exception, SystemExit too. BrokenProcessPool: the process
+    died."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as worker:
         return worker.submit(function, *args, **kwargs).result()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What figures are of: processor, memory, kernel, load, versions, commit; not the host's name."""
+"""Describes the computer of a measurement: processor, memory, kernel, load, versions, commit; but
+not the host's name."""
 
 from __future__ import annotations
 
@@ -18,18 +19,18 @@ TOP = Path(__file__).resolve().parents[1]
 
 
 def memory() -> dict[str, int]:
-    """/proc/meminfo, in bytes."""
+    """The values of /proc/meminfo, in bytes."""
     found = re.findall(r"^([^:]+): *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return {name: int(value) << 10 for name, value in found}
 
 
 def load() -> float:
-    """Runnable threads, mean of the last minute."""
+    """Mean number of runnable threads in the last minute."""
     return os.getloadavg()[0]
 
 
 def describe() -> dict[str, Any]:
-    """All of it, now. Bytes."""
+    """The full description, now. Sizes in bytes."""
     cpus = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpus, re.MULTILINE)
     return {
@@ -49,7 +50,7 @@ def describe() -> dict[str, Any]:
 
 
 def _output(*command: str) -> str:
-    """Empty: there is no such program, or it does not know."""
+    """Output of a command; empty: it does not exist, or fails."""
     try:
         run = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""guest/firmware.S, a guest of stores alone, for QEMU's -bios: in tests and measurements."""
+"""guest/firmware.S: a guest that does nothing but store, for QEMU's -bios in tests and
+measurements."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "guest" / "firmware.S"
 ROUNDS = 0x7000
-"""Where the guest counts how often it has stored to all of its pages."""
+"""Guest-physical address of the counter of finished rounds. In one round the guest stores to all of
+its pages."""
 
 
 def build(folder: Path) -> Path:
-    """The file, in `folder`. CalledProcessError: binutils cannot."""
+    """Build it in `folder`. Returns the file. CalledProcessError: binutils failed."""
     made, linked = folder / "firmware.o", folder / "firmware"
     link = ["ld", "-m", "elf_i386", "-Ttext", "0xffff0000", "-e", "0", "--oformat", "binary"]
     for command in (["as", "--32", "-o", made, SOURCE], [*link, "-o", linked, made]):

@@ -3,21 +3,21 @@
 
 The guest is that of tests/qemu (Debian's kernel, 1 GiB, 2 vCPUs; processes that write memory, and
 one that reads a disk), with the device `vmcoreinfo`, over which it tells QEMU's own dumps what
-debuggers need. What is measured of each way:
+debuggers need. The figures of each way:
 
 stop    from QEMU's event STOP to its RESUME, by QEMU's own clock.
-pair    the same of QMP's `stop` and `cont` alone, which also flush disks and which each way has in
-        it, done just before; `rest`: the stop less that pair.
-swap    within the rest of ours, by the core's clock.
-gap     the longest time without a byte of those that the guest writes to a serial port every
-        millisecond, as this program sees them come; `nothing` is the longest in 2 s without a dump.
-total   until the file is there, its last byte handed to the kernel (ours: synced).
-size    of the file, holes apart.
+pair    the same time for QMP's `stop` and `cont` alone, just before. They also flush disks, and
+        each way contains them; `rest`: the stop without that pair.
+swap    the part of our rest that the swap of the views takes, by the core's clock.
+gap     the guest writes a byte to a serial port every millisecond: the longest time between two
+        bytes, as they arrive here; `nothing`: the longest one in 2 s without a dump.
+total   until the file is complete and its last byte handed to the kernel (ours: synced).
+size    of the file, without holes.
 
-arming  what the swap takes, for guests of several sizes that store to all of their memory.
+arming  time of the swap, for guests of several sizes that store to all of their memory.
 answer  from START's call until drgn has read the kernel's release from snapshot/vmcore.
 
-Medians, with the largest. Trust the ratios: the times are this computer's.
+Medians, with the largest value. The ratios count: the times depend on the computer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import format_size, parse_size
 
 CRASH, SYMBOLS = GUEST / "crash", GUEST / "vmlinux"
-"""`make -C guest/linux crash symbols`; without them nobody is asked."""
+"""From `make -C guest/linux crash symbols`; optional, for the check which tools read a dump."""
 RELEASE = (
     "import sys, drgn\n"
     "program = drgn.Program()\n"
@@ -64,11 +64,12 @@ SYMBOLIC = (
 )
 ROUND = firmware.ROUNDS
 FLAT = 2.0
-"""A swap is a fraction of a millisecond: noise is more of it than of a whole stop."""
+"""The swap may grow by this factor: it takes a fraction of a millisecond, so noise is a larger part
+of it than of a whole stop."""
 
 
 def readers(path: Path) -> str:
-    """Those that open the file as a Linux core."""
+    """The tools that can open the file as a Linux core."""
     if not path.exists():
         return ""
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +84,7 @@ def readers(path: Path) -> str:
 
 
 def succeeds(command: list[str | Path]) -> bool:
-    """Without its words; crash is told to list the tasks."""
+    """Whether a command succeeds; its output is dropped. crash is told to list the tasks."""
     done = subprocess.run(
         command, input=b"ps\nquit\n", capture_output=True, timeout=DEADLINE, check=False
     )
@@ -91,14 +92,14 @@ def succeeds(command: list[str | Path]) -> bool:
 
 
 def spread(seconds: list[float]) -> str:
-    """Median and largest, in milliseconds."""
+    """Median and largest value, in milliseconds."""
     if not seconds:
         return "-"
     return f"{statistics.median(seconds) * 1e3:.1f} ({max(seconds) * 1e3:.1f})"
 
 
 class Figures:
-    """Of one way."""
+    """The figures of one way."""
 
     def __init__(self) -> None:
         self.stops: list[float] = []
@@ -111,7 +112,7 @@ class Figures:
         self.readers = ""
 
     def row(self, name: str) -> list[str]:
-        """Of the table."""
+        """The row of the table."""
         times = [spread(one) for one in (self.stops, self.pairs, self.rests, self.swaps, self.gaps)]
         total = f"{statistics.median(self.totals):.2f} s" if self.size else "-"
         size = format_size(self.size) if self.size else "-"
@@ -124,14 +125,14 @@ COLUMNS = [
 
 
 def pair(guest: Guest) -> float:
-    """Seconds of QMP's stop and cont now."""
+    """Seconds of one pair of QMP's stop and cont."""
     guest.stops()
     stop_and_cont(guest, Path())
     return sum(guest.stops())
 
 
 def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
-    """One dump in that way."""
+    """One dump in the given way."""
     time.sleep(0.3)
     alone = pair(guest) if name not in ALONE else None
     time.sleep(0.3)
@@ -140,7 +141,7 @@ def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     before = time.monotonic()
     WAYS[name](guest, out)
     figures.totals.append(time.monotonic() - before)
-    time.sleep(0.1)  # the pulse of a guest that has just resumed
+    time.sleep(0.1)  # let the pulse of the resumed guest become regular
     figures.gaps.append(guest.pulse.longest())
     stopped = guest.stops()
     figures.stops += stopped
@@ -184,14 +185,14 @@ def compare(repeats: int, folder: Path) -> Measurement:
 
 
 def answers(times: list[float]) -> str:
-    """Median, and all."""
+    """The median, and all values."""
     shown = ", ".join(f"{one:.2f}" for one in times)
     return f"{statistics.median(times):.2f} s after START's call (of {shown})"
 
 
 def answer(client: Client, program: str) -> float:
     """Seconds from START's call to the end of that drgn program."""
-    client.init(None, InitOptions(spill_limit=1 << 30))  # all of the guest: no page is lost
+    client.init(None, InitOptions(spill_limit=1 << 30))  # room for the whole guest: no page is lost
     try:
         before = time.monotonic()
         client.start()
@@ -206,11 +207,11 @@ def answer(client: Client, program: str) -> float:
 
 
 def swaps(size: int, accelerator: str, bios: Path, repeats: int) -> list[float]:
-    """Seconds of each swap of a guest's memory that is all there and that it stores to."""
+    """Seconds of each swap, for a guest whose memory is all allocated and that stores to it."""
     words = ["-accel", accelerator, "-display", "none", "-nodefaults", "-bios", str(bios)]
     with QemuMachine(["qemu-system-x86_64", *words, "-m", f"{size >> 20}M"]) as machine:
         piece = os.urandom(1 << 20)
-        for at in range(1 << 20, size, 1 << 20):  # above 3 GiB the guest does not store
+        for at in range(1 << 20, size, 1 << 20):  # the guest does not store above 3 GiB
             os.pwrite(machine.arena.fd, piece, at)
         machine.start()
         until(lambda: machine.arena.read(ROUND, 1) > b"\1", DEADLINE, "the guest's first round")
@@ -224,7 +225,7 @@ def swaps(size: int, accelerator: str, bios: Path, repeats: int) -> list[float]:
 
 
 def arming(sizes: list[int], repeats: int, folder: Path) -> Measurement:
-    """The swap does not grow with the memory."""
+    """Shows that the swap does not grow with the memory."""
     ways = ["tcg", *(["kvm"] if not why_no_kvm() else [])]
     found = Measurement("arming", "The swap, ms", ["RAM", *ways])
     if why_no_kvm():
@@ -243,7 +244,7 @@ def arming(sizes: list[int], repeats: int, folder: Path) -> Measurement:
 
 
 def show(console: Console, found: Measurement) -> None:
-    """As Markdown has it, too."""
+    """Print the measurement, also as Markdown."""
     table = Table(*found.columns, title=found.title)
     for row in found.rows:
         table.add_row(*row)

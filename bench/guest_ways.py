@@ -14,12 +14,12 @@ from livedumpfs.abi import Compression, Format, Verdict
 from livedumpfs.client import InitOptions
 
 QUIET = 2.0
-"""Seconds of each look at the guest without a dump."""
+"""Seconds to observe the guest without a dump."""
 Way = Callable[[Guest, Path], None]
 
 
 def ours(options: InitOptions) -> Way:
-    """INIT, START, SWEEP to the seal."""
+    """A dump of ours: INIT, START, and SWEEP to the seal."""
 
     def dump(guest: Guest, out: Path) -> None:
         client = guest.client
@@ -35,7 +35,7 @@ def ours(options: InitOptions) -> Way:
 
 
 def theirs(format: str) -> Way:
-    """dump-guest-memory."""
+    """QEMU's dump-guest-memory."""
 
     def dump(guest: Guest, out: Path) -> None:
         arguments = {"paging": False, "protocol": f"file:{out}", "format": format}
@@ -45,7 +45,7 @@ def theirs(format: str) -> Way:
 
 
 def background(guest: Guest, out: Path) -> None:
-    """A migration stream by background-snapshot, unthrottled."""
+    """A migration stream with background-snapshot, without a limit of its rate."""
     one = {"capability": "background-snapshot", "state": True}
     guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
     guest.monitor.cmd("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
@@ -64,14 +64,14 @@ def background(guest: Guest, out: Path) -> None:
 
 
 def stop_and_cont(guest: Guest, out: Path) -> None:
-    """QMP's pair alone."""
+    """QMP's stop and cont alone."""
     del out
     guest.monitor.cmd("stop")
     guest.monitor.cmd("cont")
 
 
 def nothing(guest: Guest, out: Path) -> None:
-    """The guest by itself."""
+    """The guest without a dump."""
     del guest, out
     time.sleep(QUIET)
 

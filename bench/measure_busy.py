@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long a guest stands still on processors that other work keeps busy, with and without the
-right to run before that work (SCHED_FIFO) from the request to stop until all vCPUs run again.
+"""How long a guest stands still on busy processors, with and without real-time priority
+(SCHED_FIFO) from the request to stop until all vCPUs run again.
 
-Each case in a process of its own; the dumps end right after the stop.
+Each case runs in its own process; each dump ends right after the stop.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from livedumpfs.machines import UnicornMachine
 RAM = 256 << 20
 READY = 300.0
 HOGS = 2
-"""For each processor: as many programs that never sleep."""
+"""Busy programs for each processor."""
 SETTINGS = DumpSettings(pool=4 << 20, quiesce_deadline=60.0)
 FEWER = 10.0
-"""How many times shorter the median must be with the right."""
+"""With the priority the median must be shorter by this factor."""
 CAPABILITY_VERSION_3 = 0x20080522
 CAP_SYS_NICE = 23
 PARTS = ("quiesce_ns", "arm_ns", "resume_ns", "pause_ns")
 
 
 class _Capabilities(ctypes.Structure):
-    """capget(2): header, then effective, permitted, inheritable, each in two halves."""
+    """Structures of capget(2): header, then effective, permitted and inheritable, each in two
+    halves."""
 
     _fields_ = (
         ("version", ctypes.c_uint32),
@@ -46,7 +47,7 @@ class _Capabilities(ctypes.Structure):
 
 
 def give_up_priority() -> None:
-    """For the rest of this process. OSError."""
+    """Give up CAP_SYS_NICE and RLIMIT_RTPRIO for the rest of this process. OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     mine = _Capabilities(CAPABILITY_VERSION_3, 0)
     sets = ctypes.byref(mine, _Capabilities.sets.offset)
@@ -60,7 +61,7 @@ def give_up_priority() -> None:
 
 @contextlib.contextmanager
 def busy() -> Iterator[None]:
-    """Every processor, meanwhile."""
+    """Keep every processor busy within the block."""
     with contextlib.ExitStack() as stack:
         for _ in range(HOGS * len(os.sched_getaffinity(0))):
             hog = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -70,7 +71,8 @@ def busy() -> Iterator[None]:
 
 
 def stops(vcpus: int, count: int, first: bool, others: bool) -> list[dict[str, int]]:
-    """ns of each stop and its parts; `first`: with the right, `others`: on busy processors."""
+    """Nanoseconds of each stop and its parts. `first`: with the priority; `others`: on busy
+    processors."""
     if not first:
         give_up_priority()
     found = []

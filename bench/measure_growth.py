@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How stop, dump time and memory grow with RAM, with the rate of stores, with the number of vCPUs.
+"""How the stop, the time of a dump and its memory grow with RAM, with the rate of stores, and with
+the number of vCPUs.
 
-One of the three is changed at a time, on machines whose memory is all there. The whole rate is the
-same for any number of vCPUs. Of each case there are several rounds, all cases in turn, each in a
-process of its own. The exponent is the slope of a straight line through the logarithms of the
-medians: 0 does not grow, 1 grows as the thing itself does.
+One of the three changes at a time, on machines whose memory is all allocated. The total rate is the
+same for any number of vCPUs. Each case has several rounds, all cases in turn, each in its own
+process. The exponent is the slope of a line through the logarithms of the medians: 0 is no growth,
+1 is proportional growth.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from livedumpfs.machines import UnicornMachine
 from livedumpfs.units import format_duration, format_size
 
 BASE_RATE = 8000
-"""Transfers of the built-in guest a second, all vCPUs together; each stores to a few pages."""
+"""Transfers of the built-in guest a second, of all vCPUs together. Each one stores to a few
+pages."""
 SETTINGS = DumpSettings(force=True)
 STOP_ONLY = DumpSettings(pool=4 << 20)
-"""A larger pool would only make INIT longer."""
+"""Settings for dumps that end after START. A larger pool would only make INIT longer."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Round:
-    """Of one process: ns of each stop and each dump; bytes that the first dump took beyond pool and
-    fixed cost."""
+    """Results of one process: ns of each stop and of each dump; bytes that the first dump took
+    beyond the pool and the fixed cost."""
 
     stop: list[int]
     dump: list[int]
@@ -51,7 +53,7 @@ class Round:
 
 
 def play(case: Case, stops: int, dumps: int) -> Round:
-    """One machine: whole dumps, then dumps that end after START."""
+    """Run one machine: whole dumps, then dumps that end after START."""
     found = Round([], [], 0)
     with (
         tempfile.TemporaryDirectory(dir=SHARED) as folder,
@@ -78,7 +80,8 @@ def play(case: Case, stops: int, dumps: int) -> Round:
 
 @dataclass(frozen=True)
 class Series:
-    """Cases that differ in one member, called `name`; `x` of each, as `title` says."""
+    """Cases that differ only in the member `name`. `x`: its values, in the unit that `title`
+    says."""
 
     name: str
     title: str
@@ -87,12 +90,12 @@ class Series:
 
 
 def base_ram(effort: Effort) -> int:
-    """Bytes, where it is not what grows."""
+    """Bytes of RAM in the series where it does not change."""
     return min(64 << 20 if effort.quick else 256 << 20, effort.largest // 2)
 
 
 def series(effort: Effort) -> list[Series]:
-    """All three. The target is in memory, too."""
+    """The three series. The target is in memory, too."""
     shifts = (25, 26, 27) if effort.quick else (26, 27, 28, 29, 30)
     sizes = sorted({min(1 << shift, effort.largest // 2) for shift in shifts})
     rates = (1000, 8000, 64000) if effort.quick else (500, 8000, 32000, 128000)
@@ -106,7 +109,7 @@ def series(effort: Effort) -> list[Series]:
 
 @dataclass
 class Found:
-    """Every round of a case, put together."""
+    """The rounds of a case, joined."""
 
     stop: list[float]
     dump: list[float]
@@ -114,7 +117,7 @@ class Found:
 
     @classmethod
     def of(cls, rounds: Sequence[Round]) -> Found:
-        """In the order of the rounds."""
+        """Join the rounds, in their order."""
         return cls(
             [float(n) for r in rounds for n in r.stop],
             [float(n) for r in rounds for n in r.dump],
@@ -126,7 +129,7 @@ WHAT = {"stop": "stop", "dump": "dump time", "memory": "memory"}
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """The slope through the logarithms and its standard error (nan: fewer than 3 points)."""
+    """The slope through the logarithms, and its standard error (nan: fewer than 3 points)."""
     if len(x) < 3 or min(y) <= 0:
         return float("nan"), float("nan")
     slope, covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
@@ -134,12 +137,12 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
 
 
 def medians(found: Sequence[Found], what: str) -> list[float]:
-    """Of one figure, a value for each case."""
+    """The median of one figure for each case."""
     return [statistics.median(getattr(one, what)) for one in found]
 
 
 def add(result: Measurement, one: Series, found: Sequence[Found]) -> None:
-    """Rows of the cases, the row of the exponents, and the plot."""
+    """Add the cases' rows, the row of the exponents, and the plot."""
     for x, case in zip(one.x, found, strict=True):
         stop, dump, memory = (statistics.median(getattr(case, what)) for what in WHAT)
         times = [format_duration(stop), format_duration(dump)]
@@ -161,7 +164,7 @@ def _curve(one: Series, found: Sequence[Found], what: str) -> Curve:
 
 
 def measure(effort: Effort) -> Measurement:
-    """Each case once a round; one that is in two series is measured once."""
+    """Measure each case once a round; a case in two series is measured once."""
     result = Measurement(
         "growth",
         "How stop, dump time and memory grow",

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hosting costs a guest while no dump runs: our machine beside bare Unicorn without a hook.
+"""The cost of hosting for a guest while no dump runs: our machine compared with bare Unicorn
+without a hook.
 
-Two guests: the built-in ledger, which writes to pages chosen at random and has a bar, and a loop
-that does hardly anything but store, four times in each block of code: a dear case for the look
-that we take at each block. Bare Unicorn runs them on memory of its own
-from uc_mem_map, with the default TLB and with the virtual one; ours is compared with the faster.
+Two guests: the built-in ledger, which writes to random pages and has a required minimum (a bar),
+and a loop that does little but store, four times in each block of code, for which the check before
+each block costs most. Bare Unicorn runs them on its own memory from uc_mem_map, with the default
+TLB and with the virtual one; ours is compared with the faster of the two.
 
-A rate counts the processor time of the vCPUs' threads, not the clock: other programs on the
-computer then matter little. Both count in r15.
+A rate is per processor time of the vCPUs' threads, not per wall-clock time, so other programs on
+the computer matter little. Both guests count their rounds in r15.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from livedumpfs.machines.guest_image import GuestImage
 RAM = 64 << 20
 READY_TIMEOUT = 300.0
 TURN = 0.3
-"""Seconds on the clock of one turn."""
+"""Seconds of wall-clock time of one turn."""
 CODE_BUFFER = 64 << 20
-"""Bytes of translated code, as ours has."""
+"""Bytes of translated code; our machine has the same."""
 NOWHERE = 1 << 63
 LEAST = 0.90
-"""Of bare Unicorn's speed."""
+"""Least share of bare Unicorn's speed."""
 STORES = """
 	.globl _start
 _start:	mov 12(%rdi), %eax
@@ -56,15 +57,15 @@ _start:	mov 12(%rdi), %eax
 	jmp 1b
 	.section .note.GNU-stack
 """
-"""Each vCPU in a MiB of its own: hosted ones have one memory, bare ones one each."""
+"""Each vCPU stores to its own MiB: hosted ones share one memory, bare ones have one each."""
 TLBS = {"bare": unicorn.UC_TLB_CPU, "bare, virtual TLB": unicorn.UC_TLB_VIRTUAL}
 FLOOR = "virtual TLB, empty hook"
-"""Bare, with a C function that does nothing called before each block: the least that a look there
-can cost."""
+"""Bare Unicorn that calls an empty C function before each block: the least cost of a check
+there."""
 
 
 def hook_nothing(uc: Any) -> None:
-    """abs() before each block of code, as our vCPUs look whether somebody wants them to stop."""
+    """Call abs() before each block, in the place of our vCPUs' check for a request to stop."""
     uclib = unicorn.unicorn_py3.unicorn.uclib
     nothing = ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p)
     everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
@@ -77,20 +78,20 @@ def hook_nothing(uc: Any) -> None:
 
 
 def cpu_seconds(threads: Sequence[int]) -> float:
-    """Processor time that these threads have had."""
+    """Processor time of these threads."""
     tasks = Path("/proc/self/task")
     return sum(int((tasks / f"{t}/schedstat").read_text().split()[0]) for t in threads) / 1e9
 
 
 class Runner(Protocol):
-    """Runs the guest for a turn, and stands still between turns."""
+    """Runs the guest for one turn; the guest stands still between turns."""
 
     def turn(self) -> float:
-        """Rounds of the guest a second of one vCPU's processor time."""
+        """Rounds of the guest per second of one vCPU's processor time."""
 
 
 class Bare:
-    """One Unicorn instance for each vCPU, as its own documentation shows it."""
+    """One Unicorn instance for each vCPU, used as in Unicorn's documentation."""
 
     def __init__(self, guest: Path, vcpus: int, tlb: int, hooked: bool) -> None:
         self._vcpus = [self._open(GuestImage.load(guest), i, vcpus, tlb) for i in range(vcpus)]
@@ -121,11 +122,12 @@ class Bare:
         self._pcs[index] = uc.reg_read(x86_const.UC_X86_REG_RIP)
 
     def rounds(self) -> int:
-        """Of all vCPUs, which stand still."""
+        """Rounds of all vCPUs, which must stand still."""
         return sum(uc.reg_read(x86_const.UC_X86_REG_R15) for uc in self._vcpus)
 
     def turn(self) -> float:
-        """Ends by uc_emu_stop, which may run an instruction twice; that is once in millions."""
+        """One turn. It ends by uc_emu_stop, which may run an instruction twice, once in
+        millions."""
         before, spent = self.rounds(), list[float]()
         threads = [
             threading.Thread(target=self._run, args=(i, spent)) for i in range(len(self._vcpus))
@@ -134,14 +136,14 @@ class Bare:
             thread.start()
         time.sleep(TURN)
         for thread, uc in zip(threads, self._vcpus, strict=True):
-            while thread.is_alive():  # a stop that comes before the start is lost
+            while thread.is_alive():  # a stop that comes before the start has no effect
                 uc.emu_stop()
                 thread.join(0.01)
         return (self.rounds() - before) / sum(spent)
 
 
 class Hosted:
-    """Our machine, which is held between turns."""
+    """Our machine, held between turns."""
 
     def __init__(self, machine: UnicornMachine) -> None:
         self._machine = machine
@@ -156,7 +158,7 @@ class Hosted:
         return rounds, cpu_seconds(self._threads)
 
     def turn(self) -> float:
-        """Between two holds."""
+        """One turn, between two holds."""
         rounds, spent = self._state()
         self._machine.resume()
         time.sleep(TURN)
@@ -165,7 +167,7 @@ class Hosted:
         return (rounds_after - rounds) / (spent_after - spent)
 
     def stops(self, count: int) -> list[float]:
-        """Microseconds that it takes to hold the running vCPUs."""
+        """Microseconds until the running vCPUs are held, `count` times."""
         found = []
         for _ in range(count):
             self._machine.resume()
@@ -178,7 +180,7 @@ class Hosted:
 
 @dataclass(frozen=True)
 class Guest:
-    """`path` None: the ledger."""
+    """A guest program. `path` None: the built-in ledger."""
 
     name: str
     path: Path | None
@@ -187,14 +189,14 @@ class Guest:
 
     @contextlib.contextmanager
     def hosted(self, vcpus: int) -> Iterator[Hosted]:
-        """Running, with its accounts filled."""
+        """Our machine, running, with its accounts filled."""
         with UnicornMachine(RAM, vcpus, guest=self.path) as machine:
             machine.wait_ready(READY_TIMEOUT)
             yield Hosted(machine)
             machine.resume()
 
     def bare(self, vcpus: int, tlb: int, hooked: bool = False) -> Bare:
-        """With its accounts filled too: r15 counts behind that."""
+        """Bare Unicorn, with its accounts filled: r15 counts from then on."""
         bare = Bare(self.path or BUILT_IN_GUEST, vcpus, tlb, hooked)
         while bare.rounds() == 0:
             bare.turn()
@@ -224,7 +226,7 @@ def measure(effort: Effort) -> Measurement:
 
 
 def assemble(source: str, folder: Path) -> Path:
-    """A guest program."""
+    """Assemble and link a guest program."""
     text, program = folder / "guest.S", folder / "guest.elf"
     text.write_text(source)
     options = ["-nostdlib", "-static", "-no-pie", "-Wl,-Ttext=0x100000", "-Wl,--build-id=none"]
@@ -233,7 +235,7 @@ def assemble(source: str, folder: Path) -> Path:
 
 
 def compare(guest: Guest, vcpus: int, effort: Effort, found: Measurement) -> None:
-    """One row. The bar is the median of the ratios of each turn to its neighbours."""
+    """Add one row. The bar is the median of the ratios of each turn to its neighbours."""
     rates: dict[str, list[float]] = {}
     ways: dict[str, Runner] = {name: guest.bare(vcpus, tlb) for name, tlb in TLBS.items()}
     ways[FLOOR] = guest.bare(vcpus, unicorn.UC_TLB_VIRTUAL, hooked=True)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a dump takes beside the machine's memory: private pages, page tables, and what the kernel
-keeps of each mapping (a granule that was made writable alone cuts one into three), at their peak.
+"""Memory that a dump takes beside the machine's: private pages, page tables, and the kernel's
+memory for mappings, at their peak. (A granule that is made writable alone splits one mapping into
+three.)
 
-The machine's memory is all there and its vCPU writes hard to all of it; the target is a file in
-memory, which is in nobody's figure. Each way has a process of its own, which counts from the moment
-when the memory was filled and small dumps of another arena had been taken: so what Python loads
-once is apart, and the fixed cost of a dump is known. The memory of the arena itself is shared,
-whichever view shows it, and counts once. fork's figure is that of parent and child together, when
-the child has written all; its memory is private, as it must be, and the parent stores at random
-meanwhile.
+The machine's memory is all allocated and its vCPU writes hard to all of it. The target is a file in
+memory, which no figure includes. Each way has its own process. It counts from the moment when the
+memory is filled and small dumps of another arena were taken: what Python loads once is not in the
+figures, and the fixed cost of a dump is known. The arena's memory is shared, whichever view shows
+it, and counts once. The figure of fork is that of parent and child together, when the child has
+written all. Its memory is private, as fork needs it, and the parent stores at random meanwhile.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SHARED = Path("/dev/shm")
 READY = DEADLINE = 300.0
 SAMPLE_S = 0.002
 MAPS_S = 0.05
-"""Between two counts of mappings, each of which may take 20 ms."""
+"""Seconds between two counts of mappings, each of which may take 20 ms."""
 MAPPING = 256
-"""Bytes, where /proc/slabinfo cannot be read."""
+"""Bytes of one mapping, where /proc/slabinfo cannot be read."""
 PIECE = 1 << 20
 BURST = 4096
-"""Stores of the forking parent between two looks at whether its child has ended."""
+"""Stores of the forking parent between two checks whether its child has ended."""
 LIMIT = 1.0
-"""Percent of the memory, beyond the pool."""
+"""Most percent of the memory, beyond the pool."""
 WAYS = {
     "swap, block": DumpSettings(),
     "swap, spill": DumpSettings(policy="spill"),
@@ -54,13 +54,13 @@ WAYS = {
 }
 FORK = "fork"
 FEW_WAYS = ("swap, block", FORK)
-"""When it must be quick, and at the larger size, which takes long to fill."""
+"""The ways for a quick run, and for the larger size, which takes long to fill."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes beyond what was there before. Of these, `pool`: the slots as they were allowed, and
-    `fixed`: what a dump takes whatever the memory."""
+    """Bytes beyond those in use before. Of these, `pool`: the slots, as configured; `fixed`: what a
+    dump takes whatever the size of the memory."""
 
     private: int
     tables: int
@@ -70,19 +70,20 @@ class Peak:
 
     @property
     def beyond(self) -> int:
-        """Without these two."""
+        """Bytes without pool and fixed cost."""
         return self.private + self.tables + self.mappings - self.pool - self.fixed
 
 
 def usage(pid: int | str = "self") -> dict[str, int]:
-    """Of a process, in bytes: private memory and page tables."""
+    """Private memory and page tables of a process, in bytes."""
     text = Path(f"/proc/{pid}/status").read_text()
     found = dict(re.findall(r"^(RssAnon|VmPTE):\s+(\d+) kB$", text, re.MULTILINE))
     return {name: int(value) << 10 for name, value in found.items()}
 
 
 def mappings() -> int:
-    """Of this process, now. In pieces: the whole text would be in the figures."""
+    """Number of mappings of this process. Read in pieces: the whole text would be in the
+    figures."""
     lines = 0
     with open("/proc/self/maps", "rb", buffering=0) as text:
         while piece := text.read(1 << 16):
@@ -91,7 +92,7 @@ def mappings() -> int:
 
 
 def mapping_size() -> int:
-    """Bytes that the kernel takes for one; its place in the tree, a tenth more, is not in it."""
+    """Bytes that the kernel takes for one mapping, without its place in the tree (a tenth more)."""
     try:
         slabs = Path("/proc/slabinfo").read_text()
     except PermissionError:
@@ -101,7 +102,7 @@ def mapping_size() -> int:
 
 
 class Watch:
-    """The peak while the block runs, sampled by a thread."""
+    """Samples the peak in a thread while the block runs."""
 
     def __init__(self) -> None:
         self.before = self._now()
@@ -135,13 +136,13 @@ class Watch:
                 self.peak[name] = max(value, self.peak[name])
 
     def above(self, pool: int, fixed: int = 0) -> Peak:
-        """What came on top."""
+        """The peak beyond the start."""
         more = {name: self.peak[name] - value for name, value in self.before.items()}
         return Peak(more["RssAnon"], more["VmPTE"], more["mappings"] * mapping_size(), pool, fixed)
 
 
 def take(dump: LiveDump, path: Path, settings: DumpSettings) -> int:
-    """One whole dump; bytes of its pool at the end."""
+    """Take one whole dump. Returns the bytes of its pool at the end."""
     dump.init(str(path), settings)
     try:
         dump.start()
@@ -154,8 +155,8 @@ def take(dump: LiveDump, path: Path, settings: DumpSettings) -> int:
 
 
 def fixed_cost(folder: Path, settings: DumpSettings) -> int:
-    """Bytes that a dump of hardly any memory takes beyond its pool: threads and compressors. What
-    a process loads once is loaded afterwards."""
+    """Bytes that a dump of a very small memory takes beyond its pool: threads and compressors.
+    Python has loaded its modules before."""
     with Arena(PIECE) as arena, LiveDump(arena) as dump:
         arena.live[:] = 1
         take(dump, folder / "small", settings)
@@ -165,7 +166,8 @@ def fixed_cost(folder: Path, settings: DumpSettings) -> int:
 
 
 def ours(size: int, way: str) -> Peak:
-    """Of one dump, the first of its process: the second one finds what the first has left."""
+    """The peak of one dump, the first of its process: a second one would reuse memory of the
+    first."""
     with tempfile.TemporaryDirectory(dir=SHARED) as made, UnicornMachine(size) as machine:
         folder, settings = Path(made), replace(WAYS[way], force=True)
         machine.wait_ready(READY)
@@ -176,7 +178,7 @@ def ours(size: int, way: str) -> Peak:
 
 
 def fork(size: int) -> Peak:
-    """Of parent and child, beyond the parent alone before."""
+    """The peak of parent and child, beyond the parent alone before."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     pages = np.frombuffer(memory, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
@@ -193,13 +195,13 @@ def fork(size: int) -> Peak:
         finally:
             os.close(hold)
             os.waitpid(child, 0)
-    # The child's mappings are a few dozen.
+    # The child's mappings are not counted: they are a few dozen.
     return Peak(private - before["RssAnon"], tables - before["VmPTE"], 0)
 
 
 def _forked(memory: mmap.mmap, path: str) -> tuple[int, int, int]:
-    """A child that writes all of the memory, says so, and stays: its pid, the pipe on which it
-    speaks, and the pipe that keeps it until closed."""
+    """A child that writes all of the memory, reports that, and stays. Returns its pid, the pipe for
+    its report, and the pipe that keeps it alive until closed."""
     written, done = os.pipe()
     wait, hold = os.pipe()
     child = os.fork()
@@ -225,7 +227,7 @@ def _write_all(memory: mmap.mmap, path: str) -> None:
 
 
 def _store_until(written: int, pages: npt.NDArray[np.uint64]) -> None:
-    """Stores at random until the child has spoken or ended."""
+    """Store at random until the child has reported or ended."""
     random = np.random.default_rng(1)
     deadline = time.monotonic() + DEADLINE
     while not select.select([written], [], [], 0)[0]:
@@ -235,7 +237,7 @@ def _store_until(written: int, pages: npt.NDArray[np.uint64]) -> None:
 
 
 def _private(pid: int) -> int:
-    """Bytes of private memory, a page that two processes share by halves."""
+    """Bytes of private memory; half of a page that two processes share."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = re.search(r"^Pss_Anon:\s+(\d+) kB$", rollup, re.MULTILINE)
     if not found:
@@ -244,15 +246,14 @@ def _private(pid: int) -> int:
 
 
 def sizes(effort: Effort) -> list[int]:
-    """Bytes of the machines' memory: with fork's copies and the target there is three times as
-    much."""
+    """Bytes of the machines' memory. fork's copies and the target need three times as much."""
     wanted = [256 << 20] if effort.quick else [1 << 30, 4 << 30]
     most = effort.largest // (2 if effort.quick else 4)
     return sorted({min(size, most) for size in wanted})
 
 
 def add(result: Measurement, size: int, way: str, peak: Peak, seconds: float) -> None:
-    """Its row, and its sample."""
+    """Add its row, and its sample."""
     percent = 100 * peak.beyond / size
     cells = [format_size(n) for n in (*astuple(peak), peak.beyond)]
     result.rows.append([format_size(size), way, *cells, f"{percent:.2f} %"])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How fast a dump is written, and what it costs: beside pwrite and dd of the same memory.
+"""How fast a dump is written, and its cost, compared with pwrite and dd of the same memory.
 
-Nobody writes the memory meanwhile, so the sweep does all the work. Each way writes to the same
-target, in turns, and is timed from its first write to the end of fdatasync; a file is emptied and
-set to its size before that. Processor time is that of the process, all its threads and system
-calls; what a loop device's own kernel thread takes is in nobody's figure.
+The memory is not written meanwhile, so the sweep does all the work. Each way writes to the same
+target, in turn, and is timed from its first write to the end of fdatasync. A file is emptied and
+set to its size before that. Processor time is that of the process, with all its threads and system
+calls. The time of a loop device's kernel thread is in no figure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from livedumpfs.units import format_size
 
 PIECE = 1 << 20
 MARGIN = 16 << 20
-"""Bytes of a loop device beyond the memory: headers and table."""
+"""Bytes of a loop device beyond the memory: for headers and table."""
 DEADLINE = 600.0
 MEMORY = Path("/dev/shm")
 """A tmpfs."""
@@ -45,7 +45,7 @@ PWRITE, DD, OURS = "pwrite", "dd", "livedump"
 
 @dataclass(frozen=True)
 class Place:
-    """A target; `block`: a device, else a file that each way makes anew."""
+    """A target. `block`: it is a device, else a file that each way makes anew."""
 
     kind: str
     path: Path
@@ -54,7 +54,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run."""
+    """The cost of one run."""
 
     seconds: float
     cpu: float
@@ -66,7 +66,7 @@ class Cost:
 
 @contextlib.contextmanager
 def counted(who: int = resource.RUSAGE_SELF) -> Iterator[Callable[[], float]]:
-    """Gives a function: seconds of processor time since the beginning of the block."""
+    """Gives a function that returns the seconds of processor time since the start of the block."""
 
     def now() -> float:
         used = resource.getrusage(who)
@@ -77,7 +77,7 @@ def counted(who: int = resource.RUSAGE_SELF) -> Iterator[Callable[[], float]]:
 
 
 def empty(place: Place, size: int) -> None:
-    """As a dump's INIT leaves its target."""
+    """Put a target into the state in which a dump's INIT leaves it."""
     if not place.block:
         with open(place.path, "wb") as file:
             file.truncate(size)
@@ -112,7 +112,7 @@ def dd(arena: Arena, place: Place, direct: bool) -> Cost:
 
 
 def ours(dump: LiveDump, place: Place, settings: DumpSettings) -> Cost:
-    """From SWEEP to the end of the drain, the sync included."""
+    """SWEEP to the end of the drain, the sync included."""
     dump.init(place.path, settings)
     try:
         dump.start()
@@ -127,7 +127,7 @@ def ours(dump: LiveDump, place: Place, settings: DumpSettings) -> Cost:
 
 
 def run(*command: str | Path) -> None:
-    """A program that must do well."""
+    """Run a program that must succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: {done.stderr or done.stdout}")
@@ -137,7 +137,7 @@ def run(*command: str | Path) -> None:
 
 
 def obstacle() -> str:
-    """Why there is no loop device here; empty: there is."""
+    """Why there is no loop device here; empty: there is one."""
     if os.geteuid():
         return "loop devices need root"
     if not os.path.exists("/dev/loop-control"):
@@ -147,7 +147,7 @@ def obstacle() -> str:
 
 @contextlib.contextmanager
 def loop_device(folder: Path, size: int) -> Iterator[Place]:
-    """A device whose bytes lie in a file of `folder`."""
+    """A loop device over a file in `folder`."""
     backing = folder / "loop.img"
     with open(backing, "wb") as file:
         file.truncate(size)
@@ -161,7 +161,7 @@ def loop_device(folder: Path, size: int) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def places(size: int, notes: list[str]) -> Iterator[list[Place]]:
-    """A file in memory, one on the disk that has build/, and a loop device there."""
+    """A file in memory, a file on the disk that holds build/, and a loop device there."""
     BUILD.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         memory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY)))
@@ -178,7 +178,7 @@ def places(size: int, notes: list[str]) -> Iterator[list[Place]]:
 
 
 class Comparison:
-    """Several ways to one place, in turns."""
+    """Several ways to write to one place, in turn."""
 
     def __init__(self, result: Measurement, size: int, repeats: int) -> None:
         self.result = result
@@ -188,8 +188,8 @@ class Comparison:
     def add(
         self, where: str, content: str, ways: dict[str, Callable[[], Cost]]
     ) -> dict[str, float]:
-        """A row for each way. Of each, the median of its rate over that of the first one, each
-        pair from one turn."""
+        """Add a row for each way. Returns for each way the median of its rate relative to the first
+        way; each pair is of the same turn."""
         costs: dict[str, list[Cost]] = {name: [] for name in ways}
         for _ in range(self.repeats):
             for name, way in ways.items():
@@ -218,7 +218,7 @@ class Comparison:
 
 
 def takes_direct(place: Place) -> bool:
-    """Whether it can be written past the page cache. A tmpfs says so, and copies all the same."""
+    """Whether O_DIRECT works there. A tmpfs accepts it, but copies all the same."""
     if place.kind == TMPFS:
         return False
     try:
@@ -231,7 +231,7 @@ def takes_direct(place: Place) -> bool:
 def compare_way(
     comparison: Comparison, arena: Arena, dump: LiveDump, place: Place, content: str, direct: bool
 ) -> None:
-    """One target, one content; all buffered, or all direct."""
+    """One target and one content; all ways buffered, or all direct."""
     settings = DumpSettings(force=True, buffered=not direct)
     ways = {
         PWRITE: lambda: plain(arena, place, direct),
@@ -251,7 +251,7 @@ def compare_way(
 
 
 def makedumpfile_can(option: list[str], core: Path, folder: Path) -> bool:
-    """Debian builds it without some of the compressions."""
+    """Whether makedumpfile was built with that compression; Debian leaves some out."""
     command = ["makedumpfile", *option, "-d", "0", core, folder / "trial"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     (folder / "trial").unlink(missing_ok=True)
@@ -259,7 +259,7 @@ def makedumpfile_can(option: list[str], core: Path, folder: Path) -> bool:
 
 
 def makedumpfile(option: list[str], core: Path, made: Path) -> Cost:
-    """Of an ELF dump in memory with the same bytes."""
+    """makedumpfile on an ELF dump in memory with the same bytes."""
     made.unlink(missing_ok=True)
     with counted(resource.RUSAGE_CHILDREN) as cpu:
         before = time.monotonic()
@@ -268,7 +268,7 @@ def makedumpfile(option: list[str], core: Path, made: Path) -> Cost:
 
 
 def compare_kdump(comparison: Comparison, dump: LiveDump, folder: Path) -> None:
-    """Each compression, to a tmpfs, beside makedumpfile."""
+    """Each compression, to a tmpfs, compared with makedumpfile."""
     core, made = folder / "core", folder / "theirs"
     ours(dump, Place("core", core), DumpSettings())
     known = shutil.which("makedumpfile") is not None
@@ -283,7 +283,7 @@ def compare_kdump(comparison: Comparison, dump: LiveDump, folder: Path) -> None:
 
 
 def measure_kdump(result: Measurement, effort: Effort, size: int) -> None:
-    """Less memory: it is slower."""
+    """With less memory, because it is slower."""
     result.notes.append(f"kdump: {format_size(size)} to a tmpfs, as many threads as processors.")
     comparison = Comparison(result, size, effort.repeats(3, 1))
     with (
@@ -299,7 +299,7 @@ def measure_kdump(result: Measurement, effort: Effort, size: int) -> None:
 
 
 def measure(effort: Effort) -> Measurement:
-    """All of it."""
+    """The whole measurement."""
     size = min(64 << 20 if effort.quick else 512 << 20, effort.largest)
     result = Measurement(
         "rate",

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How fast a snapshot is read, before SWEEP: through the mount, and from Python.
+"""How fast a snapshot is read before SWEEP: through the mount, and from Python.
 
-Through the mount: mem.raw and vmcore of a machine that stands still, whose memory is all there,
-served by a process of its own; beside a tmpfs file with the bytes of mem.raw. From Python: a
-snapshot of an arena in this process, beside a numpy copy of that memory. Each way reads the same
-offsets, in turns; O_DIRECT and the page cache are emptied of what a way read before it.
+Through the mount: mem.raw and vmcore of a machine that stands still, whose memory is all allocated,
+served by another process; compared with a tmpfs file with the bytes of mem.raw. From Python: a
+snapshot of an arena in this process, compared with a numpy copy of that memory. Each way reads the
+same offsets, in turn. O_DIRECT is used, or the page cache is emptied of earlier reads.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PIECE = 1 << 20
 _SEED = 6
 
 Read = Callable[[int, int], int]
-"""read(offset, length): the bytes that came."""
+"""read(offset, length): number of bytes read."""
 
 
 def offsets(pattern: str, size: int, pages: int) -> tuple[Sequence[int], int]:
-    """Where to read, and how much each time."""
+    """The offsets to read, and the length of each read."""
     if pattern == SEQUENTIAL:
         return range(0, size, PIECE), PIECE
     chosen = random.Random(_SEED)
@@ -66,7 +66,7 @@ def file_reader(path: Path, direct: bool) -> Iterator[Read]:
 
 @contextlib.contextmanager
 def snapshot_reader(snapshot: Snapshot) -> Iterator[Read]:
-    """Snapshot.read_into one buffer."""
+    """Snapshot.read_into, into one buffer."""
     view = memoryview(bytearray(PIECE))
 
     def read(offset: int, length: int) -> int:
@@ -78,7 +78,7 @@ def snapshot_reader(snapshot: Snapshot) -> Iterator[Read]:
 
 @contextlib.contextmanager
 def copy_reader(arena: Arena) -> Iterator[Read]:
-    """numpy's copy of live memory."""
+    """A numpy copy of live memory."""
     to = np.empty(PIECE, dtype=np.uint8)
 
     def read(offset: int, length: int) -> int:
@@ -92,7 +92,7 @@ Open = Callable[[], contextlib.AbstractContextManager[Read]]
 
 
 def seconds(opened: Open, where: Sequence[int], length: int) -> float:
-    """Of all these reads."""
+    """Seconds of all these reads."""
     with opened() as read:
         before = time.monotonic()
         for offset in where:
@@ -102,7 +102,7 @@ def seconds(opened: Open, where: Sequence[int], length: int) -> float:
 
 
 class Comparison:
-    """Ways to read as much, in turns."""
+    """Ways to read the same amount, in turn."""
 
     def __init__(self, result: Measurement, effort: Effort, size: int) -> None:
         self.result = result
@@ -111,7 +111,7 @@ class Comparison:
         self.repeats = effort.repeats(5, 1)
 
     def add(self, pattern: str, ways: dict[str, Open]) -> None:
-        """A row for each; the ratio is to the first, pair by pair."""
+        """Add a row for each way; the ratio is to the first one, pair by pair."""
         where, length = offsets(pattern, self.size, self.pages)
         self.add_timed(
             pattern,
@@ -120,7 +120,7 @@ class Comparison:
         )
 
     def add_timed(self, pattern: str, size: int, ways: dict[str, Callable[[], float]]) -> None:
-        """The same of ways that time themselves."""
+        """As add, for ways that measure their own time."""
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(self.repeats):
             for name, way in ways.items():
@@ -187,7 +187,7 @@ def timed(act: Callable[[], object]) -> float:
 
 
 def measure(effort: Effort) -> Measurement:
-    """All of it."""
+    """The whole measurement."""
     size = min(64 << 20 if effort.quick else 512 << 20, effort.largest)
     result = Measurement(
         "reads",

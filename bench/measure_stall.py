@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long a single store takes while a dump is made, timed in the writer itself, to the longest.
+"""How long a single store takes during a dump, up to the longest one, timed in the writer itself.
 
-One writer, stores all over the memory, a target in memory. With the second core left to the dump,
-and with another program that never rests on it. What the computer itself adds is in the line
-"before".
+One writer stores all over the memory; the target is in memory. Once the dump has the second core
+for itself, once another program keeps that core busy. The line "before" shows the computer's own
+noise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _spin() -> None:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """A program that wants a whole core."""
+    """A program that keeps one core busy."""
     process = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
     process.start()
     try:
@@ -79,13 +79,13 @@ def _measure_one(found: Measurement, core: str, size: int, rounds: int, target: 
 
 
 def _middle(runs: list[Found], era: str) -> Found:
-    """The run whose p99.9 is the middle one."""
+    """The run with the median p99.9."""
     found: Found = sorted((one[era] for one in runs), key=lambda one: one["p999"])[len(runs) // 2]
     return found
 
 
 def _no_wait(found: Measurement, size: int, target: Path) -> None:
-    """With a slot for every granule one is always free: nobody may ever wait then."""
+    """With a slot for every granule one is always free, so no writer may ever wait."""
     runs = in_turns(("ours, block",), 1, lambda name: _call(name, size, target, pool=2 * size))
     waits = sum(dump["slot_waits"] for dump in dumps_of(runs["ours, block"]))
     found.bars.append(Bar("stores that waited although a slot was free", waits, 0, at_least=False))

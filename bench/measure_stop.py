@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How long the writers stand still: quiesce, arming and resume, against RAM and writers.
+"""How long the writers stand still (quiesce, arming and resume), by RAM and number of writers.
 
-Every page is there. Dumps without a target that end right after the stop; fork's child ends at
-once. Each process fills its memory once and then makes all its dumps. One writer leaves the other
-core idle.
+Every page is allocated. Dumps have no target and end right after the stop; fork's child ends at
+once. Each process fills its memory once and then makes all its dumps. With one writer the other
+core is idle.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from livedumpfs.units import format_size
 
 SIZES = (64 << 20, 256 << 20, 1 << 30, 4 << 30, 16 << 30)
 MANY_MOST = 4 << 30
-"""Bytes up to which there are figures for more than one writer: beyond, each INIT takes seconds."""
+"""Most bytes for figures with several writers: beyond, each INIT takes seconds."""
 ALL_WAYS_MOST = 1 << 30
-"""Bytes up to which there are figures of all ways."""
+"""Most bytes for figures of all ways."""
 PEERS = ("fork", "mprotect", "uffd", "stop")
 STOP = ("quiesce_ns", "arm_ns", "resume_ns")
 
 
 def stop_of(dump: Found) -> float:
-    """ns that the writers stood."""
+    """Nanoseconds for which the writers stood still."""
     return float(sum(dump[part] for part in STOP))
 
 

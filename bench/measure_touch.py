@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the first store to a page costs after the instant, amortised over the touched pages.
+"""The cost of the first store to a page after the snapshot instant (copy-on-write), per touched
+page.
 
 One writer and nothing else: the same stores before and after the stop, until one page of five was
-touched; the difference, divided by these pages. All that is saved stays in memory, which is there.
+touched. The result is the difference, divided by the number of these pages. Saved pages stay in
+memory, which is allocated before.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ WAYS = ("ours", "fork", "uffd-sigbus", "mprotect", "uffd")
 LIMITS = {"hot": 1.0, "sequential": 1.0, "uniform": 2.0}
 HANDLER_THREAD = 5.0
 DUMPS = {"uffd": 1}
-"""Of one process, where not 3: what takes seconds is made less often."""
+"""Dumps of one process, where not 3: ways that take seconds are repeated less often."""
 
 
 def measure(effort: Effort) -> Measurement:
-    """Table, bars, and the floor under them."""
+    """Table, bars, and the least cost that is possible."""
     found = Measurement(
         "touch",
         "First store to a page after the instant, nanoseconds a touched page",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the writers keep of their speed while a dump is made, and when they have it back.
+"""The writers' speed during a dump, and the time until it is back.
 
-Two writers on two cores, as fast as they can, to a target in memory. The share is of the stores a
-second before the dump: while its own dump runs, and over one time for all ways, that of the longest
-dump.
+Two writers on two cores, as fast as possible; the target is in memory. The share is relative to the
+stores per second before the dump: during the way's own dump, and over the same time for all ways,
+that of the longest dump.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BACK = 0.95
 TIMES = 2.0
 BEFORE_MS, AFTER_MS = 300, 800
 STEADY = 5
-"""Ticks of 5 ms over which the speed is taken."""
+"""Number of ticks (5 ms each) over which the speed is taken."""
 
 
 class Speed:
-    """Of one dump: the writers' stores against time."""
+    """The writers' stores over time in one dump."""
 
     def __init__(self, found: Found) -> None:
         self._ticks: Sequence[tuple[int, int]] = found["ticks"]
@@ -36,7 +36,7 @@ class Speed:
             raise PeerError("the writers never ran before the dump: the computer is too busy")
 
     def _at(self, when: int) -> float:
-        """Stores until then, between two ticks in proportion."""
+        """Stores up to that time, interpolated between two ticks."""
         last = self._ticks[0]
         for tick in self._ticks:
             if tick[0] >= when:
@@ -46,20 +46,20 @@ class Speed:
         return float(last[1])
 
     def _between(self, first: int, last: int) -> float:
-        """Stores a ns."""
+        """Stores per ns."""
         return (self._at(last) - self._at(first)) / max(1, last - first)
 
     def share(self, length: int) -> float:
-        """Kept in the first `length` ns after the request to stop."""
+        """Share of the speed in the first `length` ns after the request to stop."""
         return self._between(self.begun, self.begun + length) / self.before
 
     @property
     def length(self) -> int:
-        """ns of the dump."""
+        """Nanoseconds of the dump."""
         return self.swept - self.begun
 
     def back(self) -> float:
-        """Seconds from the request to stop until the speed is there again."""
+        """Seconds from the request to stop until the speed is back."""
         ticks = self._ticks
         for first, last in zip(ticks, ticks[STEADY:], strict=False):
             if first[0] > self.begun and self._between(first[0], last[0]) >= BACK * self.before:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a measurement of the suite gives: a table, bars that must hold, plots, every sample.
+"""The result of a measurement: a table, bars that must hold, plots, and every sample.
 
-Each `bench/measure_*.py` has one function `measure(effort) -> Measurement`; `bench/suite.py` runs
+Each `bench/measure_*.py` has one function `measure(effort) -> Measurement`; `bench/suite.py` calls
 them and writes the results. A figure is a median of runs that took turns (A B A B).
 """
 
@@ -11,20 +11,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much may be spent: `make bench` about 20 minutes in all, `make bench-quick` under 1."""
+    """The allowed cost: `make bench` takes about 20 minutes in all, `make bench-quick` under 1."""
 
     quick: bool
     largest: int
-    """Bytes of the largest arena; 16 GiB where the machine has the memory."""
+    """Bytes of the largest arena; 16 GiB where the computer has the memory."""
 
     def repeats(self, full: int, quick: int) -> int:
-        """Of the two numbers of runs, the one for this effort."""
+        """The number of runs for this effort: `full` or `quick`."""
         return quick if self.quick else full
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One thing that must hold: `found` at least (or at most) `limit`, a ratio or a figure."""
+    """A requirement: `found` at least (or at most) `limit`; a ratio or a figure."""
 
     text: str
     found: float
@@ -33,7 +33,7 @@ class Bar:
 
     @property
     def held(self) -> bool:
-        """Whether it does."""
+        """Whether the requirement is met."""
         return self.found >= self.limit if self.at_least else self.found <= self.limit
 
 

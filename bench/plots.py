@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The curves of a measurement as pictures, PNG and SVG."""
+"""Draws the curves of a measurement as PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ INCHES = (7.0, 4.2)
 DPI = 110
 MARKERS = "osD^v<>Ph*"
 MOST_MARKED = 30
-"""Points of a curve; one with more is a line only."""
+"""Most points of a curve that get marks; a longer curve is only a line."""
 MOST_TICKS = 10
 
-# The same curves give the same files.
+# A fixed salt: the same curves give the same files.
 mpl.rcParams["svg.hashsalt"] = "livedumpfs"
 mpl.rcParams["svg.fonttype"] = "none"
 UNDATED = {"Date": None}
 
 
 def draw(plot: Plot, out: Path) -> Path:
-    """The file made, in the folder `out`: `name`.svg."""
+    """Draw into the folder `out`. Returns the file `name`.svg."""
     figure = Figure(figsize=INCHES, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(plot.curves):
@@ -46,14 +46,14 @@ def draw(plot: Plot, out: Path) -> Path:
 
 
 def _make_log(axes: Axes, axis: Axis, which: str) -> None:
-    """Plain numbers, not powers of ten."""
+    """A logarithmic axis with plain numbers, not powers of ten."""
     axes.set(**{f"{which}scale": "log"})
     axis.set_major_formatter(LogFormatter())
     axis.set_minor_formatter(LogFormatter())
 
 
 def _name_few(axes: Axes, values: set[float]) -> None:
-    """Where only few were measured, these are the ticks."""
+    """Put the ticks at the measured values when these are few."""
     if len(values) <= MOST_TICKS:
         axes.set_xticks([], minor=True)
         axes.set_xticks(sorted(values), [f"{value:g}" for value in sorted(values)])

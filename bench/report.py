@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run leaves: results.md with the tables, and every sample in a file of JSON."""
+"""Writes the results of a run: results.md with the tables, and a JSON file with every sample."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SAMPLES = "samples.json"
 
 
 def write(results: Results, out: Path, samples: Path) -> None:
-    """results.md into the folder `out`, samples.json into the folder `samples`; both are there.
+    """Write results.md into the folder `out` and samples.json into the folder `samples`. Both
+    folders must exist.
 
     The page is small and kept with the documents; the samples are megabytes. The page names the
     plots, which plots.py draws.
@@ -32,7 +33,7 @@ def write(results: Results, out: Path, samples: Path) -> None:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """JSON types, but for what a sample may hold of numpy."""
+    """The results in JSON types, but samples may hold numpy values."""
     return {**asdict(results), "outcomes": [_outcome(outcome) for outcome in results.outcomes]}
 
 
@@ -54,7 +55,7 @@ def bar_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
 
 
 def limit(bar: Bar) -> str:
-    """As people write it."""
+    """The limit as text."""
     return f"{'at least' if bar.at_least else 'at most'} {bar.limit:g}"
 
 

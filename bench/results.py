@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What one run of the suite has found."""
+"""The results of one run of the suite."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,22 +9,24 @@ from measurement import Effort, Measurement
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one measurement; `found` is None where it `failed`, for the reason told there."""
+    """The outcome of one measurement; `found` is None when it has `failed`, for the reason given
+    there."""
 
     name: str
     seconds: float
     load: float
-    """Of the computer, when it began."""
+    """Load of the computer when the measurement began."""
     found: Measurement | None
     failed: str = ""
 
 
 @dataclass(slots=True)
 class Results:
-    """`computer` as computer.describe() gives it; `absent`: asked for, but nobody wrote it."""
+    """`computer`: from computer.describe(); `absent`: measurements that were asked for but do not
+    exist."""
 
     command: str
-    """How it was started."""
+    """The command line of the run."""
     effort: Effort
     computer: dict[str, Any]
     began: str
@@ -34,5 +36,5 @@ class Results:
 
     @property
     def measurements(self) -> list[Measurement]:
-        """Those that did not fail."""
+        """The measurements that did not fail."""
         return [outcome.found for outcome in self.outcomes if outcome.found]

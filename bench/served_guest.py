@@ -25,7 +25,7 @@ POLL = 0.01
 
 
 class Pulse:
-    """The bytes of the guest's serial port: when they come."""
+    """Records when the bytes of the guest's serial port arrive."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -42,23 +42,23 @@ class Pulse:
             self.bytes += len(data)
 
     def begin(self) -> None:
-        """Forget the gaps until now."""
+        """Forget the earlier gaps."""
         self._longest = 0.0
 
     def longest(self) -> float:
-        """Seconds, the longest gap since."""
+        """The longest gap since begin(), in seconds."""
         return self._longest
 
 
 class Guest:
-    """The running guest, our host, and a monitor of our own."""
+    """The running guest, its host, and a monitor connection of this program."""
 
     def __init__(self, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse) -> None:
         self.client, self.monitor, self.pulse = client, monitor, pulse
 
     def stops(self) -> list[float]:
         """Seconds of each stop since the last call, by the clock in QEMU's events."""
-        self.monitor.cmd("query-status")  # what came before its answer is here then
+        self.monitor.cmd("query-status")  # events before this answer have arrived then
         found, since = [], None
         for event in self.monitor.get_events(wait=False):
             stamp = event["timestamp"]
@@ -73,7 +73,7 @@ class Guest:
 
 
 def until(what: Callable[[], bool], seconds: float, say: str) -> None:
-    """Wait, or end the program."""
+    """Wait for a condition; on timeout, end the program with `say`."""
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -83,7 +83,7 @@ def until(what: Callable[[], bool], seconds: float, say: str) -> None:
 
 @contextlib.contextmanager
 def hosted(folder: Path) -> Iterator[Guest]:
-    """`livedump qemu` with the guest in a process of its own, until it has done its work for some
+    """`livedump qemu` with the guest in its own process, after the guest has worked for some
     seconds."""
     mount, console = folder / "mount", folder / "console"
     mount.mkdir()

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How soon and how fast a snapshot is read, and how fast kdump is: each beside what others do.
+"""How soon and how fast a snapshot is read, and how fast a kdump is made, each beside other tools.
 
-answer  START of a machine whose memory is all there and whose vCPU writes hard, then gdb, which
-        prints a global from snapshot/vmcore before SWEEP is asked for: from START's return to gdb's
-        end.
-read    dd with direct I/O of snapshot/mem.raw beside the same of a tmpfs file with these bytes, in
-        turn; the machine writes now and then, or with --busy hard.
-kdump   SWEEP to sealed with zstd level 1 and 2 threads beside `makedumpfile -c -d 0` (zlib) of an
-        ELF file in memory with the same bytes, in turn, both to the same folder. The bytes are the
-        built-in guest's: pages with a header, and balances at pseudo-random places among zeros.
+answer  the time from START's return to the end of gdb, which prints a global variable from
+        snapshot/vmcore before SWEEP. The machine's memory is all allocated, its vCPU writes hard.
+read    dd with direct I/O of snapshot/mem.raw, compared with dd of a tmpfs file with the same
+        bytes, in turn; the machine writes now and then, or hard with --busy.
+kdump   SWEEP to seal with zstd level 1 and 2 threads, compared with `makedumpfile -c -d 0` (zlib)
+        of an ELF file in memory with the same bytes, in turn, both to the same folder. The bytes
+        are the built-in guest's: pages with a header, and balances at pseudo-random places.
 
-Medians. Trust the ratios: the times are this computer's.
+Medians. The ratios count: the times depend on the computer.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ KDUMP = InitOptions(format=Format.KDUMP, compression=Compression.ZSTD, level=1, 
 
 @contextlib.contextmanager
 def host(size: int, *options: str) -> Iterator[Client]:
-    """A machine whose memory is all there, in a process of its own."""
+    """A host whose machine's memory is all allocated, in its own process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "livedumpfs.cli", "host", "--ram", str(size), "--dirty", "100%",
          *options],
@@ -59,7 +58,7 @@ def host(size: int, *options: str) -> Iterator[Client]:
 
 
 def timed(*command: str | Path, says: str = "") -> float:
-    """Seconds of a program that must do well, and print that."""
+    """Seconds of a program that must succeed, and whose output must contain `says`."""
     before = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     took = time.monotonic() - before
@@ -69,7 +68,7 @@ def timed(*command: str | Path, says: str = "") -> float:
 
 
 def root(client: Client) -> Path:
-    """snapshot/ of its mount."""
+    """snapshot/ in the client's mount."""
     return Path(client.mountpoint) / "snapshot"
 
 
@@ -92,7 +91,7 @@ def answers(size: int, repeats: int, folder: Path) -> str:
 
 
 def dd_rate(path: Path, size: int) -> float:
-    """Bytes a second."""
+    """Bytes per second of one dd."""
     return size / timed("dd", f"if={path}", "of=/dev/null", "bs=1M", "iflag=direct")
 
 
@@ -116,7 +115,7 @@ def read_rates(size: int, repeats: int, folder: Path, options: list[str]) -> str
 
 
 def kdump_seconds(client: Client, target: Path) -> float:
-    """From SWEEP to the seal."""
+    """Seconds from SWEEP to the seal."""
     before = time.monotonic()
     client.sweep()
     *_, last = client.progress(POLL, DEADLINE)
@@ -127,7 +126,7 @@ def kdump_seconds(client: Client, target: Path) -> float:
 
 
 def kdump_rates(size: int, repeats: int, folder: Path) -> str:
-    """Our kdump of one instant, and makedumpfile's of that instant."""
+    """A kdump of ours and one of makedumpfile's, of the same instant."""
     target, other = folder / "ours", folder / "theirs"
     ours, theirs, sizes = [], [], []
     with host(size, "--idle") as client, tempfile.NamedTemporaryFile(dir=MEMORY) as core:
@@ -153,7 +152,7 @@ def kdump_rates(size: int, repeats: int, folder: Path) -> str:
 
 
 def main() -> None:
-    """One line for each part."""
+    """Print one line for each part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--answer-size", default="4GiB", help="of the machine; default: 4GiB")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All measurements of bench/measure_*.py: tables on the terminal, files and plots in a folder.
 
-Each runs in a process of its own, so that what one leaves in memory is not in the next one's
-figures, and one that fails does not take the others with it. A whole run writes docs/performance/,
-and its samples into build/bench/; any other (--quick, --only) writes all into build/bench/. All of
-it goes to --out where that is given.
+Each measurement runs in its own process: its memory does not affect the figures of the next one,
+and a failure does not end the others. A whole run writes docs/performance/, and its samples into
+build/bench/; any other run (--quick, --only) writes all into build/bench/. With --out all goes
+there.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ NAMES = (
     "growth",
     "hosting",
 )
-"""Of the measurements, in the order in which they run."""
+"""Names of the measurements, in the order in which they run."""
 QUICK_LARGEST = 1 << 30
 FULL_LARGEST = 16 << 30
 SPARE = 2 << 30
-"""Bytes of memory that are left to everybody else."""
+"""Bytes of memory left to other programs."""
 
 
 def largest(quick: bool) -> int:
-    """Bytes of the largest arena: a power of two that fits here."""
+    """Bytes of the largest arena: a power of two that fits into memory."""
     free = max(computer.memory()["MemAvailable"] - SPARE, QUICK_LARGEST)
     return min(QUICK_LARGEST if quick else FULL_LARGEST, 1 << (free.bit_length() - 1))
 
 
 def is_there(name: str) -> bool:
-    """Whether somebody wrote it."""
+    """Whether the measurement exists."""
     return (HERE / f"measure_{name}.py").exists()
 
 
 def measure(name: str, effort: Effort) -> Measurement:
-    """One measurement, in this process. Whatever it raises."""
+    """Run one measurement in this process. Raises what it raises."""
     found: Measurement = importlib.import_module(f"measure_{name}").measure(effort)
     return found
 
 
 def measure_apart(name: str, effort: Effort) -> Outcome:
-    """One measurement in a process of its own."""
+    """Run one measurement in a new process."""
     load, before = computer.load(), time.monotonic()
     found, failed = None, ""
     try:
@@ -80,7 +80,7 @@ def measure_apart(name: str, effort: Effort) -> Outcome:
 
 
 def run(names: Sequence[str], effort: Effort, console: Console) -> Results:
-    """Those that are there, one after the other, each shown when it is done."""
+    """Run those that exist, one after the other; each is shown when it is done."""
     command = shlex.join(["bench/suite.py", *sys.argv[1:]])
     began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     results = Results(command, effort, computer.describe(), began)
@@ -97,7 +97,7 @@ def run(names: Sequence[str], effort: Effort, console: Console) -> Results:
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """The table and notes of one measurement."""
+    """Print the table and the notes of one measurement."""
     found = outcome.found
     if found is None:
         console.print(f"{outcome.name} failed: {escape(outcome.failed)}", style="red")
@@ -118,7 +118,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def write(results: Results, out: Path, samples: Path) -> None:
     """Report and plots into the folder `out`, samples into the folder `samples`."""
-    # Only here: the tests of everything else do without matplotlib.
+    # Imported late: only plots need matplotlib.
     from plots import draw
 
     for folder in (out, samples):
@@ -142,7 +142,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Exit status 1: a measurement failed. A bar that is missed is a figure, no failure."""
+    """Exit status 1: a measurement failed. A missed bar is a result, not a failure."""
     args = parse()
     console = Console(width=None if sys.stdout.isatty() else 160)
     effort = Effort(args.quick, args.largest or largest(args.quick))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the measurements with the C program have in common: turns, figures, a target in memory."""
+"""Shared by the measurements that use the C program: turns, figures, a target in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Found = dict[str, Any]
 def in_turns(
     ways: Sequence[str], rounds: int, call: Callable[[str], Found]
 ) -> dict[str, list[Found]]:
-    """`rounds` of each way: A B C A B C."""
+    """`rounds` runs of each way, in turn: A B C A B C."""
     found: dict[str, list[Found]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
@@ -26,22 +26,22 @@ def in_turns(
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of all do not exceed."""
+    """The smallest value such that at least `share` of all values are not above it."""
     return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
 def dumps_of(found: Sequence[Found]) -> list[Found]:
-    """All dumps of all runs."""
+    """All dumps of all runs, joined."""
     return [dump for run in found for dump in run["dumps"]]
 
 
 @contextmanager
 def memory_target() -> Iterator[Path]:
-    """A file in memory for a dump: as fast as memory is written."""
+    """A file in memory as a dump's target: as fast as memory is written."""
     with tempfile.TemporaryDirectory(dir=SHARED, prefix="livedump-bench-") as folder:
         yield Path(folder) / "target"
 
 
 def without_ticks(way: str, run: Found, **more: Any) -> Found:
-    """A sample for the JSON file: what is used of a run."""
+    """A sample for the JSON file: those parts of a run that are used."""
     return {"way": way, **more, **{k: v for k, v in run.items() if k not in ("ticks", "way")}}

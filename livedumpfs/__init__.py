@@ -44,7 +44,8 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> object:
-    """The client side of the command line needs none of these, nor what they import."""
+    """Load a public name at its first use. The client commands need none of these names, and start
+    faster without their imports."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

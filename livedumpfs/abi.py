@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ioctl interface in numbers and structs: native/livedump_ioctl.h for Python, both ends of it.
+"""The ioctl interface in numbers and structs, for both ends: the Python form of
+native/livedump_ioctl.h.
 
 A test compares every number, offset and size here with a compiled C program, and the choices that
 are options with the words of their rows (livedumpfs/settings.py).
@@ -14,7 +15,7 @@ from livedumpfs import kinds
 
 VERSION = 1
 PATH_MAX = kinds.PATH_MAX
-"""Bytes of a path, the NUL included."""
+"""Most bytes of a path, the NUL included."""
 NO_PFN = 2**64 - 1
 
 _TYPE = 0xFF
@@ -22,7 +23,8 @@ _WRITE, _READ = 1, 2
 
 
 class State(enum.IntEnum):
-    """What control/state and STATUS say, in the numbers of SUSE's sysfs interface."""
+    """The state of a dump in control/state and STATUS; the numbers are those of SUSE's sysfs
+    interface."""
 
     UNDEFINED = 0
     INIT = 1
@@ -66,7 +68,7 @@ class Table(enum.IntEnum):
 
 
 class Ended(enum.IntEnum):
-    """Why there is no dump any more."""
+    """Why the dump has ended."""
 
     NOT = 0
     RELEASE = 1
@@ -74,7 +76,7 @@ class Ended(enum.IntEnum):
 
 
 class Operation(enum.IntEnum):
-    """Where a dump failed first: enum ldfs_operation of the core."""
+    """The operation that failed first in a dump: enum ldfs_operation of the core."""
 
     NONE = 0
     WRITE_DATA = 1
@@ -88,21 +90,21 @@ class Operation(enum.IntEnum):
 
 
 class Arming(enum.IntEnum):
-    """How START makes the memory read-only. 0 in a struct: as set in control/."""
+    """How START write-protects the memory. 0 in a struct: as set in control/."""
 
     SWAP = 1
     MPROTECT = 2
 
 
 class Backend(enum.IntEnum):
-    """Who notices a store. 0 in a struct: as set in control/."""
+    """What notices a store into protected memory. 0 in a struct: as set in control/."""
 
     SIGSEGV = 1
     UFFD = 2
 
 
 class Verdict(enum.IntEnum):
-    """What the dump says of itself. NONE: not yet, or there is none."""
+    """The dump's verdict. NONE: there is none yet, or no dump."""
 
     NONE = 0
     CONSISTENT = 1
@@ -206,7 +208,7 @@ _FIRST_COUNTERS = (
     "drained_ns",
 )
 STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end", "resume_ns")
-"""Members of struct livedump_status that are counters of the core under the same name."""
+"""Members of struct livedump_status that are counters of the core with the same name."""
 
 
 class Status(ctypes.Structure):
@@ -283,10 +285,10 @@ SWEEP_TYPED = _ioc(_WRITE, 0x68, ctypes.sizeof(Sweep))
 
 
 def offset_of(struct: type[ctypes.Structure], member: str) -> int:
-    """Where a member begins in its struct, in bytes."""
+    """Offset of a member in its struct, in bytes."""
     return int(vars(struct)[member].offset)
 
 
 def payload_size(command: int) -> int:
-    """Bytes that an ioctl number says travel by value."""
+    """Bytes of the argument, as encoded in an ioctl number."""
     return command >> 16 & 0x3FFF

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The other side of the ioctl interface: what a program does with a host that runs elsewhere.
+"""The client side of the ioctl interface: what a program does with the dump of a host process.
 
-Long steps are begun asynchronously and polled: a process that is killed inside an ioctl of a FUSE
-mount stays there until the host answers.
+Long steps are started asynchronously and polled: a process that is killed inside an ioctl on a FUSE
+mount stays until the host answers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from livedumpfs.settings import OPTIONS
 from livedumpfs.units import PAGE_SIZE
 
 POLL_INTERVAL = 0.1
-"""Seconds between two looks at a dump that is under way."""
+"""Seconds between two polls of a running dump."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,60 +51,61 @@ class Failure:
     """enum ldfs_operation."""
     errno: int
     pfn: int | None
-    """First page concerned."""
+    """Number of the first page concerned; None: not known."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """The dump that is, or the last one. Sizes in bytes, times in ns, counts in granules."""
+    """The status of the present dump, or of the last one. Sizes in bytes, times in ns, counts in
+    granules."""
 
     state: State
     verdict: Verdict
-    """For good; NONE: not yet, or there is none."""
+    """The final verdict; NONE: there is none yet, or no dump."""
     so_far: Verdict
-    """What it would be now, from START on; TORN and INCOMPLETE stay."""
+    """The verdict that the dump would get now, from START on; TORN and INCOMPLETE stay."""
     settings: dict[str, Any]
-    """That INIT took, by the names of DumpSettings, as far as STATUS has them. None: from a host
-    that does not say."""
+    """The settings that INIT took, by the names of DumpSettings, as far as STATUS has them. A value
+    is None when the host is too old to say."""
     bytes_total: int
     bytes_done: int
-    """What the dump has; never what is lost."""
+    """Bytes that the dump has; lost ones are not among them."""
     failure: Failure | None
     target: str | None
     ended: Ended
-    """Why there is no dump any more."""
+    """Why the dump has ended."""
     counters: dict[str, int]
-    """abi.STATUS_COUNTERS."""
+    """The counters of abi.STATUS_COUNTERS."""
 
     @property
     def lost(self) -> int:
-        """Bytes that are lost."""
+        """Bytes of lost granules."""
         return self.counters["lost"] * self.counters["granule_size"]
 
     @property
     def known(self) -> Verdict:
-        """The verdict, or what it is so far."""
+        """The final verdict if there is one, else `so_far`."""
         return self.so_far if self.verdict is Verdict.NONE else self.verdict
 
     @property
     def broken(self) -> bool:
-        """The dump is not consistent, or will not be."""
+        """Whether the dump is not consistent, or cannot become so."""
         return self.known in (Verdict.TORN, Verdict.INCOMPLETE)
 
     @property
     def finished(self) -> bool:
-        """Sealed, with a verdict."""
+        """Whether the dump is sealed and has a verdict."""
         return self.state is State.FINISH
 
 
 class InitOptions:
-    """What a typed INIT says: values by the names of DumpSettings, of those that have a member in
-    struct livedump_init. What is None, 0 or not given is as set in control/."""
+    """The settings of a typed INIT, by the names of DumpSettings, as far as struct livedump_init
+    has a member for them. A setting that is None, 0 or not given is as set in control/."""
 
     def __init__(
         self, *, release_on_close: bool = False, rows: Sequence[Option] = OPTIONS, **values: Any
     ) -> None:
-        """A choice may also be its member of abi. TypeError: there is no such option."""
+        """A choice may be given as text or as its enum value of abi. TypeError: no such option."""
         self.rows = [one for one in rows if one.ioctl]
         unknown = values.keys() - {one.name for one in self.rows}
         if unknown:
@@ -113,7 +114,7 @@ class InitOptions:
         self.values = {name: _word(value) for name, value in values.items()}
 
     def fill(self, request: abi.Init) -> None:
-        """Into the struct. TargetError: a path that cannot be."""
+        """Write the settings into the struct. TargetError: a path too long, or with a NUL."""
         if self.release_on_close:
             request.flags |= InitFlag.RELEASE_ON_CLOSE
         fill_init(request, self.values, self.rows)
@@ -133,12 +134,13 @@ class Client(Closing):
     """
 
     def __init__(self, device: str | None = None) -> None:
-        """Open; see find_device. HostError: it is not there, not ours, or its host is dead."""
+        """Open the device; see find_device. HostError: it does not exist, is not a livedump file,
+        or its host is dead."""
         self.device = find_device(device)
         self.mountpoint = os.path.dirname(os.path.abspath(self.device))
         self._fd = -1
         try:
-            # A FIFO is not waited for.
+            # O_NONBLOCK: the open of a FIFO must not wait.
             self._fd = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             refuse_other_files(self._fd, self.device)
             self.status()
@@ -149,7 +151,7 @@ class Client(Closing):
     def close(self) -> None:
         """Close; harmless when done twice."""
         if self._fd >= 0:
-            # A dead host cannot be told; the descriptor is gone all the same.
+            # Errors of a dead host do not matter; the descriptor is closed all the same.
             with contextlib.suppress(OSError):
                 os.close(self._fd)
         self._fd = -1
@@ -159,14 +161,14 @@ class Client(Closing):
     def init(
         self, target: str | None, options: InitOptions | None = None, *, as_set: bool = False
     ) -> None:
-        """INIT on `target`, a path as this process sees it; None: memory only, or, `as_set`, the
-        one in control/output.
+        """INIT on `target`, a path as this process sees it. None: memory only, or with `as_set` the
+        target in control/output.
 
-        TargetError: the target will not do. StateError: EBUSY, there is a dump already.
+        TargetError: the target cannot take the dump. StateError: EBUSY, there is a dump already.
         """
         request = abi.Init(version=abi.VERSION)
         if target is None and as_set:
-            pass  # no path, and not without one: what control/ says
+            pass  # neither a path nor NO_TARGET: the host uses control/output
         elif target is None:
             request.flags = InitFlag.NO_TARGET
         elif not target:
@@ -192,7 +194,7 @@ class Client(Closing):
     # -------------------------------------------------------------- watching
 
     def status(self) -> Status:
-        """What the dump is doing."""
+        """The status now."""
         buffer = bytearray(abi.payload_size(abi.STATUS))
         self._ioctl(abi.STATUS, buffer, HostError)
         raw = abi.Status.from_buffer(buffer)
@@ -216,10 +218,10 @@ class Client(Closing):
     def progress(
         self, interval: float = POLL_INTERVAL, timeout: float | None = None
     ) -> Iterator[Status]:
-        """The status every `interval` seconds until the dump is finished; that one is the last.
+        """The status every `interval` seconds until the dump is finished; that status is the last.
 
-        StateError: EINVAL no sweep is under way, ECANCELED somebody released the dump.
-        HostError ETIMEDOUT after `timeout` seconds; the dump goes on.
+        StateError: EINVAL, no sweep is under way; ECANCELED, the dump was released. HostError:
+        ETIMEDOUT after `timeout` seconds; the dump goes on.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         first = True
@@ -242,8 +244,8 @@ class Client(Closing):
             time.sleep(interval)
 
     def finish(self, timeout: float | None = None, *, check: bool = True) -> Status:
-        """Wait for the verdict; errors as in progress(), and InconsistentDump (OSError): it is
-        another than CONSISTENT. With check=False that is returned, too."""
+        """Wait for the verdict; `timeout` in seconds. Errors as in progress(), and InconsistentDump
+        (OSError): the verdict is not CONSISTENT. With check=False that status is returned, too."""
         *_, last = self.progress(timeout=timeout)
         if check and last.broken:
             raise self._inconsistent(last)
@@ -275,7 +277,7 @@ class Client(Closing):
             raise unreachable(path, error) from error
 
     def error(self) -> str:
-        """The sentence about this thread's last error; "" when there is none."""
+        """The host's sentence about the last error of this thread; "" when there is none."""
         with contextlib.suppress(LivedumpError):
             return self.read("control/error").decode(errors="backslashreplace").strip()
         return ""
@@ -290,7 +292,8 @@ class Client(Closing):
             raise self._explain(code, kind) from error
 
     def _explain(self, code: int, kind: type[LivedumpError]) -> LivedumpError:
-        """The host's sentence, as the exception that says whether it was the order of the steps."""
+        """The exception with the host's sentence; StateError when the order of the steps was
+        wrong."""
         message, hint = split_hint(self.error() or _unexplained(self.device, code))
         if kind is TargetError and code == errno.EBUSY:
             wrong = self.status().state not in (State.UNDEFINED, State.UNINIT)
@@ -300,8 +303,8 @@ class Client(Closing):
 
 
 def _ioctl(fd: int, command: int, payload: bytearray | None) -> None:
-    """As fcntl.ioctl, which keeps all threads of the process waiting when the payload is longer
-    than a KiB: one of them may be the host. OSError."""
+    """ioctl(2) by ctypes, without the GIL. fcntl.ioctl keeps it when the payload is longer than 1
+    KiB, and stops all threads of the process: one of them may be the host. OSError."""
     argument = None if payload is None else (ctypes.c_char * len(payload)).from_buffer(payload)
     if _libc.ioctl(fd, ctypes.c_ulong(command), argument) < 0:
         code = ctypes.get_errno()
@@ -309,7 +312,7 @@ def _ioctl(fd: int, command: int, payload: bytearray | None) -> None:
 
 
 def _path(path: str) -> bytes:
-    """A path for a struct. TargetError ENAMETOOLONG, EINVAL: a NUL in it."""
+    """A path as bytes for a struct. TargetError: ENAMETOOLONG; EINVAL, there is a NUL in it."""
     data = os.fsencode(path)
     if len(data) >= abi.PATH_MAX:
         raise TargetError(
@@ -321,6 +324,6 @@ def _path(path: str) -> bytes:
 
 
 def _unexplained(device: str, code: int) -> str:
-    """For a host that fails and has no sentence: most likely it is ending."""
+    """The sentence for a host that fails without one; most likely it is ending."""
     why = "its machine has ended" if code == errno.ECONNRESET else "it may be ending"
     return f"the host of {device} does not say what failed: {os_cause(code)} ({why})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Closing: what `with` wants of an object that has a close()."""
+"""Base class for objects with a close(), to be used in `with` statements."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """`with` closes it at the end, whatever happened."""
+    """`with` calls close() at the end of its block, also after an exception."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what it holds; harmless when done twice."""
+        """Release what the object holds; harmless when done twice."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Exceptions. Each is also the built-in one that a caller would expect."""
+"""Exceptions. Each one is also a subclass of the built-in exception that fits."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from errno import EIO
 from typing import Final, Self
 
 Wording = Callable[[str], str]
-"""A setting, by its name, as an interface writes it."""
+"""From the name of a setting to its spelling in an interface (Python, control/, command line)."""
 _SWITCHES: Final = ("force", "buffered", "allow_other")
 _SETTING: Final = re.compile(r"<([a-z_]+)>")
 _FROM_CONTROL: Final = re.compile(r"(.*) \(([^()]*\bcontrol/[a-z_]+[^()]*)\)")
 
 
 def in_python(name: str) -> str:
-    """As an argument of a function."""
+    """A setting as an argument of a Python function."""
     return f"{name}=True" if name in _SWITCHES else name
 
 
 def in_control(name: str) -> str:
-    """As a file of a host's mount."""
+    """A setting as a file of a host's mount."""
     return f"control/{name}"
 
 
 def split_hint(sentence: str) -> tuple[str, str]:
-    """What control/error has, as message and hint, when the hint names a setting."""
+    """Message and hint from the sentence in control/error. The hint is split off when it names a
+    setting."""
     found = _FROM_CONTROL.fullmatch(sentence)
     if not found:
         return sentence, ""
@@ -35,11 +36,10 @@ def split_hint(sentence: str) -> tuple[str, str]:
 
 
 class LivedumpError(Exception):
-    """One clear sentence: what object, what cause; `hint` says what to do; `errno` is positive
-    or 0.
+    """One clear sentence: what object, what cause. `hint` says what to do; `errno` is positive or
+    0.
 
-    A hint names a setting as `<force>`: whoever shows it writes it as the interface does that
-    people use, see worded().
+    A hint names a setting as `<force>`; each interface shows it in its own spelling, see worded().
     """
 
     errno: int | None
@@ -55,7 +55,7 @@ class LivedumpError(Exception):
         return self.worded(in_python)
 
     def worded(self, wording: Wording) -> str:
-        """The sentence in the words of an interface."""
+        """The sentence with its settings spelled by `wording`."""
         if not self.hint:
             return printable(self.message)
         hint = _SETTING.sub(lambda found: wording(found[1]), self.hint)
@@ -80,7 +80,7 @@ class HostError(LivedumpError, OSError):
 
 
 class InvalidDump(LivedumpError, ValueError):
-    """Not a dump, of another version, or damaged."""
+    """The data is not a dump, or one of another version, or damaged."""
 
 
 class UsageError(LivedumpError, ValueError):
@@ -88,13 +88,13 @@ class UsageError(LivedumpError, ValueError):
 
 
 class WrongType(UsageError, TypeError):
-    """An argument of a type that makes no sense there."""
+    """An argument of a wrong type."""
 
 
 class InconsistentDump(LivedumpError, OSError):
-    """A dump that was to be saved, awaited or used, and is not consistent; `errno` is that of its
-    first error, EIO when it had none. Calls that raise it have `check=False` for those who take
-    such a dump too."""
+    """A dump that was to be saved, awaited or used is not consistent. `errno` is that of the dump's
+    first error, EIO when there was none. Calls that raise it take `check=False` to accept such a
+    dump."""
 
     def __init__(
         self,
@@ -112,13 +112,14 @@ class InconsistentDump(LivedumpError, OSError):
         self.verdict = verdict
         """"torn" or "incomplete"."""
         self.target = target
-        """Where it lies; None: in memory."""
+        """The dump's path; None: in memory."""
         self.failure = failure
-        """Its first error in one sentence; None: there was none, pages were lost by policy."""
+        """The dump's first error in one sentence; None: there was none, pages were lost by
+        policy."""
         self.lost = lost
-        """Pages of the memory that are lost."""
+        """Number of lost pages."""
         self.saved = saved
-        """Pages of the memory that it has."""
+        """Number of saved pages."""
 
     @classmethod
     def of(
@@ -131,8 +132,8 @@ class InconsistentDump(LivedumpError, OSError):
         granules: tuple[int, int, int],
         pages: int,
     ) -> Self:
-        """Its sentence from these. `number`: the errno behind it, 0 for none; `granules`: all,
-        lost, and not in a final state; `pages`: of a granule."""
+        """Build the sentence. `number`: the errno behind it, 0 for none; `granules`: how many in
+        all, lost, and not in a final state; `pages`: pages of a granule."""
         every, lost, left = granules
         has = every - lost - left
         where = f"the dump on {target}" if target else "the snapshot in memory"
@@ -150,15 +151,15 @@ class InconsistentDump(LivedumpError, OSError):
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal, in one line: what could move its cursor, change its colours or its
-    reading direction is escaped, and bytes of a path that are no text. Paths and names can be
-    somebody else's choice."""
+    """`text` for a terminal, in one line. Escapes what could move the cursor, change colours or the
+    reading direction, and bytes of a path that are not text: paths and names may come from other
+    users."""
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # as os.fsdecode has a byte that is no text
+    if 0xDC80 <= number <= 0xDCFF:  # os.fsdecode makes these from bytes that are not text
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the header for C programs is."""
+"""The place of the header for C programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ HEADER = "livedump_ioctl.h"
 
 
 def get_include() -> str:
-    """The folder of livedump_ioctl.h, for the compiler's -I: that of the installed package, or
-    native/ of a source tree. FileNotFoundError: it is in neither."""
+    """The folder of livedump_ioctl.h, for the compiler's -I: in the installed package, else native/
+    of a source tree. FileNotFoundError: it is in neither."""
     package = Path(__file__).resolve().parent
     for folder in (package / "include", package.parent / "native"):
         if (folder / HEADER).is_file():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kinds of values that options have.
 
-A kind says how a value is written and shown, what is refused and in which words, and which number
-it is for the ioctl interface and for the core. A leaf: the command line reads the table of options
-at its start.
+A kind says how a value is written and shown, which values are refused and with which sentence, and
+which number stands for it in the ioctl interface and in the core. This module is a leaf: the
+command line reads the table of options at its start.
 """
 
 from __future__ import annotations
@@ -16,52 +16,53 @@ from livedumpfs.errors import UsageError, WrongType
 from livedumpfs.units import format_size, parse_duration, parse_size
 
 PATH_MAX: Final = 4096
-"""Bytes of a path, the NUL included: LIVEDUMP_PATH_MAX."""
+"""Most bytes of a path, the NUL included: LIVEDUMP_PATH_MAX."""
 MOST: Final = (1 << 63) - 1
-"""No size is set larger than that."""
+"""The largest size that can be set."""
 LONGEST: Final = 1e9
-"""Seconds: no time is set as long as that."""
+"""Upper limit of a time in seconds, exclusive."""
 _NS: Final = 1e9
 
 
 class Kind:
-    """What values an option can have."""
+    """The values that an option can have."""
 
     types: ClassVar[tuple[type, ...]] = (int,)
     called: ClassVar[str] = "a whole number"
     metavar: ClassVar[str | None] = "N"
     nothing: ClassVar[Any] = 0
-    """What stands for "not given" on the command line and in a request."""
+    """The value for "not given" on the command line and in a request."""
 
     def parse(self, text: str) -> Any:
-        """A value as a file of control/ has it. ValueError."""
+        """A value from the text of a file of control/. ValueError."""
         raise NotImplementedError
 
     def argument(self, text: str) -> Any:
-        """The same on the command line, where who wants the default says nothing. ValueError."""
+        """A value from the command line. The default cannot be written there: the option is left
+        out. ValueError."""
         return self.parse(text)
 
     def show(self, value: Any) -> str:
-        """As parse() takes it."""
+        """The text of a value, as parse() accepts it."""
         return f"{value:.15g}"
 
     def usual(self, value: Any) -> str:
-        """A default, for people."""
+        """The text of a default, for people."""
         return self.show(value)
 
     def values(self) -> str:
-        """What there can be, for the documents."""
+        """The possible values, for the documents."""
         raise NotImplementedError
 
     def limits(self) -> str:
-        """The same, if the option's own words do not say it already."""
+        """The range of values, if the option's help does not contain it already."""
         return ""
 
     def check(self, noun: str, value: Any) -> None:
-        """UsageError: a value that is out of range. `noun`: what it is a value of."""
+        """UsageError: the value is out of range. `noun`: the name of the value in the sentence."""
 
     def check_type(self, name: str, value: Any) -> None:
-        """WrongType (UsageError, TypeError)."""
+        """WrongType (UsageError, TypeError): the value has another type."""
         wrong = isinstance(value, bool) and bool not in self.types
         if wrong or not isinstance(value, self.types):
             raise WrongType(f"{name} must be {self.called}, not {value!r}")
@@ -71,7 +72,7 @@ class Kind:
         return int(value)
 
     def from_ioctl(self, number: int) -> Any:
-        """Back. ValueError: there is no such value."""
+        """The value of such a number. ValueError: there is none."""
         return number
 
     def to_core(self, value: Any) -> int:
@@ -81,11 +82,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of some words. For the ioctl interface they are numbered from 1, for the core from 0."""
+    """One of several words. Their numbers start with 1 in the ioctl interface, with 0 in the
+    core."""
 
     words: tuple[str, ...]
     unset: str = ""
-    """How a file says "", where that is a value too; else there is none such."""
+    """The word for "" in a file of control/, where "" is a value, too; else empty."""
 
     types: ClassVar[tuple[type, ...]] = (str,)
     called: ClassVar[str] = "text"
@@ -93,7 +95,7 @@ class Choice(Kind):
     nothing: ClassVar[Any] = None
 
     def argument(self, text: str) -> str:
-        """As it is: argparse has the words, and its own sentence."""
+        """The text as it is: argparse checks the words, with a sentence of its own."""
         return text
 
     def parse(self, text: str) -> str:
@@ -165,12 +167,12 @@ class Count(Kind):
 
 @dataclass(frozen=True)
 class Size(Kind):
-    """A number of bytes, or of `unit`."""
+    """A number of bytes, or in `unit`."""
 
     low: int = 0
     high: int = MOST
     power: bool = False
-    """Powers of two alone, or 0."""
+    """Only powers of two, or 0."""
     unit: str = "bytes"
     metavar: ClassVar[str | None] = "SIZE"
 
@@ -247,7 +249,7 @@ class Seconds(Kind):
         return value > 0
 
     def to_ioctl(self, value: float) -> int:
-        """Nanoseconds."""
+        """In nanoseconds."""
         return round(value * _NS)
 
     def from_ioctl(self, number: int) -> float:
@@ -285,7 +287,7 @@ class Duration(Seconds):
 
 
 class Flag(Kind):
-    """Yes or no. For the ioctl interface it is no member, but a flag: yes, or as it is set."""
+    """Yes or no. In the ioctl interface it is a flag and not a member: set, or as in control/."""
 
     types: ClassVar[tuple[type, ...]] = (bool,)
     called: ClassVar[str] = "True or False"
@@ -308,7 +310,7 @@ class Flag(Kind):
 
 
 class FilePath(Kind):
-    """A path, or for a program of its own an open file; None: not set."""
+    """A path, or in Python also an open file; None: not set."""
 
     called: ClassVar[str] = "a path"
     metavar: ClassVar[str | None] = "FILE"
@@ -323,7 +325,7 @@ class FilePath(Kind):
         return text or None
 
     def argument(self, text: str) -> str:
-        """As it is: who opens it says what is wrong with it."""
+        """The text as it is: an error comes when the file is opened."""
         return text
 
     def show(self, value: object) -> str:
@@ -335,4 +337,4 @@ class FilePath(Kind):
         return "a path"
 
     def check_type(self, name: str, value: Any) -> None:
-        """What it may be says who opens it."""
+        """Any type: the function that opens it checks it."""

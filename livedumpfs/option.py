@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Option: one row of the table of options, which is settings.py. A leaf."""
+"""Option: one row of the table of options in settings.py. This module is a leaf."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ T = TypeVar("T")
 
 
 class Option(NamedTuple):
-    """One row."""
+    """One row of the table."""
 
     name: str
-    """Of the member of DumpSettings."""
+    """Name of the member of DumpSettings."""
     default: str
-    """For people."""
+    """The default, as text for people."""
     shown: str
-    """As its file of control/ has it."""
+    """The default, as its file of control/ shows it."""
     kind: Kind
     help: str
-    """For the command line, a few words."""
+    """The help text of the command line, a few words."""
     more: str
-    """For the documents, Markdown; links as in docs/cli.md."""
+    """More text for the documents, in Markdown; links as in docs/cli.md."""
     noun: str
-    """What errors call it."""
+    """The name of the option in errors."""
     phrase: str
-    """The same with its value in {}."""
+    """The name with the value, which stands for {}."""
     flag: str
     file: str
-    """Of control/."""
+    """Name of its file in control/."""
     ioctl: str | None
-    """Member of struct livedump_init, or of a Flag the flag LIVEDUMP_INIT_*. None: a client cannot
-    say it, only who starts the host, or writes to control/."""
+    """Member of struct livedump_init; for a Flag, the flag LIVEDUMP_INIT_*. None: a client cannot
+    set it, only the command that starts the host, or a write to control/."""
     status: str | None
     """Member of struct livedump_status."""
     core: str | None
-    """Member of struct ldfs_dump_config that is the value as it is."""
+    """Member of struct ldfs_dump_config with the unchanged value."""
     formats: tuple[str, ...]
-    """That have it; (): all."""
+    """The formats that have the option; (): all."""
 
     def goes_with(self, format: str) -> bool:
-        """Whether a dump of that format has it."""
+        """Whether a dump of that format has the option."""
         return not self.formats or format in self.formats
 
     def check(self, value: Any) -> None:
-        """UsageError: out of range."""
+        """UsageError: the value is out of range."""
         self.kind.check(self.noun, value)
 
 
@@ -58,7 +58,7 @@ class _Made:
 
 
 def made(make: Callable[[], T]) -> T:
-    """A default that is made whenever settings are."""
+    """A default that is computed at each creation of the settings."""
     return cast(T, _Made(make))
 
 
@@ -78,8 +78,8 @@ def option(
     core: str | None = None,
     formats: tuple[str, ...] = (),
 ) -> T:
-    """A row, as the right side of a member of a dataclass. What is not given is made of its name.
-    `usual`: the default, for people."""
+    """A row, as the right side of a member of a dataclass. Names that are not given are derived
+    from the member's name. `usual`: the default, as text for people."""
     now = default.make() if isinstance(default, _Made) else default
     row = {
         "default": usual or kind.usual(now), "shown": kind.show(now), "kind": kind,

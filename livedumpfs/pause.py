@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The pause of a START, in parts that add up. The names are those of ldfs_counters."""
+"""The pause of a START in parts that add up to it. The names are those of ldfs_counters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Final
 from livedumpfs.units import format_duration
 
 PARTS: Final = ("quiesce_ns", "arm_ns", "resume_ns")
-"""What is measured: until all stood; until the memory was read-only; until all ran again."""
+"""Until all writers stood (quiesce); until the memory was write-protected (arm); until all ran
+again."""
 PROGRAM: Final = "threads"
-"""Name of the machine whose quiesce is a function of the program's own: it waits for the writers,
-which run on meanwhile, one after the other to its end."""
+"""Name of the machine whose quiesce is a function of the program itself: it waits for one writer
+after the other, and the rest of them run on meanwhile."""
 _LONGEST: Final = 1 << 63
 
 
 def parts(counters: Mapping[str, object]) -> dict[str, int]:
-    """Nanoseconds: `pause_ns`, its PARTS, and `other_ns` (registers, the way to the machine's
-    process), which together are `pause_ns`; `stood_still_ns` is all but quiesce: everything stood.
-    {} before START. `counters` may come from a file."""
+    """Nanoseconds: `pause_ns`, its PARTS, and `other_ns` (registers, and calls to the machine's
+    process). PARTS and `other_ns` add up to `pause_ns`. `stood_still_ns` is all but quiesce: the
+    time when no writer ran. {} before START. `counters` may come from a file."""
     known = {name: _time(counters.get(name)) for name in ("pause_ns", *PARTS)}
     if not known["pause_ns"]:
         return {}
@@ -28,7 +29,7 @@ def parts(counters: Mapping[str, object]) -> dict[str, int]:
 
 
 def text(counters: Mapping[str, object], machine: str = "") -> str:
-    """How long the machine of that name stood still, and why. "" before START."""
+    """A sentence: how long the machine of that name stood still, and why. "" before START."""
     known = parts(counters)
     if not known:
         return ""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Settings in the structs of the ioctl interface, both ends of it. A leaf.
+"""Settings in the structs of the ioctl interface, for both ends. This module is a leaf.
 
-A path is left to its end: the client's is bytes, and the host's leads from the client's folder.
+Paths are left to the ends: the client has bytes, and the host resolves them from the client's
+working directory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from livedumpfs.settings import OPTIONS, DumpSettings
 def fill_init(
     request: abi.Init, values: Mapping[str, Any], rows: Sequence[Option] = OPTIONS
 ) -> None:
-    """A typed INIT with those values, by the names of their rows; what is none, 0 or not there is
-    as set in control/."""
+    """Fill a typed INIT with values, by the names of their rows. A value that is None, 0 or missing
+    means: as set in control/."""
     for one in rows:
         value = values.get(one.name)
         if not one.ioctl or not value or isinstance(one.kind, FilePath):
@@ -33,7 +34,7 @@ def fill_init(
 
 
 def read_init(request: abi.Init, rows: Sequence[Option] = OPTIONS) -> dict[str, Any]:
-    """The values that a typed INIT has. UsageError EINVAL: a number that nothing has."""
+    """The values of a typed INIT. UsageError EINVAL: a number has no meaning."""
     return {one.name: _value(request, one) for one in rows if _is_said(request, one)}
 
 
@@ -58,14 +59,15 @@ def _value(request: abi.Init, one: Option) -> Any:
 def fill_status(
     status: abi.Status, settings: DumpSettings, rows: Sequence[Option] = OPTIONS
 ) -> None:
-    """STATUS' settings."""
+    """Fill in the settings of a STATUS."""
     for one in rows:
         if one.status:
             setattr(status, one.status, one.kind.to_ioctl(getattr(settings, one.name)))
 
 
 def read_status(status: abi.Status, rows: Sequence[Option] = OPTIONS) -> dict[str, Any]:
-    """Back, by the names of the rows. None: a choice of which an older host says nothing."""
+    """The settings of a STATUS, by the names of the rows. None: an older host does not have the
+    choice."""
     return {
         one.name: one.kind.from_ioctl(number) if (number := getattr(status, one.status)) else
         one.kind.nothing

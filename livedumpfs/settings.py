@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""DumpSettings: what one dump is told at INIT, and the one table of options.
+"""DumpSettings: the settings of one dump at INIT, and the one table of options.
 
-A member is a row: its name, type, unit, range, default, what it belongs to, its words, and what it
-is called on the command line, in control/, in the ioctl interface and in the core. Those and the
-documents are made from the rows; docs/architecture.md says how one is added. A leaf: the command
-line reads the table at its start.
+A member is a row: its name, type, unit, range, default, formats, texts, and its names on the
+command line, in control/, in the ioctl interface and in the core. These interfaces and the
+documents are made from the rows; docs/architecture.md tells how to add one. This module is a leaf:
+the command line reads the table at its start.
 """
 
 from __future__ import annotations
@@ -35,45 +35,45 @@ BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 """How kdump stores pages; the fastest good one first."""
 TABLES: Final[tuple[Table, ...]] = get_args(Table)
-"""Where superblock and granule table of a raw dump lie."""
+"""Places of superblock and granule table of a raw dump."""
 
 CONVERTED: Final = ("elf", "raw", "lime", "kdump", "flat")
-"""Formats to which a finished dump can be converted; `raw` is a plain image there, like `lime`,
+"""Formats to which a finished dump can be converted. `raw` is then a plain image, like `lime`,
 unless its table is at the tail; `flat` is kdump in makedumpfile's flattened form."""
 PACKED: Final = ("kdump", "flat")
-"""Of them, those whose pages are compressed."""
+"""Those of them that have compressed pages."""
 CONVERTED_TABLES: Final = ("none", "tail")
 
 COMPRESSION: Final[Compression] = "zstd"
-"""Unless another is asked for."""
+"""The default."""
 MAX_LEVELS: Final[dict[Compression, int]] = {
     "zstd": 22, "zlib": 9, "lzo": 0, "snappy": 0, "none": 0,
 }  # fmt: skip
-"""Highest level of each; 0: it has none."""
+"""Highest level of each compression; 0: it has no levels."""
 _LEVELS: Final = tuple(f"{one} 1 to {most}" for one, most in MAX_LEVELS.items() if most)
 MAX_THREADS: Final = 64
-"""As LDFS_MAX_PACKERS."""
+"""The same as LDFS_MAX_PACKERS."""
 _USUAL_THREADS: Final = 4
-"""At the most, unless more are asked for: the machine runs beside them."""
+"""Most threads by default: the machine runs beside them."""
 MAX_GRANULE: Final = 64 << 20
 SPILL_LIMIT: Final = 256 << 20
-"""Bytes: of `spill` on a target, unless another is set."""
+"""Default limit in bytes of policy `spill` on a target."""
 
-# Seconds. Read whenever settings are made, so a program that always needs others sets them once.
+# Seconds. It is read at each creation of settings, so a program can set it once for all.
 STALL_DEADLINE = 10.0
 QUIESCE_DEADLINE = 1.0
 INIT_DEADLINE = 30.0
 
 
 class OpenFile(Protocol):
-    """A file that was opened elsewhere: a Target."""
+    """A file that was opened before: a Target."""
 
     def abandon(self) -> None:
-        """Close it, unused."""
+        """Close it without using it."""
 
 
 class Level(Count):
-    """Its range is that of the compression: check_compression()."""
+    """The range depends on the compression, so check_compression() checks it."""
 
     def values(self) -> str:
         """See Kind."""
@@ -85,7 +85,7 @@ class Level(Count):
 
 @dataclass(frozen=True)
 class DumpSettings:
-    """Sizes in bytes, times in seconds."""
+    """The settings of one dump. Sizes in bytes, times in seconds."""
 
     format: Format = option(
         "elf",
@@ -277,7 +277,8 @@ class DumpSettings:
     )
 
     def check(self) -> None:
-        """UsageError (ValueError): a value that makes no sense, or not for this format, named."""
+        """UsageError (ValueError): a value is impossible, or not for this format; the sentence
+        names it."""
         self.check_values()
         usual = type(self)()
         for one in self._foreign():
@@ -291,20 +292,22 @@ class DumpSettings:
             raise UsageError("a raw dump with its table at the tail has no sidecar file")
 
     def fitted(self) -> DumpSettings:
-        """The same, less what belongs to other formats: for settings that are made one by one."""
+        """A copy without the settings of other formats, for settings that are made one after the
+        other."""
         usual = type(self)()
         fitted = replace(self, **{one.name: getattr(usual, one.name) for one in self._foreign()})
         return replace(fitted, sidecar=None) if fitted.table == "tail" else fitted
 
     def _foreign(self) -> list[Option]:
-        """Of other formats alone. A path waits for its format: it is where, and no wish."""
+        """Options that are set, but belong to other formats. A path does not count: it is kept
+        until its format is chosen."""
         rows = rows_of(type(self))
         foreign = [one for one in rows if not one.goes_with(self.format)]
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
     def for_machine(self, backends: Sequence[str]) -> DumpSettings:
-        """The same, with a backend that the machine has. UsageError: it has not the one asked
-        for."""
+        """A copy with a backend that the machine has. UsageError: the machine lacks the one that is
+        set."""
         if self.backend and self.backend not in backends:
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
@@ -315,25 +318,25 @@ class DumpSettings:
         return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
     def on_target(self) -> DumpSettings:
-        """The same for a dump on a target."""
+        """A copy for a dump on a target."""
         return replace(self, spill_limit=self.spill_limit or SPILL_LIMIT)
 
     def without_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
-        """The same for a dump in memory only. There nothing ever frees a slot: who would wait for
-        one gets more memory up to the limit, and loses the granule then. `room`: the limit in bytes
-        when none is set."""
+        """A copy for a dump in memory. Nothing frees a slot there, so instead of waiting, a thread
+        that needs a slot gets more memory up to the limit; beyond it the granule is lost. `room`:
+        the limit in bytes when none is set."""
         if self.policy == "fail":
             return self
         limit = self.spill_limit or room
         return replace(self, policy="spill", pool=min(self.pool, limit), spill_limit=limit)
 
     def check_types(self) -> None:
-        """WrongType (UsageError, TypeError): a value of another type than its member's."""
+        """WrongType (UsageError, TypeError): a value does not have its member's type."""
         for one in rows_of(type(self)):
             one.kind.check_type(one.name, getattr(self, one.name))
 
     def check_values(self) -> None:
-        """UsageError (ValueError): a value that makes no sense whatever the format."""
+        """UsageError (ValueError): a value that is impossible in any format."""
         self.check_types()
         for one in rows_of(type(self)):
             one.check(getattr(self, one.name))
@@ -343,11 +346,11 @@ class DumpSettings:
 OPTIONS: Final = rows_of(DumpSettings)
 """The table."""
 OPTION: Final = {one.name: one for one in OPTIONS}
-"""A row by its name."""
+"""Name -> row."""
 
 
 def check_compression(compression: str, level: int) -> None:
-    """UsageError: no such compression, or it has no such level."""
+    """UsageError: no such compression, or not with that level."""
     OPTION["compression"].check(compression)
     highest = next(most for one, most in MAX_LEVELS.items() if one == compression)
     if not 0 <= level <= highest:
@@ -358,5 +361,5 @@ def check_compression(compression: str, level: int) -> None:
 
 
 def usual_threads(threads: int = 0) -> int:
-    """That compress: `threads`, or for 0 as many as there are CPUs, up to 4."""
+    """Number of compressing threads: `threads`, or for 0 the number of CPUs, at most 4."""
     return threads or min(_USUAL_THREADS, len(os.sched_getaffinity(0)))

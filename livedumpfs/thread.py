@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A new thread, or one sentence of ours where the system has none left."""
+"""Starting threads, with one clear error when the system has none left."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from livedumpfs.errors import MachineError
 from livedumpfs.units import PAGE_SIZE
 
 _MAPPINGS: Final = 16
-"""More than a thread needs: for its stack, its malloc, its frames."""
+"""More mappings than a thread needs: for its stack, its malloc and its first Python frames."""
 _HINT: Final = "see ulimit -u, pids.max, vm.max_map_count, ulimit -v"
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """Thread.start waits for ever for one that finds no mapping for its first frame. RuntimeError:
-    there is no room for it."""
+    """Start a thread. Thread.start alone waits for ever when the new thread finds no memory mapping
+    for its first Python frame. RuntimeError: there is no room for the thread."""
     probes: list[mmap.mmap] = []
     try:
         probes.extend(mmap.mmap(-1, PAGE_SIZE) for _ in range(_MAPPINGS))
@@ -34,8 +34,8 @@ def start_thread(thread: threading.Thread) -> None:
 
 @contextlib.contextmanager
 def needing_threads(doing: str) -> Iterator[None]:
-    """Around what starts threads, and raises no RuntimeError of its own. MachineError EAGAIN:
-    "cannot <doing>: can't start new thread"."""
+    """Around code that starts threads, and that raises no RuntimeError for another reason.
+    MachineError EAGAIN: "cannot <doing>: can't start new thread"."""
     try:
         yield
     except RuntimeError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Units: pages, sizes and times, and how people write them."""
+"""Pages, sizes and times, and their notation for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NewType
 PAGE_SIZE = 4096
 
 Pfn = NewType("Pfn", int)
-"""Number of a page of the arena, from 0."""
+"""Page frame number (PFN): the number of a page of the arena, from 0."""
 
 _SIZE = re.compile(r"\s*(\d+)\s*([kmgt]?)(i?b)?\s*", re.IGNORECASE)
 _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|min|h|d|)\s*", re.ASCII)
@@ -18,12 +18,12 @@ _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def align_up(value: int, alignment: int) -> int:
-    """The next multiple of `alignment`."""
+    """The smallest multiple of `alignment` that is not below `value`."""
     return -(-value // alignment) * alignment
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of "4096", "64K", "64KiB", "1GiB" (powers of 1024). ValueError: not a size."""
+    """Bytes. `text`: "4096", "64K", "64KiB", "1GiB" (powers of 1024). ValueError: not a size."""
     if isinstance(text, int):
         if text < 0:
             raise ValueError(f"size is negative: {text}")
@@ -35,7 +35,7 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "30", "0.5", "30s", "5min", "2h", "1d". ValueError: not a time."""
+    """Seconds. `text`: "30", "0.5", "30s", "5min", "2h", "1d". ValueError: not a time."""
     match = _TIME.fullmatch(text)
     if not match:
         raise ValueError(f"not a time: {text!r} (write 30, 30s, 5min or 2h)")

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""cffi build script: the C core as livedumpfs._native, and as the shim for other processes.
+"""cffi build script: the C core as livedumpfs._native, and as the shim, a shared object for other
+processes.
 
-Run it to build both in place."""
+Run it to build both in place.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ TOP = Path(__file__).resolve().parent.parent
 
 
 def sources(*rooms: str) -> list[str]:
-    """C files of these folders of native/."""
+    """The C files of these folders of native/."""
     folders = (TOP / "native" / room for room in rooms)
     return sorted(p.relative_to(TOP).as_posix() for f in folders for p in f.glob("*.c"))
 
 
-# The core without what runs a machine: it needs neither Python nor Unicorn.
+# The core without the part that runs a machine: it needs neither Python nor Unicorn.
 CORE = sources("base", "memory", "target", "state", "fault", "saving", "life")
 SOURCES = [*CORE, *sources("vcpu")]
 
@@ -32,7 +34,8 @@ def interface(header: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"native/{header} must have each cffi mark once")
     marked = text[text.index(begin) + len(begin) : text.index(end)]
-    # cdef() takes no string macros; Python has its own copy of the magic, compared by a test.
+    # cdef() accepts no string macros. Python has its own copy of the magic; a test compares the
+    # two.
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
@@ -42,7 +45,7 @@ SHIM = "livedumpfs._shim"
 SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]
 
-# A machine whose quiesce and resume are Python: livedumpfs/core/capi.py has the other side.
+# For a machine whose quiesce and resume are Python functions; see livedumpfs/core/capi.py.
 CALLBACKS = """
 extern "Python" int livedumpfs_quiesce(void *, uint64_t);
 extern "Python" void livedumpfs_resume(void *);
@@ -55,7 +58,7 @@ COMPILE_ARGS = [
     "-Wall",
     "-Wextra",
     "-Werror",
-    # The code that cffi and Python's headers generate is not ours to keep warning-free.
+    # For the code that cffi and Python's headers generate.
     "-Wno-unused-parameter",
     "-Wno-missing-field-initializers",
     *os.environ.get("LDFS_CFLAGS", "").split(),
@@ -88,7 +91,7 @@ def shim() -> Extension:
 
 
 def build_shim() -> None:
-    """In place."""
+    """Build it in place."""
     distribution = Distribution({"ext_modules": [shim()]})
     command = distribution.get_command_obj("build_ext")
     command.inplace = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Graphs of source files and of their rooms, which are folders: circles, pictures, counts. For
+"""Graphs of source files and of their rooms (folders): circles, pictures, counts. Used by
 include_graph.py (C) and import_graph.py (Python)."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Graph = dict[str, set[str]]
 
 
 class Tree(Protocol):
-    """Files by their names below the folder. An edge leads from who needs to what it needs."""
+    """Files, by their names below the folder. An edge leads from a file to a file that it needs."""
 
     @property
     def lines(self) -> dict[str, int]: ...
@@ -25,7 +25,8 @@ class Tree(Protocol):
 
 
 def circles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Nodes that lead to each other, largest group first (Tarjan 1972)."""
+    """Groups of nodes that lead to each other, the largest first (strongly connected components,
+    Tarjan 1972)."""
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

@@ -28,14 +28,14 @@ LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units", *OPT
 
 @dataclass(frozen=True)
 class Import:
-    """Of something in the package itself."""
+    """One import of a name in the package."""
 
     line: int
     name: str
-    """As it is written, absolute: "livedumpfs.dump.live.LiveDump"."""
+    """The absolute dotted name: "livedumpfs.dump.live.LiveDump"."""
     module: str
-    """The file below the package, or the name of what is no Python there: "dump/live.py",
-    "_native"; "__init__.py": the package."""
+    """The file below the package, such as "dump/live.py"; "__init__.py" for the package; or the
+    name of a compiled module, "_native"."""
 
     @property
     def is_version(self) -> bool:
@@ -44,21 +44,23 @@ class Import:
 
 @dataclass(frozen=True)
 class Tree:
-    """Modules by their files below the package. An edge leads from the importer to the imported."""
+    """Modules, by their files below the package. An edge leads from a module to one that it
+    imports."""
 
     lines: dict[str, int]
     imports: dict[str, list[Import]]
 
     @property
     def edges(self) -> Graph:
-        """Without the version number, which the package itself gives to all its modules."""
+        """All edges, without the imports of the version number, which all modules take from the
+        package."""
         return {
             name: {one.module for one in found if not one.is_version} - {name}
             for name, found in self.imports.items()
         }
 
     def rooms(self) -> Graph:
-        """The same between rooms; the package's own face is the room "livedumpfs"."""
+        """The edges between rooms; the package's __init__.py is the room "livedumpfs"."""
         rooms: Graph = {room_of(name): set() for name in self.lines}
         for name, others in self.edges.items():
             rooms[room_of(name)] |= {room_of(other) for other in others}
@@ -87,7 +89,7 @@ def imported_names(path: Path, top: Path) -> Iterator[tuple[int, str]]:
 
 
 def module_of(words: list[str], top: Path) -> str:
-    """The file, below the package, of the longest beginning of a name that is a module."""
+    """The file, below the package, of the longest prefix of the name that is a module."""
     at = top
     for word in words:
         if (at / word).is_dir():
@@ -96,13 +98,13 @@ def module_of(words: list[str], top: Path) -> str:
         if (at / f"{word}.py").is_file():
             return (at / f"{word}.py").relative_to(top).as_posix()
         if at == top and word.startswith("_") and not word.startswith("__"):
-            return word  # what is built of C
+            return word  # a compiled module
         break
     return (at / "__init__.py").relative_to(top).as_posix()
 
 
 def read(folder: Path) -> Tree:
-    """Of all Python files of a package."""
+    """Read all Python files of a package."""
     top = folder.resolve()
     lines: dict[str, int] = {}
     imports: dict[str, list[Import]] = {}

@@ -39,19 +39,19 @@ VARIABLE = re.compile(
 
 @dataclass(frozen=True)
 class Tree:
-    """Files by their names below the folder. An edge leads from who needs to what it needs."""
+    """Files, by their names below the folder. An edge leads from a file to a file that it needs."""
 
     lines: dict[str, int]
     includes: Graph
     uses: Graph
-    """By a name that another file's object defines."""
+    """Edges for names that another file's object defines."""
 
     @property
     def edges(self) -> Graph:
         return {name: self.includes[name] | self.uses[name] for name in self.lines}
 
     def rooms(self) -> Graph:
-        """The same between folders; what lies at the top, the public interface, is no room."""
+        """The edges between folders. Files at the top, the public interface, are no room."""
         rooms: Graph = {room_of(name): set() for name in self.lines if room_of(name)}
         for name, others in self.edges.items():
             for other in others:
@@ -65,8 +65,8 @@ def room_of(name: str) -> str:
 
 
 def resolve(top: Path, path: Path, included: str) -> str | None:
-    """A header that the file includes, where the compiler looks for it: beside it, then in the
-    folder of the core. None: it is not of this tree."""
+    """The header that the file includes, searched as the compiler does: beside the file, then in
+    the core's folder. None: it is not in this tree."""
     for folder in (path.parent, top, top / "shim"):
         found = (folder / included).resolve()
         if found.is_file() and found.is_relative_to(top):
@@ -75,12 +75,12 @@ def resolve(top: Path, path: Path, included: str) -> str | None:
 
 
 def definitions(text: str) -> set[str]:
-    """What others can link with. In a header nothing is defined, only declared."""
+    """Names that other objects can link with. A header only declares, so it defines none."""
     return {*FUNCTION.findall(text), *VARIABLE.findall(text)}
 
 
 def read(folder: Path) -> Tree:
-    """Of all C files below a folder."""
+    """Read all C files below a folder."""
     top = folder.resolve()
     paths = sorted(p for p in top.rglob("*.[ch]"))
     texts = {p.relative_to(top).as_posix(): p.read_text() for p in paths}

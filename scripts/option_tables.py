@@ -39,21 +39,21 @@ def _formats(formats: Sequence[str]) -> str:
 
 
 def _option(one: Option) -> str:
-    """As it is typed."""
+    """The option as users type it."""
     kind = one.kind
     value = r"\|".join(kind.words) if isinstance(kind, Choice) else kind.metavar
     return f"`{one.flag} {value}`" if value else f"`{one.flag}`"
 
 
 def _typed(one: Option) -> str:
-    """Where a typed INIT has it."""
+    """The member or flag of a typed INIT for the option."""
     if not one.ioctl:
         return "not there"
     return f"flag `{one.ioctl}`" if isinstance(one.kind, Flag) else f"`{one.ioctl}`"
 
 
 def _meaning(one: Option) -> str:
-    """With its range, where the words of the option do not say it."""
+    """The meaning, with the range where the option's own text lacks it."""
     return one.more if isinstance(one.kind, Choice | Flag) else f"{one.more} ({one.kind.values()})"
 
 
@@ -62,7 +62,7 @@ def _default(one: Option) -> str:
 
 
 def dump_options() -> str:
-    """Of `livedump dump`."""
+    """The options of `livedump dump`."""
     rows = [
         (_option(one), _formats(one.formats), _default(one), _meaning(one))
         for one in OPTIONS
@@ -72,13 +72,13 @@ def dump_options() -> str:
 
 
 def host_options() -> str:
-    """That only who starts a host can give."""
+    """The options that only the command that starts a host has."""
     rows = [(_option(one), _default(one), _meaning(one)) for one in OPTIONS if not one.ioctl]
     return _table(("option", "default", "meaning"), rows)
 
 
 def convert_options() -> str:
-    """Of `livedump convert`, of formats that are packed."""
+    """The options of `livedump convert` for compressed formats."""
     rows = [
         (_option(one), _formats(PACKED), _default(one), _meaning(one))
         for one in (OPTION[name] for name in ("compression", "level", "threads"))
@@ -87,12 +87,12 @@ def convert_options() -> str:
 
 
 def client_names() -> str:
-    """Those of dump_options, in a sentence."""
+    """The options of dump_options, in a sentence."""
     return _names(one for one in OPTIONS if one.ioctl)
 
 
 def host_names() -> str:
-    """All."""
+    """All options, in a sentence."""
     return _names(OPTIONS)
 
 
@@ -103,7 +103,7 @@ def _names(rows: Iterable[Option]) -> str:
 
 
 def control_files() -> str:
-    """Of control/, less those that SUSE's interface names."""
+    """The files of control/, without those that have their names from SUSE's interface."""
     rows = [
         (f"`{one.file}`", one.kind.values(), _shown(one), _formats(one.formats), _typed(one),
          one.more.replace("(control.md#", "(#"))
@@ -114,7 +114,7 @@ def control_files() -> str:
 
 
 def _shown(one: Option) -> str:
-    """As the file has it, and what that means."""
+    """The default as the file shows it, and its meaning."""
     shown = f"`{one.shown}`" if one.shown else "empty"
     return shown if one.default.split()[0] == one.shown else f"{shown}: {one.default}"
 
@@ -130,11 +130,12 @@ BLOCKS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     },
     "docs/control.md": {"files of the options": control_files},
 }
-"""By document: the names of its tables, and what makes them."""
+"""Document -> the names of its tables, and the functions that make them."""
 
 
 def made(name: str, text: str) -> str:
-    """The document with its tables as the rows say. ValueError: one is not there, or twice."""
+    """The document `name` with its tables made from the rows. ValueError: a table is missing, or
+    there twice."""
     for block, make in BLOCKS[name].items():
         pattern = rf"<!-- {block}: begin.*?-->.*?<!-- {block}: end -->"
         new = _BLOCK.format(block, make())
@@ -145,7 +146,7 @@ def made(name: str, text: str) -> str:
 
 
 def main() -> int:
-    """The exit code."""
+    """Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--update", action="store_true", help="write what is not right")
     arguments = parser.parse_args()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ways to take a memory's copy of one instant, in C: ours and those that people use instead."""
+"""Ways to copy a memory as of one instant, in C: ours, and the common ones."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The C program of the ways side by side (main.c): built when its sources are newer, and run."""
+"""Builds the C program that compares the ways (main.c) when its sources are newer, and runs it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ POLICIES: Final = {"block": 0, "fail": 1, "spill": 2}
 
 
 class PeerError(Exception):
-    """A way that did not work, in its own words."""
+    """A way failed; with its own message."""
 
 
 @cache
 def peers() -> Path:
-    """The program. CalledProcessError: it cannot be built."""
+    """Path of the program; built if needed. CalledProcessError: it cannot be built."""
     core = [TOP / name for name in CORE]
     sources = [*HERE.glob("*.c"), *core]
     newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.rglob("*.h")])
@@ -58,15 +58,15 @@ def _words(options: dict[str, Any]) -> list[str]:
 
 
 def run(way: str, **options: Any) -> dict[str, Any]:
-    """Dumps by one way under writers; keys as in main.c, `target` a path. PeerError."""
+    """Dumps in one way, under writers. Keys as in main.c; `target`: a path. PeerError."""
     return _call("run", way, *_words(options))
 
 
 def touch(way: str, **options: Any) -> dict[str, Any]:
-    """What the first store to a page costs; no target. PeerError."""
+    """The cost of the first store to a page, without a target. PeerError."""
     return _call("touch", way, *_words(options))
 
 
 def floor() -> dict[str, Any]:
-    """What a fault in user space cannot do without, in ns. PeerError."""
+    """The least cost of a page fault that is handled in user space, in ns. PeerError."""
     return _call("floor")

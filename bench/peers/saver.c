@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* saver.c - see saver.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -24,7 +25,7 @@ int saver_make(struct bench *b)
 	saved = mmap(NULL, b->opt.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (!states || saved == MAP_FAILED)
 		return -ENOMEM;
-	/* Small pages, all there: a fault must not pay for them. */
+	/* Small pages that exist already, so that no fault has to allocate them. */
 	madvise(saved, b->opt.size, MADV_NOHUGEPAGE);
 	return madvise(saved, b->opt.size, MADV_POPULATE_WRITE) ? -errno : 0;
 }
@@ -61,7 +62,7 @@ void saver_note(struct bench *b, uint64_t since_ns)
 	b->save_max_ns = atomic_load(&longest);
 }
 
-/* How many pages from `first` on could be claimed. */
+/* Claim armed pages from `first` on, at most RUN_PAGES; returns how many. */
 static uint64_t claim_run(struct bench *b, uint64_t first)
 {
 	uint64_t count = 0;
@@ -113,7 +114,7 @@ int saver_sweep(struct bench *b, open_pages open)
 			return rc;
 		at += count ? count : 1;
 	}
-	/* Who claimed a page has it saved in a moment. */
+	/* A page that a fault has claimed is saved in a moment: wait for that. */
 	for (uint64_t page = 0; page < b->pages; page++)
 		saver_save_or_wait(b, page);
 	return write_saved(b);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection, two ways: a thread that reads the faults, as QEMU's
- * background-snapshot and Firecracker's handlers do; or SIGBUS on the thread that stores
- * (UFFD_FEATURE_SIGBUS, which answers write-protect faults too), so that nobody has to be woken.
+ * uffd.c - userfaultfd write protection in two ways. One is a thread that reads the faults, as
+ * QEMU's background-snapshot and Firecracker's handlers do. The other is a SIGBUS handler on the
+ * thread that stores (UFFD_FEATURE_SIGBUS, which applies to write-protect faults too), so that no
+ * other thread has to be woken.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,7 +41,10 @@ static void serve(struct bench *b, uint64_t at, bool wait)
 {
 	uint64_t since = now_ns();
 
-	/* A page that the sweep is writing is opened by the sweep, which wakes who waits. */
+	/*
+	 * A page that the sweep is writing: the sweep makes it writable, which wakes the waiting
+	 * thread.
+	 */
 	if (wait)
 		saver_save_or_wait(b, at / PAGE);
 	else if (!saver_save(b, at / PAGE))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command line: the only part that prints or exits. One file a group of commands."""
+"""The command line: the only part that prints or exits. Each group of commands has one file."""

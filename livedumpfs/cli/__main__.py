@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`python -m livedumpfs.cli`, which scripts/livedump runs."""
+"""`python -m livedumpfs.cli`; scripts/livedump runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from livedumpfs.cli.output import keep_descriptors
 
 
 def run() -> int:
-    """What is imported only now may be missing, and may be interrupted."""
+    """Run the command. The import of the command line comes late: it may fail or be interrupted,
+    and both must end with a sentence."""
     keep_descriptors()
     try:
         end_in_order()

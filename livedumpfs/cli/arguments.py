@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that several commands take, and how their values are written."""
+"""Options that several commands share, and the readers of their values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TARGET_HELP = "block device, regular file or pipe; - for standard output"
 
 
 def _reader(kind: Kind) -> Callable[[str], Any]:
-    """For argparse."""
+    """A reader for argparse."""
 
     def read(text: str) -> Any:
         try:
@@ -30,15 +30,15 @@ def _reader(kind: Kind) -> Callable[[str], Any]:
 
 
 size = _reader(Size())
-"""Bytes, more than 0: "4096", "64K", "1GiB"."""
+"""Reads bytes, more than 0: "4096", "64K", "1GiB"."""
 natural = _reader(Count())
-"""A number, 0 or more."""
+"""Reads a number, 0 or more."""
 seconds = _reader(Seconds())
-"""A time above 0, in seconds."""
+"""Reads a time above 0, in seconds."""
 
 
 def share(text: str) -> float:
-    """A part of the whole, above 0 up to 1: "0.25" or "25%"."""
+    """Reads a share, above 0 and at most 1: "0.25" or "25%"."""
     try:
         value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
@@ -51,7 +51,7 @@ def share(text: str) -> float:
 def add_command(
     commands: Commands, name: str, text: str, run: Run, *, aliases: tuple[str, ...] = ()
 ) -> argparse.ArgumentParser:
-    """One command; `run` gets its arguments and returns its exit code."""
+    """Add a command; `run` gets its arguments and returns its exit code."""
     summary = text.partition(".")[0]
     parser = commands.add_parser(
         name,
@@ -65,7 +65,7 @@ def add_command(
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`: which host is meant."""
+    """Add `--device`, which says which host is meant."""
     parser.add_argument(
         "--device",
         metavar="HOST",
@@ -79,8 +79,8 @@ def add_option(
     one: Option,
     help: str = "",
 ) -> None:
-    """A row of the table. Its value is in the member of its name, nothing if it was not given.
-    `help`: other than the row has."""
+    """Add the option of a row. Its value gets the row's name, and Kind.nothing if it was not given.
+    `help`: replaces the row's."""
     kind = one.kind
     if isinstance(kind, Flag):
         parser.add_argument(one.flag, dest=one.name, action="store_true", help=help or one.help)
@@ -97,17 +97,17 @@ def add_option(
 
 
 def add_sidecar(parser: argparse.ArgumentParser) -> None:
-    """`--sidecar`: the file that describes a raw dump."""
+    """Add `--sidecar`, the file that describes a raw dump."""
     add_option(parser, OPTION["sidecar"])
 
 
 def client_options(rows: Sequence[Option] = OPTIONS) -> list[Option]:
-    """Those that a client can say to a host."""
+    """The rows that a client can set in INIT."""
     return [one for one in rows if one.ioctl]
 
 
 def add_settings(parser: argparse.ArgumentParser, rows: Sequence[Option] = ()) -> None:
-    """What INIT can be told about the dump: what a client can say, or `rows`."""
+    """Add the options for INIT: those that a client can set, or `rows`."""
     group = parser.add_argument_group("how to dump")
     for one in rows or client_options():
         add_option(group, one)

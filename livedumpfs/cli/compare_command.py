@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`compare`: two dumps beside each other. Its exit codes are those of cmp."""
+"""`compare`: compares two dumps. Its exit codes are those of cmp."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RANGES = 64
 WORDS = ("equal", "different", "missing in A", "missing in B", "missing in both")
-"""For each Difference."""
+"""A text for each value of Difference."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """0, 1, 3 for what is no dump, and 2 for all else that fails: 1 means nothing but different."""
+    """Exit status: 0 equal, 1 different, 3 not a dump, 2 any other failure."""
     try:
         from livedumpfs.dumpfile import compare_dumps, open_dump
 
@@ -68,7 +68,8 @@ def run_compare(args: argparse.Namespace) -> int:
 
 
 def print_comparison(found: Comparison) -> None:
-    """The ranges by physical address, their ends inclusive, then how many pages are what."""
+    """Print the ranges by physical address, their ends inclusive, then the number of pages of each
+    kind."""
     words = dict(zip(found.pages, WORDS, strict=True))
     for r in found.ranges:
         pages = text.count((r.end - r.start) // PAGE_SIZE, "page")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a host's dump has come to, printed, and the exit code that goes with it."""
+"""Prints the result of a host's dump, and gives the exit code for it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from livedumpfs.units import format_size
 
 
 def print_pause(status: Status) -> None:
-    """The line after START."""
+    """Print the line after START."""
     say(f"machine stopped for {pause.text(status.counters)}, and runs on")
 
 
 def verdict(status: Status) -> str:
-    """The verdict, or what it is so far; "" when there is none."""
+    """The verdict, or the one that the dump would get now; "" when there is none."""
     if status.known is Verdict.NONE:
         return ""
     final = status.verdict is not Verdict.NONE
@@ -29,8 +29,8 @@ def verdict(status: Status) -> str:
 
 
 def broken(client: Client, status: Status, name: str | None = None) -> str:
-    """Of a dump that is not consistent: what it is, and why, in one sentence. `name`: what to call
-    its target."""
+    """One sentence about a dump that is not consistent: its state, and the cause. `name`: of the
+    target, if not the host's path."""
     target = name or status.target
     where = f"dump on {target}" if target else "snapshot in memory"
     why = _stats(client)["reason"] or "it was released before its end"
@@ -44,7 +44,7 @@ def _lost(status: Status) -> str:
 
 
 def _stats(client: Client) -> dict[str, Any]:
-    """What is only shown; a verdict stands without it."""
+    """Statistics for display only; an error does not change the verdict."""
     try:
         return client.stats()
     except LivedumpError as error:
@@ -52,8 +52,8 @@ def _stats(client: Client) -> dict[str, Any]:
 
 
 def conclude(client: Client, status: Status, name: str | None = None) -> int:
-    """A finished dump: its figures, its verdict, and what went wrong. `name`: what to call its
-    target."""
+    """Print the figures, the verdict and the errors of a finished dump. Returns the exit code.
+    `name`: of the target, if not the host's path."""
     stats = _stats(client)
     lost = text.pages(stats["lost_pages"])
     rows = [row for row in text.counter_rows(status.counters) if row[0] != "pause"]
@@ -61,7 +61,7 @@ def conclude(client: Client, status: Status, name: str | None = None) -> int:
     ends = [("lost", lost), ("target", target or "none"), ("verdict", verdict(status))]
     say(text.table([*rows, *ends]))
     if status.known is Verdict.CONSISTENT:
-        if stats.get("failure"):  # good, but not where it was to be
+        if stats.get("failure"):  # the dump is good, but not in its place
             complain(stats["failure"])
             return Exit.FAILED
         return Exit.DONE
@@ -70,8 +70,8 @@ def conclude(client: Client, status: Status, name: str | None = None) -> int:
 
 
 def released(client: Client, before: Status) -> int:
-    """After RELEASE of a dump that was as in `before`: its verdict for good when that is not
-    "consistent". What was cut off by the RELEASE alone was to be cut off."""
+    """After RELEASE: print the final verdict of the dump with status `before`, when it is not
+    "consistent". A dump that is incomplete only because of the RELEASE is no failure."""
     status = client.status()
     if before.state in (State.UNDEFINED, State.UNINIT) or not status.broken:
         return Exit.DONE
@@ -83,7 +83,7 @@ def released(client: Client, before: Status) -> int:
 
 
 def note_room(client: Client, status: Status) -> None:
-    """What a snapshot without a target may take, and what then."""
+    """Tell how much memory a snapshot without a target may take, and what happens then."""
     spills = status.settings["policy"] == "spill"
     limit = status.settings["spill_limit"] if spills else client.stats()["settings"]["pool"]
     more = "" if limit >= status.bytes_total else (

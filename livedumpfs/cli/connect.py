@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From options to INIT, and waiting for FINISH: what `dump` and the single steps share."""
+"""From options to INIT, and waiting for FINISH: shared by `dump` and the single steps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from livedumpfs.errors import StateError
 
 
 def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOptions:
-    """The settings of add_settings; those not given are the host's. UsageError: some that do not go
-    with the format, if one was given; the host says it otherwise."""
+    """The settings of add_settings; settings that are not given are left to the host. UsageError:
+    some do not fit the format, if it was given; else the host reports that."""
     return InitOptions(release_on_close=release_on_close, **given(args))
 
 
 def follow(
     client: Client, shown: Display, timeout: float | None = None, *, name: str | None = None
 ) -> Status:
-    """Show the progress until FINISH, and say at once when it can no longer be consistent. Errors
-    as in Client.progress; `timeout` in seconds; `name`: what to call the target."""
+    """Show the progress until FINISH, and report at once when the dump can no longer be consistent.
+    Errors as in Client.progress. `timeout` in seconds; `name`: of the target, if not the host's
+    path."""
     said = False
     try:
         for status in client.progress(timeout=timeout):
@@ -34,7 +35,7 @@ def follow(
                 shown.warn(f"warning: {broken(client, status, name)}")
     except StateError as error:
         status = client.status()
-        # Released by another program between FINISH and our next look.
+        # Another program may have released the dump between FINISH and the next poll.
         sealed = status.verdict in (Verdict.CONSISTENT, Verdict.TORN)
         if error.errno != errno.ECANCELED or status.state is not State.UNINIT or not sealed:
             raise

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from livedumpfs.dumpfile import DumpFile, Output
 
 STANDARD = "-"
-"""Standard input, or output."""
+"""Stands for standard input, or standard output."""
 _PACKING: Final = tuple(OPTION[name] for name in ("compression", "level", "threads"))
-"""Of formats that are PACKED."""
+"""Options for the formats that are PACKED."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -55,8 +55,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-    """0 when all is written; 3 when the dump is not valid, or not consistent for a plain image
-    without --force."""
+    """Exit status: 0 when all is written; 3 when the dump is not valid, or, for a plain image
+    without --force, not consistent."""
     from livedumpfs.dumpfile import is_flattened
 
     if args.target == STANDARD or is_flattened(args.target):
@@ -110,7 +110,8 @@ def _say_what_is_missing(dump: DumpFile, name: str, image: bool) -> None:
 
 
 def _rearrange(args: argparse.Namespace) -> int:
-    """Makedumpfile's flattened form: it becomes the kdump that it is, and nothing else at once."""
+    """Input in makedumpfile's flattened form becomes a kdump file; other formats need a second
+    step."""
     from livedumpfs.dumpfile import NewFile, rearrange
 
     name = "standard input" if args.target == STANDARD else args.target
@@ -126,12 +127,12 @@ def _rearrange(args: argparse.Namespace) -> int:
 
 
 def open_input(path: str) -> BinaryIO:
-    """A file, or standard input."""
+    """Open a file, or standard input."""
     return open(INPUT_FD if path == STANDARD else path, "rb", closefd=path != STANDARD)
 
 
 def open_output(path: str) -> Output:
-    """A new file, or standard output."""
+    """Make a new file, or use standard output."""
     from livedumpfs.dumpfile import NewFile, Stream
 
     if path != STANDARD:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`dump`: a whole dump in one command, which ends it when it is interrupted."""
+"""`dump`: a whole dump in one command. When the command is interrupted, the dump ends."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_dump(args: argparse.Namespace) -> int:
-    """The whole dump. Whatever ends it, the machine is free again: the host releases on close."""
+    """Take the whole dump. However the command ends, the host releases the machine on close."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
     from livedumpfs.targets import expect_series, prune
@@ -86,7 +86,7 @@ def run_dump(args: argparse.Namespace) -> int:
             finally:
                 let_go(client)
         problem = outlet.finish()
-        if problem and code != Exit.DONE:  # the host has only seen that its pipe broke
+        if problem and code != Exit.DONE:  # the host knows only that its pipe broke
             note(problem)
         elif problem:
             complain(problem)
@@ -98,7 +98,8 @@ def run_dump(args: argparse.Namespace) -> int:
 
 
 def state_of(client: Client, outlet: Outlet) -> tuple[str, str]:
-    """Of a dump that is interrupted now: its verdict, if that was known before, and its place."""
+    """Verdict and place of a dump that is interrupted now. The verdict counts if it was final
+    before."""
     where = outlet.alias or outlet.path or "its target"
     with contextlib.suppress(LivedumpError):
         status = client.status()
@@ -109,7 +110,7 @@ def state_of(client: Client, outlet: Outlet) -> tuple[str, str]:
 
 
 def let_go(client: Client) -> None:
-    """RELEASE. The dump is what it is, also when that fails."""
+    """RELEASE. An error of it does not change the dump."""
     try:
         client.release()
     except LivedumpError as error:
@@ -119,14 +120,15 @@ def let_go(client: Client) -> None:
 
 
 def take(client: Client, outlet: Outlet) -> int:
-    """From START to the seal, and what came out."""
+    """From START to the seal. Prints the result, and returns the exit code."""
     from livedumpfs.cli.conclusion import conclude, print_pause
     from livedumpfs.cli.connect import follow
 
     client.start()
     where = outlet.alias or client.status().target
     with dump_taken(where):
-        # Before all that prints: a terminal can stand still, and the machine then waits for slots.
+        # SWEEP before anything is printed: a terminal may block, and the machine would wait for
+        # slots.
         client.sweep()
         print_pause(client.status())
         with display("dump") as shown:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the options of a command say about a dump."""
+"""From the options of a command to the settings of a dump."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from livedumpfs.settings import OPTIONS, DumpSettings
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
     """The options of add_settings that were given, by the names of their rows. UsageError: some
-    that do not go together, or a value that no dump can have."""
+    exclude each other, or a value is impossible for any dump."""
     found = {one.name: value for one in OPTIONS if (value := getattr(args, one.name, None))}
     _refuse_foreign(found)
     replace(DumpSettings(), **found).check_values()
@@ -23,8 +23,8 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def given_settings(args: argparse.Namespace) -> DumpSettings:
-    """Those, for a host: paths are absolute, because a caller of INIT has a working directory of
-    its own."""
+    """The same as settings for a host. Paths are made absolute, because a caller of INIT has its
+    own working directory."""
     found = given(args)
     paths = {one.name for one in OPTIONS if isinstance(one.kind, FilePath)} & found.keys()
     found |= {name: os.path.abspath(found[name]) for name in paths}
@@ -32,7 +32,7 @@ def given_settings(args: argparse.Namespace) -> DumpSettings:
 
 
 def _refuse_foreign(found: dict[str, Any]) -> None:
-    """UsageError: an option of one format, and another format."""
+    """UsageError: an option that belongs to another format than the given one."""
     format = found.get("format")
     for one in OPTIONS:
         if one.name in found and format and not one.goes_with(format):

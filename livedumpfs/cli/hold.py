@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from livedumpfs.client import Client
 
 _LOOK_S: Final = 0.5
-"""Seconds after which it looks whether the dump is still there."""
+"""Seconds between two checks whether the dump still exists."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_hold(parser: argparse.ArgumentParser) -> None:
-    """`--hold`."""
+    """Add the option `--hold`."""
     parser.add_argument(
         "--hold",
         action="store_true",
@@ -33,7 +33,7 @@ def add_hold(parser: argparse.ArgumentParser) -> None:
 
 
 def check_hold(args: argparse.Namespace) -> None:
-    """UsageError: with what it does not go."""
+    """UsageError: --hold with standard output as the target."""
     if args.hold and args.target == STANDARD_OUTPUT:
         raise UsageError(
             "--hold does not go with standard output",
@@ -42,8 +42,8 @@ def check_hold(args: argparse.Namespace) -> None:
 
 
 def hold(client: Client) -> None:
-    """Until a signal, or until the dump is released by others or its host ends: its readers go on
-    meanwhile. The dump on the target is what it was before."""
+    """Return at a signal, or when another program releases the dump, or its host ends. Meanwhile
+    the snapshot can be read. The dump on the target does not change."""
     from livedumpfs.abi import State
 
     with _interrupted() as ended:
@@ -60,7 +60,7 @@ def hold(client: Client) -> None:
 
 @contextmanager
 def _interrupted() -> Iterator[threading.Event]:
-    """Set by a signal that asks us to end: here that is no failure."""
+    """An event that a signal sets instead of ending the command: here it is no failure."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in _SIGNALS}
     try:

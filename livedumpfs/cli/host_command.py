@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`host`: run a machine and serve its mount until told to stop."""
+"""`host`: runs a machine and serves its mount until it is told to stop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_RAM = 256 << 20
 DEFAULT_DIRTY = 0.25
 MOUNT_PREFIX = "host-"
 IDLE_RATE = 10
-"""Transfers a second and vCPU of the built-in guest under --idle."""
+"""Transfers of the built-in guest under --idle, per second and vCPU."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -71,7 +71,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def add_mount_options(parser: argparse.ArgumentParser) -> None:
-    """Where the mount is, and who may use it."""
+    """Options for the place of the mount, and for its users."""
     parser.add_argument(
         "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
     )
@@ -87,7 +87,7 @@ def add_mount_options(parser: argparse.ArgumentParser) -> None:
 
 
 def group_id(text: str) -> int:
-    """The number of a group, given by name or number."""
+    """Number of a group, given by name or number."""
     try:
         return int(text) if text.isdigit() else grp.getgrnam(text).gr_gid
     except KeyError:
@@ -95,7 +95,7 @@ def group_id(text: str) -> int:
 
 
 def run_host(args: argparse.Namespace) -> int:
-    """Build the machine, serve it, take both down again."""
+    """Build the machine and serve it; remove both at the end."""
     from livedumpfs.machines import UnicornMachine
 
     settings = default_settings(args)
@@ -118,15 +118,15 @@ def run_host(args: argparse.Namespace) -> int:
 
 @dataclass
 class Place:
-    """Where a host mounts."""
+    """The mount point of a host."""
 
     path: str
     made: os.stat_result | None = None
-    """The directory that we made for it, which ends with the host; None: it is the user's."""
+    """The directory that this process made and will remove; None: it is the user's."""
 
     @classmethod
     def make(cls, path: Path) -> Place:
-        """A new directory. HostError."""
+        """Make a new directory. HostError."""
         try:
             path.mkdir(mode=0o755)
             return cls(str(path), os.lstat(path))
@@ -135,11 +135,12 @@ class Place:
             raise HostError(f"cannot make {path}: {os_cause(code)}", errno=code) from error
 
     def remove(self) -> None:
-        """Take away what we made, if that is what has the name; done twice it is harmless."""
+        """Remove the directory if it is still the one that this process made; harmless when done
+        twice."""
         with contextlib.suppress(OSError):
             if self.made and os.path.samestat(self.made, os.lstat(self.path)):
                 os.rmdir(self.path)
-        self.made = None  # a later one may have its inode number
+        self.made = None  # another directory may get its inode number later
 
 
 def serve(
@@ -149,7 +150,7 @@ def serve(
     settings: DumpSettings,
     announce: Callable[[str], None],
 ) -> int:
-    """Run a host of that machine; `announce` gets the device file once it runs."""
+    """Serve the machine as a host; `announce` gets the path of the device file when it runs."""
     from livedumpfs.mount.host import Host
 
     host = Host(
@@ -163,7 +164,7 @@ def serve(
     try:
         host.run(lambda: announce(host.device), note)
     except HostError as error:
-        # Something may hang in a thread that an orderly exit would wait for.
+        # An orderly exit would wait for threads, and one may hang.
         complain(sentence(error))
         place.remove()
         os._exit(Exit.FAILED)
@@ -172,7 +173,7 @@ def serve(
 
 @contextlib.contextmanager
 def mount_directory(chosen: str | None) -> Iterator[Place]:
-    """`chosen`, or a directory of our own in the runtime directory, removed at the end."""
+    """`chosen`, or a new directory in the runtime directory, which is removed at the end."""
     from livedumpfs.mount.mountpoint import clean_up
 
     if chosen:
@@ -190,7 +191,7 @@ def mount_directory(chosen: str | None) -> Iterator[Place]:
 
 
 def runtime_directory() -> Path:
-    """Where hosts have their directories. HostError: it cannot be made."""
+    """The directory for hosts' mount points. HostError: it cannot be made."""
     try:
         return registry.own_directory()
     except OSError as error:
@@ -204,8 +205,8 @@ def runtime_directory() -> Path:
 
 
 def remove_left_behind(runtime: Path) -> None:
-    """Directories of hosts that were killed, this user's. What is still mounted or not empty
-    stays."""
+    """Remove this user's directories of hosts that were killed. A directory that is still mounted
+    or not empty stays."""
     for path in runtime.glob(f"{MOUNT_PREFIX}*"):
         pid = path.name.removeprefix(MOUNT_PREFIX)
         dead = pid.isdigit() and (int(pid) == os.getpid() or registry.start_time(int(pid)) is None)

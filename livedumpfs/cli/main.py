@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parser with all commands, and what becomes of their exceptions."""
+"""The parser with all commands, and the handling of their exceptions."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from livedumpfs.cli.output import say, tell
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument errors in our form, whatever the command."""
+    """Reports argument errors in the form of all other errors."""
 
     def error(self, message: str) -> NoReturn:
         complain(f"{message} (see `{self.prog} --help`)")
         raise SystemExit(Exit.USAGE)
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Help and version."""
+        """Prints help and version."""
         if message:
             (say if file is sys.stdout else tell)(message.removesuffix("\n"))
 
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command. Returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)

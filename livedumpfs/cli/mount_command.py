@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`mount`: a dump's snapshot/ without its machine."""
+"""`mount`: serves a dump's snapshot/ without its machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_mount(args: argparse.Namespace) -> int:
-    """Serve until the end; a dump of any verdict."""
+    """Serve until a signal; dumps of any verdict."""
     from livedumpfs.dumpfile import files_of, open_dump
     from livedumpfs.mount.browse import DIRECTORY, browse
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a command ends: its exit code, and the one sentence behind it when it failed.
+"""The end of a command: its exit code, and one sentence when it failed.
 
-The codes are the same for all commands. `compare` alone has those of cmp, and `qemu` those of QEMU;
-`host`, `qemu` and `mount` run until a signal ends them, which is no interruption.
+All commands use the same codes, but `compare` uses those of cmp, and `qemu` those of QEMU. `host`,
+`qemu` and `mount` run until a signal ends them; for them that is no failure.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class Exit(enum.IntEnum):
     """The exit codes; docs/cli.md promises them."""
 
     DONE = 0
-    """And the dump is consistent, where there is one."""
+    """Success; the dump, if any, is consistent."""
     FAILED = 1
-    """There is no dump, or none that the command can say anything about."""
+    """There is no dump, or the command could not find out."""
     USAGE = 2
     NOT_VALID = 3
-    """Torn, incomplete, damaged, or not a dump."""
+    """The dump is torn, incomplete, damaged, or not a dump."""
     INTERRUPTED = 128 + signal.SIGINT
-    """The number of another signal instead, when that ended it."""
-    DIFFERENT = FAILED  # of `compare`, as cmp has it
+    """Interrupted by SIGINT; for another signal, 128 and its number."""
+    DIFFERENT = FAILED  # of `compare`, as in cmp
     TROUBLE = USAGE
 
 
 class Broken(LivedumpError):
-    """A dump that was taken, and that is incomplete because something else went wrong."""
+    """A dump was taken, but is incomplete because another step failed."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal that asks to end."""
+    """A signal that asks the command to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 FAILURES: Final = (LivedumpError, OSError, ValueError, ImportError, MemoryError)
-"""What ends a command with a sentence; all else is a mistake of ours."""
+"""Exceptions that end a command with a sentence; any other one is a bug."""
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a command as SIGINT does: in order."""
+"""Signals that end a command in order, as SIGINT does."""
 
 
 def end_in_order() -> None:
-    """From now on ENDING raise Interrupted, the first of them; those that are ignored stay so.
-    Whoever serves a mount has handlers of its own."""
+    """From now on the first signal of ENDING raises Interrupted; ignored signals stay ignored.
+    Commands that serve a mount install their own handlers."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for one in ENDING:
@@ -78,8 +78,7 @@ def end_in_order() -> None:
 
 
 def end_at_once() -> None:
-    """Take end_in_order() back, for a library that installs its handlers only where there are
-    none."""
+    """Undo end_in_order(), for a library that installs handlers only where there are none."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -87,8 +86,8 @@ def end_at_once() -> None:
 
 @contextlib.contextmanager
 def dump_taken(name: str | None) -> Iterator[None]:
-    """From START on there is a dump, on `name` or in memory: Broken when something else than its
-    verdict ends it. Who gives up waiting does not end it."""
+    """Around the steps after START, when there is a dump on `name` or in memory. An error becomes
+    Broken, but for a timeout: giving up the wait does not end the dump."""
     try:
         yield
     except (LivedumpError, OSError) as error:
@@ -99,7 +98,8 @@ def dump_taken(name: str | None) -> Iterator[None]:
 
 
 def sentence(error: BaseException) -> str:
-    """An exception as "object: cause", in one line. Our own say it themselves."""
+    """An exception in one line, as "object: cause". Exceptions of livedumpfs have their own
+    sentence."""
     if isinstance(error, ImportError):
         return _not_importable(error)
     if isinstance(error, LivedumpError):
@@ -116,11 +116,11 @@ _FLAGS: Final = {name: one for one in OPTIONS for name in (one.name, one.file)}
 _FILES_ONLY: Final = (
     "state", "output", "type", "consistent", "use_interrupt", "failed", "error",
 )  # fmt: skip
-"""Files of control/ that are no option of the commands that meet them."""
+"""Files of control/ that are not options of the commands in whose hints they appear."""
 
 
 def option(name: str) -> str:
-    """A setting as the command line writes it: what a client cannot say stays a file."""
+    """A setting as an option of the command line; as a file of control/ if no client can set it."""
     row = _FLAGS.get(name)
     if row:
         return row.flag if row.ioctl else in_control(name)
@@ -128,7 +128,7 @@ def option(name: str) -> str:
 
 
 def exit_code(error: BaseException) -> int:
-    """For a command that an exception ended."""
+    """Exit code of a command that ended with an exception."""
     if isinstance(error, InvalidDump | InconsistentDump | Broken):
         return Exit.NOT_VALID
     if isinstance(error, UsageError):
@@ -139,15 +139,15 @@ def exit_code(error: BaseException) -> int:
 
 
 def interrupted(error: KeyboardInterrupt) -> str:
-    """ "interrupted", or by what else."""
+    """The words for it: "interrupted", or "ended by" and the other signal's name."""
     if isinstance(error, Interrupted):
         return f"ended by {signal.Signals(error.number).name}"
     return "interrupted"
 
 
 def answer(text: str, code: int = Exit.DONE) -> int:
-    """Print what a program reads: `code`, or FAILED when it cannot be written and all else went
-    well."""
+    """Print output for programs. Returns `code`, or FAILED when the output cannot be written and
+    `code` is DONE."""
     problem = say(text, quiet=True)
     if problem is None:
         return code
@@ -157,12 +157,12 @@ def answer(text: str, code: int = Exit.DONE) -> int:
 
 
 def complain(text: str) -> None:
-    """`livedump: error: ...` on standard error."""
+    """Print `livedump: error: ...` on standard error."""
     tell(f"livedump: error: {printable(text)}")
 
 
 def note(text: str) -> None:
-    """`livedump: ...` on standard error: what a person wants to know and a program does not."""
+    """Print `livedump: ...` on standard error: for people, not for programs."""
     tell(f"livedump: {printable(text)}")
 
 
@@ -170,14 +170,15 @@ def note(text: str) -> None:
 
 _PACKAGES: Final = {
     "_cffi_backend": "cffi",
+    "elftools": "pyelftools",
     "fuse": "fusepy",
     "qemu": "qemu.qmp",
 }
-"""Where a module does not bear the name of its package."""
+"""Module -> its package, where the names differ."""
 
 
 def _not_importable(error: ImportError) -> str:
-    """Something that we need is not there, or not for this user."""
+    """The sentence for a module that is missing, or not readable for this user."""
     module = error.name or ""
     if module == "livedumpfs._native":
         return "the C core of livedumpfs is not built, or not for this Python (run `make`)"

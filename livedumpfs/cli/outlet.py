@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where `dump` and `init` send a dump: to the target that was named, or to standard output, through
-a pipe into which the host writes."""
+"""The destination of `dump` and `init`: the named target, or standard output, through a pipe into
+which the host writes."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ _PIECE: Final = 1 << 20
 
 
 class Outlet:
-    """The target by its path."""
+    """A target with a path."""
 
     def __init__(self, target: str | None) -> None:
         self.path = target
-        """What the host is told; None: it knows."""
+        """The path for the host; None: the host uses control/output."""
         self.alias: str | None = None
-        """What people are told instead of the path that the host has; None: that."""
+        """The name shown to users instead of the host's path; None: show that path."""
 
     def handed_over(self) -> None:
-        """INIT is done: the host has opened it."""
+        """Called after INIT: the host has opened the path."""
 
     def finish(self) -> str:
-        """The dump is released, or will be: why not all of it came out; "" when it did."""
+        """Called when the dump is released. Returns why not all data came out; "" when it did."""
         return ""
 
 
 class StandardOutput(Outlet):
-    """Standard output. Copies from the first moment on: INIT writes already."""
+    """Standard output. A thread copies from the pipe to it from the start, because INIT already
+    writes."""
 
     def __init__(self) -> None:
-        """UsageError: that is a terminal, or takes nothing; MachineError EAGAIN: no thread."""
+        """UsageError: it is a terminal, or not writable; MachineError EAGAIN: no thread."""
         _expect_writable()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
         super().__init__(f"/proc/{os.getpid()}/fd/{self._write_end}")
         self.alias = _NAME
         self._problem: OSError | None = None
-        # A reader that never takes the rest must not keep an interrupted command alive.
+        # A daemon thread: a reader that stops reading must not keep an interrupted command alive.
         self._copier = threading.Thread(target=self._copy, name="livedump-copy", daemon=True)
         try:
             with needing_threads(f"copy to {_NAME}"):
@@ -59,7 +60,8 @@ class StandardOutput(Outlet):
             raise
 
     def _copy(self) -> None:
-        """To the end of the pipe. When nobody takes it any more the host is to see that too."""
+        """Copy to the end of the pipe. When the reader has closed its end, close ours: so the host
+        gets EPIPE."""
         try:
             while data := os.read(self._read_end, _PIECE):
                 view = memoryview(data)
@@ -71,13 +73,13 @@ class StandardOutput(Outlet):
             os.close(self._read_end)
 
     def handed_over(self) -> None:
-        """Ours would keep the pipe from ending."""
+        """Close our writing end: it would keep the pipe from ending."""
         if self._write_end >= 0:
             os.close(self._write_end)
             self._write_end = -1
 
     def finish(self) -> str:
-        """Wait until the last byte that the host wrote is out."""
+        """Wait until the last byte from the host is written."""
         self.handed_over()
         self._copier.join()
         if self._problem is None:
@@ -90,7 +92,7 @@ _NAME: Final = "standard output"
 
 
 def _expect_writable() -> None:
-    """UsageError, before anything is opened."""
+    """UsageError: standard output cannot take a dump. Checked before anything is opened."""
     if _OUT in closed:
         raise UsageError(f"cannot dump to {_NAME}: it is closed")
     access = fcntl.fcntl(_OUT, fcntl.F_GETFL) & os.O_ACCMODE
@@ -102,8 +104,8 @@ def _expect_writable() -> None:
 
 @contextlib.contextmanager
 def open_outlet(target: str | None) -> Iterator[Outlet]:
-    """For TARGET of the command line. What the command prints goes to standard error while standard
-    output is taken."""
+    """The outlet for TARGET. While standard output takes the dump, the command's own text goes to
+    standard error."""
     if target != STANDARD_OUTPUT:
         yield Outlet(target)
         return
@@ -112,7 +114,7 @@ def open_outlet(target: str | None) -> Iterator[Outlet]:
         with contextlib.redirect_stdout(sys.stderr):
             yield out
     except LivedumpError as error:
-        # The host knows it by a path that means nothing to people.
+        # The path of the pipe in the host's sentence means nothing to users.
         error.message = error.message.replace(out.path or "", _NAME)
         raise
     finally:

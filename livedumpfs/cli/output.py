@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All that a command prints goes through here, and nothing of it decides over the command: where it
-cannot be written it is dropped, what the terminal cannot show is escaped.
+"""All output of a command. Output never decides about the command: when it cannot be written, it is
+dropped; characters that the terminal cannot show are escaped.
 
-Straight to the descriptor: what Python buffers it tries again at its end, and fails then.
+It is written to the descriptor without Python's buffer: Python would write a failed buffer again at
+its end, and fail then.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ INPUT_FD: Final = 0
 OUTPUT_FD: Final = 1
 ERROR_FD: Final = 2
 READER_LEFT: Final = (errno.EPIPE, errno.EBADF)
-"""It went away, or there never was one: it does not want to know."""
+"""The reader has gone, or there was none: no error is reported."""
 
 
 closed: Final[set[int]] = set()
-"""Of the three standard descriptors those that were closed when this process was started."""
+"""Those of descriptors 0, 1 and 2 that were closed when this process was started."""
 
 
 def keep_descriptors() -> None:
-    """Fill those of the three standard ones that are closed, so that no file that is opened later
-    gets their numbers, and what is printed with them. They still cannot be used."""
+    """Open /dev/null on those of descriptors 0, 1 and 2 that are closed. Else a file that is opened
+    later would get the number, and the output. They still cannot be used."""
     for number in (INPUT_FD, OUTPUT_FD, ERROR_FD):
         try:
             os.fstat(number)
@@ -41,8 +42,8 @@ def keep_descriptors() -> None:
 
 
 def say(text: str, *, quiet: bool = False) -> OSError | None:
-    """A line, or several, on standard output; why it is not there, which standard error says
-    too unless `quiet`."""
+    """Print lines on standard output. Returns the error, if any, which is also reported on standard
+    error unless `quiet`."""
     problem = _put(sys.stdout, f"{text}\n")
     if problem and not quiet and problem.errno not in READER_LEFT:
         tell(f"livedump: {cannot_say(problem)}")
@@ -50,17 +51,17 @@ def say(text: str, *, quiet: bool = False) -> OSError | None:
 
 
 def tell(text: str) -> None:
-    """A line on standard error."""
+    """Print lines on standard error."""
     _put(sys.stderr, f"{text}\n")
 
 
 def cannot_say(problem: OSError) -> str:
-    """The sentence about standard output."""
+    """The sentence about an error of standard output."""
     return f"cannot write to standard output: {os_cause(problem.errno or errno.EIO)}"
 
 
 def shielded(stream: TextIO | None) -> TextIO:
-    """It for a library that prints by itself: a write never fails."""
+    """The stream for a library that prints by itself: its writes never fail."""
     return cast(TextIO, _Shielded(stream))
 
 
@@ -70,17 +71,17 @@ class _Shielded(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """What the terminal can show."""
+        """Encoding of the terminal."""
         return _encoding(self._stream)
 
     def fileno(self) -> int:
-        """OSError where there is none."""
+        """OSError: there is none."""
         if self._stream is None:
             raise io.UnsupportedOperation("fileno")
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """False for one that has gone, too."""
+        """Also False for a terminal that has gone."""
         return is_terminal(self._stream)
 
     def writable(self) -> bool:
@@ -93,7 +94,7 @@ class _Shielded(io.TextIOBase):
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at it."""
+    """Whether it is a terminal, which people read."""
     with contextlib.suppress(OSError, ValueError):
         return stream is not None and stream.isatty()
     return False
@@ -104,7 +105,7 @@ def _encoding(stream: TextIO | None) -> str:
 
 
 def _put(stream: TextIO | None, text: str) -> OSError | None:
-    """Write all of it now; why not."""
+    """Write all of `data` at once. Returns the error, if any."""
     if stream is None:
         return OSError(errno.EBADF, os_cause(errno.EBADF))
     encoding = _encoding(stream)
@@ -112,7 +113,7 @@ def _put(stream: TextIO | None, text: str) -> OSError | None:
     try:
         number = stream.fileno()
     except (OSError, ValueError):
-        # In memory, as in tests.
+        # A stream without a descriptor, as in tests.
         stream.write(data.decode(encoding))
         return None
     try:
@@ -123,7 +124,7 @@ def _put(stream: TextIO | None, text: str) -> OSError | None:
 
 
 def _write(number: int, data: bytes) -> None:
-    """All of it, also where another process made the descriptor non-blocking. OSError."""
+    """Write all bytes, even if another process has made the descriptor non-blocking. OSError."""
     view = memoryview(data)
     while view:
         try:

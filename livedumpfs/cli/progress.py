@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far a dump is: a bar on a terminal, else one line a second. Both on standard error."""
+"""The progress of a dump on standard error: a bar on a terminal, else one line a second."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LINE_EVERY = 1.0
 
 
 class Display(Protocol):
-    """Shows how many of a number of bytes are saved. A context manager."""
+    """Shows how many bytes are saved. A context manager."""
 
     def update(self, done: int, total: int, lost: int) -> None:
-        """Of `total` bytes `done` are saved, and `lost` are not, and will not be."""
+        """Of `total` bytes, `done` are saved, and `lost` never will be."""
 
     def warn(self, text: str) -> None:
-        """A line of its own that stays."""
+        """Print a line that stays."""
 
     def __enter__(self) -> Self: ...
 
@@ -47,7 +47,7 @@ class Display(Protocol):
 
 
 class Bar:
-    """A bar with rate and time to go."""
+    """A bar with rate and remaining time."""
 
     def __init__(self, label: str, console: Console) -> None:
         self._bar = Progress(
@@ -77,7 +77,7 @@ class Bar:
 
 
 class Lines:
-    """A line at the start and one a second, for logs and pipes."""
+    """A line at the start, and one a second, for logs and pipes."""
 
     def __init__(
         self, label: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
@@ -120,7 +120,7 @@ class Lines:
 
 
 def display(label: str) -> Display:
-    """The one that fits standard error."""
+    """The display that fits standard error."""
     stream = shielded(sys.stderr)
     if stream.isatty():
         return Bar(label, Console(file=stream))

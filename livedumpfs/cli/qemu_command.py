@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`qemu`: run the user's own QEMU, and serve the mount of its machine."""
+"""`qemu`: runs QEMU with the user's own command line, and serves the mount of its machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_qemu(args: argparse.Namespace) -> int:
-    """Start QEMU with the shim, serve it, end it with the host, and answer as it does."""
+    """Start QEMU with the shim, serve it, end it with the host, and return its exit status."""
     from livedumpfs.machines.qemu import EndedAtOnce, QemuMachine
 
     argv = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -45,7 +45,7 @@ def run_qemu(args: argparse.Namespace) -> int:
         with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 
             def announce(device: str) -> None:
-                # Standard output may be the guest's console.
+                # Not on standard output: that may be the guest's console.
                 cpus = count(machine.vcpus, "vCPU")
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
                 tell(f"{what}: running\ndevice {device}")
@@ -55,4 +55,4 @@ def run_qemu(args: argparse.Namespace) -> int:
     except EndedAtOnce as error:
         if error.status:
             raise
-        return Exit.DONE  # it was asked for help, say, and gave it
+        return Exit.DONE  # QEMU did what its options asked for, such as help

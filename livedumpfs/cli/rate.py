@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rate in a progress bar, in the unit of all other outputs; rich's own counts in 1000s."""
+"""The rate in a progress bar, in the same unit as all other output; rich counts in thousands."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from livedumpfs.units import format_size
 
 
 class RateColumn(ProgressColumn):
-    """Bytes a second."""
+    """Bytes per second."""
 
     def render(self, task: Task) -> Text:
-        """Nothing before it is known."""
+        """Empty until the rate is known."""
         rate = task.finished_speed or task.speed
         return Text(f"{format_size(rate)}/s" if rate else "", style="progress.data.speed")

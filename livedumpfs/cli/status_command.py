@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`status`: what a host's dump is doing."""
+"""`status`: the state of a host's dump."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the status of the dump that is, or of the last one."""
+    """Print the status of the present dump, or of the last one."""
     from livedumpfs.cli.conclusion import verdict
     from livedumpfs.client import Client
 
@@ -53,7 +53,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 def _policy(status: Status) -> str:
-    """What happens when no slot is free, and where more memory ends."""
+    """The policy: what happens when no slot is free, and its limit of memory."""
     policy = str(status.settings["policy"])
     if policy != "spill":
         return policy
@@ -61,7 +61,7 @@ def _policy(status: Status) -> str:
 
 
 def _done(status: Status) -> str:
-    """What the dump has; what is lost is none of that. In memory nothing is to be done."""
+    """Bytes that the dump has, without lost ones. "" for a dump in memory."""
     if status.target is None:
         return ""
     done = f"{format_size(status.bytes_done)} of {format_size(status.bytes_total)}"
@@ -69,19 +69,19 @@ def _done(status: Status) -> str:
 
 
 def _released(stats: dict[str, Any]) -> str:
-    """Through whom and when, or why the host did it itself."""
+    """Which process released the dump and when, or why the host did."""
     through = (stats.get("released") or "").removeprefix("released ")
     expired = (stats["expired"] or "").removeprefix("released: ")
     return ": ".join(part for part in (through, expired) if part)
 
 
 def _named(verdict: Verdict) -> str | None:
-    """None for none."""
+    """The verdict's name; None: there is none."""
     return verdict.name.lower() if verdict else None
 
 
 def _as_json(status: Status, device: str, stats: dict[str, Any]) -> dict[str, object]:
-    """The same for programs; null where there is nothing."""
+    """The status for programs; null for a value that does not exist."""
     return {
         "device": device,
         "state": status.state.name,

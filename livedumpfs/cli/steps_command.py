@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`init`, `start`, `sweep`, `finish`, `release`: the steps of a dump one by one. The dump goes on
-when the command that took a step ends."""
+"""`init`, `start`, `sweep`, `finish`, `release`: the single steps of a dump. The dump goes on when
+the command that took a step ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_commands(commands: Commands) -> None:
         "--no-target", action="store_true", help="keep the snapshot in memory until its release"
     )
     add_settings(init)
-    start = add_command(commands, "start", "Take the snapshot: stop, arm, let go.", run_start)
+    start = add_command(commands, "start", "Take the snapshot: stop, arm, resume.", run_start)
     start.add_argument(
         "--no-target",
         action="store_true",
@@ -49,7 +49,7 @@ def add_commands(commands: Commands) -> None:
         "memory for it at the most; default: what the machine has, or half of what is free",
     )
     add_option(start, OPTION["max_age"])
-    sweep = add_command(commands, "sweep", "Begin to save what nobody writes.", run_sweep)
+    sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="give up waiting; default: never"
@@ -66,8 +66,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_init(args: argparse.Namespace) -> int:
-    """INIT that outlives this command. To standard output: until the release, which it waits
-    for."""
+    """INIT. The dump goes on after the command, but for one to standard output: the command then
+    waits for its release."""
     from livedumpfs.cli.connect import init_options
     from livedumpfs.client import Client
 
@@ -80,7 +80,7 @@ def run_init(args: argparse.Namespace) -> int:
 
 
 def pass_on(client: Client, outlet: Outlet) -> int:
-    """Until somebody releases the dump; then its verdict."""
+    """Copy until the dump is released. Returns the exit code for its verdict."""
     from livedumpfs.abi import State, Verdict
     from livedumpfs.cli.conclusion import broken
     from livedumpfs.client import POLL_INTERVAL
@@ -106,7 +106,8 @@ def pass_on(client: Client, outlet: Outlet) -> int:
 
 
 def run_start(args: argparse.Namespace) -> int:
-    """START, and what it cost; with --no-target INIT too, which goes again when START fails."""
+    """START, and print its cost. With --no-target INIT comes first, and is undone when START
+    fails."""
     from livedumpfs.cli.conclusion import note_room, print_pause
     from livedumpfs.client import Client
 
@@ -126,7 +127,7 @@ def run_start(args: argparse.Namespace) -> int:
 
 
 def start_in_memory(client: Client, limit: int, max_age: float) -> None:
-    """INIT and START without a target; `limit` in bytes, `max_age` in seconds, 0: the host's."""
+    """INIT and START without a target. `limit` in bytes; `max_age` in seconds, 0: the host's."""
     from livedumpfs.client import InitOptions
 
     client.init(None, InitOptions(spill_limit=limit, max_age=max_age))
@@ -138,7 +139,7 @@ def start_in_memory(client: Client, limit: int, max_age: float) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> int:
-    """SWEEP, without waiting for its end."""
+    """SWEEP; does not wait for its end."""
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
@@ -147,7 +148,7 @@ def run_sweep(args: argparse.Namespace) -> int:
 
 
 def run_finish(args: argparse.Namespace) -> int:
-    """Wait, then the verdict."""
+    """Wait for the end, and print the verdict."""
     from livedumpfs.abi import State
     from livedumpfs.cli.conclusion import conclude
     from livedumpfs.cli.connect import follow
@@ -162,7 +163,7 @@ def run_finish(args: argparse.Namespace) -> int:
 
 
 def run_release(args: argparse.Namespace) -> int:
-    """RELEASE from whatever state, and what the dump was worth."""
+    """RELEASE from any state, and print the dump's verdict."""
     from livedumpfs.cli.conclusion import released
     from livedumpfs.client import Client
 

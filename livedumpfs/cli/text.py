@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Numbers of a dump as text for people. Pure; the names are those of ldfs_counters."""
+"""The numbers of a dump as text. No I/O; the names are those of ldfs_counters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Numbers = Mapping[str, int]
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """`label  value` lines, labels in one column; rows without a value are left out. Values can
-    hold what others chose, such as paths."""
+    """Lines of a label and a value, aligned. Rows without a value are left out. Values are
+    escaped: they may be paths that other users chose."""
     kept = [(label, value) for label, value in rows if value]
     width = max((len(label) for label, _ in kept), default=0)
     return "\n".join(f"{label:<{width}}  {printable(value)}" for label, value in kept)
@@ -27,7 +27,7 @@ def count(number: int, noun: str) -> str:
 
 
 def saved(numbers: Numbers) -> str:
-    """Granules by the way that they were saved. "" when there are none."""
+    """Granules by the path that saved them. "" when there are none."""
     if not numbers.get("granules"):
         return ""
     ways = (
@@ -42,7 +42,7 @@ def saved(numbers: Numbers) -> str:
 
 
 def faults(numbers: Numbers) -> str:
-    """What the writers met. "" when nothing faulted."""
+    """Page faults, and their cost for the writers. "" when there were none."""
     if not numbers.get("faults"):
         return ""
     words = [
@@ -56,7 +56,7 @@ def faults(numbers: Numbers) -> str:
 
 
 def throughput(numbers: Numbers) -> str:
-    """Bytes that went to the target, and how fast. "" when there were none."""
+    """Bytes written to the target, and the rate. "" when there were none."""
     written = numbers.get("bytes_written", 0)
     if not written:
         return ""
@@ -75,7 +75,8 @@ def pages(ranges: Sequence[Sequence[int]], limit: int = 8) -> str:
 
 
 def instant(wall_ns: int) -> str:
-    """The snapshot instant as local time with its offset. "" for 0."""
+    """The snapshot instant (ns since the epoch) as local time with its offset from UTC. "" for
+    0."""
     if not wall_ns:
         return ""
     moment = datetime.datetime.fromtimestamp(wall_ns / 1e9).astimezone()
@@ -83,7 +84,7 @@ def instant(wall_ns: int) -> str:
 
 
 def counter_rows(numbers: Numbers, machine: str = "") -> list[tuple[str, str]]:
-    """The rows that `status` and `finish` share. `machine`: its name."""
+    """The rows that `status` and `finish` share. `machine`: the machine's name."""
     return [
         ("taken", instant(numbers.get("instant_wall_ns", 0))),
         ("pause", pause.text(numbers, machine)),

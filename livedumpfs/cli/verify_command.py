@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`info` and `verify`: what a dump on a target says of itself, and whether that is true."""
+"""`info` and `verify`: a dump's description of itself, and a check whether it is true."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Register this group."""
-    info = add_command(commands, "info", "Say what a dump on a target is and is worth.", run_info)
+    info = add_command(commands, "info", "Describe a dump on a target.", run_info)
     info.add_argument("target", metavar="TARGET", help="block device or file with a dump")
     add_sidecar(info)
     add_verbose(info)
@@ -28,7 +28,7 @@ def add_commands(commands: Commands) -> None:
     verify = add_command(
         commands,
         "verify",
-        "Read a whole dump back and prove it: checksums, and the built-in guest's ledger.",
+        "Read a whole dump back and check it: checksums, and the built-in guest's ledger.",
         run_verify,
     )
     verify.add_argument("target", metavar="TARGET", help="block device or file with a dump")
@@ -38,14 +38,14 @@ def add_commands(commands: Commands) -> None:
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
-    """`-v`: what can be long."""
+    """Add `-v`: long lists are printed in full."""
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="also the ranges of memory and of its pages"
     )
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Print the description; 3 unless the dump is consistent."""
+    """Print the description. Exit status 3 unless the dump is consistent."""
     from livedumpfs.dumpfile import describe_dump, format_description, open_dump
 
     with open_dump(args.target, args.sidecar) as dump:
@@ -60,7 +60,8 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Print the description and what was checked; 3, and one sentence with all that is wrong."""
+    """Print the description and the checks. Exit status 3, and one sentence with all errors, if
+    there are any."""
     from livedumpfs.dumpfile import describe_dump, format_description, open_dump, verify_dump
 
     with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
@@ -80,19 +81,19 @@ def run_verify(args: argparse.Namespace) -> int:
 
 
 def in_one_sentence(problems: Sequence[str]) -> str:
-    """All of them, how many first where there are several."""
+    """All errors in one sentence; their number comes first if there are several."""
     count = f"{len(problems)} problems: " if len(problems) > 1 else ""
     return count + "; ".join(problems)
 
 
 def found_right(report: VerifyReport) -> str:
-    """What of the memory is as it was saved."""
+    """How much of the memory passed the check of its checksums."""
     checks = report.checksums
     return f"{text.count(checks.checked, 'granule')} right, {text.count(checks.holes, 'hole')}"
 
 
 def as_json(report: VerifyReport) -> dict[str, object]:
-    """What verify found, beside what the dump says of itself."""
+    """The result of verify, with the dump's description."""
     checks = report.checksums
     return {
         "ok": report.ok,

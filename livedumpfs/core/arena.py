@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The arena: memory that can be dumped while it is written, as numpy arrays."""
+"""The arena: memory that can be dumped while it is written (guest RAM, in the words of emulators).
+Programs use it as numpy arrays."""
 
 from __future__ import annotations
 
@@ -24,13 +25,13 @@ _COPY = 4 << 20
 _MOST = (2**63 - 1) // 8 // PAGE_SIZE * PAGE_SIZE
 _VIEWS = 4
 _VIEW_ALIGNMENT = 1 << 30
-"""Of native/memory/views.c: the most bytes, the ranges of addresses that each arena takes, and
-their alignment."""
+"""As in native/memory/views.c: the most bytes of an arena, the number of address ranges (views)
+that each arena takes, and their alignment in bytes."""
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """A named array: where it lies in the arena. `offset` in bytes."""
+    """The place of a named array in the arena; `offset` in bytes from the arena's start."""
 
     name: str
     dtype: np.dtype[Any]
@@ -38,8 +39,8 @@ class ArrayInfo:
     offset: int
 
     def describe(self) -> dict[str, object]:
-        """JSON types, for the dump's notes. The dtype as numpy's own `descr` where it has
-        fields."""
+        """The array in JSON types, for the dump's notes. A structured dtype is written as numpy's
+        `descr`, any other as its `str`."""
         plain = self.dtype.names is None
         return {
             "name": self.name,
@@ -87,10 +88,10 @@ def _not_made(size: int, error: int) -> MachineError:
 
 
 def _why_not(size: int, error: int) -> tuple[str, str]:
-    """Cause, and what to do."""
+    """The cause, and the hint what to do."""
     match error:
         case errno.EINVAL:
-            return f"one has from a page to {format_size(_MOST)}", "choose another size"
+            return f"it must have from one page to {format_size(_MOST)}", "choose another size"
         case errno.ENOMEM:
             return _why_no_addresses(size)
         case errno.EFBIG:
@@ -140,44 +141,47 @@ def _files_left() -> bool:
 class Arena(Closing):
     """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
 
-    Arrays made by `array` are ordinary numpy arrays over the live view; they keep the memory alive,
-    also after close(). During a dump the first store into a granule is caught, and its old bytes
-    are saved, before it happens. What writes without a store is not caught:
+    Arrays made by `array` are ordinary numpy arrays over the live view. They keep the memory alive,
+    also after close(). During a dump the memory is write-protected: the first store into a granule
+    causes a page fault, and its old bytes are saved before the store happens (copy-on-write).
+    Writes that are no store of this process are not caught:
 
-    - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from armed memory: call
+    - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from protected memory: call
       `writable` first, or read elsewhere and copy;
     - direct I/O in flight across START, and stores of another process that maps the memory, change
       it unseen: quiesce must exclude them.
 
-    A forked child (multiprocessing) can read and write the arrays, too. What it writes is its own:
-    neither its parent nor a dump sees it. Pages that it has not written are its parent's memory of
-    now, not of the fork: what must stay as it is has to be copied.
+    A forked child (multiprocessing) can read and write the arrays, too. What the child writes is
+    private to it: neither its parent nor a dump sees it. Pages that the child has not written show
+    the parent's memory as it is now, not as it was at the fork. Copy what must not change.
     """
 
     def __init__(self, size: int | str) -> None:
-        """`size`: bytes or text such as "1GiB"; rounded up to whole pages. UsageError: not a size;
-        MachineError: EINVAL (none that an arena can have), ENOMEM (addresses: ulimit -v), EFBIG
-        (ulimit -f), EMFILE (ulimit -n), ENFILE (too many arenas, or the system's open files),
-        ENOSYS (kernel older than Linux 5.14)."""
+        """`size`: bytes or text such as "1GiB"; rounded up to whole pages.
+
+        UsageError: not a size. MachineError: EINVAL (a size that no arena can have), ENOMEM (no
+        addresses left: ulimit -v), EFBIG (ulimit -f), EMFILE (ulimit -n), ENFILE (too many arenas,
+        or too many open files in the system), ENOSYS (kernel older than Linux 5.14).
+        """
         try:
             wanted = parse_size(size)
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.size = -(-wanted // PAGE_SIZE) * PAGE_SIZE
         out = ffi.new("ldfs_arena **")
-        possible = 0 < self.size <= _MOST  # more may not even be a number of the core's
+        possible = 0 < self.size <= _MOST  # a larger size may not fit the core's integer type
         rc = lib.ldfs_arena_create(self.size, out) if possible else -errno.EINVAL
         if rc:
             raise _not_made(self.size, -rc)
         self._handle: CData = ffi.gc(out[0], lib.ldfs_arena_destroy)
         self.live: npt.NDArray[np.uint8] = np.frombuffer(self._live_buffer(), dtype=np.uint8)
-        """The whole live view, writable."""
+        """The whole live view, writable: one byte an element."""
         self._arrays: dict[str, npt.NDArray[Any]] = {}
         self._named: list[ArrayInfo] = []
         self._used = 0
 
     def _live_buffer(self) -> Any:
-        """The live view as a buffer that keeps the arena mapped as long as anybody has it."""
+        """The live view as a buffer. The arena stays mapped as long as a reference to it exists."""
         handle = self._handle
         address = ffi.cast("char *", lib.ldfs_arena_live(handle))
         keeper = ffi.gc(address, lambda _, arena=handle: None)
@@ -185,17 +189,17 @@ class Arena(Closing):
 
     @property
     def address(self) -> int:
-        """Of the live view in this process; never changes."""
+        """Address of the live view in this process; never changes."""
         return int(ffi.cast("uintptr_t", lib.ldfs_arena_live(self._open())))
 
     @property
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """The named arrays."""
+        """The named arrays, by name."""
         return dict(self._arrays)
 
     @property
     def named(self) -> Sequence[ArrayInfo]:
-        """Where the named arrays lie, in the order in which they were made."""
+        """Places of the named arrays, in the order in which they were made."""
         return tuple(self._named)
 
     def array(
@@ -207,8 +211,8 @@ class Arena(Closing):
     ) -> npt.NDArray[Any]:
         """A new array of zeros over the live view. One with a name is listed in dumps.
 
-        UsageError (ValueError): the dtype holds Python objects or, with a name, nothing; the name
-        is empty or taken; the arena is full. WrongType (TypeError): the name is no text.
+        UsageError (ValueError): the dtype holds Python objects; a named array has no bytes; the
+        name is empty or taken; the arena is full. WrongType (TypeError): the name is not a str.
         """
         self._open()
         kind = np.dtype(dtype)
@@ -221,7 +225,7 @@ class Arena(Closing):
         return self._place(kind, dimensions, self._allocate(kind, dimensions), name)
 
     def _check_name(self, name: object) -> None:
-        """Any text will do: dumps list names, and make no files of them."""
+        """Any text is allowed: dumps list names, but never use them as file names."""
         if name is None:
             return
         if not isinstance(name, str):
@@ -233,8 +237,8 @@ class Arena(Closing):
 
     def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
         size = math.prod(shape) * kind.itemsize
-        # Large arrays start on a page: two of them never share one, and so never fault for each
-        # other.
+        # Large arrays start at a page, so no two of them share one: a store into one never causes a
+        # page fault for a page of the other.
         alignment = PAGE_SIZE if size >= PAGE_SIZE else _ALIGNMENT
         offset = -(-self._used // alignment) * alignment
         if min(shape, default=0) < 0 or offset + size > self.size:
@@ -256,15 +260,16 @@ class Arena(Closing):
         return made
 
     def read(self, offset: int, length: int) -> bytes:
-        """Live bytes [offset, offset+length); allocates no hole. UsageError: outside the arena."""
+        """Live bytes [offset, offset+length). Reading a hole does not allocate it. UsageError: the
+        range is not inside the arena."""
         out = bytearray(length)
         rc = lib.ldfs_arena_read(self._open(), offset, ffi.from_buffer(out), length)
         self._check_range(rc, "read", offset, length)
         return bytes(out)
 
     def writable(self, offset: int, length: int) -> None:
-        """Make [offset, offset+length) safe for system calls to write: during a dump its old
-        bytes are saved first. Holds until the next START. UsageError: outside the arena."""
+        """Make [offset, offset+length) safe for system calls to write. During a dump its old bytes
+        are saved first. This holds until the next START. UsageError: outside the arena."""
         rc = lib.ldfs_arena_writable(self._open(), offset, length)
         self._check_range(rc, "open", offset, length)
 
@@ -279,7 +284,7 @@ class Arena(Closing):
         check(rc, where, UsageError if rc == -22 else MachineError)
 
     def resident(self) -> int:
-        """Bytes that exist, i.e. are not holes."""
+        """Bytes that are allocated, i.e. are not holes."""
         return check(lib.ldfs_arena_resident(self._open()), "measure the arena", MachineError)
 
     def _open(self) -> CData:
@@ -289,12 +294,12 @@ class Arena(Closing):
 
     @property
     def handle(self) -> CData:
-        """The core's arena, for livedumpfs.dump and machines."""
+        """The core's `ldfs_arena *`, for livedumpfs.dump and livedumpfs.machines."""
         return self._open()
 
     def close(self) -> None:
-        """Let go of the memory. It is unmapped when the last array over it, and the last dump of
-        it, has gone. Harmless when done twice."""
+        """Give up the memory. It is unmapped when the last array over it and the last dump of it
+        are gone. Harmless when done twice."""
         self._handle = None
         self._arrays = {}
         self.live = np.zeros(0, dtype=np.uint8)
@@ -303,9 +308,9 @@ class Arena(Closing):
     def load(cls, dump: SavedArena, *, check: bool = True) -> Self:
         """A new arena with the memory of a dump, and its named arrays in `arrays`.
 
-        `dump`: as livedumpfs.open_dump(path) gives it. Pages of zeros stay holes.
-        InconsistentDump (OSError): the dump is torn or incomplete; with check=False what it does
-        not have is zeros. OSError: its target cannot be read.
+        `dump`: from livedumpfs.open_dump(path). `check`: refuse a dump that is not consistent.
+        Pages of zeros stay holes. InconsistentDump (OSError): the dump is torn or incomplete; with
+        check=False the memory that it lacks is zeros. OSError: the dump's target cannot be read.
         """
         missing = dump.missing()
         if check and dump.verdict != "consistent":

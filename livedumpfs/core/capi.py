@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The only importer of the C core. Turns its -errno answers into exceptions."""
+"""The only module that imports the C core. It turns the core's -errno results into exceptions."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ __all__ = ["CData", "PythonOps", "check", "ffi", "lib"]
 
 
 def check(rc: int, doing: str, error: type[LivedumpError] = LivedumpError, hint: str = "") -> int:
-    """`rc` when it is not negative, else `error`: "cannot <doing>: <cause>"."""
+    """`rc` when it is not negative; else raises `error` with the sentence "cannot <doing>:
+    <cause>"."""
     if rc >= 0:
         return rc
     raise error(f"cannot {doing}: {os_cause(-rc)}", errno=-rc, hint=hint)
 
 
 class PythonOps:
-    """struct ldfs_quiesce_ops of Python functions; `ops` is valid as long as this object.
+    """Python functions as the core's struct ldfs_quiesce_ops; `ops` is valid as long as this
+    object.
 
-    `then` is called when all stand. An exception of any of them is kept in `error`, as is one that
-    a signal's handler raises before, between or after them; the core arms only when `quiesce` and
-    `then` have returned. `let_go` belongs after START: what quiesce held is resumed, once.
+    START calls `quiesce`, then `then` when all writers are stopped, and `resume` at the end. An
+    exception that one of them raises is kept in `error`; so is one that a signal handler raises
+    before, between or after them. The core protects the memory (arms it) only when `quiesce` and
+    `then` have returned. Call `let_go` after START: it resumes what `quiesce` stopped, once.
     """
 
     def __init__(
@@ -50,26 +53,26 @@ class PythonOps:
         self.ops.ctx = self._self
 
     def close(self) -> None:
-        """Nothing calls them any more; else all that they know would wait for the garbage
-        collector."""
+        """Call it when the core will not call these functions any more. Otherwise the reference
+        cycle keeps all objects that they refer to until the garbage collector runs."""
         self._self = self.ops = None
 
     def hold(self) -> None:
-        """Quiesce."""
+        """Quiesce, then call `then`."""
         self._quiesce()
         self._held = True
         self._then()
 
     def let_go(self) -> None:
-        """Resume, if nobody has since they were held."""
+        """Resume, unless that was done since the last `hold`."""
         if self._held:
             self._held = False
             self._resume()
 
 
 def _keep(_: type[BaseException], error: BaseException, traceback: TracebackType) -> None:
-    """What came out of a callback, or of a signal's handler before its first line: there it would
-    be printed and forgotten, and the callback left out."""
+    """Keep what came out of a callback, or out of a signal handler that ran before the callback's
+    first line. cffi would print it and forget it, and the callback would not have run."""
     ops: PythonOps = ffi.from_handle(traceback.tb_frame.f_locals["context"])
     ops.error = ops.error or error
 

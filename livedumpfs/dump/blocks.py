@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+from cachetools import LRUCache
 
 from livedumpfs.errors import LivedumpError
 
@@ -30,8 +31,8 @@ class Blocks:
         self._fetch = fetch
         self._size = size
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
-        """By number, that which was asked for last at the end."""
+        self._kept: LRUCache[int, bytes] = LRUCache(MOST)
+        """By number."""
         self._closed = False
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -59,9 +60,9 @@ class Blocks:
     def _block(self, number: int) -> bytes | None:
         """None: it cannot be had as a whole; a part of it may."""
         with self._lock:
-            if number in self._kept:
-                self._kept.move_to_end(number)
-                return self._kept[number]
+            kept = self._kept.get(number)
+        if kept is not None:
+            return kept
         start = number * BLOCK
         fetched = bytearray(min(BLOCK, self._size - start))
         try:
@@ -72,7 +73,4 @@ class Blocks:
         with self._lock:
             if not self._closed:
                 self._kept[number] = block
-                self._kept.move_to_end(number)
-                if len(self._kept) > MOST:
-                    self._kept.popitem(last=False)
         return block

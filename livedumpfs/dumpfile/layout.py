@@ -12,10 +12,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import xxhash
+from msgspec import Meta
 
 from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, UsageError
@@ -24,6 +26,7 @@ from livedumpfs.formats import meta as meta_slot
 from livedumpfs.formats.plan import MAX_RANGES, Extent, MemoryRange, check_map
 from livedumpfs.formats.raw import is_tail_superblock, raw_extents, tail_superblock_offset
 from livedumpfs.formats.superblock import Superblock
+from livedumpfs.formats.typed import Natural, typed
 from livedumpfs.units import PAGE_SIZE
 
 _TABLE_PIECE: Final = 256 * table.BLOCK_SIZE
@@ -146,24 +149,21 @@ def _try_slot(book: Source, block: Superblock, index: int) -> tuple[int, dict[st
         return None
 
 
-def _natural(value: object, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise InvalidDump(f"its meta data has no sensible {what}")
-    return value
+class _Range(msgspec.Struct):
+    """Of the memory map."""
+
+    start: Natural
+    size: Natural
+    arena_offset: Natural
+
+
+_Map = Annotated[list[_Range], Meta(min_length=1, max_length=MAX_RANGES)]
 
 
 def parse_map(meta: dict[str, Any], arena_size: int) -> tuple[MemoryRange, ...]:
     """The memory map, sorted by address. InvalidDump: missing, or not covering the arena."""
-    items = meta.get("memory_map")
-    if not isinstance(items, list) or not 1 <= len(items) <= MAX_RANGES:
-        raise InvalidDump("its meta data has no sensible memory map")
-    ranges = []
-    for item in items:
-        if not isinstance(item, dict):
-            raise InvalidDump("its meta data has no sensible memory map")
-        values = [_natural(item.get(k), "memory map") for k in ("start", "size", "arena_offset")]
-        ranges.append(MemoryRange(*values))
-    ranges.sort()
+    found = typed(meta.get("memory_map"), _Map, "memory map")
+    ranges = sorted(MemoryRange(r.start, r.size, r.arena_offset) for r in found)
     try:
         check_map(ranges, arena_size)
     except UsageError as error:
@@ -171,24 +171,28 @@ def parse_map(meta: dict[str, Any], arena_size: int) -> tuple[MemoryRange, ...]:
     return tuple(ranges)
 
 
+class _Array(msgspec.Struct):
+    """One of the arrays."""
+
+    name: str
+    shape: Annotated[tuple[Natural, ...], Meta(max_length=MAX_DIMENSIONS)]
+    offset: Natural
+    dtype: Any
+
+
 def parse_arrays(meta: dict[str, Any], arena_size: int) -> tuple[DumpArray, ...]:
     """The named arrays. InvalidDump: one that is no plain array within the arena."""
-    items = meta.get("arrays", [])
-    if not isinstance(items, list):
-        raise InvalidDump("its list of arrays is not a list")
+    items = typed(meta.get("arrays", []), list[_Array], "list of arrays")
     return tuple(_parse_array(item, arena_size) for item in items)
 
 
-def _parse_array(item: object, arena_size: int) -> DumpArray:
-    if not isinstance(item, dict) or not isinstance(item.get("shape"), list):
-        raise InvalidDump("its list of arrays is damaged")
-    shape = tuple(_natural(n, "array shape") for n in item["shape"][: MAX_DIMENSIONS + 1])
+def _parse_array(item: _Array, arena_size: int) -> DumpArray:
     try:
-        dtype = np.dtype(_dtype_description(item.get("dtype")))
+        dtype = np.dtype(_dtype_description(item.dtype))
     except (TypeError, ValueError, SyntaxError) as error:
         raise InvalidDump("its list of arrays has an unknown dtype") from error
-    array = DumpArray(str(item.get("name")), dtype, shape, _natural(item.get("offset"), "array"))
-    if dtype.hasobject or dtype.itemsize == 0 or len(shape) > MAX_DIMENSIONS:
+    array = DumpArray(item.name, dtype, item.shape, item.offset)
+    if dtype.hasobject or dtype.itemsize == 0:
         raise InvalidDump("its list of arrays has an array of no plain type")
     if array.offset + array.size > arena_size:
         raise InvalidDump(f"its array {array.name!r} lies outside the memory")
@@ -210,7 +214,7 @@ def _dtype_description(value: object, depth: int = 0) -> Any:
 
 def _sub_shape(value: object) -> tuple[int, ...]:
     values = value if isinstance(value, list) else [value]
-    return tuple(_natural(n, "array dtype") for n in values)
+    return typed(values, tuple[Natural, ...], "array dtype")
 
 
 def find_extents(block: Superblock, ranges: tuple[MemoryRange, ...]) -> tuple[Extent, ...]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from livedumpfs.dumpfile.describe import describe_dump
 from livedumpfs.dumpfile.reader import DumpFile
@@ -18,18 +20,20 @@ from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import Image, MachineInfo, Registers, elf, table
 from livedumpfs.formats.note import parse_notes
 from livedumpfs.formats.snapshot_files import ReadArena, SnapshotFiles, standard_images
+from livedumpfs.formats.typed import typed
 from livedumpfs.units import PAGE_SIZE
 
-_MAX_ELF_MACHINE = 0xFFFF
+_ElfMachine = Annotated[int, Meta(ge=0, le=0xFFFF)]
 _MAX_REGISTER = (1 << 64) - 1
 
 
 def machine_of(dump: DumpFile) -> MachineInfo:
     """The machine that the dump shows, with as many vCPUs as it has registers of."""
-    number = dump.meta.get("elf_machine")
-    if not isinstance(number, int) or not 0 <= number <= _MAX_ELF_MACHINE:
-        raise InvalidDump(f"{dump.path} is not a valid dump: its meta data has no ELF machine")
-    notes = parse_notes(dump.meta.get("notes", []))
+    try:
+        number = typed(dump.meta.get("elf_machine"), _ElfMachine, "ELF machine")
+        notes = parse_notes(dump.meta.get("notes", []))
+    except InvalidDump as error:
+        raise InvalidDump(f"{dump.path} is not a valid dump: {error.message}") from error
     return MachineInfo(
         dump.machine_name,
         str(dump.meta.get("architecture", "")),

@@ -90,12 +90,12 @@ def plan_dump(
 ) -> Plan:
     """Lay out one dump.
 
-    `arena_size`: bytes, whole pages. `granule_size`: bytes, power of two, at least a page.
-    `dump_id`: 16 bytes, random when None. `identity`: Target.identity. `meta_room`: bytes for each
-    of the two JSON texts, whole pages; None: room_for(machine). `compression`, `level`: of kdump.
-    `table`: of raw, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
-    UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not
-    cover the arena exactly.
+    `arena_size`: bytes, whole pages. `granule_size`: bytes, a power of two, at least a page.
+    `dump_id`: 16 bytes; None: random ones. `identity`: Target.identity. `meta_room`: bytes for each
+    of the two JSON texts, whole pages; None: room_for(machine). `compression`, `level`: of `kdump`.
+    `table`: of `raw`, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
+    UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not cover
+    the arena exactly.
     """
     OPTION["format"].check(format)
     meta_room = meta_room or room_for(machine)

@@ -36,9 +36,10 @@ from livedumpfs.units import PAGE_SIZE, align_up
 MAGIC: Final = b"\x7fELF"
 NOTE_TYPE: Final = 0x4C444653
 HEAD_SIZE: Final = 4096
-"""Bytes that say where the program headers end: all of them, if there are few."""
+"""Bytes of a file that are enough to find the end of the program headers; when these are few, all
+of them are within."""
 MAX_NOTES: Final = 16 << 20
-"""Bytes of notes that a reader looks at."""
+"""Most bytes of notes that a reader looks at."""
 
 # fmt: off
 REGISTERS: Final = (
@@ -54,8 +55,9 @@ _EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
 _NO_ALIGNMENT: Final = 0
-"""Of a PT_LOAD, as in /proc/vmcore and QEMU's dumps. A core whose first one has another, and begins
-at a page of the file, is one of netdump for crash: it does not look where the kernel lies then."""
+"""p_align of a PT_LOAD, as in /proc/vmcore and QEMU's dumps. A core whose first PT_LOAD has another
+alignment, and starts at a page of the file, is taken by crash for one of netdump; crash then does
+not search for the kernel's load address."""
 _PRSTATUS = struct.Struct("<3ih2xQQ4i8Q27Qi4x")
 
 _ET_CORE, _EV_CURRENT = 4, 1
@@ -64,14 +66,15 @@ _PF_RWX = 7
 _NT_PRSTATUS = 1
 _X86_64 = 62
 _PN_XNUM = 0xFFFF
-"""In e_phnum: as many program headers or more. Section 0 has their number in sh_info then."""
+"""Value of e_phnum for this many program headers or more. The real number is then in sh_info of
+section 0."""
 MAX_HEADERS: Final = _EHDR.size + _SHDR.size + (MAX_RANGES + 1) * _PHDR.size
-"""Bytes of the longest headers that there can be."""
+"""Bytes of the longest headers that a dump can have."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A program header that says where memory or notes lie. Bytes."""
+    """A program header (PT_LOAD or PT_NOTE): where memory or notes lie. In bytes."""
 
     type: int
     offset: int
@@ -80,14 +83,14 @@ class Segment:
 
 
 def prstatus(registers: Registers, pid: int) -> bytes:
-    """struct elf_prstatus of x86-64 with the general registers; unknown ones are 0."""
+    """struct elf_prstatus of x86-64 with the general registers; those not in `registers` are 0."""
     values = [registers.get(name, 0) & 0xFFFF_FFFF_FFFF_FFFF for name in REGISTERS]
     return _PRSTATUS.pack(0, 0, 0, 0, 0, 0, pid, 0, 0, 0, *[0] * 8, *values, 0)
 
 
 def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
-    """NT_PRSTATUS of each vCPU that `registers` has; when it has none, before START, zeros for all.
-    UsageError: more registers than vCPUs."""
+    """One NT_PRSTATUS for each vCPU in `registers`. When `registers` is empty, as before START: one
+    for each vCPU of the machine, all zeros. UsageError: more registers than vCPUs."""
     if len(registers) > machine.vcpus:
         raise UsageError(f"registers of {len(registers)} vCPUs for {machine.vcpus}")
     if machine.elf_machine != _X86_64:
@@ -99,7 +102,7 @@ def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> byte
 
 @dataclass(frozen=True)
 class ElfPlan(Plan):
-    """See the module's text."""
+    """The plan of an `elf` dump; the module's docstring has the layout."""
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
         """Everything before the superblock. UsageError: more registers than vCPUs."""
@@ -110,13 +113,14 @@ class ElfPlan(Plan):
         return head + bytes(note_offset - len(head)) + notes
 
     def invalidate(self) -> list[Step]:
-        """No ELF header: no dump. An older one may have its superblock elsewhere."""
+        """Overwrite the ELF header: without it there is no dump. An older dump may have its
+        superblock at another offset."""
         return [Zero("target", 0, HEAD_SIZE), Sync("target")]
 
 
 def all_notes(machine: MachineInfo, registers: Sequence[Registers] = ()) -> bytes:
-    """NT_PRSTATUS of each vCPU, the machine's own notes, and of ours what stands before the
-    superblock. Never longer than without registers."""
+    """All notes: NT_PRSTATUS of each vCPU, the machine's own notes, and the part of our note that
+    stands before the superblock. Never longer than the result without registers."""
     more = note.pack_notes(machine.notes, machine.note_room)
     return register_notes(machine, registers) + more + _own_note_head()
 
@@ -133,16 +137,17 @@ def headers_size(machine: MachineInfo, *, noted: bool = True) -> int:
 
 
 def _programs_offset(programs: int) -> int:
-    """Where so many program headers begin: behind section 0, if that has their number. So QEMU
-    has it, too: the first bytes of a file are enough to know how long the headers are."""
+    """Offset of the first of `programs` program headers. Section 0 stands before them when it has
+    to hold their number. QEMU writes it in the same order: the first bytes of a file are enough to
+    know how long the headers are."""
     return _EHDR.size + (_SHDR.size if programs >= _PN_XNUM else 0)
 
 
 def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int) -> bytes:
-    """ELF header and program headers: PT_NOTE, then a PT_LOAD for each range. Any number of them.
+    """ELF header and program headers: a PT_NOTE, then a PT_LOAD for each range, in any number.
 
-    `notes`: their offset and size; no PT_NOTE when the size is 0. `data_offset`: where arena
-    offset 0 lies in the file.
+    `notes`: offset and size of the notes; no PT_NOTE when the size is 0. `data_offset`: offset in
+    the file of arena offset 0.
     """
     programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, notes[1], 0, 4)] if notes[1] else []
     programs += [
@@ -155,7 +160,7 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
 
 
 def _elf_header(machine: int, programs: int) -> bytes:
-    """With section 0, if the number of program headers is there."""
+    """The ELF header, with section 0 behind it when that holds the number of program headers."""
     many = programs >= _PN_XNUM
     sections = (_EHDR.size, _SHDR.size, 1) if many else (0, 0, 0)
     head = _EHDR.pack(
@@ -175,7 +180,7 @@ def plan_elf(
     identity: tuple[int, int] = (0, 0),
     meta_room: int,
 ) -> ElfPlan:
-    """Lay out an ELF dump. UsageError: sizes or memory map that cannot be."""
+    """Lay out an ELF dump. UsageError: sizes or a memory map that no dump can have."""
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     heads = headers_size(machine)
@@ -206,13 +211,13 @@ def plan_elf(
 
 
 def headers_end(head: bytes) -> int:
-    """Where the program headers end, in bytes of the file that starts with `head`: HEAD_SIZE bytes
-    are enough to know it. InvalidDump: no ELF64 core of ours."""
+    """Offset of the end of the program headers. `head`: the file's first bytes, HEAD_SIZE of them
+    are enough. InvalidDump: not an ELF64 core as this module writes it."""
     return _find_programs(head)[1]
 
 
 def _find_programs(head: bytes) -> tuple[int, int]:
-    """Where the program headers begin and end."""
+    """Offsets of the program headers' begin and end."""
     if len(head) < _EHDR.size or head[:4] != MAGIC:
         raise InvalidDump("it has no ELF header")
     fields = _EHDR.unpack_from(head)
@@ -230,8 +235,8 @@ def _find_programs(head: bytes) -> tuple[int, int]:
 
 
 def parse_segments(headers: bytes) -> list[Segment]:
-    """The program headers of the file that starts with `headers`: headers_end bytes or more.
-    InvalidDump: no ELF64 core of ours."""
+    """The program headers. `headers`: the file's first bytes, at least headers_end of them.
+    InvalidDump: not an ELF64 core as this module writes it."""
     offset, end = _find_programs(headers)
     if end > len(headers):
         raise InvalidDump("it ends within its program headers")
@@ -248,13 +253,14 @@ def note_segment(segments: Sequence[Segment]) -> Segment:
 
 
 def load_segments(segments: Sequence[Segment]) -> list[Segment]:
-    """The PT_LOADs, in their order."""
+    """The PT_LOADs, in the file's order."""
     return [segment for segment in segments if segment.type == _PT_LOAD]
 
 
 def first_note(head: bytes) -> Segment:
-    """The PT_NOTE of a dump that starts with `head`, HEAD_SIZE bytes: it comes first, so no file of
-    anybody's keeps us busy with a million of other headers. InvalidDump: as note_segment."""
+    """The PT_NOTE of a dump. `head`: the file's first HEAD_SIZE bytes. In our dumps it is the first
+    program header, so a hostile file cannot keep the reader busy with a million other headers.
+    InvalidDump: as note_segment."""
     offset, _ = _find_programs(head)
     if len(head) < offset + _PHDR.size:
         raise InvalidDump("it ends within its program headers")
@@ -263,34 +269,26 @@ def first_note(head: bytes) -> Segment:
 
 
 def own_note_position(notes: bytes) -> int:
-    """Where the content of our own note starts in the bytes of PT_NOTE. InvalidDump: nowhere."""
-    position = 0
-    while position + note.HEADER.size <= len(notes):
-        name_size, size, kind = note.HEADER.unpack_from(notes, position)
-        name = position + note.HEADER.size
-        content = name + align_up(name_size, 4)
-        if kind == NOTE_TYPE and notes[name : name + name_size] == note.OWN_NAME:
+    """Offset of our own note's content in the bytes of PT_NOTE. InvalidDump: no such note."""
+    for name, kind, content, size in note.find_notes(notes):
+        if kind == NOTE_TYPE and name == note.OWN_NAME:
             if size == superblock.SIZE and content + size <= len(notes):
                 return content
             break
-        position = content + align_up(size, 4)
     raise InvalidDump("it has no livedumpfs note")
 
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
-    """Registers in the NT_PRSTATUS notes of a header that ElfPlan.header made, in vCPU order."""
+    """Registers in the NT_PRSTATUS notes of a header from ElfPlan.header, in vCPU order."""
     return parse_register_notes(header[note_segment(parse_segments(header)).offset :])
 
 
 def parse_register_notes(notes: bytes) -> list[dict[str, int]]:
-    """Registers in the NT_PRSTATUS notes that `notes` starts with."""
-    position, found = 0, []
-    while position + note.HEADER.size <= len(notes):
-        name_size, size, kind = note.HEADER.unpack_from(notes, position)
-        content = position + note.HEADER.size + align_up(name_size, 4)
+    """Registers in the NT_PRSTATUS notes at the beginning of `notes`, in their order."""
+    found = []
+    for _, kind, content, size in note.find_notes(notes):
         if kind != _NT_PRSTATUS or size != PRSTATUS_SIZE or content + size > len(notes):
             break
         values = _PRSTATUS.unpack_from(notes, content)
         found.append(dict(zip(REGISTERS, values[18 : 18 + len(REGISTERS)], strict=True)))
-        position = content + size
     return found

@@ -33,7 +33,7 @@ _LIME_HEADER = struct.Struct("<IIQQ8x")
 
 @dataclass(frozen=True)
 class Literal:
-    """Bytes of the image itself at `offset` of it."""
+    """Bytes of the image itself, at `offset` in it."""
 
     offset: int
     data: bytes
@@ -46,7 +46,7 @@ class Literal:
 
 @dataclass(frozen=True)
 class ArenaPiece:
-    """Arena [arena_offset, arena_offset+length) at `offset` of the image. Bytes."""
+    """Arena [arena_offset, arena_offset+length), shown at `offset` of the image. In bytes."""
 
     offset: int
     arena_offset: int
@@ -55,7 +55,7 @@ class ArenaPiece:
 
 @dataclass(frozen=True)
 class Gap:
-    """Zeros, `length` bytes at `offset` of the image."""
+    """`length` zeros at `offset` of the image."""
 
     offset: int
     length: int
@@ -67,8 +67,8 @@ Piece = Literal | ArenaPiece | Gap
 
 @dataclass(frozen=True)
 class Image:
-    """A file of `size` bytes. `segments` are sorted, not empty, apart from each other, and within
-    the size; UsageError (ValueError) otherwise."""
+    """A file of `size` bytes. Its `segments` are sorted, not empty, do not overlap, and lie within
+    the size; else UsageError (ValueError)."""
 
     name: str
     size: int
@@ -89,18 +89,18 @@ class Image:
 
     @property
     def filled(self) -> int:
-        """Bytes that are no gap."""
+        """Bytes that are not in a gap."""
         return sum(one.length for one in self.segments)
 
     def pieces(self, offset: int, length: int) -> Iterator[Piece]:
-        """What [offset, offset+length) consists of, in order and without a break; less at the
-        end of the file, nothing behind it. ValueError: a negative number."""
+        """The pieces of [offset, offset+length), in order and without a break. They end at the end
+        of the file; none lies behind it. ValueError: a negative number."""
         if offset < 0 or length < 0:
             raise ValueError(f"range is negative: {offset}, {length}")
         return self._pieces(offset, min(offset + length, self.size))
 
     def _pieces(self, at: int, end: int) -> Iterator[Piece]:
-        # The first segment that ends behind `at`.
+        # The first segment whose end is behind `at`.
         first = bisect.bisect_right(self._ends, at)
         for one in itertools.islice(self.segments, first, None):
             if at >= end or one.offset >= end:
@@ -116,7 +116,7 @@ class Image:
 
 
 def _cut(segment: Segment, start: int, stop: int) -> Segment:
-    """[start, stop) of the image, which lies in `segment`."""
+    """The part [start, stop) of the image; it must lie in `segment`."""
     within = start - segment.offset
     if isinstance(segment, Literal):
         return Literal(start, segment.data[within : within + stop - start])
@@ -132,8 +132,8 @@ def vmcore_image(
 ) -> Image:
     """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then the machine's notes.
 
-    The memory lies behind the headers in arena order, as in an `elf` dump, from a page boundary
-    on. UsageError: a memory map that does not cover the arena, or more registers than vCPUs.
+    The memory lies behind the headers in arena order, as in an `elf` dump, and starts at a page
+    boundary. UsageError: a memory map that does not cover the arena, or more registers than vCPUs.
     """
     check_machine(machine, arena_size)
     noted = elf.register_notes(machine, registers) + b"".join(one.pack() for one in machine.notes)
@@ -146,16 +146,16 @@ def vmcore_image(
 
 
 def raw_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.raw") -> Image:
-    """Offset = physical address; zeros where the machine has no memory. UsageError: a memory map
-    that does not cover the arena."""
+    """The memory at offset = physical address; zeros where the machine has no memory. UsageError: a
+    memory map that does not cover the arena."""
     check_machine(machine, arena_size)
     segments = tuple(ArenaPiece(r.start, r.arena_offset, r.size) for r in machine.memory_map)
     return Image(name, max(r.end for r in machine.memory_map), segments)
 
 
 def lime_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.lime") -> Image:
-    """LiME version 1: each range behind a header with its first and last physical address.
-    UsageError: a memory map that does not cover the arena."""
+    """LiME version 1: before each range a header with its first and last physical address (both
+    inclusive). UsageError: a memory map that does not cover the arena."""
     check_machine(machine, arena_size)
     segments: list[Segment] = []
     position = 0

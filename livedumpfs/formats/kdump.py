@@ -46,16 +46,16 @@ from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"KDUMP   "
 FLAT_MAGIC: Final = b"makedumpfile\0"
-"""What a file in makedumpfile's flattened form starts with."""
+"""First bytes of a file in makedumpfile's flattened form."""
 VERSION: Final = 6
 BLOCK: Final = 4096
 INCOMPLETE: Final = 8
-"""Bit of the header's status: pages are missing."""
+"""Bit of the header's status field: pages are missing."""
 
 CODECS: Final[dict[Compression, int]] = {
     "zstd": 0x20, "zlib": 1, "lzo": 2, "snappy": 4, "none": 0,
 }  # fmt: skip
-"""Compressions, and the bit of status and descriptors that says so."""
+"""Compression -> its bit in the header's status and in the descriptors' flags."""
 
 DESCRIPTOR: Final = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")]
@@ -68,9 +68,9 @@ VMCOREINFO: Final = b"VMCOREINFO\0"
 MAX_PHYSICAL: Final = 1 << 44
 """First physical address that no page can have: the header counts pages in 32 bits."""
 _WINDOW: Final = 64 << 10
-"""Bytes of a bitmap that are made or looked at in one go."""
+"""Bytes of a bitmap that are built or read at once."""
 _ALL_RAM: Final = b"\xff" * _WINDOW
-"""Most of them: one object."""
+"""A window of RAM alone. Most windows are this one object."""
 
 _HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
 _SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
@@ -82,44 +82,45 @@ _UINT_MAX: Final = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands behind the superblock of a machine with those ranges, sorted by address."""
+    """The layout of what stands behind the superblock, for a machine with these ranges, which are
+    sorted by address."""
 
     superblock_offset: int
     ranges: tuple[MemoryRange, ...]
 
     @property
     def max_mapnr(self) -> int:
-        """One more than the highest page number."""
+        """One more than the highest page frame number (PFN)."""
         return max(r.end for r in self.ranges) // PAGE_SIZE
 
     @property
     def pages(self) -> int:
-        """Of RAM."""
+        """Number of pages of RAM."""
         return sum(r.size for r in self.ranges) // PAGE_SIZE
 
     @property
     def bitmap_offset(self) -> int:
-        """Of the first of two."""
+        """Offset of the first of the two bitmaps."""
         return self.superblock_offset + superblock.ROOM
 
     @property
     def bitmap_size(self) -> int:
-        """Of one, in bytes; whole blocks."""
+        """Bytes of one bitmap; whole blocks."""
         return align_up(-(-self.max_mapnr // 8), BLOCK)
 
     @property
     def descriptors_offset(self) -> int:
-        """Where descriptor 0 is."""
+        """Offset of descriptor 0."""
         return self.bitmap_offset + 2 * self.bitmap_size
 
     @property
     def end(self) -> int:
-        """First block behind the descriptors."""
+        """Offset of the first block behind the descriptors."""
         return align_up(self.descriptors_offset + self.pages * DESCRIPTOR.itemsize, BLOCK)
 
     def extents(self) -> tuple[Extent, ...]:
-        """Where the pages' descriptors are: target_offset is PAGE_SIZE times the number of the
-        first. Sorted by arena offset."""
+        """The order of the pages' descriptors: target_offset is PAGE_SIZE times the number of the
+        range's first descriptor. Sorted by arena offset."""
         found, index = [], 0
         for r in self.ranges:
             found.append(Extent(r.arena_offset, r.size, index * PAGE_SIZE))
@@ -127,8 +128,8 @@ class Layout:
         return tuple(sorted(found, key=lambda e: e.arena_offset))
 
     def windows(self) -> Iterator[tuple[int, bytes]]:
-        """One bitmap in pieces, in order: offset in it, and the bytes; b"" for nothing but zeros
-        up to the next piece."""
+        """One bitmap in pieces, in order: the offset in it, and the bytes. b"" stands for zeros up
+        to the next piece."""
         at = 0
         while at < self.bitmap_size:
             ahead = bisect.bisect_right(self.ranges, at * 8 * PAGE_SIZE, key=lambda r: r.end)
@@ -143,7 +144,8 @@ class Layout:
             at += size
 
     def _window(self, first: int, count: int, ahead: int) -> bytes:
-        """Bits [first, first+count); `ahead`: number of the first range that ends behind them."""
+        """Bits [first, first+count) as bytes. `ahead`: index of the first range that ends behind
+        them."""
         covers = self.ranges[ahead].start // PAGE_SIZE <= first
         if covers and self.ranges[ahead].end // PAGE_SIZE >= first + count:
             return _ALL_RAM[: count // 8]
@@ -158,7 +160,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Head:
-    """What header and sub header say. Offsets and sizes in bytes."""
+    """The contents of header and sub header. Offsets and sizes in bytes."""
 
     status: int
     sub_header_blocks: int
@@ -169,20 +171,20 @@ class Head:
 
     @property
     def incomplete(self) -> bool:
-        """The format's own word for it."""
+        """Whether the header's status says that pages are missing."""
         return bool(self.status & INCOMPLETE)
 
     @property
     def compression(self) -> str:
-        """A key of CODECS; "unknown"."""
+        """A key of CODECS, or "unknown"."""
         flags = self.status & ~INCOMPLETE
         return next((name for name, flag in CODECS.items() if flag == flags), "unknown")
 
 
 @dataclass(frozen=True)
 class KdumpPlan(Plan):
-    """See the module's text. `total_size` is the least that it can be; the extents are those of
-    Layout.extents()."""
+    """The plan of a `kdump`; the module's docstring has the layout. `total_size` is the least that
+    the dump can have; the extents are those of Layout.extents()."""
 
     descriptors_offset: int = field(default=0)
     codec: int = field(default=0)
@@ -192,11 +194,11 @@ class KdumpPlan(Plan):
 
     @property
     def layout(self) -> Layout:
-        """Bitmaps and descriptors."""
+        """The places of bitmaps and descriptors."""
         return Layout(self.superblock_offset, self.machine.memory_map)
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
-        """Everything before the superblock, of a dump that is incomplete. UsageError: more
+        """All bytes before the superblock, with a status that says incomplete. UsageError: more
         registers than vCPUs."""
         return self._heading(registers, {}, complete=False)
 
@@ -212,7 +214,7 @@ class KdumpPlan(Plan):
         return head + bytes(note_offset - len(head)) + notes
 
     def _header_at_seal(self, header: bytes) -> list[Step]:
-        """The data is durable before the header says that all is there."""
+        """The data is synced before a header is written that says all pages are there."""
         return [Sync("target"), *self._header_write(header)]
 
     def _fixed(self) -> list[Step]:
@@ -226,13 +228,14 @@ class KdumpPlan(Plan):
         return [*steps, Write("target", self.data_offset, bytes(PAGE_SIZE))]
 
     def invalidate(self) -> list[Step]:
-        """No header: no dump. An older one may have its superblock elsewhere."""
+        """Overwrite the header: without it there is no dump. An older dump may have its superblock
+        at another offset."""
         return [Zero("target", 0, max(BLOCK, elf.HEAD_SIZE)), Sync("target")]
 
 
 def _utsname(machine: MachineInfo) -> bytes:
-    """Six strings. libkdumpfile looks at this only if the system is Linux and none of release,
-    version and machine is empty; without it nobody knows the architecture."""
+    """The six strings of struct new_utsname. libkdumpfile takes the architecture from them, and
+    only if the system is "Linux" and none of release, version and machine is empty."""
     words = ("Linux", machine.name or "machine", "unknown", "livedumpfs", machine.architecture, "")
     return b"".join(
         word.encode("ascii", "replace")[: _UTS_FIELD - 1].ljust(_UTS_FIELD, b"\0") for word in words
@@ -240,7 +243,7 @@ def _utsname(machine: MachineInfo) -> bytes:
 
 
 def _vmcoreinfo(machine: MachineInfo, note_offset: int) -> tuple[int, int]:
-    """Where the text of the VMCOREINFO note is; (0, 0): there is none."""
+    """Offset and size of the text of the VMCOREINFO note; (0, 0): there is none."""
     at = note_offset + len(elf.register_notes(machine, ()))
     for one in machine.notes:
         packed = one.pack()
@@ -251,7 +254,7 @@ def _vmcoreinfo(machine: MachineInfo, note_offset: int) -> tuple[int, int]:
 
 
 def _phys_base(machine: MachineInfo) -> int:
-    """What the kernel's own VMCOREINFO says of where it was loaded; 0: nothing."""
+    """The kernel's load address (phys_base) from its own VMCOREINFO; 0: it does not say."""
     texts = [one.content for one in machine.notes if one.name == VMCOREINFO]
     match = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", texts[0], re.MULTILINE) if texts else None
     return int(match[1]) % (1 << 64) if match else 0
@@ -270,8 +273,8 @@ def build_head(
     notes: tuple[int, int],
     meta: Mapping[str, object],
 ) -> bytes:
-    """Header and sub header, HEAD_SIZE bytes. `notes`: their offset and size. `meta`: the
-    snapshot instant is in "instant", if it is known."""
+    """Header and sub header, HEAD_SIZE bytes. `notes`: their offset and size in bytes. `meta`: its
+    "instant", if there, is the time of the snapshot instant."""
     seconds, rest = divmod(_wall_ns(meta), 1_000_000_000)
     pages = min(layout.pages, _UINT_MAX)
     header = _HEADER.pack(
@@ -287,7 +290,7 @@ def build_head(
 
 
 def codec_of(compression: str, level: int) -> int:
-    """The codec's flag. UsageError: no such compression, or it has no such level."""
+    """The codec's value in CODECS. UsageError: no such compression, or not with that level."""
     check_compression(compression, level)
     return next(flag for name, flag in CODECS.items() if name == compression)
 
@@ -303,7 +306,7 @@ def plan_kdump(
     compression: str = COMPRESSION,
     level: int = 0,
 ) -> KdumpPlan:
-    """Lay out a kdump. UsageError: sizes, memory map or compression that cannot be."""
+    """Lay out a kdump. UsageError: sizes, memory map or compression that no kdump can have."""
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     if max(r.end for r in machine.memory_map) > MAX_PHYSICAL:
@@ -341,8 +344,8 @@ def plan_kdump(
 
 
 def parse_head(data: bytes) -> Head:
-    """Header and sub header in the first HEAD_SIZE bytes. InvalidDump: none, of another version,
-    or without notes that could be ours."""
+    """The header and sub header in `data`, the file's first HEAD_SIZE bytes. InvalidDump: not a
+    kdump, one of another version, or one without notes that could be ours."""
     if data[: len(MAGIC)] != MAGIC:
         raise InvalidDump("it has no kdump header")
     if len(data) < HEAD_SIZE:
@@ -365,7 +368,7 @@ def parse_head(data: bytes) -> Head:
 
 
 def check_head(head: Head, layout: Layout) -> None:
-    """InvalidDump: the header that other tools read says something else than the memory map."""
+    """InvalidDump: the header, which other tools read, contradicts the memory map."""
     expected = (
         layout.superblock_offset // BLOCK,
         2 * layout.bitmap_size // BLOCK,
@@ -376,5 +379,5 @@ def check_head(head: Head, layout: Layout) -> None:
 
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
-    """Registers in a header that KdumpPlan made, in vCPU order."""
+    """Registers in a header from KdumpPlan.header, in vCPU order."""
     return elf.parse_register_notes(header[parse_head(header).note_offset :])

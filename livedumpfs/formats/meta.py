@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The two meta slots: what a dump says of itself in JSON (UTF-8).
+"""The two meta slots: the dump's description of itself in JSON (UTF-8).
 
-A slot starts with its own header, so that it can be told good from bad without the superblock: a
-host that dies between the two writes leaves one good slot in any case.
+A slot starts with its own header, so that a good slot can be told from a damaged one without the
+superblock. The host writes one slot after the other: when it dies in between, one is good.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ MAGIC: Final = b"LDFSMETA"
 ROOM: Final = 256 << 10
 """Bytes of a slot unless the planner asks for more."""
 _ROOM_OF_VCPU: Final = 2 << 10
-"""Its registers, 1.6 KiB for QEMU's."""
+"""Bytes for the registers of one vCPU; QEMU's take 1.6 KiB."""
 _MANY: Final = 4 << 20
 _VALUE: Final = 6
-"""In a text of more than _MANY bytes a value has so many on average: in memory a file that was made
-for it would have twenty times its size."""
+"""A text of more than _MANY bytes must have at least this many bytes for each value, on average. A
+hostile file with smaller values would take twenty times its size in memory."""
 
 _HEADER = struct.Struct("<8s16sIIQ")
 HEADER_SIZE: Final = _HEADER.size
 
 
 def room_for(vcpus: int, known: int) -> int:
-    """Bytes of a slot, whole pages, for the registers of so many vCPUs, `known` bytes of text, and
-    what is not known yet: half of ROOM at least."""
+    """Bytes of a slot, whole pages: room for the registers of `vcpus` vCPUs, for `known` bytes of
+    text, and for what is not known yet, at least half of ROOM."""
     return align_up(ROOM + vcpus * _ROOM_OF_VCPU + max(0, known - ROOM // 2), PAGE_SIZE)
 
 
 def text_size(meta: Mapping[str, object]) -> int:
-    """Bytes of that in a slot. TypeError: not JSON."""
+    """Bytes of `meta` as text in a slot. TypeError: it has a value that JSON does not have."""
     return len(_encode(meta))
 
 
@@ -47,8 +47,8 @@ def build_slot(
 ) -> bytes:
     """Header and text of one slot, at most `room` bytes.
 
-    When the text does not fit, the list `lost` (pfn ranges; the granule table is the truth) is cut
-    and `lost_cut` set. UsageError: it does not fit even so; TypeError: not JSON.
+    When the text does not fit, the list `lost` (ranges of pages; the granule table has them all) is
+    shortened and `lost_cut` set. UsageError: it does not fit even so; TypeError: not JSON.
     """
     text = _encode(meta)
     if HEADER_SIZE + len(text) > room:
@@ -78,7 +78,7 @@ def _cut_lost(meta: Mapping[str, object], excess: int) -> dict[str, object]:
 
 
 def parse_slot(data: bytes, dump_id: bytes) -> tuple[int, dict[str, Any]]:
-    """(sequence, meta) of the slot in `data`. InvalidDump: empty, foreign or damaged."""
+    """(sequence, meta) of the slot in `data`. InvalidDump: empty, damaged, or of another dump."""
     if len(data) < HEADER_SIZE:
         raise InvalidDump("its meta data is cut off")
     magic, owner, sequence, length, checksum = _HEADER.unpack_from(data)
@@ -103,7 +103,7 @@ def _refuse_constant(text: str) -> object:
 
 
 def slot_length(head: bytes, room: int) -> int:
-    """Bytes of the slot that starts with `head`, header included; 0 when it is none."""
+    """Bytes of the slot that starts with `head`, header included; 0 when it is not a slot."""
     if len(head) < HEADER_SIZE:
         return 0
     magic, _, _, length, _ = _HEADER.unpack_from(head)

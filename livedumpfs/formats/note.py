@@ -1,26 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Note: what a core dump says of a machine besides its memory, as ELF writes it."""
+"""Note: what a core dump says of a machine besides its memory, as an ELF note (elf(5))."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from livedumpfs.errors import InvalidDump, UsageError
+import msgspec
+from msgspec import Meta
+
+from livedumpfs.errors import UsageError
+from livedumpfs.formats.typed import typed
+from livedumpfs.units import align_up
 
 HEADER: Final = struct.Struct("<III")
 """Elf64_Nhdr: sizes of name and content, type."""
 OWN_NAME: Final = b"LIVEDUMPFS\0"
 PADDING_TYPE: Final = 0x4C444650
-"""Of our notes whose content means nothing."""
+"""Type of our notes that only fill room; their content means nothing."""
 MAX_COUNT: Final = 16384
 MAX_NAME: Final = 256
 MAX_SIZE: Final = 1 << 20
-"""Of a note's content in meta data."""
+"""Most bytes of one note's content in the meta data."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,24 @@ class Note:
 
 
 def padded(data: bytes) -> bytes:
-    """Up to a multiple of 4 bytes."""
+    """`data` with zeros up to a multiple of 4 bytes."""
     return data + bytes(-len(data) % 4)
 
 
+def find_notes(data: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    """Name, type, where the content begins in `data` and its size, of each note there. It may end
+    behind `data`: the caller looks."""
+    position = 0
+    while position + HEADER.size <= len(data):
+        name_size, size, kind = HEADER.unpack_from(data, position)
+        name = position + HEADER.size
+        content = name + align_up(name_size, 4)
+        yield data[name : name + name_size], kind, content, size
+        position = content + align_up(size, 4)
+
+
 def pack_notes(notes: Sequence[Note], room: int) -> bytes:
-    """The notes in exactly `room` bytes, a multiple of 4; what is left is a note without meaning.
+    """The notes in exactly `room` bytes, a multiple of 4. A note of PADDING_TYPE fills the rest.
     UsageError: they do not fit."""
     packed = b"".join(note.pack() for note in notes)
     left = room - len(packed)
@@ -63,22 +79,18 @@ def pack_notes(notes: Sequence[Note], room: int) -> bytes:
     return packed + Note(OWN_NAME, PADDING_TYPE, bytes(left - head)).pack()
 
 
+class _Described(msgspec.Struct):
+    """What describe() makes."""
+
+    name: Annotated[str, Meta(max_length=MAX_NAME - 1, pattern=r"^[\x00-\x7f]*\Z")]
+    type: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    content: Annotated[bytes, Meta(max_length=MAX_SIZE)]
+
+
+_Notes = Annotated[list[_Described], Meta(max_length=MAX_COUNT)]
+
+
 def parse_notes(items: object) -> tuple[Note, ...]:
-    """What describe() made. InvalidDump: something else."""
-    if not isinstance(items, list) or len(items) > MAX_COUNT:
-        raise InvalidDump("its meta data has no sensible notes")
-    return tuple(_parse_note(item) for item in items)
-
-
-def _parse_note(item: object) -> Note:
-    found = item if isinstance(item, dict) else {}
-    name, kind, text = found.get("name"), found.get("type"), found.get("content")
-    if not (isinstance(name, str) and isinstance(kind, int) and isinstance(text, str)):
-        raise InvalidDump("its meta data has no sensible notes")
-    if len(name) >= MAX_NAME or not 0 <= kind < 1 << 32 or len(text) > 2 * MAX_SIZE:
-        raise InvalidDump("its meta data has impossible notes")
-    try:
-        content = base64.b64decode(text, validate=True)
-        return Note(name.encode("ascii") + b"\0", kind, content)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidDump("its meta data has damaged notes") from error
+    """The notes that describe() wrote. InvalidDump: `items` is something else."""
+    found = typed(items, _Notes, "notes")
+    return tuple(Note(one.name.encode("ascii") + b"\0", one.type, one.content) for one in found)

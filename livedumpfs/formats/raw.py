@@ -38,7 +38,7 @@ from livedumpfs.units import PAGE_SIZE, align_up
 
 
 def raw_extents(ranges: Sequence[MemoryRange]) -> tuple[Extent, ...]:
-    """Offset = physical address, sorted by arena offset."""
+    """An extent for each range: target_offset is its physical address. Sorted by arena offset."""
     return tuple(
         Extent(r.arena_offset, r.size, r.start)
         for r in sorted(ranges, key=lambda r: r.arena_offset)
@@ -46,29 +46,30 @@ def raw_extents(ranges: Sequence[MemoryRange]) -> tuple[Extent, ...]:
 
 
 def tail_superblock_offset(size: int) -> int:
-    """Where the superblock of a raw dump with its table at the tail lies on a target of `size`
-    bytes; negative: it is too small for one."""
+    """Offset of the superblock on a target of `size` bytes that holds a raw dump with its table at
+    the tail. Negative: the target is too small for one."""
     return size // PAGE_SIZE * PAGE_SIZE - superblock.ROOM
 
 
 def is_tail_superblock(block: Superblock, size: int) -> bool:
-    """Whether a superblock that was found in the last page of a target of `size` bytes belongs
-    there, and is not a page of some memory."""
+    """Whether a superblock from the last page of a target of `size` bytes belongs there. It may
+    also be a page of the dumped memory that happens to hold a superblock."""
     place = tail_superblock_offset(size)
     return (block.format, block.superblock_offset) == ("raw", place) and place > 0
 
 
 @dataclass(frozen=True)
 class RawPlan(Plan):
-    """See the module's text."""
+    """The plan of a `raw` dump; the module's docstring has the layout."""
 
     def header(self, registers: Sequence[Registers] = ()) -> bytes:
-        """Nothing lies before the memory; the registers go into the meta data."""
+        """Empty: nothing lies before the memory. The registers are in the meta data."""
         del registers
         return b""
 
     def invalidate(self) -> list[Step]:
-        """Wipe an older ELF dump's header, and the gaps of the map, which nobody else writes."""
+        """Wipe an older ELF dump's header, and the gaps of the memory map, which the dump does not
+        write."""
         steps: list[Step] = [Zero("target", 0, PAGE_SIZE)]
         position = 0
         for r in self.machine.memory_map:
@@ -91,9 +92,9 @@ def plan_raw(
     table: str = "sidecar",
     device_size: int | None = None,
 ) -> RawPlan:
-    """Lay out a raw dump, and its sidecar unless `table` is "tail". `device_size`: bytes of the
-    target if it is a device; one that is too small gets a plan that says how much it needs.
-    UsageError: sizes or memory map that cannot be."""
+    """Lay out a raw dump. `table`: "sidecar" (a file of its own) or "tail". `device_size`: bytes of
+    the target if it is a device; for one that is too small, the plan's total_size says what it
+    needs. UsageError: sizes or a memory map that no dump can have."""
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     memory_end = max(r.end for r in machine.memory_map)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files of snapshot/: images of an arena, and info.json. Nothing of them is kept in memory."""
+"""The files of snapshot/ in the mount: images of an arena, and info.json. No copy of them is kept
+in memory."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ from livedumpfs.formats import (
 INFO: Final = "info.json"
 
 ReadArena = Callable[[int, memoryview], None]
-"""read(arena offset, view): fill all of the view, also of an empty one, or OSError EIO (lost) or
-ENODATA (released)."""
+"""read(arena offset, view): fill the whole view. OSError EIO (the memory is lost) or ENODATA (the
+dump was released), also for an empty view."""
 
 
 class OpenFile(ABC):
@@ -33,8 +34,8 @@ class OpenFile(ABC):
 
     @abstractmethod
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill `view` from `offset` on, and say how many bytes there were, fewer only at the end.
-        OSError EIO, ENODATA; ValueError: a negative offset."""
+        """Fill `view` from `offset` on. Returns the number of bytes, fewer than the view has only
+        at the end of the file. OSError: EIO, ENODATA. ValueError: a negative offset."""
 
     def pread(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length), fewer at the end. Errors as in read_into."""
@@ -59,13 +60,14 @@ class _OpenImage(OpenFile):
                 part[:] = piece.data if isinstance(piece, Literal) else bytes(piece.length)
             done += piece.length
         if not asked:
-            # What is not memory is there as long as the memory is.
+            # The image's own bytes are refused, too, once the memory is released: this raises then.
             self._read(0, view[:0])
         return done
 
 
 class _OpenInfo(OpenFile):
-    """Made up anew when it is read from the start, so that a reader in pieces gets one answer."""
+    """info.json. The text is made when it is read from the start, and kept for the following reads:
+    a reader that takes it in pieces gets one text."""
 
     def __init__(self, text: Callable[[], bytes]) -> None:
         self._text = text
@@ -83,7 +85,7 @@ class _OpenInfo(OpenFile):
 
 
 class SnapshotFiles:
-    """Files over one snapshot. Any thread may read any of them; none waits for another."""
+    """The files of one snapshot. Any thread may read any of them; no reader waits for another."""
 
     def __init__(
         self,
@@ -93,8 +95,9 @@ class SnapshotFiles:
         *,
         holes: int = 0,
     ) -> None:
-        """`info`: what info.json says now, JSON types; OSError ENODATA once there is nothing.
-        `holes`: bytes of the arena, at the most, that are known to be zeros and take no room."""
+        """`info`: returns what info.json says now, in JSON types; OSError ENODATA after the dump is
+        released. `holes`: bytes of the arena that are known to be zeros and need no room, at most.
+        """
         self._images = {image.name: image for image in images}
         self._read = read
         self._info = info
@@ -102,21 +105,21 @@ class SnapshotFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All files."""
+        """Names of all files."""
         return (*self._images, INFO)
 
     def size(self, name: str) -> int:
-        """Bytes; of info.json, now. FileNotFoundError; OSError of `info`."""
+        """Bytes; for info.json, its size now. FileNotFoundError; OSError of `info`."""
         return len(self.info_text()) if name == INFO else self._image(name).size
 
     def stored(self, name: str) -> int:
-        """Bytes that are no holes: never fewer than are not zeros. FileNotFoundError; OSError of
-        `info`."""
-        # Each image shows all of the arena once.
+        """Bytes that are not holes, an upper bound of those that are not zero. FileNotFoundError;
+        OSError of `info`."""
+        # Each image shows the whole arena once.
         return self.size(name) if name == INFO else self._image(name).filled - self._holes
 
     def open(self, name: str) -> OpenFile:
-        """One file. FileNotFoundError."""
+        """Open one file. FileNotFoundError."""
         if name == INFO:
             return _OpenInfo(self.info_text)
         return _OpenImage(self._image(name), self._read)
@@ -131,14 +134,14 @@ class SnapshotFiles:
         return self._images[name]
 
     def info_text(self) -> bytes:
-        """info.json, now. OSError of `info`."""
+        """info.json as it is now. OSError of `info`."""
         return json.dumps(self._info(), indent=1, default=str).encode() + b"\n"
 
 
 def standard_images(
     machine: MachineInfo, arena_size: int, registers: Sequence[Registers] = ()
 ) -> list[Image]:
-    """vmcore, mem.raw and mem.lime of one arena. UsageError: no layout holds the machine."""
+    """vmcore, mem.raw and mem.lime of one arena. UsageError: no layout can hold the machine."""
     return [
         vmcore_image(machine, arena_size, registers),
         raw_image(machine, arena_size),

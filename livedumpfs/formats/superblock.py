@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The superblock: 512 bytes that say what a dump is and whether it is sealed.
+"""The superblock: 512 bytes that say what a dump is and whether it is sealed (valid and final).
 
-In ELF files it is the content of our own note, in raw dumps the first block of the sidecar file.
-It fills one sector, so that a write which is torn between two sectors leaves either the old
-superblock or the new one. The rest of its page stays free.
+In ELF files and kdumps it is the content of our own note; in raw dumps it is the first block of the
+sidecar file, or lies in the last page of the target. It fills one sector, so a write that is torn
+between two sectors leaves either the old superblock or the new one. The rest of its page stays
+free.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ VERSION: Final = 1
 MAX_ARENA: Final = 1 << 46
 MAX_GRANULE: Final = 1 << 30
 MAX_META: Final = 64 << 20
-"""Bytes of one meta slot at the most."""
+"""Most bytes of one meta slot."""
 
 Verdict = Literal["incomplete", "consistent", "torn"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
@@ -39,7 +40,8 @@ _CHECKSUM = slice(16, 24)
 
 @dataclass(frozen=True)
 class Superblock:
-    """Offsets and lengths in bytes; those of table and meta count in the file that holds this."""
+    """The values of a superblock. Offsets and lengths in bytes; those of table and meta count in
+    the file that holds the superblock."""
 
     dump_id: bytes
     format: str
@@ -50,7 +52,7 @@ class Superblock:
     arena_size: int
     data_offset: int
     total_size: int
-    """Of the target."""
+    """Bytes of the target."""
     superblock_offset: int
     table_offset: int
     table_size: int
@@ -59,17 +61,17 @@ class Superblock:
     """Bytes of one meta slot."""
     meta_current: int = 0
     meta_length: int = 0
-    """Of the slot's header and text together; 0: no meta yet."""
+    """Bytes of the slot's header and text together; 0: no meta yet."""
     meta_checksum: int = 0
     """XXH3-64 of those bytes."""
     header_checksum: int = 0
     """XXH3-64 of the target's bytes before the superblock (elf); of nothing for raw."""
     target_device: int = 0
     target_inode: int = 0
-    """Which target a sidecar file belongs to; Target.identity."""
+    """With target_device: the target that a sidecar file belongs to, as in Target.identity."""
 
     def sealed_as(self, verdict: Verdict) -> Superblock:
-        """The same, sealed with `verdict`."""
+        """The same superblock, sealed with `verdict`."""
         return replace(self, sealed=True, verdict=verdict)
 
     def pack(self) -> bytes:
@@ -103,7 +105,7 @@ class Superblock:
 
 
 def is_superblock(data: bytes) -> bool:
-    """True when `data` is a superblock that `parse` accepts."""
+    """Whether parse() accepts `data`."""
     try:
         parse(data)
     except InvalidDump:
@@ -159,7 +161,8 @@ def _check_head(data: bytes) -> None:
 
 
 def _check_values(block: Superblock) -> None:
-    """Bounds for all that a reader allocates or seeks by: a checksum is no proof of intent."""
+    """Check all values by which a reader allocates or seeks. The checksum does
+    not help: a hostile file can have a right one."""
     size, granule = block.arena_size, block.granule_size
     good_granule = PAGE_SIZE <= granule <= MAX_GRANULE and granule & (granule - 1) == 0
     if not (0 < size <= MAX_ARENA and size % PAGE_SIZE == 0 and good_granule):

@@ -2,8 +2,8 @@
 """The granule table as it lies on a target: native/ldfs.h, "the granule table on a target".
 
 The C core writes it; this module only reads bytes. A block counts when magic, dump id, index, count
-and checksum are right and each of its entries is possible; the granules of any other block count as
-not saved, which is what a dump that was broken off looks like.
+and checksum are right and each of its entries is possible. The granules of any other block count as
+not saved; in a dump that was broken off they are not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAVED: Final = 6
 HOLE: Final = 7
 LOST: Final = 8
 STATE_NAMES: Final = {ARMED: "missing", SAVED: "saved", HOLE: "hole", LOST: "lost"}
-"""Words for the states that a table on a target can hold."""
+"""Names of the states that a table on a target can hold."""
 
 BY_NONE: Final = 0
 BY_SWEEP: Final = 1
@@ -61,13 +61,13 @@ Entries = npt.NDArray[np.void]
 """One-dimensional array of ENTRY."""
 
 MAX_GRANULES: Final = 1 << 23
-"""Granules of one dump at the most: bounds what a reader of a hostile file allocates (192 MiB)."""
+"""Most granules of one dump. It bounds what a reader of a hostile file allocates (192 MiB)."""
 
 _CHECKSUM = slice(32, 40)
 
 
 def block_count(granules: int) -> int:
-    """Blocks that the table of `granules` granules has."""
+    """Number of blocks of a table of `granules` granules."""
     return -(-granules // BLOCK_ENTRIES)
 
 
@@ -95,7 +95,8 @@ def _expected_count(index: int, granules: int) -> int:
 def parse_block(
     data: bytes | memoryview, dump_id: bytes, index: int, granules: int
 ) -> Entries | None:
-    """Entries of block `index` of a table of `granules` granules; None when it does not count."""
+    """Entries of block `index` of a table of `granules` granules; None when the block does not
+    count."""
     if len(data) != BLOCK_SIZE or data[:8] != MAGIC or data[8:24] != dump_id:
         return None
     block = np.frombuffer(data, dtype=BLOCK, count=1)[0]
@@ -119,14 +120,15 @@ class Kind(NamedTuple):
     pages: list[tuple[int, int]]
     """Page numbers of the arena, [first, end) of each run, in order."""
     runs: int
-    """Of these there are so many; `pages` may have less."""
+    """Number of all runs; `pages` has fewer when a limit was given."""
 
 
 def kinds(
     entries: Entries, granule_size: int, arena_size: int, limit: int | None = None
 ) -> dict[str, Kind]:
-    """The granules by the way that they were saved (`fault`, `sweep`, `steal`) or by what else they
-    are (`hole`, `lost`, `missing`): each granule is in one of them. `limit`: runs of each kind."""
+    """All granules by kind. Saved ones by the path that saved them: `fault` (copy-on-write),
+    `sweep`, `steal`; the others by their state: `hole`, `lost`, `missing`. Each granule is of one
+    kind. `limit`: most runs in each kind's `pages`."""
     states, how = entries["state"], entries["how"]
     chosen = {
         "fault": (states == SAVED) & (how == BY_FAULT),
@@ -150,7 +152,7 @@ def kinds(
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """[first, end) of each run of True, a row each."""
+    """[first, end) of each run of True in `mask`: an array of shape (runs, 2)."""
     padded = np.concatenate(([False], mask, [False])).astype(np.int8)
     return np.flatnonzero(np.diff(padded)).reshape(-1, 2)
 

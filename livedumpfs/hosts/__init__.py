@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which hosts run on this computer, which of our mounts it has, and which host is meant."""
+"""Which hosts and livedumpfs mounts this computer has, and which host a command means."""

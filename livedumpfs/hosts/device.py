@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which host is meant: from what a person writes, or from nothing, to its livedump file; and why
-that cannot be used."""
+"""From a user's DEVICE argument, or none, to the livedump file of a host; and the reason when that
+file cannot be used."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from livedumpfs.hosts.registry import Entry
 
 DEVICE_VARIABLE = "LIVEDUMP_DEVICE"
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
-"""What a mount answers when its host is gone."""
+"""Errors of a mount whose host is gone."""
 _FILE = "livedump"
 
 
 def find_device(device: str | None = None) -> str:
-    """The livedump file to use: `device`, else $LIVEDUMP_DEVICE, else that of the only host that
+    """The livedump file to use: `device`, else $LIVEDUMP_DEVICE, else the one of the only host that
     this user may use.
 
-    `device` is the file itself, the directory of its mount, or a host's pid or name: its machine's,
-    or the last part of its mount's path. HostError: there is none, or there are several.
+    `device` is the file itself, the directory of its mount, the host's pid, the name of its
+    machine, or the last part of its mount's path. HostError: there is none, or there are several.
     """
     chosen = device or os.environ.get(DEVICE_VARIABLE)
     return _named(chosen) if chosen else _only()
@@ -54,7 +54,7 @@ def _named(text: str) -> str:
 
 
 def _running() -> str:
-    """As a hint, those that could have been meant."""
+    """The hosts that could have been meant, as a hint."""
     hosts = [host.device for host in registry.running() if _usable(host)]
     return f"running: {', '.join(hosts)}" if hosts else "no host is running"
 
@@ -89,8 +89,8 @@ def _several(hosts: list[Entry], what: str) -> HostError:
 
 
 def _usable(host: Entry) -> bool:
-    """Whether this user may enter its mount and open its device. A mount of our own is not asked:
-    its host may hang."""
+    """Whether this user may enter the host's mount and open its device. For a mount of this user
+    the answer is yes without a system call on it, because its host may hang."""
     mount = _mount_of(host.device)
     if mount is None:
         return False
@@ -100,11 +100,11 @@ def _usable(host: Entry) -> bool:
 
 
 def _mount_of(path: str) -> Mount | None:
-    """Our mount in which `path` lies at the top."""
+    """The livedumpfs mount that has `path` in its top directory."""
     parent = os.path.dirname(os.path.abspath(path))
     above, last = os.path.split(parent)
     mounts = {one.point: one for one in our_mounts()}
-    # A mount whose host hangs is not to be asked, as realpath() of it would.
+    # realpath() is not called on the mount point itself: it would block when the host hangs.
     found = mounts.get(parent) or mounts.get(os.path.join(os.path.realpath(above), last))
     return found or mounts.get(os.path.realpath(parent))
 
@@ -122,7 +122,7 @@ def _user(number: int) -> str:
 
 
 def _let_in() -> str:
-    """What opens a mount to this user."""
+    """The hint how this user gets access to a mount."""
     if os.geteuid() == 0:
         return "run this as that user, or start the host with <allow_other>"
     return "run this as that user, or start the host with <group> for a group that you are in"
@@ -132,14 +132,14 @@ def _let_in() -> str:
 
 
 def refuse_other_files(fd: int, path: str) -> None:
-    """HostError: what is open there cannot be a livedump file; an ioctl of ours might mean
-    something to it."""
+    """HostError: the open file cannot be a livedump file. Another driver could take our ioctl for
+    one of its own."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise _no_device(path)
 
 
 def unreachable(path: str, error: OSError) -> LivedumpError:
-    """Why a file of a mount cannot be used, as what OSError said of it."""
+    """The error for a file of a mount that cannot be used, from the OSError that it gave."""
     if isinstance(error, LivedumpError):
         return error
     code = error.errno or errno.EIO

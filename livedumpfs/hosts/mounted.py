@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our mounts, as the kernel lists them. The mounts themselves are never asked: the
-process that serves one may hang."""
+"""The livedumpfs mounts, as the kernel lists them in mountinfo (proc(5)). The mounts themselves are
+never accessed: the process that serves one may hang."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from dataclasses import dataclass
 
 FILE_SYSTEM = "livedumpfs"
 OURS = f"fuse.{FILE_SYSTEM}"
-"""Type of our mounts."""
+"""File system type of our mounts."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One of a host, or of `livedump mount`."""
+    """A mount of a host, or of `livedump mount`."""
 
     point: str
-    """Absolute path."""
+    """Absolute path of the mount point."""
     user: int
-    """Who mounted it, and may enter it."""
+    """Id of the user that mounted it, and may enter it."""
     open_to_others: bool
-    """The modes of its files count for all other users, root too; else none of them enters."""
+    """True: other users may enter it, root too, as far as the modes of its files allow. False: no
+    other user may."""
 
 
 def our_mounts() -> Iterator[Mount]:
-    """Those of this mount namespace."""
+    """The livedumpfs mounts of this mount namespace."""
     for point, kind, options in _all_mounts():
         if kind == OURS:
             yield _mount(point, options.split(","))
 
 
 def mounts_at(mountpoint: str) -> list[str]:
-    """Types of the file systems that are mounted there; the last is the one that is seen."""
+    """Types of the file systems that are mounted there. The last one covers the others."""
     return [kind for point, kind, _ in _all_mounts() if point == mountpoint]
 
 
 def _all_mounts() -> Iterator[tuple[str, str, str]]:
-    """Mount point, type and options of the file system."""
+    """(mount point, type, options) of each mounted file system."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields, _, rest = line.partition(" - ")
@@ -51,7 +52,7 @@ def _mount(point: str, options: list[str]) -> Mount:
 
 
 def _unescape(path: str) -> str:
-    """mountinfo writes blank, tab, newline and backslash in octal."""
+    """Undo the octal escapes that mountinfo has for blank, tab, newline and backslash."""
     for code in ("040", "011", "012", "134"):
         path = path.replace(f"\\{code}", chr(int(code, 8)))
     return path

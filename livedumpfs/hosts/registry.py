@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The hosts that run here: one small JSON file each, so that clients find them without being told.
+"""The registry of the hosts that run here: one small JSON file for each host, by which clients find
+it without a path.
 
-Root's hosts are in /run/livedumpfs, a user's in $XDG_RUNTIME_DIR/livedumpfs, and where a user (or
-the root of a container) has neither, in a private directory in /tmp. An entry of a process that is
-gone counts for nothing; the next host removes it.
+Root's hosts are in /run/livedumpfs, a user's in $XDG_RUNTIME_DIR/livedumpfs. Where a user (or the
+root of a container) has neither, they are in a private directory in /tmp. An entry of a process
+that has ended is ignored, and the next host removes it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from pathlib import Path
 SYSTEM_DIRECTORY = "/run/livedumpfs"
 USERS_DIRECTORY = "/run/user/%d"
 FALLBACK_DIRECTORY = "/tmp/livedumpfs-%d"
-"""Of a user id."""
+"""%d is the user id."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One host. `start_time` (clock ticks since boot) tells it from a later process of its pid."""
+    """One host. `start_time`, in clock ticks since boot, tells the host from a later process with
+    the same pid."""
 
     pid: int
     start_time: int
@@ -34,12 +36,12 @@ class Entry:
 
     @property
     def device(self) -> str:
-        """Its misc device file."""
+        """Path of its livedump file."""
         return os.path.join(self.mountpoint, "livedump")
 
     @property
     def name(self) -> str:
-        """What people may call it."""
+        """The name that users may give for it."""
         return os.path.basename(self.mountpoint)
 
     @property
@@ -48,7 +50,7 @@ class Entry:
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None: no such process, or a zombie."""
+    """Start time of the process, in clock ticks since boot; None: no such process, or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -59,7 +61,7 @@ def start_time(pid: int) -> int | None:
 
 
 def directories() -> list[Path]:
-    """Where entries are looked for; the first is where this process writes its own."""
+    """The directories with entries. The first one is where this process writes its own entry."""
     user, system, found = os.geteuid(), Path(SYSTEM_DIRECTORY), []
     usual = USERS_DIRECTORY % user if user else None
     for runtime in dict.fromkeys((os.environ.get("XDG_RUNTIME_DIR"), usual)):
@@ -68,13 +70,13 @@ def directories() -> list[Path]:
     fallback = Path(FALLBACK_DIRECTORY % user)
     if not found and not _is_writable(system):
         return [fallback, system]
-    # A host that was started without the variable is found, too.
+    # The fallback is read, too: a host may have been started without XDG_RUNTIME_DIR.
     return [*found, system, *([fallback] if _is_ours(os.lstat, fallback) else [])]
 
 
 def _is_ours(look: Callable[[str | Path], os.stat_result], directory: str | Path) -> bool:
-    """`su` leaves root the variable of another user, who could then lead root's writes anywhere;
-    and who comes first can make a directory in /tmp."""
+    """Whether the directory belongs to this user. `su` leaves root another user's XDG_RUNTIME_DIR,
+    and any user can make the directory in /tmp first: root's writes could be led anywhere."""
     with contextlib.suppress(OSError):
         found = look(directory)
         return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
@@ -82,13 +84,14 @@ def _is_ours(look: Callable[[str | Path], os.stat_result], directory: str | Path
 
 
 def _is_writable(directory: Path) -> bool:
-    """Whether we may put something there, or make it."""
+    """Whether this process may create files there, or create the directory."""
     place = directory if directory.exists() else directory.parent
     return os.access(place, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def own_directory() -> Path:
-    """Where this process writes; made if it is missing. OSError, also when it is another user's."""
+    """The directory where this process writes; it is made if it is missing. OSError, also when it
+    belongs to another user."""
     directory = directories()[0]
     private = directory == Path(FALLBACK_DIRECTORY % os.geteuid())
     directory.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
@@ -98,11 +101,11 @@ def own_directory() -> Path:
 
 
 def entries() -> Iterator[tuple[Path, Entry]]:
-    """All entries with their files, those of dead hosts too. What makes no sense is skipped."""
+    """All entries with their files, also those of dead hosts. Unreadable entries are skipped."""
     seen = set()
     for directory in directories():
         for path in sorted(directory.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 if path.lstat().st_uid not in (0, os.geteuid()):
                     continue
                 entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
@@ -117,7 +120,7 @@ def running() -> list[Entry]:
 
 
 def add(mountpoint: str, machine: str) -> Path:
-    """Write this process's entry; its file. OSError where the directory cannot be made."""
+    """Write this process's entry. Returns its file. OSError: the directory cannot be made."""
     pid = os.getpid()
     entry = Entry(pid, start_time(pid) or 0, mountpoint, machine)
     directory = own_directory()
@@ -129,6 +132,6 @@ def add(mountpoint: str, machine: str) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Take an entry away; harmless when it is gone."""
+    """Remove an entry; harmless when it is gone."""
     with contextlib.suppress(OSError):
         path.unlink()

@@ -4,22 +4,21 @@
 from __future__ import annotations
 
 import errno
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from livedumpfs.errors import MachineError
+from livedumpfs.formats.elf import MAGIC
 from livedumpfs.machines import boot
 from livedumpfs.machines.machine import PhysicalRange
 
 EM_X86_64 = 62
 ET_EXEC = 2
-PT_LOAD, PT_INTERP = 1, 3
 HOW_TO_LINK = "link it with -static -no-pie, see guest/boot.h"
-
-_HEADER = struct.Struct("<4sBBB9x2HI3QI6H")
-_SEGMENT = struct.Struct("<2I6Q")
+_NOT_OURS = "it is not 64-bit little-endian ELF"
 
 
 @dataclass(frozen=True)
@@ -78,32 +77,49 @@ def _refuse(path: Path, cause: str, hint: str = "") -> MachineError:
     return MachineError(f"cannot run guest {path}: {cause}", errno=errno.ENOEXEC, hint=hint)
 
 
-def _headers(path: Path, data: bytes) -> tuple[int, list[tuple[int, ...]]]:
-    """Entry and program headers."""
-    if not data.startswith(b"\x7fELF"):
+def _headers(path: Path, data: bytes) -> tuple[int, list[Any]]:
+    """Entry and program headers. Of these pyelftools' own classes are not made: one for PT_DYNAMIC
+    goes through all sections."""
+    # Not for machines without a guest program.
+    from elftools.common.exceptions import ELFError, ELFParseError
+    from elftools.common.utils import struct_parse
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.enums import ENUM_E_MACHINE, ENUM_E_TYPE
+
+    if not data.startswith(MAGIC):
         raise _refuse(path, "it is not an ELF file")
-    if len(data) < _HEADER.size:
-        raise _refuse(path, "it ends within its ELF header")
-    _, bits, order, _, kind, machine, _, entry, table, _, _, _, size, count, _, _, _ = (
-        _HEADER.unpack_from(data)
-    )
-    if (bits, order) != (2, 1):
-        raise _refuse(path, "it is not 64-bit little-endian ELF")
+    try:
+        elf = ELFFile(BytesIO(data))
+    except ELFParseError as error:
+        raise _refuse(path, "it ends within its ELF header") from error
+    except ELFError as error:
+        raise _refuse(path, _NOT_OURS) from error
+    if not elf.little_endian or elf.elfclass != 64:
+        raise _refuse(path, _NOT_OURS)
+    kind, machine = _number(ENUM_E_TYPE, elf["e_type"]), _number(ENUM_E_MACHINE, elf["e_machine"])
     if machine != EM_X86_64:
         raise _refuse(path, f"it is for ELF machine {machine}, not for x86-64 ({EM_X86_64})")
     if kind != ET_EXEC:
-        raise _refuse(path, f"it is of ELF type {kind}, not an executable (2)", HOW_TO_LINK)
-    if size != _SEGMENT.size or table + count * size > len(data):
+        raise _refuse(path, f"it is of ELF type {kind}, not an executable ({ET_EXEC})", HOW_TO_LINK)
+    header, table, size = elf.structs.Elf_Phdr, elf["e_phoff"], elf["e_phentsize"]
+    end = table + elf["e_phnum"] * size
+    if size != header.sizeof() or end > len(data):
         raise _refuse(path, "its program headers are damaged")
-    return entry, [_SEGMENT.unpack_from(data, table + i * size) for i in range(count)]
+    return elf["e_entry"], [struct_parse(header, elf.stream, at) for at in range(table, end, size)]
 
 
-def _segments(path: Path, data: bytes, headers: list[tuple[int, ...]]) -> Iterator[Segment]:
-    for kind, _, offset, address, _, in_file, in_memory, _ in headers:
-        if kind == PT_INTERP:
+def _number(names: Mapping[str, Any], value: str | int) -> int:
+    """pyelftools gives what it knows by name."""
+    return int(names[value]) if isinstance(value, str) else value
+
+
+def _segments(path: Path, data: bytes, headers: list[Any]) -> Iterator[Segment]:
+    for header in headers:
+        if header.p_type == "PT_INTERP":
             raise _refuse(path, "it wants a dynamic linker", HOW_TO_LINK)
-        if kind != PT_LOAD or in_memory == 0:
+        if header.p_type != "PT_LOAD" or header.p_memsz == 0:
             continue
-        if in_file > in_memory or offset + in_file > len(data):
+        address, end = header.p_vaddr, header.p_offset + header.p_filesz
+        if header.p_filesz > header.p_memsz or end > len(data):
             raise _refuse(path, f"it ends within its segment at {address:#x}")
-        yield Segment(address, data[offset : offset + in_file], in_memory)
+        yield Segment(address, data[header.p_offset : end], header.p_memsz)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
+
+from cachetools import TTLCache
 
 FRESH_S: Final = 1.0
 """Seconds after which what a stat saw is no longer what a read gives."""
@@ -21,9 +22,10 @@ _KEPT: Final = 256
 class Contents:
     """Of files by any key; a task by its number. Any thread may call."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[Hashable, int], tuple[float, bytes]] = OrderedDict()
+        self._kept: TTLCache[tuple[Hashable, int], bytes] = TTLCache(_KEPT, FRESH_S, clock)
         self._said: dict[Hashable, tuple[Hashable, int, int]] = {}
 
     def look(
@@ -40,10 +42,7 @@ class Contents:
         changed when this has. Errors of `make`."""
         data = make()
         with self._lock:
-            self._kept.pop((key, task), None)
-            self._kept[key, task] = time.monotonic(), data
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._kept[key, task] = data
             self._said[key] = *self._change(key, essence(data), since), len(data)
 
     def _change(self, key: Hashable, said: Hashable, since: int) -> tuple[Hashable, int]:
@@ -66,8 +65,7 @@ class Contents:
     def take(self, key: Hashable, task: int) -> bytes | None:
         """What that task's last look saw, once; None: it is too old, or was taken."""
         with self._lock:
-            seen, data = self._kept.pop((key, task), (0.0, b""))
-        return data if seen and time.monotonic() - seen < FRESH_S else None
+            return self._kept.pop((key, task), None)
 
     def forget(self) -> None:
         """Something has been done, or told: what was seen before is old."""

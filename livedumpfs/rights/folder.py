@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a target's path leads to, and its folder: where a file is made beside it, gets its name, and
-goes.
+"""Resolves a target's path and holds its folder open: files are made, renamed and removed there.
 
-The folder is held open, and names in it are single words: nobody can lead a later step to another
-place by moving folders or links. All of it goes by the rights of this process. That may be the
-helper of opener.py, which has those of who asked for the dump: so there is nothing here but the
-standard library.
+Names in the folder are single words, so moving folders or links cannot lead a later step to another
+place. All calls use the rights of this process. That may be the helper process of opener.py, which
+has taken over the rights of the caller that asks for the dump; so this module imports nothing but
+the standard library.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ from typing import Final, NamedTuple, Protocol
 _COMMON: Final = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PLACE: Final = os.O_DIRECTORY | os.O_CLOEXEC
 _LINKS_MOST: Final = 40
-"""As the kernel follows."""
+"""The kernel's own limit (path_resolution(7))."""
 _ACCESS_LIST: Final = "system.posix_acl_access"
 OURS: Final = "fuse.livedumpfs"
-"""The kind of file system that we are ourselves."""
+"""The kind of file system that livedumpfs itself mounts."""
 _KERNELS: Final = frozenset({
     "autofs", "bdev", "binder", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "cpuset",
     "debugfs", "devpts", "devtmpfs", "efivarfs", "functionfs", "fusectl", "hugetlbfs", "mqueue",
     "nfsd", "nsfs", "pipefs", "proc", "pstore", "resctrl", "rpc_pipefs", "securityfs", "selinuxfs",
     "smackfs", "sockfs", "sysfs", "tracefs",
 })  # fmt: skip
-"""Kinds of file systems that are the kernel's own: what is made or written there is no data."""
+"""Kinds of the kernel's own file systems: they do not store data."""
 
 _NO_DEVICE: Final = "it is a file in /dev, and no device"
 
 Mounts = Mapping[int, str]
-"""Device numbers and kinds of the mounted file systems."""
+"""Device number of each mounted file system -> its kind."""
 
 
 class Refused(OSError):
-    """Why something was not opened or made. `mode` is st_mode when it was its type, else 0."""
+    """Why a file was not opened or made. `mode`: its st_mode when its type is why, else 0."""
 
     mode = 0
     reason = ""
-    """The whole sentence when the path is in it, else what comes behind "cannot open ...: "."""
+    """A whole sentence when it contains the path, else the text behind "cannot open ...: "."""
 
 
 class Standing(NamedTuple):
-    """A file that there is: what the new one is to have of it."""
+    """An existing file: its owner and rights, which the new file is to get."""
 
     device: int
     inode: int
@@ -57,14 +56,14 @@ class Standing(NamedTuple):
 
 
 def refused(code: int, reason: str = "", mode: int = 0) -> Refused:
-    """With the system's sentence for that errno."""
+    """The error with this errno; without a `reason` its text is the system's."""
     error = Refused(code, os.strerror(code))
     error.mode, error.reason = mode, reason
     return error
 
 
 def read_mounts(task: int | str = "self") -> dict[int, str]:
-    """What is mounted where that task is."""
+    """The file systems in the mount namespace of that task."""
     found = {}
     with open(f"/proc/{task}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
@@ -75,47 +74,47 @@ def read_mounts(task: int | str = "self") -> dict[int, str]:
 
 
 class FolderLike(Protocol):
-    """A folder, and who acts in it. Every call: OSError."""
+    """A folder, with the rights of the process that acts in it. Every call may raise OSError."""
 
     def make(self, name: str, like: Standing | None) -> int:
-        """A new file (0600, or with mode and owner of `like` where that may be), open for reading
-        and writing. FileExistsError."""
+        """A new file, open for reading and writing. Its mode is 0600, or mode and owner are those
+        of `like` where that is allowed. FileExistsError."""
 
     def open(self, name: str, *, write: bool) -> int:
-        """A regular file that there is; a link is not followed."""
+        """Open an existing regular file; a link is not followed."""
 
     def look(self, name: str) -> Standing | None:
-        """What has that name; None: nothing."""
+        """The file with that name; None: there is none."""
 
     def replace(self, old: str, new: str) -> None:
-        """The file gets the new name, and what had it has it no more: at once, and for good."""
+        """Rename `old` to `new`, atomically and durably. A file named `new` loses its name."""
 
     def remove(self, name: str) -> None:
-        """The name goes, for good."""
+        """Remove the name, durably."""
 
     def names(self, first: str, last: str) -> list[str]:
-        """What is there whose name begins and ends so."""
+        """The names that start with `first` and end with `last`."""
 
     def keeps(self, name: str) -> bool:
-        """Whether what has that name cannot be replaced, though files can be made here: by the
-        sticky bit it is another user's."""
+        """Whether the file with that name cannot be replaced, though this process can make files
+        here: the folder has the sticky bit, and the file belongs to another user."""
 
     def user(self) -> int:
-        """The user that acts here."""
+        """User id of the process that acts here."""
 
     def sync(self) -> None:
-        """New names are durable, where that can be asked for. OSError: they may not be."""
+        """Make new names durable where the system supports it. OSError: they may not be durable."""
 
     def close(self) -> None:
         """Harmless when done twice."""
 
 
 _NO_SYNC: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
-"""Of who may not read the folder and so cannot ask, and of file systems that have no such thing."""
+"""No right to read the folder, so it cannot be synced; or the file system has no sync."""
 
 
 class Folder:
-    """The folder of an open descriptor, which it owns; with the rights of this process."""
+    """The folder of an open descriptor, which it owns; acts with the rights of this process."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -128,7 +127,7 @@ class Folder:
             if like:
                 _resemble(fd, like)
             self.sync()
-        except BaseException:  # also a signal that ends the command: nobody would know of the file
+        except BaseException:  # also a signal that ends the command: the file would be left behind
             os.unlink(name, dir_fd=self.fd)
             os.close(fd)
             raise
@@ -137,7 +136,7 @@ class Folder:
     def open(self, name: str, *, write: bool) -> int:
         """See FolderLike."""
         how = os.O_RDWR if write else os.O_RDONLY
-        found = self.look(name)  # first: opening some devices does something
+        found = self.look(name)  # look first: opening some devices has side effects
         if found and not stat.S_ISREG(found.mode):
             raise refused(errno.EINVAL, mode=found.mode)
         fd = os.open(name, how | _COMMON | os.O_NOFOLLOW, dir_fd=self.fd)
@@ -195,13 +194,13 @@ class Folder:
 
 
 def standing(status: os.stat_result) -> Standing:
-    """Of a stat."""
+    """From the result of stat."""
     return Standing(status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid)
 
 
 def open_standing(fd: int) -> Standing:
-    """Of an open file. Where it has an access list the group's bits are what the list allows at the
-    most, to other users; the group itself may have no right at all, so a new file gives it none."""
+    """From an open file. If it has an access list (acl(5)), the mode's group bits are its mask, the
+    most that it allows; the group itself may have no right, so a new file gives it none."""
     found = standing(os.fstat(fd))
     try:
         os.getxattr(fd, _ACCESS_LIST)
@@ -211,8 +210,8 @@ def open_standing(fd: int) -> Standing:
 
 
 def _resemble(fd: int, like: Standing) -> None:
-    """Owner and rights of the file that it will replace. Who cannot give it to that owner gives
-    nobody else a right to it; nor does the folder's default access list."""
+    """Give the new file the owner and the rights of the file that it will replace. When the owner
+    cannot be set, no other user gets a right to it, nor by the folder's default access list."""
     own = os.fstat(fd)
     with contextlib.suppress(OSError):
         _drop_access_list(fd)
@@ -233,27 +232,28 @@ def _drop_access_list(fd: int) -> None:
 
 
 class Found(NamedTuple):
-    """What a path leads to. The receiver owns `fd` and `folder`."""
+    """The result of resolving a path. The receiver owns `fd` and `folder`."""
 
     path: str
-    """As it was given, or where its last link leads."""
+    """The path as given, or where its last link leads."""
     fd: int
-    """It, open for reading and writing, a pipe for writing; -1: there is nothing."""
+    """The file, open for reading and writing (a pipe: for writing); -1: there is none."""
     folder: FolderLike | None
-    """Where it lies under the last part of `path`; None: it is no file, or its name cannot be
-    given to another."""
+    """Its folder, in which its name is the last part of `path`; None: it is no regular file, or no
+    other file can take its name."""
 
 
 Reopen = Callable[[int, str, int], int]
-"""Open, with those flags, what is open with O_PATH and was found under that path."""
+"""reopen(fd, path, flags): open again, with those flags, the file that is open as `fd` (O_PATH) and
+was found under that path."""
 
 
 def find(path: str, mounts: Mounts, reopen: Reopen) -> Found:
-    """Open what is there; nothing is made or changed. Block devices are opened exclusively.
+    """Open an existing file; nothing is made or changed. Block devices are opened exclusively.
 
-    Refused, or another OSError: what the system says (ENXIO: a pipe that nobody reads); EISDIR or
+    Refused, or another OSError: the system's errors (ENXIO: no process reads the pipe); EISDIR or
     EINVAL for what takes no dump; EAGAIN when the path led to another file meanwhile; ENOENT, with
-    a reason, where nothing may be made.
+    a reason, where no file may be made.
     """
     try:
         look = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -275,9 +275,9 @@ def find(path: str, mounts: Mounts, reopen: Reopen) -> Found:
 
 
 def by_name(look: int, path: str, flags: int) -> int:
-    """A Reopen where /proc/self/fd is not to be used: the root of who asks may have no /proc, and a
-    directory of ours, held open for that, would be a way out of that root. `look` is held
-    meanwhile: so no other file can have its inode number."""
+    """A Reopen without /proc/self/fd, for the caller's root directory: that may have no /proc, and
+    a /proc of ours, held open, would be a way out of that root. The caller keeps `look` open, so no
+    other file can have its inode number meanwhile."""
     del look
     try:
         return os.open(path, flags)
@@ -286,16 +286,16 @@ def by_name(look: int, path: str, flags: int) -> int:
 
 
 def by_descriptor(look: int, path: str, flags: int) -> int:
-    """A Reopen that gets the very file that was looked at, wherever its name leads by now."""
+    """A Reopen that opens the very file of `look`, even if its name now leads elsewhere."""
     del path
     return os.open(f"/proc/self/fd/{look}", flags)
 
 
 def _flags_for(seen: os.stat_result, mounts: Mounts) -> int:
-    """How to open a file of that kind."""
+    """Flags for opening a file of that kind."""
     mode = seen.st_mode
     if stat.S_ISFIFO(mode):
-        return os.O_WRONLY | _COMMON  # ENXIO: nobody reads it
+        return os.O_WRONLY | _COMMON  # ENXIO: no process reads it
     if stat.S_ISBLK(mode):
         return os.O_RDWR | os.O_EXCL | _COMMON  # EBUSY: it is mounted
     if not stat.S_ISREG(mode):
@@ -325,12 +325,12 @@ def _in_its_folder(path: str, fd: int, seen: os.stat_result, mounts: Mounts) -> 
     except BaseException:
         folder.close()
         raise
-    folder.close()  # it got another name meanwhile
+    folder.close()  # the file got another name meanwhile
     return Found(path, fd, None)
 
 
 def find_room(path: str, mounts: Mounts) -> Found:
-    """Where a file of that path would be made, where there is nothing. As find."""
+    """The folder for a new file of that path, where no file exists. Errors as in find."""
     text, name = os.path.split(path)
     if os.path.islink(path):
         raise refused(errno.EEXIST, "it is a link that leads nowhere")
@@ -354,7 +354,7 @@ def find_room(path: str, mounts: Mounts) -> Found:
 
 
 def _refuse_devices(folder: Folder, text: str, *, there: bool, name: str = "") -> None:
-    """/dev holds devices; a file there is one whose name was mistyped, or is in memory."""
+    """/dev holds devices. A new file there would come from a mistyped name, or be in memory."""
     try:
         here, devices = os.fstat(folder.fd), os.stat("/dev")
         own = devices.st_dev != os.stat("/").st_dev
@@ -369,7 +369,7 @@ def _refuse_devices(folder: Folder, text: str, *, there: bool, name: str = "") -
 
 
 def _open_folder(text: str) -> int:
-    """To sync and list it too, where that may be."""
+    """Open a folder: for sync and listing too, where that is allowed."""
     try:
         return os.open(text or ".", os.O_RDONLY | _PLACE)
     except PermissionError:
@@ -377,8 +377,8 @@ def _open_folder(text: str) -> int:
 
 
 def _last_place(path: str, mounts: Mounts) -> tuple[Folder, str, str] | None:
-    """The folder of the file to which that path leads, how it is called, and the file's name in it:
-    past all links but those of /proc, which lead to open files and not to names (None)."""
+    """The folder of the file to which the path leads, the folder's path, and the file's name in
+    it. All links are followed but those of /proc: they lead to open files, not to names (None)."""
     for _ in range(_LINKS_MOST):
         text, name = os.path.split(path)
         if name in ("", ".", ".."):

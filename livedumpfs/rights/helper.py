@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's end of a helper: a process, opener.py, that opens files and names them with the rights
-of who asks for the dump. What it answers is checked: the caller may have it in its hands."""
+"""The host's end of a helper: a process (opener.py) that opens and names files with the rights of
+the caller that asks for the dump.
+
+All its answers are checked, because the caller may control that process (ptrace).
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,61 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from livedumpfs.rights.folder import Found, Refused, Standing, refused
 from livedumpfs.rights.opener import GIVE, MESSAGE_MAX
 
 TIMEOUT = 10.0
-"""Seconds that a step of the helper may take: longer than a disk needs to spin up."""
+"""Most seconds for one step of the helper; a disk takes less to spin up."""
 _PROGRAM = str(Path(__file__).resolve().with_name("opener.py"))
-_KEYS = {"become": {"same_root"}, "find": {"path", "folder"}}
-"""What an answer has at least; of all other steps a result."""
+_Number = Annotated[int, Meta(ge=0, lt=1 << 32)]
+_Result = TypeVar("_Result")
+
+
+class _Answer(msgspec.Struct):
+    """Of any step. `errno` is 0 where it was taken."""
+
+    errno: Annotated[int, Meta(ge=0, lt=4096)]
+    text: str
+    mode: _Number
+    reason: str
+
+
+class _Became(_Answer):
+    same_root: bool
+
+
+class _Found(_Answer):
+    path: str
+    folder: _Number | None
+
+
+class _Given(_Answer, Generic[_Result]):
+    result: _Result
+
+
+_ANSWERS: Final[dict[str, Any]] = {
+    "become": _Became,
+    "find": _Found,
+    "look": _Given[Standing | None],
+    "names": _Given[list[str]],
+    "keeps": _Given[bool],
+    "user": _Given[_Number],
+}
+"""Of each step that was taken; all others give nothing."""
 
 
 class Helper:
-    """A process with the rights of task `tid`, which must still have file system uid and gid `uid`
-    and `gid`. It ends with the last of its folders, or with end().
+    """A helper process with the rights of task `tid`, which must still have file system uid `uid`
+    and gid `gid`. It ends with the last of its folders, or with end().
 
-    Every call raises Refused (OSError): what find() does, EPERM when this process may not become
-    the caller, ESRCH when that is gone, ETIMEDOUT after `timeout` s, EIO when the helper has gone.
+    Every call raises Refused (OSError): what find() raises; EPERM: this process may not take over
+    the caller's rights; ESRCH: the caller has ended; ETIMEDOUT after `timeout` seconds; EIO: the
+    helper has ended.
     """
 
     def __init__(self, tid: int, uid: int, gid: int, timeout: float | None = None) -> None:
@@ -57,17 +97,16 @@ class Helper:
         except BaseException:
             self.end()
             raise
-        self.same_root: bool = answer["same_root"]
+        self.same_root: bool = answer.same_root
 
     def find(self, path: str) -> Found:
         """See folder.find."""
         answer, fd = self.ask("find", path=path)
-        number = answer["folder"]
-        folder = None if number is None else RemoteFolder(self, number)
-        return Found(answer["path"], fd, folder)
+        folder = None if answer.folder is None else RemoteFolder(self, answer.folder)
+        return Found(answer.path, fd, folder)
 
     def ask(self, step: str, **details: Any) -> tuple[Any, int]:
-        """What it answers, and the descriptor that came with it, else -1."""
+        """Send one step. Returns the answer, and the descriptor that came with it, else -1."""
         request = json.dumps({"step": step, **details}).encode()
         with self._lock:
             data, fds = self._exchange(request, time.monotonic() + self.timeout)
@@ -87,7 +126,7 @@ class Helper:
             self._end.send(request)
             data, fds, _, _ = socket.recv_fds(self._end, MESSAGE_MAX, 1, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
-            self._end.close()  # its answer would be taken for that of the next question
+            self._end.close()  # else the late answer would be taken for that of the next question
             raise Refused(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
@@ -97,12 +136,12 @@ class Helper:
         return data, fds
 
     def hold(self) -> None:
-        """One more uses it."""
+        """Count one more user of the helper."""
         with self._lock:
             self._users += 1
 
     def let_go(self) -> None:
-        """One less; it ends with the last."""
+        """Count one less; with the last one the helper ends."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -110,7 +149,8 @@ class Helper:
             self.end()
 
     def end(self) -> None:
-        """Reap it. One that hangs in a dead device cannot be killed: it is left behind."""
+        """End the process and reap it. One that hangs on a dead device cannot be killed: it stays
+        until the device answers."""
         self._end.close()
         try:
             self._process.wait(0.2)
@@ -121,25 +161,30 @@ class Helper:
                 self._process.wait(1)
 
 
-def _checked(data: bytes, step: str, fds: int) -> dict[str, Any]:
-    """The answer, if it is one: the caller may have the helper in its hands. Refused: what it says,
-    or EIO."""
+def _checked(data: bytes, step: str, fds: int) -> Any:
+    """The answer, after a check of its form: the caller may control the helper. Refused: the
+    helper's own error, or EIO."""
     try:
-        answer: dict[str, Any] = json.loads(data)
-        error = refused(answer["errno"], str(answer["reason"]), int(answer["mode"]))
-        least = 1 if step in GIVE else 0
-        most = 1 if step == "find" else least
-        good = error.errno or (
-            least <= fds <= most and answer.keys() >= _KEYS.get(step, {"result"})
-        )
-    except (ValueError, TypeError, KeyError):
-        good = False
-    if not good:
-        raise Refused(errno.EIO, "the helper process with the caller's rights gave no answer")
-    if error.errno:
-        error.strerror = str(answer["text"])
-        raise error
-    return answer
+        # Paths may have halves of surrogate pairs for bytes that are no text: msgspec's own parser
+        # refuses them.
+        content = json.loads(data)
+        answer = msgspec.convert(content, _Answer)
+        if not answer.errno:
+            taken = msgspec.convert(content, _ANSWERS.get(step, _Given[None]))
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
+        raise _no_answer() from error
+    if answer.errno:
+        refusal = refused(answer.errno, answer.reason, answer.mode)
+        refusal.strerror = answer.text
+        raise refusal
+    least = 1 if step in GIVE else 0
+    if not least <= fds <= (1 if step == "find" else least):
+        raise _no_answer()
+    return taken
+
+
+def _no_answer() -> Refused:
+    return Refused(errno.EIO, "the helper process with the caller's rights gave no answer")
 
 
 class RemoteFolder:
@@ -155,41 +200,41 @@ class RemoteFolder:
         return self._helper.ask(step, folder=self._number, **details)
 
     def make(self, name: str, like: Standing | None) -> int:
-        """A new file."""
+        """As FolderLike.make."""
         return self._ask("make", name=name, like=like)[1]
 
     def open(self, name: str, *, write: bool) -> int:
-        """A regular file that there is."""
+        """As FolderLike.open."""
         return self._ask("open", name=name, write=write)[1]
 
     def look(self, name: str) -> Standing | None:
-        """What has that name."""
-        found = self._ask("look", name=name)[0]["result"]
-        return None if found is None else Standing(*found)
+        """As FolderLike.look."""
+        found: Standing | None = self._ask("look", name=name)[0].result
+        return found
 
     def replace(self, old: str, new: str) -> None:
-        """A new name for it."""
+        """As FolderLike.replace."""
         self._ask("replace", old=old, new=new)
 
     def remove(self, name: str) -> None:
-        """The name goes."""
+        """As FolderLike.remove."""
         self._ask("remove", name=name)
 
     def names(self, first: str, last: str) -> list[str]:
-        """Those that begin and end so."""
-        found: list[str] = self._ask("names", first=first, last=last)[0]["result"]
+        """As FolderLike.names."""
+        found: list[str] = self._ask("names", first=first, last=last)[0].result
         return found
 
     def keeps(self, name: str) -> bool:
-        """Whether what has that name cannot be replaced."""
-        return bool(self._ask("keeps", name=name)[0]["result"])
+        """As FolderLike.keeps."""
+        return bool(self._ask("keeps", name=name)[0].result)
 
     def user(self) -> int:
-        """Whose rights these are."""
-        return int(self._ask("user")[0]["result"])
+        """As FolderLike.user."""
+        return int(self._ask("user")[0].result)
 
     def sync(self) -> None:
-        """New names are durable."""
+        """As FolderLike.sync."""
         self._ask("sync")
 
     def close(self) -> None:

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Opening a file with another task's rights: uid, gid, groups, capabilities, root and cwd.
 
-The host usually has more rights than who asks it for a dump, so it must not just open what it is
-told to: the caller's own rights decide (no confused deputy). A process of its own does it, because
-rights and root directory are those of a whole process; it becomes the caller, opens, passes the
-descriptor back over a socket pair, and stays for as long as its folders are used: names are given
-and taken with the caller's rights, too, also when the caller has long ended. The host's end is in
-helper.py.
+The host usually has more rights than the caller that asks it for a dump. So the host must not just
+open the path that it gets: the caller's own rights decide (else the host is a confused deputy). A
+process of its own does it, the helper, because rights and root directory belong to a whole process.
+The helper takes over the caller's rights, opens the file and passes the descriptor back over a
+socket pair. It stays for as long as its folders are used: files are renamed and removed with the
+caller's rights, too, also after the caller's end. The host's end is in helper.py.
 
-The helper is this file run as a script, isolated, on the standard library alone (and folder.py,
-which is, too): it starts fast and nothing in the environment can change what it does. Rules of a
-security module or of seccomp that bind the caller do not bind the helper.
+The helper is this file run as a script, isolated, with the standard library and folder.py alone. So
+it starts fast, and no environment variable can change what it does. Rules of a security module or
+of seccomp that bind the caller do not bind the helper.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ else:
 _CAPABILITY_VERSION_3 = 0x20080522
 MESSAGE_MAX = 128 * 1024
 GIVE = ("make", "open")
-"""Steps whose result is a descriptor; find may have one."""
+"""Steps whose result is a descriptor; find may have one, too."""
 
 
 class Task(NamedTuple):
-    """What /proc says of the caller."""
+    """The rights of the caller, from /proc."""
 
     uid: int
     gid: int
@@ -50,7 +50,8 @@ class Task(NamedTuple):
 
 
 def read_task(tid: int | str) -> Task:
-    """The file system uid and gid (what an open goes by), groups and effective capabilities."""
+    """The task's file system uid and gid (which decide about an open), groups, effective
+    capabilities and umask."""
     fields = {}
     with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as file:
         for line in file:
@@ -66,7 +67,7 @@ def read_task(tid: int | str) -> Task:
 
 
 def same_namespace(tid: int, name: str) -> bool:
-    """Whether the task shares our namespace of that kind."""
+    """Whether the task is in this process's namespace of that kind."""
     return os.readlink(f"/proc/{tid}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")
 
 
@@ -75,11 +76,11 @@ def same_file(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def become(tid: int, uid: int, gid: int) -> bool:
-    """Take the task's root, cwd, umask and rights, for good; whether its root was ours already.
-    Of a host's rights only those are needed that make a difference: none where host and caller are
-    the same user in the same place.
+    """Take over the task's root, cwd, umask and rights, for good. Returns whether its root is the
+    root of this process. Only changes need a right of the host: none is needed when host and caller
+    are the same user in the same place.
 
-    PermissionError, with the right that is missing, when we cannot.
+    PermissionError names the right that is missing.
     """
     task, own = read_task(tid), read_task("self")
     if (task.uid, task.gid) != (uid, gid):
@@ -99,14 +100,14 @@ def become(tid: int, uid: int, gid: int) -> bool:
     os.fchdir(cwd)
     os.umask(task.umask)
     take_ids(task, own)
-    if uid in (0, own.uid):  # else the kernel has taken them all away
+    if uid in (0, own.uid):  # for any other user the kernel has dropped all of them
         set_capabilities(capabilities)
     return same_root
 
 
 def take_ids(task: Task, own: Task) -> None:
-    """User, group and supplementary groups of the task; what is so already needs no right. A host
-    that is not root keeps its own supplementary groups: they are the same user's."""
+    """Take over user, group and supplementary groups of the task. What is equal already needs no
+    right. A host that is not root keeps its supplementary groups when the user is the same."""
     same_user = (task.uid, task.gid) == (os.geteuid(), os.getegid())
     if same_user and task.uid != 0:
         return
@@ -124,11 +125,11 @@ def take_ids(task: Task, own: Task) -> None:
 
 @contextmanager
 def needed(right: str, action: str) -> Iterator[None]:
-    """Says which right is missing. PermissionError EPERM."""
+    """Turns a failure into one that names the missing right. PermissionError EPERM."""
     try:
         yield
     except OSError as error:
-        # EINVAL: a user or group that the namespace of the host does not have.
+        # EINVAL: the host's namespace does not have that user or group.
         if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL):
             raise
         raise PermissionError(
@@ -137,7 +138,7 @@ def needed(right: str, action: str) -> Iterator[None]:
 
 
 def setgroups_denied() -> bool:
-    """As in a user namespace that its user has made without a right."""
+    """Whether setgroups is denied, as in a user namespace made without a right to it."""
     try:
         with open("/proc/self/setgroups", encoding="ascii") as file:
             return file.read().strip() == "deny"
@@ -146,7 +147,7 @@ def setgroups_denied() -> bool:
 
 
 def set_capabilities(keep: int) -> None:
-    """Keep those alone: root need not mean all of them, and another user may have some."""
+    """Keep only these capabilities: root may lack some, and another user may have some."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     low, high = keep & 0xFFFFFFFF, keep >> 32
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
@@ -157,7 +158,7 @@ def set_capabilities(keep: int) -> None:
 
 
 class Server:
-    """The helper: one question, one answer, until the host's end is closed."""
+    """The helper: answers one question after the other until the host's end is closed."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -165,7 +166,7 @@ class Server:
         self._mounts: dict[int, str] | None = None
 
     def serve(self) -> None:
-        """To the end."""
+        """Serve until the socket is closed."""
         while request := self._channel.recv(MESSAGE_MAX):
             reply: dict[str, Any] = {"errno": 0, "text": "", "mode": 0, "reason": ""}
             fds: list[int] = []
@@ -180,7 +181,7 @@ class Server:
                 os.close(fd)
 
     def _take(self, step: str, details: dict[str, Any], reply: dict[str, Any]) -> list[int]:
-        """The descriptors that go with the answer."""
+        """Carry out a step and fill in `reply`. Returns the descriptors that go with it."""
         if step == "become":
             mounts = read_mounts(details["tid"])
             reply["same_root"] = become(**details)
@@ -206,23 +207,23 @@ class Server:
 
 
 def describe(error: Exception) -> dict[str, Any]:
-    """Why not."""
+    """The error as an answer."""
     if not isinstance(error, OSError):
         return {"errno": errno.EINVAL, "text": str(error), "mode": 0, "reason": ""}
     code, text = error.errno or errno.EIO, error.strerror
-    # No such /proc entry: that is the caller's end, not the path's.
+    # A missing /proc entry means that the caller has ended, not that the path is wrong.
     if str(error.filename or "").startswith("/proc/") and code == errno.ENOENT:
         code, text = errno.ESRCH, None
     return {
         "errno": code,
-        "text": text or os.strerror(code),  # a right that the host would need is named there
+        "text": text or os.strerror(code),  # it names a right that the host would need
         "mode": getattr(error, "mode", 0),
         "reason": getattr(error, "reason", ""),
     }
 
 
 def absolute(path: str) -> str:
-    """`path` in front of which the cwd stands, where that can be told."""
+    """`path` made absolute with the cwd, where the cwd is known."""
     try:
         return os.path.join(os.getcwd(), path)
     except OSError:
@@ -230,9 +231,10 @@ def absolute(path: str) -> str:
 
 
 if __name__ == "__main__":
-    # The terminal's Ctrl-C is for the host, which has its reasons to go on for a while.
+    # The terminal's Ctrl-C is for the host, which may have to go on for a while.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Nothing is imported any more, be it for a traceback: it might come from the caller's root.
+    # From here on nothing may be imported, not even for a traceback: it could come from the
+    # caller's root.
     with suppress(BaseException), socket.socket(fileno=int(sys.argv[1])) as end:
         Server(end).serve()
     os._exit(0)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a dump goes: a block device, a regular file or a pipe, opened and checked before anything
-is lost.
+"""Where a dump goes: a block device, a regular file or a pipe. It is opened and checked before any
+data on it is lost.
 
-`open_target` opens with this process's rights, or those of a caller (`Rights`); `adopt_target`
-takes an fd that was opened elsewhere. All checks are made on the open fd. Nothing that is there is
-changed by either; `Target.prepare` is the first call that loses something, and that only beside a
-file: its name `publish` gives to the finished dump.
+`open_target` opens with this process's rights, or with those of a caller (`Rights`); `adopt_target`
+takes an fd that was opened elsewhere. All checks use the open fd, and neither function changes
+existing data. `Target.prepare` is the first call that destroys data. A dump to a regular file
+destroys none there either: it is written to a new file beside it, and `publish` gives that file the
+name when the dump is finished.
 """
 
 from __future__ import annotations

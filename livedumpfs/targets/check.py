@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What may be a target: kinds of files, how to open them, and whose data is already there."""
+"""What may be a target: the kinds of files, how they are opened, and whose data is already
+there."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ _BLKID_FOUND, _BLKID_NOTHING, _BLKID_SEVERAL = 0, 2, 8
 
 
 def target_error(action: str, path: str, error: int, hint: str = "") -> TargetError:
-    """ "cannot <action> <path>: <the system's sentence>"."""
+    """The error "cannot <action> <path>: <the system's text for the errno>"."""
     return TargetError(f"cannot {action} {path}: {os_cause(error)}", errno=error, hint=hint)
 
 
 def open_seen(look: int, flags: int) -> int:
-    """Open, with this process's rights, the very file that was looked at with O_PATH, wherever its
-    name leads by now. OSError."""
+    """Open, with this process's rights, the very file that `look` (O_PATH) is open on, even if its
+    name now leads elsewhere. OSError."""
     return os.open(f"/proc/self/fd/{look}", flags)
 
 
 def refuse_kind(status: os.stat_result, path: str) -> None:
-    """TargetError unless a block device, a regular file or a pipe: EISDIR, or EINVAL for the
-    others."""
+    """TargetError unless it is a block device, a regular file or a pipe: EISDIR for a directory,
+    EINVAL for the others."""
     mode = status.st_mode
     if stat.S_ISBLK(mode) or stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
         return
@@ -47,7 +48,7 @@ def refuse_kind(status: os.stat_result, path: str) -> None:
 
 
 def refuse_mode(fd: int, path: str) -> None:
-    """TargetError unless the fd reads and writes at the offsets that it is given; a pipe writes."""
+    """TargetError unless the fd can read and write at given offsets; for a pipe, write."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     access = flags & os.O_ACCMODE
     if stat.S_ISFIFO(os.fstat(fd).st_mode) and access != os.O_RDONLY and not flags & os.O_PATH:
@@ -62,16 +63,17 @@ def refuse_mode(fd: int, path: str) -> None:
 
 
 def refuse_read_only(fd: int, path: str) -> None:
-    """TargetError EROFS when the block device takes no writes; some kernels let it be opened."""
+    """TargetError EROFS when the block device is read-only; some kernels open it for writing all
+    the same."""
     answer = fcntl.ioctl(fd, _BLKROGET, bytes(4))
     if int.from_bytes(answer, sys.byteorder):
         raise target_error("write to", path, errno.EROFS)
 
 
 def find_signature(fd: int, path: str) -> str | None:
-    """What blkid (util-linux) sees on the block device: "ext4 file system", or None for nothing.
+    """What blkid (util-linux) finds on the block device: "ext4 file system", or None for nothing.
 
-    TargetError: blkid is missing, hangs or fails; then nobody knows.
+    TargetError: blkid is missing, hangs or fails, so the content is not known.
     """
     blkid = shutil.which("blkid", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if blkid is None:
@@ -116,7 +118,7 @@ def _signature(export: str) -> str | None:
 
 
 def is_mounted(device: int) -> bool:
-    """True when the block device with that number is mounted somewhere that this process sees."""
+    """Whether the block device with that number is mounted somewhere in this mount namespace."""
     number = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         return any(line.split()[2] == number for line in mounts)

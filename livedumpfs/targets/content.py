@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whose data lies in an open file: one of our dumps, sealed or not, or something else."""
+"""Whose data an open file holds: one of our dumps, sealed or not, or something else."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from livedumpfs.targets import tail as tails
 
 def read_content(fd: int, folder: FolderLike | None, name: str) -> Superblock | None:
     """The superblock of the dump in the regular file `fd`, which has that name in its folder; None:
-    it is none of ours. Of a raw dump only its sidecar file says so, if that was written last."""
+    it is not one of our dumps. A raw dump is known by its sidecar file only, if that was written
+    last."""
     size = os.fstat(fd).st_size
     return _in_head(fd) or tails.read_superblock(fd, size) or _beside(fd, folder, name)
 
 
 def sealed_as(content: Superblock | None) -> Verdict | None:
-    """What a finished dump says of itself; None: there is none, or it was broken off."""
+    """The verdict of a finished dump; None: there is no dump, or it was broken off."""
     finished = content is not None and content.sealed and content.verdict != "incomplete"
     return content.verdict if content and finished else None
 
 
 def refuse_content(content: Superblock | None, path: str, *, keep: tuple[Verdict, ...]) -> None:
-    """TargetError EEXIST: a foreign file, or a finished dump with one of these verdicts."""
+    """TargetError EEXIST: the file is not ours, or a finished dump with a verdict in `keep`."""
     if content is None:
         raise TargetError(
             f"cannot dump to {path}: it is not empty and not a dump",
@@ -46,7 +47,7 @@ def refuse_content(content: Superblock | None, path: str, *, keep: tuple[Verdict
 
 
 def _in_head(fd: int) -> Superblock | None:
-    """Of an ELF dump or a kdump."""
+    """The superblock of an `elf` dump or a `kdump`."""
     try:
         offset, size = _notes(os.pread(fd, max(elf.HEAD_SIZE, kdump.HEAD_SIZE), 0))
         notes = os.pread(fd, size, offset)
@@ -57,7 +58,7 @@ def _in_head(fd: int) -> Superblock | None:
 
 
 def _notes(head: bytes) -> tuple[int, int]:
-    """Offset and size of the notes of the dump that starts with `head`. InvalidDump."""
+    """Offset and size in bytes of the notes of the dump that starts with `head`. InvalidDump."""
     if head.startswith(kdump.MAGIC):
         found = kdump.parse_head(head)
         return found.note_offset, found.note_size

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Errands: work on a target that may hang. A thread does it; who asked waits for so long only."""
+"""Errands: work on a target that may hang. A thread does the work, and its caller waits only for a
+limited time."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ T = TypeVar("T")
 
 
 class _Errand(Generic[T]):
-    """One piece of work, on a thread of its own. Whoever is late is not waited for: what the work
-    gave is undone then, on that thread."""
+    """One piece of work, on a thread of its own. When the caller has given it up, the thread undoes
+    the work's result by itself."""
 
     def __init__(self, work: Callable[[], T], undo: Callable[[T], object]) -> None:
         self._work, self._undo = work, undo
         self._lock = threading.Lock()
         self._given_up = False
         self.begun = False
-        """Stays as it is once the errand is given up."""
+        """Whether the work has begun; does not change any more once the errand is given up."""
         self.done = False
         self.result: list[T] = []
         self.error: BaseException | None = None
@@ -46,21 +47,21 @@ class _Errand(Generic[T]):
             self._undo(self.result.pop())
 
     def give_up(self) -> bool:
-        """False: it is done, and its result is for who asks. From True on it is nobody's; what has
-        not begun never will."""
+        """False: the work is done, and the caller has its result. True: the caller gives it up. Its
+        result will be undone, and work that has not begun will never begin."""
         with self._lock:
             self._given_up = self._given_up or not self.done
             return self._given_up
 
 
 class Errands:
-    """One at a time. Any thread may call anything."""
+    """Runs one errand at a time. Any thread may call any method."""
 
     def __init__(self) -> None:
         self._late: list[threading.Thread] = []
 
     def expect_none(self) -> None:
-        """StateError EBUSY: one that was given up has not come back."""
+        """StateError EBUSY: an errand that was given up is still running."""
         self._late = [thread for thread in self._late if thread.is_alive()]
         if self._late:
             raise StateError(
@@ -77,10 +78,13 @@ class Errands:
         more: float = 0,
         never: Callable[[], object] = lambda: None,
     ) -> T:
-        """What `work` gives or raises. `seconds` are for the target, `more` for what else there is
-        to do. `never`: called when the work has not begun and never will. TargetError ETIMEDOUT:
-        it took longer than that; what it gives later is undone, and so is what it gave if a
-        signal's handler raises here. MachineError EAGAIN: no thread."""
+        """The result of `work`, or the exception that it raises.
+
+        `seconds`: limit for the target; `more`: for the rest of the work. `undo`: called with a
+        result that comes after the limit, or that is lost because a signal handler raises here.
+        `never`: called when the work has not begun and never will. TargetError ETIMEDOUT: the limit
+        passed. MachineError EAGAIN: no thread could be started.
+        """
         errand = _Errand(work, undo)
         try:
             return self._wait(errand, path, seconds, more)
@@ -106,4 +110,4 @@ class Errands:
             raise target_error("dump to", path, errno.ETIMEDOUT, hint)
         if errand.error is not None:
             raise errand.error
-        return errand.result[0]  # no call, after which a signal could be handled and it be lost
+        return errand.result[0]  # no call after it: a signal handler could raise there

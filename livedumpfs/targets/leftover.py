@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an earlier dump left beside its target, and who else could read or hold it."""
+"""The file that an earlier, broken off dump left beside its target, and which other users could
+read it or hold it open."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from livedumpfs.targets.target import Target
 
 
 def open_leftover(folder: FolderLike, path: str) -> int | None:
-    """None: it is another's already, or gone."""
+    """The file, open and locked; None: another process has taken it, or it is gone."""
     try:
         fd = folder.open(os.path.basename(path), write=True)
     except OSError as error:
@@ -36,8 +37,9 @@ def open_leftover(folder: FolderLike, path: str) -> int | None:
 
 
 def is_as_made(fd: int, user: int, like: Standing | None) -> bool:
-    """Whether nobody may read it who could not read a new file: it may be another user's, who
-    waits for our memory in it, or have the rights of a file that had its name long ago."""
+    """Whether no user can read it that could not read a new file. It may belong to another user,
+    whose program waits to read our memory from it, or have the rights of a file that had its name
+    long ago."""
     own = os.fstat(fd)
     mode = stat.S_IMODE(own.st_mode)
     private = own.st_uid == user and not mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -50,7 +52,8 @@ def is_as_made(fd: int, user: int, like: Standing | None) -> bool:
 
 
 def make_way(target: Target, *, force: bool, sidecar: bool) -> None:
-    """Take it away, so that a new one is made; as everywhere what is worth keeping stays."""
+    """Remove it, so that a new file can be made. Refused, as for any target, if it holds data worth
+    keeping."""
     assert target.folder
     try:
         ours = read_superblock(target.fd) is not None if sidecar else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What files are called: a dump that is not sealed yet, its sidecar, and dumps by date."""
+"""Names of files: a dump that is not sealed yet, its sidecar, and dumps by date."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ _FORM: Final = "%Y-%m-%dT%H-%M-%S"
 
 
 def incomplete_name(name: str) -> str:
-    """Of a file until it is a finished dump."""
+    """The name of a file until it is a finished dump."""
     return name + INCOMPLETE
 
 
 def incomplete_sidecar(name: str) -> str:
-    """Of a sidecar file until its dump is finished: of DUMP.ldfs the one that DUMP.incomplete has
-    at the usual place."""
+    """The name of a sidecar file until its dump is finished: for DUMP.ldfs, the one at the usual
+    place of DUMP.incomplete's sidecar."""
     if name.endswith(SIDECAR) and os.path.basename(name) != SIDECAR:
         return incomplete_name(name.removesuffix(SIDECAR)) + SIDECAR
     return incomplete_name(name)
 
 
 def with_date(path: str, number: int = 0, seconds: float | None = None) -> str:
-    """`path` with the local time for {date} in its last part. `number`: of several that second."""
+    """`path` with the local time for {date} in its last part. `number`: distinguishes several dumps
+    of one second. `seconds`: since the epoch; None: now."""
     text, name = os.path.split(path)
     date = time.strftime(_FORM, time.localtime(seconds))
     return os.path.join(text, name.replace(DATE, f"{date}.{number}" if number else date))
@@ -41,7 +42,7 @@ def is_dated(path: str) -> bool:
 
 
 def dated_like(name: str, pattern: str) -> tuple[str, int] | None:
-    """Date and number in `name`, which sort by age; None: it was not made from that pattern."""
+    """Date and number in `name`, which sort by age; None: the name does not fit the pattern."""
     first, *rest = pattern.split(DATE)
     form = (
         re.escape(first)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Opening a target and its sidecar: what is refused, and which file the dump is written to.
+"""Opening a target and its sidecar: what is refused, and to which file the dump is written.
 
-A dump to a regular file is written beside it, and gets its name when it is sealed: the last dump is
-there until the next one is. In place is only what has no name to give: devices, pipes, files behind
-/proc/PID/fd, and files in a folder where the caller can make none.
+A dump to a regular file is written to a new file beside it, which gets the name when the dump is
+sealed: the last dump stays until the next one is finished. A dump is written in place where no name
+can be given: to devices, pipes, files behind /proc/PID/fd, and files in a folder where the caller
+cannot make one.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ _HINTS: Final = {
     errno.EAGAIN: "it became another file meanwhile",
     errno.EBUSY: "it is mounted or in use",
     errno.EEXIST: "it is a link that leads nowhere",
-    errno.ENXIO: "nobody reads it: start the reader first",
+    errno.ENXIO: "no process reads it: start the reader first",
     errno.ETIMEDOUT: "the device did not answer in time",
 }
 _TRIES: Final = 3
 _A_SECOND: Final = 1000
-"""Dumps of one name that a second has room for."""
+"""Most dumps of one name in one second."""
 _NO_RIGHT: Final = (errno.EACCES, errno.EPERM)
 
 
 class Rights(Protocol):
-    """Who opens a target."""
+    """The process whose rights open a target."""
 
     def find(self, path: str) -> Found:
         """See folder.find."""
 
 
 class Own:
-    """This process."""
+    """The rights of this process."""
 
     def find(self, path: str) -> Found:
         """See folder.find."""
@@ -62,7 +63,7 @@ class Own:
 
 
 class _NoRoom(Exception):
-    """No file can be made beside that one."""
+    """No file can be made beside that one, or take its name."""
 
 
 # ---------------------------------------------------------------------------------- targets
@@ -71,11 +72,11 @@ class _NoRoom(Exception):
 def open_target(
     path: str | os.PathLike[str], *, force: bool = False, rights: Rights | None = None
 ) -> Target:
-    """Open `path` for a dump, with the rights of this process or of `rights`. A regular file is
-    left as it is: the dump goes to one that is made beside it, see publish().
+    """Open `path` for a dump, with the rights of this process or with `rights`. A regular file is
+    left as it is: the dump goes to a new file beside it, see publish().
 
     TargetError with the system's errno where opening fails: ENOENT (no such directory, or device),
-    EACCES, EROFS, EBUSY (a device in use), ENXIO (a pipe that nobody reads), ENAMETOOLONG; or as
+    EACCES, EROFS, EBUSY (a device in use), ENXIO (no process reads the pipe), ENAMETOOLONG; or as
     adopt_target. A {date} in the last part of the path becomes the local time.
     """
     name = os.fspath(path)
@@ -94,7 +95,7 @@ def open_target(
 def open_in_place(
     path: str | os.PathLike[str], *, force: bool = False, rights: Rights | None = None
 ) -> Target:
-    """As open_target; a file is written where it is, from the first moment on."""
+    """As open_target, but a regular file is written in place from the first moment on."""
     name = os.fspath(path)
     found = _find(name, rights)
     with _closing(found):
@@ -108,8 +109,8 @@ def adopt_target(fd: int, path: str, *, force: bool = False, created: bool = Fal
 
     Owns `fd` from the call on: it is closed when a check fails. `created`: the file did not exist
     before. TargetError: EISDIR, EINVAL (character device, socket), EACCES (not open for reading and
-    writing), EBUSY (mounted, or another dump goes there), EEXIST (a file system, partition table or
-    foreign file, or a file with a finished dump, and no `force`).
+    writing), EBUSY (mounted, or another dump goes there), EEXIST (a file system, a partition table,
+    a file that is not ours, or a finished dump, and no `force`).
     """
     target = _adopt(fd, path, created)
     with _abandoning(target):
@@ -127,7 +128,7 @@ def _open_here(found: Found, folder: FolderLike, force: bool) -> Target:
 
 
 def _open_beside(found: Found, folder: FolderLike, force: bool, given: str) -> Target:
-    """`given`: the path for messages, which a link may have led from."""
+    """Open the new file beside it. `given`: the path for messages, before links were followed."""
     there, verdict = None, None
     if found.fd >= 0:
         there = _expect_replaceable(found, folder)
@@ -144,7 +145,7 @@ def _open_beside(found: Found, folder: FolderLike, force: bool, given: str) -> T
 
 
 def _expect_replaceable(found: Found, folder: FolderLike) -> Standing:
-    """EBUSY: a dump is written to it; _NoRoom: its name is not to be had."""
+    """EBUSY: a dump is being written to it; _NoRoom: no other file can take its name."""
     name = os.path.basename(found.path)
     if folder.keeps(name):
         raise _NoRoom
@@ -153,7 +154,8 @@ def _expect_replaceable(found: Found, folder: FolderLike) -> Standing:
 
 
 def _open_unfinished(folder: FolderLike, path: str, goal: Goal, *, sidecar: bool = False) -> Target:
-    """The file beside: a new one, or what an earlier dump left there when it was broken off."""
+    """The file beside it: a new one, or the one that an earlier dump left when it was broken
+    off."""
     name = os.path.basename(path)
     for _ in range(_TRIES):
         try:
@@ -174,7 +176,7 @@ def _open_unfinished(folder: FolderLike, path: str, goal: Goal, *, sidecar: bool
 
 
 def _expect_same_mount(there: int, beside: int) -> None:
-    """_NoRoom: the file is a mount of its own, whose name nothing else can get."""
+    """_NoRoom: the file itself is a mount point, so no other file can take its name."""
     if there >= 0 and _mount_of(there) != _mount_of(beside):
         raise _NoRoom
 
@@ -216,12 +218,12 @@ def open_sidecar(
     rights: Rights | None = None,
     make_folder: bool = False,
 ) -> Target:
-    """As open_target, for a sidecar file: what may be overwritten is another sidecar file. It lies
-    in place unless it is that of a target which gets its name later (`beside`). `make_folder`: its
-    directory is made (0700) where it is missing, for that is ours."""
+    """As open_target, for a sidecar file, which may replace another sidecar file only. It is
+    written in place unless its target gets its name later (`beside`). `make_folder`: make its
+    directory (0700) where it is missing, as for the state directory, which is ours."""
     name = os.fspath(path)
     if make_folder:
-        with contextlib.suppress(OSError):  # _find says what is wrong
+        with contextlib.suppress(OSError):  # the error of _find says what is wrong
             os.makedirs(os.path.dirname(os.path.abspath(name)), mode=0o700, exist_ok=True)
     found = _find(name, rights)
     with _closing(found):
@@ -250,7 +252,7 @@ def adopt_sidecar(fd: int, path: str, *, force: bool = False, created: bool = Fa
 
 
 def _sidecar_here(found: Found, folder: FolderLike, force: bool, keep: bool = False) -> Target:
-    """`keep`: it vouches for a dump that is not written over."""
+    """`keep`: the file describes a dump that is not being overwritten."""
     created = found.fd < 0
     fd = _make(folder, found.path) if created else os.dup(found.fd)
     target = Target(fd, found.path, created=created, folder=folder)
@@ -285,7 +287,7 @@ def _sidecar_beside(found: Found, folder: FolderLike, force: bool, of: Goal) -> 
 
 
 def _find_new(pattern: str, rights: Rights | None) -> Found:
-    """With the date, and, when there is a dump of this second, a number behind it."""
+    """Resolve the pattern with the date; a number follows when this second has a dump already."""
     for number in range(_A_SECOND):
         found = _find(with_date(pattern, number), rights)
         unfinished = incomplete_name(os.path.basename(found.path))
@@ -305,14 +307,14 @@ def _find(path: str, rights: Rights | None) -> Found:
 
 
 def open_error(path: str, error: OSError | ValueError) -> TargetError:
-    """Why it was not opened or made."""
+    """The error for a target that was not opened or made."""
     if isinstance(error, TargetError):
         return error
     code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
     hint = _HINTS.get(code, "")
     if isinstance(error, Refused):
         if error.strerror not in (None, os_cause(code)):
-            hint = str(error.strerror)  # the right that the host has not
+            hint = str(error.strerror)  # the right that the host lacks
         if error.mode:
             try:
                 refuse_kind(os.stat_result((error.mode, *(0,) * 9)), path)
@@ -328,7 +330,8 @@ def open_error(path: str, error: OSError | ValueError) -> TargetError:
 
 @contextlib.contextmanager
 def _closing(found: Found) -> Iterator[None]:
-    """What is kept of it has been duplicated; the folder goes with what was opened in it."""
+    """Close what is not needed any more: `fd` always (what is kept is a duplicate), the folder when
+    an error ends the block."""
     try:
         yield
     except BaseException:
@@ -351,7 +354,8 @@ def _abandoning(target: Target) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keeping(folder: FolderLike, target: Target) -> Iterator[None]:
-    """As _abandoning; when the file beside was for nothing the folder is still needed."""
+    """As _abandoning, but _NoRoom removes only the new file and leaves the folder open for another
+    attempt."""
     try:
         yield
     except _NoRoom:

@@ -15,17 +15,19 @@ from livedumpfs.targets.target import Kind, Target
 from livedumpfs.thread import needing_threads, start_thread
 
 Record = Callable[[int, bytes | memoryview], int]
-"""Write these bytes for that offset of the file; none: all is there. 0 or -errno."""
+"""record(offset, data): write these bytes for that offset of the file; no bytes: the dump is
+complete. Returns 0 or -errno."""
 RECORD_MOST = 128 << 10
-"""Bytes that a Record takes at once."""
+"""Most bytes for one call of a Record."""
 FORMAT = "kdump"
-"""The only format that is read in this form."""
-_HINTS = {errno.EPIPE: "nobody reads it any more", errno.ECANCELED: "nobody reads it"}
+"""The only format that readers take in this form."""
+_HINTS = {errno.EPIPE: "no process reads it any more", errno.ECANCELED: "no process reads it"}
 
 
 class PipeTarget(Target):
-    """The writing end of a pipe. What is written goes out as records of offset and bytes; nothing
-    can be read back. A reader that stands still holds up who writes, until that is given up."""
+    """The writing end of a pipe. Data goes out as records of offset and bytes (makedumpfile's
+    flattened form); nothing can be read back. A reader that stops reading blocks the writer until
+    the dump is given up."""
 
     def __init__(self, fd: int, path: str) -> None:
         """Take over an fd that has passed the checks. TargetError: no memory, no descriptor."""
@@ -40,17 +42,17 @@ class PipeTarget(Target):
         self._elsewhere: Record | None = None
 
     def hand_over(self, record: Record) -> None:
-        """From now on the machine's process writes to the pipe, and for us too: records of two
-        would get mixed up. What we hold open is closed with us all the same."""
+        """From now on all records go through the machine's process: records of two processes would
+        get mixed up. The descriptor here stays open, and close() closes it."""
         self._elsewhere = record
 
     @property
     def size(self) -> int:
-        """0: a pipe has none."""
+        """0: a pipe has no size."""
         return 0
 
     def check(self, *, force: bool, ours: bool | None = None) -> None:
-        """Nothing can be lost in a pipe."""
+        """Accepts everything: a pipe holds no data that could be lost."""
 
     def check_format(self, format: str) -> None:
         """UsageError unless the format can be written without seeking."""
@@ -64,8 +66,9 @@ class PipeTarget(Target):
 
     @contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
-        """What is written within must be taken by the reader in that time, or fails: for INIT,
-        which nothing but the reader could end. MachineError EAGAIN: no thread for that."""
+        """Within the block, writes fail when the reader has not taken the data after `seconds`.
+        INIT needs this: nothing else could end a write there. MachineError EAGAIN: no thread for
+        it."""
         timer = threading.Timer(seconds, lib.ldfs_stream_cancel, (self._open(),))
         timer.daemon = True
         with needing_threads(f"limit the time that {self.path} has to be read"):
@@ -77,18 +80,18 @@ class PipeTarget(Target):
             timer.join()
 
     def expect_room(self, total_size: int) -> None:
-        """There is always room."""
+        """Does nothing: a pipe has no limit."""
 
     def prepare(self, total_size: int) -> None:
-        """Nothing was there."""
+        """Does nothing: a pipe holds no older data."""
 
     def pread(self, length: int, offset: int) -> bytes:
-        """TargetError ESPIPE."""
+        """Always TargetError ESPIPE."""
         raise target_error("read", self.path, errno.ESPIPE)
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        """One record. EPIPE: the reader has gone; ECANCELED: it stood still for too long, or the
-        dump was released."""
+        """Write one record. TargetError: EPIPE, the reader has closed the pipe; ECANCELED, it did
+        not read for too long, or the dump was released."""
         view = memoryview(data).cast("B")
         stream = self._open()
         if self._elsewhere:
@@ -107,26 +110,27 @@ class PipeTarget(Target):
         return self.stream
 
     def zero(self, offset: int, length: int) -> None:
-        """Nothing: what no record says is zeros."""
+        """Does nothing: bytes without a record are zeros."""
 
     def truncate(self, size: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def sync(self) -> None:
-        """Nothing: the rest is the reader's."""
+        """Does nothing: durability is up to the reader."""
 
     def complete(self) -> None:
-        """The last record, which says that all is there."""
+        """Write the last record, which says that the dump is complete."""
         stream = self._open()
         self._check(self._elsewhere(0, b"") if self._elsewhere else lib.ldfs_stream_end(stream))
 
     def close(self) -> None:
-        """Close: the reader sees the end, and without complete() before that some is missing."""
+        """Close. The reader sees the end of the file; without complete() before, it sees that data
+        is missing."""
         if self.stream is not None:
             lib.ldfs_stream_close(self.stream)
             self.stream = None
         super().close()
 
     def abandon(self) -> None:
-        """Close: nothing was made."""
+        """Close; no file was made."""
         self.close()

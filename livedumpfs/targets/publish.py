@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A finished dump gets its name. At each moment the name leads to a whole dump: the last one, or
-this one; `tests/model/rename.pml` says so for a kill and for a power loss.
+this one. `tests/model/rename.pml` proves this for a kill and for a power loss.
 
-The dump comes first, and its sidecar after it: which of two sidecar files is the dump's, they say
-themselves, by the inode that they name.
+The dump is renamed first, its sidecar after it. In between there are two sidecar files; each one
+names the inode of its dump, so a reader knows which one belongs to the dump.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from livedumpfs.targets.target import Goal, Target
 def publish(
     target: Target, sidecar: Target | None, verdict: Verdict, *, describes_itself: bool
 ) -> None:
-    """Give the sealed dump its name, durably; nothing for one that has it already.
-    `describes_itself`: no sidecar file at the usual place would be believed. TargetError: it keeps
-    the name that it has, and why."""
+    """Give the sealed dump its name, durably; does nothing when it has the name already.
+    `describes_itself`: readers of this dump ignore a sidecar file at the usual place. TargetError:
+    the dump keeps its present name, and why."""
     goal, folder = target.goal, target.folder
     if goal is None or folder is None or verdict == "incomplete":
         return
@@ -49,15 +49,16 @@ def publish(
                 hint="the dump is whole there, but may lose that name if the power fails",
             ) from error
         place = sidecar if sidecar and target.goal is None else target
+        new = (place.goal or goal).path
         raise TargetError(
-            f"cannot name {place.path} {(place.goal or goal).path}: {os_cause(error.errno or 0)}",
+            f"cannot rename {place.path} to {new}: {os_cause(error.errno or 0)}",
             errno=error.errno or 0,
             hint="the dump is whole there",
         ) from error
 
 
 def _is_named(target: Target, folder: FolderLike, goal: Goal) -> bool:
-    """It has the name; what failed came after that."""
+    """Whether the dump has the name, so that only a later step failed."""
     try:
         there = folder.look(goal.name)
     except OSError:
@@ -66,7 +67,7 @@ def _is_named(target: Target, folder: FolderLike, goal: Goal) -> bool:
 
 
 def _is_usual(goal: Goal, sidecar: Target | None) -> bool:
-    """Whether the new sidecar gets the place at which readers look first."""
+    """Whether the new sidecar gets the place where readers look first."""
     return sidecar is not None and (sidecar.goal or sidecar).path == goal.path + SIDECAR
 
 
@@ -74,7 +75,9 @@ def _expect_its_turn(target: Target, verdict: Verdict) -> None:
     goal, folder = target.goal, target.folder
     assert goal and folder
     if not target.has_name():
-        raise _kept(target, f"{target.path} was moved during the dump", "it is where that went")
+        raise _kept(
+            target, f"{target.path} was moved during the dump", "the new dump is at its new place"
+        )
     there = folder.look(goal.name)
     same = there is None or (
         goal.standing is not None
@@ -87,12 +90,12 @@ def _expect_its_turn(target: Target, verdict: Verdict) -> None:
 
 
 def _kept(target: Target, why: str, where: str = "") -> TargetError:
-    return TargetError(why, hint=where or f"the new one is {target.path}")
+    return TargetError(why, hint=where or f"the new dump is {target.path}")
 
 
 def _drop_stale(target: Target, sidecar: Target) -> None:
-    """A sidecar file that names our file is of a dump that had its inode number long ago: it would
-    seal what it never saw."""
+    """Remove a sidecar file at the new one's name that names our file's inode. It belongs to an
+    older dump, which had that inode number, and would say that this dump is sealed."""
     if sidecar.goal is None or sidecar.folder is None:
         return
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dumps of one name with a {date} in it: how many of them stay."""
+"""The dumps of one name pattern with a {date} in it: how many of them are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from livedumpfs.targets.sidecar import retire_in
 
 
 def expect_series(pattern: str, keep: int) -> None:
-    """UsageError: nothing that could be counted."""
+    """UsageError: the pattern has no {date}, or `keep` is impossible."""
     if not is_dated(pattern):
         raise UsageError(f"there is no {DATE} in the name of {pattern}, so it is one dump alone")
     if keep < 1:
@@ -26,10 +26,12 @@ def expect_series(pattern: str, keep: int) -> None:
 
 def prune(pattern: str, keep: int) -> list[str]:
     """Remove finished dumps of that pattern that are older than `keep` consistent ones, and their
-    sidecar files: the paths that went. Older is what was written before, and by its name, too:
-    where the two disagree, as when the clock was set back, or files were copied, more of them stay.
-    What is no finished dump of ours, or is being written, stays. TargetError: the folder, or one
-    of them."""
+    sidecar files. Returns the removed paths.
+
+    A dump is older if it was written before, and by its name, too. Where the two disagree, as when
+    the clock was set back or files were copied, more dumps are kept. A file that is not a finished
+    dump, or that is being written, is kept. TargetError: for the folder, or for one of the files.
+    """
     expect_series(pattern, keep)
     text, form = os.path.split(pattern)
     gone = []
@@ -49,24 +51,25 @@ def prune(pattern: str, keep: int) -> list[str]:
 
 
 class _Dump(NamedTuple):
-    """A finished one."""
+    """A finished dump."""
 
     age: tuple[str, int]
-    """By its name."""
+    """Date and number from its name."""
     name: str
     verdict: Verdict
     written_ns: int
     uid: int
 
     def is_before(self, other: _Dump) -> bool:
-        """By both clocks: the local time in a name jumps back each autumn. In a folder for all
-        users nobody's dumps go for those of another, which may have any date."""
+        """Whether both the name and the file's time are older: the local time in a name jumps back
+        each autumn. Only dumps of the same user count: in a folder for all users, another user's
+        dumps may have any date."""
         by_name, written = self.age < other.age, self.written_ns <= other.written_ns
         return by_name and written and self.uid == other.uid
 
 
 def _older(folder: Folder, form: str, keep: int) -> list[str]:
-    """Names, the oldest first."""
+    """Names of the dumps to remove, the oldest first."""
     dated = [(age, name) for name in folder.names("", "") if (age := dated_like(name, form))]
     found = [one for age, name in sorted(dated) if (one := _finished(folder, name, age))]
     good = [one for one in found if one.verdict == "consistent"]
@@ -74,7 +77,7 @@ def _older(folder: Folder, form: str, keep: int) -> list[str]:
 
 
 def _finished(folder: Folder, name: str, age: tuple[str, int]) -> _Dump | None:
-    """None: it is no finished dump, or in use."""
+    """The dump; None: it is not a finished dump, or is in use."""
     try:
         fd = folder.open(name, write=False)
     except OSError:

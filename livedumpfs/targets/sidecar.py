@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sidecar file of a raw dump: where it lies, and whose it is."""
+"""The sidecar file of a raw dump: where it lies, and to which dump it belongs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _CLOCK_SLACK_S: Final = 2
 
 
 def sidecar_path(path: str, status: os.stat_result) -> str:
-    """Where the sidecar of the target with that path and stat lies unless somebody says otherwise.
+    """Usual path of the sidecar of the target with that path and stat.
 
-    Beside a regular file, its name with ".ldfs" behind it; for a block device in $LIVEDUMPFS_STATE,
-    else /var/lib/livedumpfs (root) or ~/.local/state/livedumpfs, named by the device's number.
+    For a regular file: beside it, its name with ".ldfs" appended. For a block device: in
+    $LIVEDUMPFS_STATE, else /var/lib/livedumpfs (root) or ~/.local/state/livedumpfs, named by the
+    device's number.
     """
     if not stat.S_ISBLK(status.st_mode):
         return path + SIDECAR
@@ -41,7 +42,7 @@ def _state_directory() -> str:
 
 
 def read_superblock(fd: int) -> Superblock | None:
-    """The superblock at the start of an open sidecar file, None when there is no good one."""
+    """The superblock at the start of an open sidecar file; None: there is no good one."""
     try:
         return superblock.parse(os.pread(fd, superblock.SIZE, 0))
     except (InvalidDump, OSError):
@@ -49,14 +50,14 @@ def read_superblock(fd: int) -> Superblock | None:
 
 
 def places(name: str) -> tuple[str, str]:
-    """Where in its folder the sidecar of a file of that name lies: at the usual place, or, when a
-    kill came between the two renames, still at that of an unfinished one."""
+    """Names that the sidecar of a file may have in its folder: the usual one, or still that of an
+    unfinished one, when the process was killed between the two renames."""
     return name + SIDECAR, incomplete_sidecar(name + SIDECAR)
 
 
 def current_sidecar(place: str, status: os.stat_result) -> str:
-    """For readers: `place`, where the sidecar of the target with that stat should lie, or, when a
-    kill came between the two renames, where it still does."""
+    """For readers: `place`, the usual path of the sidecar of the target with that stat, or its path
+    before the rename, when the process was killed between the two renames."""
     other = incomplete_sidecar(place)
     if stat.S_ISREG(status.st_mode) and not _names(place, status) and _names(other, status):
         return other
@@ -65,7 +66,7 @@ def current_sidecar(place: str, status: os.stat_result) -> str:
 
 def _names(path: str, status: os.stat_result) -> bool:
     try:
-        # Looked at first: opening some devices has effects of its own.
+        # The type is checked first: opening some devices has side effects.
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -78,16 +79,17 @@ def _names(path: str, status: os.stat_result) -> bool:
 
 
 def belongs_to(fd: int, inode: int) -> bool:
-    """Whether that open sidecar file names the target with that inode, among those in its folder.
-    The number of their device may be another one at each boot."""
+    """Whether that open sidecar file names the target with that inode, of those in its folder. The
+    device number is not compared: it may change at each boot."""
     block = read_superblock(fd)
     return block is not None and block.target_inode == inode
 
 
 def finish_rename(folder: FolderLike, name: str, dump: Standing) -> bool:
-    """The sidecar `name` of that dump still has its unfinished name, for a kill came between the
-    two renames: it gets its own. True when that was so. The one that has the name already stays
-    if it is the dump's, as for a reader: the other is of one that had its inode once. OSError."""
+    """Rename the sidecar of that dump to `name` if it still has its unfinished name, because the
+    process was killed between the two renames. Returns True when that was so. A file at `name` that
+    belongs to the dump stays, as for a reader: the other one belongs to an older dump with the same
+    inode number. OSError."""
     unfinished = incomplete_sidecar(name)
     if _owner_in(folder, unfinished) != dump.inode:
         return False
@@ -98,7 +100,8 @@ def finish_rename(folder: FolderLike, name: str, dump: Standing) -> bool:
 
 
 def _owner_in(folder: FolderLike, name: str) -> int | None:
-    """The inode of the dump that the sidecar file of that name names; None: it is none."""
+    """Inode of the dump that the sidecar file of that name names; None: it is not a sidecar
+    file."""
     try:
         fd = folder.open(name, write=False)
     except OSError:
@@ -112,8 +115,8 @@ def _owner_in(folder: FolderLike, name: str) -> int | None:
 
 def retire_in(folder: FolderLike, name: str, new: tuple[int, int] | None = None) -> None:
     """Remove the sidecar of that name, durably, or empty it where it cannot be removed. A file that
-    is no sidecar, that may not be read, or that is the file `new` (device and inode) is left alone.
-    OSError."""
+    is not a sidecar, that may not be read, or that is the file `new` (device and inode) is left
+    alone. OSError."""
     try:
         fd = folder.open(name, write=False)
     except OSError:
@@ -138,7 +141,7 @@ def retire_in(folder: FolderLike, name: str, new: tuple[int, int] | None = None)
 
 
 def describes_open(fd: int, target: int) -> bool:
-    """The same for an open sidecar file: it names the target's device, inode and size, and was
+    """Whether an open sidecar file names the device, inode and size of the open `target`, and was
     written last."""
     own, status = os.fstat(fd), os.fstat(target)
     block = read_superblock(fd) if stat.S_ISREG(own.st_mode) else None
@@ -151,8 +154,9 @@ def describes_open(fd: int, target: int) -> bool:
 
 
 def retire_sidecar(path: str) -> bool:
-    """Remove the sidecar at `path` because its target gets a dump of another format; True when one
-    was there. A file that is no sidecar is left alone. OSError: it cannot be removed."""
+    """Remove the sidecar at `path`, because its target gets a dump of another format. Returns
+    True when there was one. A file that is not a sidecar is left alone. OSError: it cannot be
+    removed."""
     try:
         look = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -168,8 +172,8 @@ def retire_sidecar(path: str) -> bool:
 
 
 def _sync_removal(path: str) -> None:
-    """So that it does not come back when the power fails. Where the folder may not be read, or
-    cannot be synced, that is not known."""
+    """Sync the folder, so that the file does not come back after a power failure. Where the folder
+    may not be read, or cannot be synced, this is not certain."""
     with contextlib.suppress(OSError):
         folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether a dump will find room on the file system of its target: known before it begins."""
+"""Whether the file system of the target has room for a dump; checked before the dump begins."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from livedumpfs.units import format_size
 
 
 def expect_space(target: Target, needed: int) -> None:
-    """TargetError ENOSPC: fewer than `needed` bytes are free for a file. What lies in it already
-    counts as free. What a quota leaves nobody can ask here."""
+    """TargetError ENOSPC: less than `needed` bytes are free for a file. Blocks that the file has
+    already count as free. Quotas are not known here."""
     if target.kind is not Kind.FILE:
         return
     free = free_space(target.fd)
@@ -27,8 +27,8 @@ def expect_space(target: Target, needed: int) -> None:
 
 
 def free_space(fd: int) -> int | None:
-    """Bytes that a file may come to have; None: the file system does not say. What is kept for root
-    is for root's files."""
+    """Most bytes that a file may get in addition; None: the file system does not say. Blocks
+    reserved for root count for root only."""
     system, own = os.fstatvfs(fd), os.fstat(fd)
     if system.f_blocks == 0:
         return None

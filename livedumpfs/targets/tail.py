@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A raw dump that has its table with it: the superblock is in the target's last page."""
+"""A raw dump that has its granule table with it: the superblock is in the target's last page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from livedumpfs.formats.superblock import Superblock
 
 
 def read_superblock(fd: int, size: int) -> Superblock | None:
-    """The superblock in the last whole page of a target of `size` bytes; None: no good one."""
+    """The superblock in the last whole page of a target of `size` bytes; None: there is no good
+    one."""
     place = tail_superblock_offset(size)
     if place < 0:
         return None

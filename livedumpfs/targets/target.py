@@ -30,7 +30,7 @@ _BLKZEROOUT: Final = 0x127F
 
 
 class Kind(enum.Enum):
-    """What a target is."""
+    """The kind of file of a target."""
 
     BLOCK = "block device"
     FILE = "regular file"
@@ -39,25 +39,25 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Goal:
-    """The name that a file gets, in its folder, when it is a finished dump."""
+    """The name in a folder that a file gets when it is a finished dump."""
 
     path: str
     standing: Standing | None
-    """What has the name; None: nothing."""
+    """The file that has the name now; None: there is none."""
     verdict: Verdict | None
-    """Of the sealed dump that it is; None: it is none."""
+    """The verdict if that file is a sealed dump; None: it is not one."""
     force: bool
-    """A torn dump may replace a consistent one."""
+    """True: a torn dump may replace a consistent one."""
 
     @property
     def name(self) -> str:
-        """In the folder."""
+        """The last part of `path`."""
         return os.path.basename(self.path)
 
 
 class Target(Closing):
-    """An open target. Owns `fd`; offsets and sizes in bytes. Not for several threads at once,
-    except pread and pwrite.
+    """An open target. Owns `fd`; offsets and sizes in bytes. Only pread and pwrite may be called
+    from several threads at once.
 
     Every failure is a TargetError (OSError) that names path, operation and cause.
     """
@@ -75,24 +75,25 @@ class Target(Closing):
         status = os.fstat(fd)
         self.fd = fd
         self.path = path
-        """Where it lies now."""
+        """Present path."""
         self.created = created
         self.folder = folder
-        """Its folder, if a file: whatever is done to names there is done by that. None: the file
-        has no name that could be acted on."""
+        """The folder of a regular file, for all changes of names there. None: the file has no name
+        that could be changed."""
         self.goal = goal
-        """The name that it gets when it is a finished dump; None: it has the one that it keeps."""
+        """The name that the file gets when it is a finished dump; None: it keeps the one that it
+        has."""
         self.kind = Kind.BLOCK if stat.S_ISBLK(status.st_mode) else Kind.FILE
         block = self.kind is Kind.BLOCK
         self.capacity: int | None = os.lseek(fd, 0, os.SEEK_END) if block else None
         self.identity: tuple[int, int] = (
             (status.st_rdev, 0) if block else (status.st_dev, status.st_ino)
         )
-        """Device number and 0, or the file's device and inode."""
+        """(device number, 0) of a block device, else (device, inode) of the file."""
         self.reads_zero = False
-        """True when what was never written reads as zeros: for ldfs_dump_config."""
+        """True when bytes that were never written read as zeros; for ldfs_dump_config."""
         self.emptied = False
-        """What was there is lost: prepare() has begun."""
+        """True when older data is lost: prepare() has begun."""
         self._claim: int | None = None
         self._locked = False
         self._had_name = status.st_nlink > 0
@@ -107,27 +108,28 @@ class Target(Closing):
 
     @property
     def size(self) -> int:
-        """Bytes that it has now. TargetError: some files of /proc cannot tell."""
+        """Present size in bytes. TargetError: some files of /proc have no size."""
         try:
             return os.lseek(self.fd, 0, os.SEEK_END)
         except OSError as error:
             raise target_error("find the end of", self.path, error.errno or errno.EIO) from error
 
     def check_format(self, format: str) -> None:
-        """UsageError: a dump of that format cannot be written there."""
+        """UsageError: a dump of that format cannot be written to this target."""
 
     @contextlib.contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
-        """How long a pipe's reader may stand still; nothing for what is no pipe."""
+        """For a pipe: how many seconds the reader may stop reading within the block. For other
+        targets it does nothing."""
         del seconds
         yield
 
     def complete(self) -> None:
-        """The dump is sealed: what a pipe must be told."""
+        """Called when the dump is sealed; a pipe is told the end."""
 
     def expect_room(self, total_size: int) -> None:
-        """Whether a dump of `total_size` bytes can be there; nothing is lost. ENOSPC, EFBIG: the
-        device, or the file system's limit for one file, is too small."""
+        """Check that a dump of `total_size` bytes fits; nothing is changed. TargetError: ENOSPC,
+        EFBIG, the device, or the file system's limit for one file, is too small."""
         if self.capacity is not None:
             if self.capacity < total_size:
                 raise TargetError(
@@ -143,9 +145,10 @@ class Target(Closing):
             self._resize(before)
 
     def prepare(self, total_size: int) -> None:
-        """Make room for a dump of `total_size` bytes: the first call that loses what was there. An
-        older sidecar must not vouch for it any more by then. A regular file is emptied and gets
-        the size, as one hole. As expect_room, which comes first: nothing is lost then."""
+        """Make room for a dump of `total_size` bytes. This is the first call that destroys older
+        data; before it, the older dump's sidecar must be removed, so that it does not describe the
+        new one. A regular file is emptied and gets the size, as one hole. Errors as in expect_room,
+        which is called first: nothing is lost then."""
         self.expect_room(total_size)
         self.emptied = True
         if self.capacity is not None:
@@ -163,32 +166,34 @@ class Target(Closing):
             raise target_error("make room in", self.path, error.errno or errno.EIO) from error
 
     def _refuse_pseudo_file(self, size: int) -> None:
-        """A file of /proc or /sys does not take a size. What is written to one is an order to the
-        kernel, and some go by the rights of who writes, which may be more than the caller's."""
+        """Refuse a file of /proc or /sys, which does not take a size. A write to one is an order
+        to the kernel, and some go by the rights of the writing process, which may exceed the
+        caller's."""
         if self.size != size:
             raise target_error("dump to", self.path, errno.EINVAL, "it holds no data")
 
     def reserve(self, offset: int, length: int) -> None:
-        """Room for [offset, offset+length) of a file, after prepare(): a file system that gets full
-        later must not keep from it what says which pages are good. ENOSPC: the file is empty then.
-        """
+        """Allocate [offset, offset+length) of a file, after prepare(): the description of which
+        pages are good must have room, even when the file system gets full later. ENOSPC: the file
+        is empty then."""
         if self.kind is not Kind.FILE or length <= 0:
             return
         try:
             os.posix_fallocate(self.fd, offset, length)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # the file system cannot
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported
                 self.truncate(0)
                 raise target_error("make room in", self.path, error.errno or errno.EIO) from error
 
     def _retire_tail(self, capacity: int) -> None:
-        """An older raw dump with its table at the device's tail would be taken for the new one."""
+        """Wipe an older raw dump's superblock at the device's tail: a reader would take it for the
+        new dump's."""
         if tails.read_superblock(self.fd, capacity) is not None:
             self.pwrite(bytes(PAGE_SIZE), tail_superblock_offset(capacity))
             self.sync()
 
     def pread(self, length: int, offset: int) -> bytes:
-        """`length` bytes at `offset`, fewer only at the end."""
+        """`length` bytes at `offset`, fewer only at the end of the target."""
         pieces = []
         try:
             while length > 0:
@@ -213,7 +218,8 @@ class Target(Closing):
             raise target_error("write", self.path, error.errno or errno.EIO) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """Make [offset, offset+length) read as zeros, without allocating where that is possible.
+        """Make [offset, offset+length) read as zeros, without allocating blocks where that is
+        possible.
 
         A regular file is not made longer by it.
         """
@@ -234,7 +240,7 @@ class Target(Closing):
         return False
 
     def truncate(self, size: int) -> None:
-        """Set a regular file's size; nothing for a block device."""
+        """Set a regular file's size; does nothing for a block device."""
         if self.kind is Kind.BLOCK:
             return
         try:
@@ -243,7 +249,7 @@ class Target(Closing):
             raise target_error("set the size of", self.path, error.errno or errno.EIO) from error
 
     def sync(self) -> None:
-        """Wait until all that was written is durable."""
+        """Wait until all written data is durable."""
         if self.fd < 0:
             raise target_error("sync", self.path, errno.EBADF)
         try:
@@ -252,15 +258,13 @@ class Target(Closing):
             raise target_error("sync", self.path, error.errno or errno.EIO) from error
 
     def expect_name(self) -> None:
-        """TargetError ENOENT: a file that had a name has none any more, and is gone once it is
-        closed."""
+        """TargetError ENOENT: the file has lost its name, and would be gone once it is closed."""
         if self._had_name and os.fstat(self.fd).st_nlink == 0:
-            raise target_error(
-                "keep", self.path, errno.ENOENT, "somebody removed it during the dump"
-            )
+            raise target_error("keep", self.path, errno.ENOENT, "it was removed during the dump")
 
     def close(self) -> None:
-        """Close; harmless when done twice. An error of close() has been seen by sync() before."""
+        """Close; harmless when done twice. Errors of close() are ignored: sync() has reported
+        them."""
         for fd in (self.fd, self._claim):
             if fd is not None and fd >= 0:
                 with contextlib.suppress(OSError):
@@ -270,8 +274,8 @@ class Target(Closing):
             self.folder.close()
 
     def abandon(self) -> None:
-        """Close, and take away a file that we made, or emptied to put a dump beside the last: it
-        has nothing of a dump yet."""
+        """Close, and remove a file that this process made, or emptied for a dump beside the last
+        one: it holds nothing of a dump yet."""
         ours = self.created or (self.emptied and self.goal is not None)
         if self.folder and ours and self._locked and self.fd >= 0:
             with contextlib.suppress(OSError):
@@ -280,14 +284,16 @@ class Target(Closing):
         self.close()
 
     def has_name(self) -> bool:
-        """Whether the open file is what has its name now. OSError."""
+        """Whether the file at `path` is the open one. OSError."""
         found = self.folder.look(self.name) if self.folder else None
         return found is not None and (found.device, found.inode) == self.identity
 
     def check(self, *, force: bool, ours: bool | None = None) -> None:
-        """All refusals that need the open fd; nothing is written. `ours`: what lies in the file may
-        be overwritten without `force`; by default that is may_go(). A block device is always
-        asked for signatures: mkfs can leave the header of an older dump standing.
+        """All checks that need the open fd; nothing is written.
+
+        `ours`: what lies in the file may be overwritten without `force`; None: may_go() decides. A
+        block device is always checked for signatures (blkid): mkfs may leave the header of an older
+        dump in place.
         """
         if self.kind is Kind.BLOCK:
             refuse_read_only(self.fd, self.path)
@@ -301,11 +307,12 @@ class Target(Closing):
             refuse_content(content, self.path, keep=self._worth_keeping())
 
     def _worth_keeping(self) -> tuple[Verdict, ...]:
-        """Of sealed dumps. Beside the last good one a torn one may be written over."""
+        """Verdicts of sealed dumps that must not be overwritten. Where the last good dump stays
+        beside it, a torn one may be."""
         return ("consistent",) if self.goal else ("consistent", "torn")
 
     def lock(self) -> None:
-        """EBUSY: another dump writes to that file."""
+        """Lock the file. TargetError EBUSY: another dump is written to it."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -314,14 +321,14 @@ class Target(Closing):
         self._locked = True
 
     def holds_dump(self) -> bool:
-        """True when one of our dumps lies in the file, whole or not. That a raw dump is one is only
-        known from a sidecar file that is not older than the file."""
+        """Whether the file holds one of our dumps, whole or not. A raw dump is known only by a
+        sidecar file that is not older than the file."""
         return read_content(self.fd, self.folder, self.name) is not None
 
     def _claim_device(self) -> None:
-        """Make sure that nobody else has the device. An fd that came from a helper may have been
-        opened without O_EXCL, so claim it again: EBUSY then comes from its own claim, or a mount.
-        """
+        """Make sure that no other process uses the device. An fd from another process may have been
+        opened without O_EXCL, so claim it here, too. EBUSY comes from the fd's own claim
+        (O_EXCL), or from a mount."""
         try:
             self._claim = os.open(
                 f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK
@@ -347,7 +354,8 @@ def _article(noun: str) -> str:
 
 
 def apply(steps: Iterable[Step], target: Target, sidecar: Target | None = None) -> None:
-    """Carry out a plan's steps in their order. TargetError; what comes after is not done then."""
+    """Carry out a plan's steps in their order. TargetError: the steps after the failed one are not
+    done."""
     files: dict[Role, Target] = {"target": target}
     if sidecar is not None:
         files["sidecar"] = sidecar

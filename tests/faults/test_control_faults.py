@@ -154,7 +154,7 @@ def test_targets_that_will_not_do(host: Host, tmp_path: Path) -> None:
     missing = str(tmp_path / "none" / "out")
     refuse_target(host, missing, errno.ENOENT, "there is no directory")
     refuse_target(host, str(tmp_path), errno.EISDIR, "Is a directory")
-    refuse_target(host, str(fifo), errno.ENXIO, "nobody reads it")
+    refuse_target(host, str(fifo), errno.ENXIO, "no process reads it")
     refuse_target(host, "/dev/null", errno.EINVAL, "it is a character device")
     refuse_target(host, str(full), errno.EEXIST, "it is not empty and not a dump")
     assert full.read_text() == "somebody's data\n"

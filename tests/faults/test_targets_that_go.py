@@ -71,7 +71,7 @@ def test_a_file_that_is_removed_is_told(live: LiveDump, tmp_path: Path) -> None:
         unfinished(target).unlink()
         go_on(live)
         assert live.finish(DEADLINE_S, check=False) == "incomplete"
-        assert "removed it during the dump" in str(live.failure), live.failure
+        assert "it was removed during the dump" in str(live.failure), live.failure
         live.release()
         try:
             with open_dump(f"/proc/self/fd/{held}") as dump:

@@ -140,7 +140,7 @@ def test_a_torn_dump_does_not_take_the_name_of_a_consistent_one(
         torn(patch)
         assert dump(live, target, 2, settings()) == "torn"
         assert "the dump is torn, and" in str(live.failure)
-        assert f"the new one is {target}.incomplete" in str(live.failure)
+        assert f"the new dump is {target}.incomplete" in str(live.failure)
         assert holds(target, 1)
         for place in (f"{target}.incomplete", target):
             assert dump(live, target, 3, settings(force=place is target)) == "torn"
@@ -174,7 +174,7 @@ def test_a_kill_between_the_two_names(
         live.start()
         live.sweep()
         assert live.finish(DEADLINE_S) == "consistent"
-        assert f"cannot name {target}.incomplete.ldfs {target}.ldfs: " in str(live.failure)
+        assert f"cannot rename {target}.incomplete.ldfs to {target}.ldfs: " in str(live.failure)
         live.release()
     assert set(listing(tmp_path)) == {"dump", "dump.ldfs", "dump.incomplete.ldfs"}
     for _ in range(2):  # also when the next dump is broken off
@@ -200,7 +200,7 @@ def test_a_name_that_cannot_be_given(
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "replace", replace)
         assert dump(live, target, 1, settings()) == "consistent"
-        assert f"cannot name {target}.incomplete {target}: " in str(live.failure)
+        assert f"cannot rename {target}.incomplete to {target}: " in str(live.failure)
     assert holds(f"{target}.incomplete", 1)
     with pytest.raises(TargetError, match="incomplete: it holds a consistent dump") as caught:
         live.init(target, settings())

@@ -275,12 +275,12 @@ def test_a_fifo_with_a_reader(
 ) -> None:
     with open(tmp_path / "stream", "wb") as out:
         reader = subprocess.Popen(["cat", str(fifo)], stdout=out)
-        # cat opens it when it does: until then nobody reads, and that is refused.
+        # cat opens it when it does: until then no process reads, and that is refused.
         deadline = time.monotonic() + DEADLINE
         while True:
             process = begin("dump", str(fifo), *KDUMP)
             _, err = process.communicate(timeout=DEADLINE)
-            if b"nobody reads it" not in err:
+            if b"no process reads it" not in err:
                 break
             assert time.monotonic() < deadline
         assert process.returncode == 0, err
@@ -292,7 +292,7 @@ def test_a_fifo_with_a_reader(
 def test_a_fifo_that_nobody_reads(host: Host, fifo: Path) -> None:
     with (
         Client(host.device) as client,
-        pytest.raises(TargetError, match="nobody reads it") as error,
+        pytest.raises(TargetError, match="no process reads it") as error,
     ):
         client.init(str(fifo), InitOptions(format=Format.KDUMP))
     assert error.value.errno == errno.ENXIO
@@ -307,7 +307,7 @@ def test_a_reader_that_never_reads_ends_init(host: Host, fifo: Path) -> None:
         # The pipe takes a page only, or INIT would be done before it is full.
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
         with Client(host.device) as client:
-            with pytest.raises(TargetError, match="nobody reads it") as error:
+            with pytest.raises(TargetError, match="no process reads it") as error:
                 client.init(str(fifo), options)
             assert error.value.errno == errno.ECANCELED
             assert client.status().state in (State.UNDEFINED, State.UNINIT)

@@ -79,6 +79,46 @@ def test_no_answer_is_an_error_and_no_descriptor_stays(
         assert descriptors() == before
 
 
+LISTS = b"[" * 60_000
+WRONG: dict[str, tuple[bytes, ...]] = {
+    "find": tuple(
+        json.dumps(GOOD | {"path": "x", "folder": None} | change).encode()
+        for change in (
+            {"path": 7}, {"folder": "0"}, {"folder": -1}, {"folder": True}, {"errno": 1 << 70},
+            {"errno": 13, "text": ["x"]}, {"errno": 13, "mode": 1 << 70},
+        )
+    ),
+    "look": tuple(
+        json.dumps(GOOD | {"result": result}).encode()
+        for result in (7, "12345", [1, 2, 3, 4], [1, 2, 3, 4, None], {"device": 1})
+    ),
+    "remove": (json.dumps(GOOD | {"result": "done"}).encode(), LISTS),
+    "make": (json.dumps(GOOD | {"result": 3}).encode(), LISTS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", WRONG)
+@pytest.mark.parametrize("give", [False, True])
+def test_an_answer_of_another_kind_is_none(helper: Helper, step: str, give: bool) -> None:
+    """It went on as if it were one, or ended the host's thread."""
+    folder, before = RemoteFolder(helper, 0), descriptors()
+    for data in WRONG[step]:
+        answering(helper, data, give)
+        with pytest.raises(Refused, match="gave no answer"):
+            STEPS[step](helper, folder)
+    assert descriptors() == before
+
+
+def test_names_that_are_no_text_come_through(helper: Helper, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"odd \xff name")
+    (tmp_path / odd).write_bytes(b"x")
+    found = helper.find(str(tmp_path / odd))
+    os.close(found.fd)
+    assert found.path == str(tmp_path / odd)
+    assert isinstance(found.folder, RemoteFolder)
+    assert found.folder.names("odd", "name") == [odd]
+
+
 def test_a_question_that_makes_no_sense_ends_no_helper(helper: Helper, tmp_path: Path) -> None:
     for step, details in {"nothing": {}, "look": {"folder": 7}, "find": {}}.items():
         with pytest.raises(Refused):

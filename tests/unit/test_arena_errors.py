@@ -42,7 +42,7 @@ def test_a_size_that_none_has(size: int | str, said: str) -> None:
     error = refused(size)
     assert error.errno == errno.EINVAL
     assert str(error) == (
-        f"cannot make an arena of {said}: one has from a page to 1.049e+06 TiB "
+        f"cannot make an arena of {said}: it must have from one page to 1.049e+06 TiB "
         "(choose another size)"
     )
 

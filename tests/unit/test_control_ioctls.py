@@ -253,7 +253,7 @@ def test_a_pipe_is_for_kdump_alone(bench: Bench, tmp_path: Path) -> None:
         bench.ioctl(abi.RELEASE)
     finally:
         os.close(reader)
-    assert "nobody reads it" in refused(errno.ENXIO, lambda: bench.write("control/state", "1"))
+    assert "no process reads it" in refused(errno.ENXIO, lambda: bench.write("control/state", "1"))
 
 
 def test_another_version_of_the_interface_is_refused(bench: Bench) -> None:

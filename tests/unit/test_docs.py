@@ -22,6 +22,7 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.machines.unicorn import RAM_MIN
 from livedumpfs.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.words import persons_in
 
 TOP = Path(__file__).resolve().parents[2]
 CLI = TOP / "docs" / "cli.md"
@@ -30,12 +31,6 @@ DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 STALL_DEADLINE_OF_USERS = 10
 """Tests have a longer one; test_patience.py holds this."""
 ANYWHERE = {"-h", "--help", "--version"}
-
-
-PERSONS = re.compile(r"\b(who|whoever|whom|he|his|him|himself|(some|any|every|no)body)\b", re.I)
-"""Words for persons; the documents call a thread a thread and a process a process."""
-OF_PERSONS = ("users who",)
-"""Where a person is meant."""
 NOT_YET_PLAIN = ("concurrency.md",)
 
 
@@ -248,12 +243,4 @@ def test_pins_cover_what_setup_cfg_asks_for() -> None:
 def test_no_thread_or_process_is_called_a_person(path: Path) -> None:
     """Outside of code: a stranger must see at once what acts."""
     text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)
-    for words in OF_PERSONS:
-        text = text.replace(words, "")
-    lines = [" ".join(line.split()) for line in text.splitlines() if PERSONS.search(line)]
-    assert not lines
-
-
-def test_the_words_for_persons_are_found() -> None:
-    said = "Whoever stores waits, unless somebody else has his slot: users who read do not."
-    assert len(PERSONS.findall(said)) == 4
+    assert not persons_in(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from livedumpfs.cli import outcome
 from tests.fixtures.program_files import program_file
@@ -19,10 +20,13 @@ from tests.fixtures.program_files import program_file
 TOP = Path(__file__).resolve().parents[2]
 NEEDS = {
     "rich": ("rich", "verify dump"),
+    "msgspec": ("msgspec", "info dump"),
     "numpy": ("numpy", "info dump"),
     "xxhash": ("xxhash", "verify dump"),
     "fuse": ("fusepy", "mount dump dir"),
+    "cachetools": ("cachetools", "host --ram 4M"),
     "_cffi_backend": ("cffi", "host --ram 4M"),
+    "elftools": ("pyelftools", "host --ram 4M"),
     "unicorn": ("unicorn", "host --ram 4M"),
     "qemu": ("qemu.qmp", "qemu -- qemu-system-x86_64 -m 64"),
 }
@@ -58,9 +62,21 @@ def test_the_core_that_is_not_built(tmp_path: Path) -> None:
     assert said == "the C core of livedumpfs is not built, or not for this Python (run `make`)"
 
 
-def test_all_that_setup_names_is_tried() -> None:
+def required_packages() -> list[Requirement]:
     text = (TOP / "setup.cfg").read_text().split("install_requires =")[1].split("\n[")[0]
-    required = {line.split()[0] for line in text.splitlines() if line.strip()}
+    return [Requirement(line) for line in text.splitlines() if line.strip()]
+
+
+def test_each_package_is_pinned_within_its_range() -> None:
+    lines = (TOP / "requirements.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for package in required_packages():
+        assert package.specifier.contains(pins[package.name]), package
+        assert package.specifier, f"any {package} would do"
+
+
+def test_all_that_setup_names_is_tried() -> None:
+    required = {package.name for package in required_packages()}
     in_the_mount = {"prometheus_client"}  # loaded when `metrics` is looked at, by no command
     tried = {package for package, _ in NEEDS.values()} | in_the_mount
     assert required == tried, json.dumps(sorted(required))

@@ -111,7 +111,7 @@ def test_a_stream_that_is_not_complete_has_no_end(fifo: tuple[str, int]) -> None
 def test_a_pipe_that_nobody_reads_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
-    with refused(errno.ENXIO, "nobody reads it: start the reader first"):
+    with refused(errno.ENXIO, "no process reads it: start the reader first"):
         open_target(path)
 
 
@@ -119,7 +119,7 @@ def test_a_reader_that_has_gone_is_an_error(fifo: tuple[str, int], tmp_path: Pat
     ours, theirs = os.pipe()
     with adopt_target(theirs, "the pipe") as target:
         os.close(ours)
-        with refused(errno.EPIPE, r"cannot write to the pipe: Broken pipe \(nobody reads it"):
+        with refused(errno.EPIPE, r"cannot write to the pipe: Broken pipe \(no process reads it"):
             target.pwrite(b"head", 0)
         with refused(errno.EPIPE, "Broken pipe"):
             target.complete()
@@ -129,7 +129,7 @@ def test_a_reader_that_stands_still_is_given_up(fifo: tuple[str, int]) -> None:
     path, _ = fifo
     with (
         open_target(path) as target,
-        pytest.raises(TargetError, match="nobody reads it") as caught,
+        pytest.raises(TargetError, match="no process reads it") as caught,
         target.patience(0.1),
     ):
         target.pwrite(bytes(1 << 20), 0)

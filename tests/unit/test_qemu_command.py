@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.errors import LivedumpError, UsageError
+from livedumpfs.machines.qemu import asking
 from livedumpfs.machines.qemu.asking import Ram
 from livedumpfs.machines.qemu.backend import check_backend
 from livedumpfs.machines.qemu.command_line import QemuCommand
@@ -286,3 +287,8 @@ def test_our_monitor_is_one_that_the_parser_knows(tmp_path: Path) -> None:
     assert found[1].values["chardev"] == found[0].values["id"]
     with pytest.raises(LivedumpError, match="quotation"):
         monitor_config('/run/a"b')
+
+
+def test_what_a_program_around_qemu_prints_is_no_answer() -> None:
+    printed = ["starting", "[" * 100_000, '{"id": 0}', "7", '{"id": 0, "return": {"size": 4096}}']
+    assert dict(asking._returned("\n".join(printed))) == {0: {"size": 4096}}

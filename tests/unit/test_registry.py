@@ -64,7 +64,11 @@ def test_a_zombie_is_dead(own_directory: Path) -> None:
     assert registry.start_time(process.pid) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"pid": 1}', '{"pid": 1, "more": 2}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "7", '{"pid": 1}', '{"pid": 1, "more": 2}', "[" * 100_000],
+    ids=range(7),
+)
 def test_what_makes_no_sense_is_skipped(own_directory: Path, text: str) -> None:
     own_directory.mkdir()
     (own_directory / "1.json").write_text(text)

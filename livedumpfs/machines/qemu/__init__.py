@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU of the user's own as a machine."""
+"""A QEMU process with the user's own command line as a machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What QEMU itself says of a command line, before it is started with all of it.
+"""Asks QEMU itself what a command line means, before QEMU is started with all of it.
 
-It is started with a few of the options only, and never as far as to have memory or devices.
+For that, QEMU is started with a few of the options only, and ends before it has memory or devices.
 """
 
 from __future__ import annotations
@@ -23,30 +23,32 @@ _BARE: Final = ("-nodefaults", "-display", "none", "-qmp", "stdio")
 _FLAGS: Final = frozenset({"no-user-config", "nouserconfig"})
 _MEMORY: Final = "memory."
 _STRANGE: Final = ("-livedump-first", "-livedump-second")
-"""Options that no QEMU has: it complains of the first one that is none's value."""
+"""Options that no QEMU has: it complains of the first one that is not the value of another
+option."""
 _KIND: Final = "-machine"
 Programs = Sequence[Sequence[str]]
-"""Ways to start a QEMU: the next one counts where one does not answer."""
+"""Command lines that start a QEMU, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class Ram:
-    """What QEMU makes as the guest's memory when nothing names a backend."""
+    """The guest memory that QEMU makes when no option names a memory backend."""
 
     size: int
     """Bytes."""
     name: str
-    """Of that memory, in snapshots and migrations too; empty: the machine's type has none."""
+    """Id of that memory, also in snapshots and migrations; empty: the machine type has none."""
 
 
 def takes_value(programs: Programs, word: str) -> bool:
-    """The option takes the next word. False also where there is no such option, or no QEMU."""
+    """Whether the option takes the next word as its value. False also when there is no such option,
+    or no QEMU."""
     asked = (_run([*program, word, *_STRANGE]) for program in programs)
     return any(done and f"{_STRANGE[1]}: invalid" in done.stderr for done in asked)
 
 
 def misses_value(programs: Programs, word: str) -> LivedumpError:
-    """What QEMU says of an option whose value is not there."""
+    """QEMU's own error for an option without its value."""
     for program in programs:
         done = _run([*program, word])
         if done and done.returncode:
@@ -55,7 +57,7 @@ def misses_value(programs: Programs, word: str) -> LivedumpError:
 
 
 def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """With options that QEMU refuses before it looks at any. None: there is no QEMU."""
+    """Run QEMU with an option that it refuses before it acts on any. None: there is no QEMU."""
     try:
         return subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
@@ -66,8 +68,8 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
 
 
 def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
-    """None: there is no such memory to show, as where the options ask for help. MachineError: in
-    QEMU's own words, what is wrong with the options."""
+    """The memory that QEMU would make. None: none can be known, as where the options ask for help.
+    MachineError: the options are wrong, in QEMU's own words."""
     *others, last = programs
     for program in others:
         with contextlib.suppress(MachineError):
@@ -83,7 +85,8 @@ def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
         _get("/machine", "memory"),
     )
     with asked:
-        # Only a machine that is complete knows them all.
+        # `-machine none` lists the memory ids of all machine types; with -preconfig the list is not
+        # complete.
         kinds = _Asked([*program, "-machine", "none", *_BARE], {"execute": "query-machines"})
         with kinds:
             found, known = asked.answers(), kinds.answers()
@@ -94,8 +97,8 @@ def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
 
 
 def _memory_words(options: Sequence[Option]) -> Iterator[str]:
-    """Those on which the size of the memory depends. Another part of -machine may name what is not
-    there."""
+    """The options on which the size of the memory depends. The rest of -machine is left out: it may
+    name objects that do not exist here."""
     for option in options:
         if option.name == "m":
             yield from ("-m", option.value)
@@ -104,7 +107,7 @@ def _memory_words(options: Sequence[Option]) -> Iterator[str]:
         elif option.name == "machine":
             values = option.values
             kept = write_values({k: v for k, v in values.items() if k.startswith(_MEMORY)})
-            # The type without its key may be `help`.
+            # The word may be `help`, which is no value of `type`.
             words = [word for word in (quote(values.get("type", "")), kept) if word]
             if words:
                 yield from ("-machine", ",".join(words))
@@ -119,10 +122,10 @@ def _get(path: str, name: str) -> dict[str, object]:
 
 
 class _Asked(Closing):
-    """A QEMU that answers and ends."""
+    """A QEMU that answers requests and ends."""
 
     def __init__(self, words: Sequence[str], *requests: Mapping[str, object]) -> None:
-        """MachineError: it does not start."""
+        """Start it. MachineError: it does not start."""
         self._count = len(requests)
         numbered = ({**one, "id": number} for number, one in enumerate(requests))
         said = [{"execute": "qmp_capabilities"}, *numbered, {"execute": "quit"}]
@@ -136,8 +139,8 @@ class _Asked(Closing):
             raise cannot_start(words[0], error) from error
 
     def answers(self) -> list[Any] | None:
-        """In the order of the requests. None: it was asked for something else, and did that.
-        MachineError."""
+        """The answers in the order of the requests. None: the options asked for something else, and
+        QEMU did that. MachineError."""
         try:
             out, complaints = self._process.communicate(self._requests, ANSWER_S)
         except subprocess.TimeoutExpired as error:
@@ -153,7 +156,7 @@ class _Asked(Closing):
         return None
 
     def close(self) -> None:
-        """Also in the middle of it."""
+        """End QEMU, also while it runs."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -162,11 +165,12 @@ class _Asked(Closing):
 
 
 def _returned(text: str) -> Iterator[tuple[int, Any]]:
-    """By number. What starts QEMU may print, too."""
+    """(number of the request, answer) for each answer. Other lines may come from a wrapper of
+    QEMU."""
     for line in text.splitlines():
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(answer, dict) and "id" in answer and "return" in answer:
             yield int(answer["id"]), answer["return"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The user's own memory backend, as the QEMU that has made it shows it."""
+"""The user's own memory backend, as the running QEMU reports it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def backend_size(monitor: Monitor, name: str) -> int:
 
 
 def check_backend(name: str, properties: Mapping[str, object]) -> None:
-    """UsageError: it cannot be dumped, and what would."""
+    """UsageError: the backend cannot be dumped, with a hint which one could."""
     kind, what = properties["type"], f"memory backend {name}"
     if kind not in _WITH_A_FILE:
         raise refuse(what, f"{kind} has no memory that can be shared", _LEAVE_IT_OUT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QemuCommand: the user's QEMU command line, and what is added to it."""
+"""QemuCommand: the user's QEMU command line, and the options that are added to it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from livedumpfs.machines.qemu.refusals import check_options, refuse
 
 _BACKEND: Final = "memory-backend-"
 _ENDING: Final = frozenset({"h", "help", "version"})
-"""Options with which QEMU says something, and ends."""
+"""Options for which QEMU only prints text and ends."""
 _NAMED_SO: Final = re.compile(r"qemu-system-.*|(?:qemu-)?kvm")
 _QEMU: Final = re.compile(r"(?:[^,=]*/)?qemu-system-\w+|[^,=]*/(?:qemu-)?kvm", re.ASCII)
-"""A word behind the first: no value of an option, as far as can be seen."""
+"""A word that names a QEMU program, behind a wrapper such as taskset; never the value of an option,
+as far as can be seen."""
 _USUAL: Final = "qemu-system-x86_64"
 _QEMU_SAYS: Final = b"QEMU emulator version"
 _ELF: Final = b"\x7fELF"
@@ -33,21 +34,21 @@ _ONE_BACKEND: Final = "give the guest one memory backend with share=on"
 
 @dataclass(frozen=True)
 class QemuCommand:
-    """A command line whose guest can be dumped live."""
+    """The command line of a guest that can be dumped live."""
 
     argv: tuple[str, ...]
-    """As the user wrote it, the program first."""
+    """The words as given, the program first."""
     options: tuple[Option, ...]
-    """Those of QEMU, with what files of -readconfig say in the place of these."""
+    """QEMU's options; each -readconfig is replaced by the options in its file."""
     named: str
-    """Id of the user's own memory backend that is the guest's RAM; empty: prepared() adds one."""
+    """Id of the user's own memory backend for the guest's RAM; empty: prepared() adds one."""
     stopped: bool
-    """The user asked that the guest does not start by itself (-S)."""
+    """Whether the guest must not start by itself (-S)."""
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> QemuCommand:
-        """Look at a command line. UsageError: it has something with which live dumps cannot be;
-        the sentence says what and why, the hint what to do."""
+        """Parse a command line. UsageError: an option makes live dumps impossible; the sentence
+        says which one and why, the hint what to do."""
         if not argv:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
         words, qemus = argv[_find_qemu(argv) + 1 :], _askable(argv)
@@ -59,23 +60,23 @@ class QemuCommand:
 
     @property
     def program(self) -> str:
-        """What is started, as the user wrote it: QEMU, or what starts that."""
+        """The first word: QEMU, or a wrapper that starts it."""
         return self.argv[0]
 
     @property
     def qemu(self) -> str:
-        """QEMU's program, which env, taskset or numactl may stand before."""
+        """QEMU's program; env, taskset or numactl may stand before it."""
         return self.argv[_find_qemu(self.argv)]
 
     def ask_ram(self) -> Ram | None:
-        """What QEMU says of the memory that it would make. None: nothing, for it is asked for help,
-        or the user has a backend. MachineError: the options are wrong, in QEMU's words."""
+        """The memory that QEMU itself would make. None: help is asked for, or the user has a
+        backend. MachineError: the options are wrong, in QEMU's words."""
         asked = self.named or any(option.name in _ENDING for option in self.options)
         return None if asked else ask_ram(_askable(self.argv), self.options)
 
     def prepared(self, config: str, ram: Ram | None) -> list[str]:
-        """What to run: RAM in a shared memory backend, the file `config`, and a guest that waits
-        for `cont`."""
+        """The command line to run: with RAM in a shared memory backend, the file `config`, and a
+        guest that waits for `cont`."""
         return [
             *self.argv,
             *(_memory(ram) if ram else ()),
@@ -85,9 +86,9 @@ class QemuCommand:
 
 
 def _memory(ram: Ram) -> list[str]:
-    # Without the last, old machine types put a path before the name of the RAM.
+    # Without _NO_PATH, old machine types put a path before the name of the RAM.
     made = f"memory-backend-memfd,id={ram.name},size={ram.size},share=on,{_NO_PATH}"
-    # QEMU merges all its -machine options; the type stays what it was.
+    # QEMU merges all its -machine options, so the type stays as given.
     return ["-object", made, "-machine", f"memory-backend={ram.name}"]
 
 
@@ -106,16 +107,16 @@ def _with_files(options: Sequence[Option]) -> list[Option]:
 
 
 def _find_qemu(argv: Sequence[str]) -> int:
-    """Where the program stands whose options follow; the first word unless that is no QEMU and
-    another is named so."""
+    """Index of the program whose options follow: the first word, or a later one if only that names
+    a QEMU."""
     if _is_qemu(argv[0]):
         return 0
     return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
 
 
 def _askable(argv: Sequence[str]) -> list[Sequence[str]]:
-    """Ways to start a QEMU that can be asked, the best first. What runs another program that we do
-    not see is rather not run twice."""
+    """Command lines that start a QEMU to be asked, the best one first. A wrapper whose effect is
+    not known comes last, so that it is not run twice without need."""
     at = _find_qemu(argv)
     if _is_qemu(argv[at]):
         return [argv[: at + 1]]
@@ -128,21 +129,21 @@ def _is_qemu(program: str) -> bool:
 
 
 def qemu_file(program: str) -> str:
-    """Name of the file that runs when `program` is started, if it is a QEMU, whatever it is called;
-    empty: a script, a shell, or some other program that starts one."""
+    """Name of the executable file that runs when `program` is started, if it is a QEMU by any name;
+    empty: a script, a shell, or another program that starts one."""
     path = os.path.realpath(shutil.which(program) or program)
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
             if content[: len(_ELF)] == _ELF and content.find(_QEMU_SAYS) >= 0:
                 return os.path.basename(path)
-    except (OSError, ValueError):  # it will be told when it is started; or it is empty
+    except (OSError, ValueError):  # the error comes when it is started; or the name is empty
         pass
     return ""
 
 
 def _named_backend(options: Sequence[Option]) -> str:
-    """Id of the user's own backend of the guest's RAM; empty: there is none. UsageError: it will
-    not do."""
+    """Id of the user's own backend for the guest's RAM; empty: there is none. UsageError: it cannot
+    be dumped."""
     made = _made_backends(options)
     ram = _ram_backends(options)
     spare = made - set(ram) - _other_backends(options)
@@ -167,9 +168,9 @@ def _made_backends(options: Sequence[Option]) -> set[str]:
 
 
 def _ram_backends(options: Sequence[Option]) -> list[str]:
-    """Ids of what the machine and its NUMA nodes name."""
+    """Ids of the backends that the machine and its NUMA nodes name."""
     nodes = (option.values.get("memdev") for option in options if option.name == "numa")
-    # All -machine options are one, and the last one that says a thing wins.
+    # QEMU merges all -machine options; the last value of a key counts.
     machine = [
         option.values["memory-backend"]
         for option in options
@@ -179,7 +180,7 @@ def _ram_backends(options: Sequence[Option]) -> list[str]:
 
 
 def _other_backends(options: Sequence[Option]) -> set[str]:
-    """Ids of memory that is not RAM. UsageError: a device that is more RAM (DIMM, virtio-mem)."""
+    """Ids of memory that is not RAM. UsageError: a device with more RAM (DIMM, virtio-mem)."""
     found: set[str] = set()
     for option in options:
         values = option.values if option.name == "device" else {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files of -readconfig: read, as if each group were an option, and written."""
+"""Files for -readconfig: read, as if each group were an option, and written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from livedumpfs.machines.qemu.qemu_options import Option, write_values
 _GROUP: Final = re.compile(r'\[(?P<name>[^\]"]{1,63}?)(?: "(?P<id>[^"]{1,63})")?\]')
 _VALUE: Final = re.compile(r'\s*(?P<key>\S{1,63}) = "(?P<value>[^"]{0,1023})"')
 _OPTIONS: Final = {"boot-opts": "boot", "memory": "m", "sandbox": "sandbox", "smp-opts": "smp"}
-"""By the name of the group: the option that says the same, where it is called otherwise."""
+"""Name of a group -> the option with the same effect, where the names differ."""
 _OWN: Final = "livedump-monitor"
 
 
 def read_config(path: str) -> list[Option] | None:
-    """The groups as options, without what QEMU will refuse. None: it can be read only once, and
-    that is for QEMU."""
+    """The file's groups as options, without those that QEMU will refuse. None: the file can be read
+    only once (a pipe), and QEMU has to read it."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
@@ -46,8 +46,8 @@ def _groups(text: str) -> Iterator[Option]:
 
 
 def monitor_config(socket: str) -> str:
-    """A QMP server at that path. From a file it is one more: QEMU takes -qmp and -mon on its
-    command line as a word against the monitor that it makes by itself. MachineError."""
+    """The text of a file that adds a QMP server at that path. On the command line, -qmp or -mon
+    would keep QEMU from making its default monitor; in a file they do not. MachineError."""
     if '"' in socket or "\n" in socket:
         raise MachineError(
             f"QEMU takes no quotation marks in paths of files: {socket}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is said of a QEMU that does not start, or ends before its guest runs."""
+"""The error for a QEMU that does not start, or ends before its guest runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WHY: Final = {
 
 
 class EndedAtOnce(MachineError):
-    """It ended before its guest ran."""
+    """QEMU ended before its guest ran."""
 
     status: int
-    """As a shell has it: 128 and the number of the signal that ended it."""
+    """Exit status as in a shell: for a signal, 128 and its number."""
 
 
 def cannot_start(program: str, error: OSError) -> MachineError:
-    """For what exec answered."""
+    """The error for a failed exec."""
     code = error.errno or errno.EIO
     return MachineError(
         f"cannot start {program}: {error.strerror}", errno=code, hint=_WHY.get(code, "")
@@ -36,8 +36,8 @@ def cannot_start(program: str, error: OSError) -> MachineError:
 
 
 def ended_at_once(code: int, said: str | None = None, *, ram: int = 0) -> EndedAtOnce:
-    """`code`: as of Popen. `said`: what it wrote to standard error; None: it wrote that to ours.
-    `ram`: bytes of the memory that we made for it."""
+    """`code`: as in Popen.returncode. `said`: QEMU's standard error; None: QEMU wrote to that of
+    this process. `ram`: bytes of the memory that we made for it."""
     status = code if code >= 0 else _SHELL_SIGNAL - code
     words = _last_words(said) if said else ""
     hint = limit_hint(status, ram)
@@ -65,8 +65,8 @@ def _how(status: int) -> str:
 
 
 def limit_hint(status: int, ram: int) -> str:
-    """Which limit of the shell may have ended it, with `ram` bytes of memory; empty: none. Our own
-    limits are those of what we start."""
+    """Which limit of the shell may have ended QEMU, with `ram` bytes of memory; empty: none. QEMU
+    has inherited the limits of this process."""
     files, memory = (
         resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
     )

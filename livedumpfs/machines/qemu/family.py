@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A child of ours and all that it has started, to be ended together."""
+"""Ends a child process and all its descendants."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _EACH_S: Final = 1.0
 
 
 def kill_family(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM for each, then SIGKILL. They are in our own process group, which is not theirs to
-    end with."""
+    """SIGTERM to each process, then SIGKILL. They share this process's group, so a signal to the
+    group would end this process, too."""
     with contextlib.ExitStack() as opened:
         fds = [fd for pid in _family(child.pid) if (fd := _open(pid, opened)) >= 0]
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""GuestMemory: the RAM of a QEMU process, by the memfd or file that it shares."""
+"""GuestMemory: the RAM of a QEMU process, through the memfd or file that it shares."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Mapping:
 
 
 def find_mapping(maps: str, size: int) -> Mapping:
-    """The RAM in the text of /proc/PID/maps: `size` bytes from offset 0 of a file. UsageError:
-    which one it is is not to be seen; MachineError: there is none."""
+    """Find the RAM in the text of /proc/PID/maps: `size` bytes from offset 0 of a file. UsageError:
+    several mappings could be it; MachineError: there is none."""
     found = [one for line in maps.splitlines() if (one := _parse(line)) and one.size == size]
     if len(found) > 1:
         raise UsageError(
@@ -60,7 +60,8 @@ def _parse(line: str) -> Mapping | None:
 
 
 def open_mapped(pid: int, mapping: Mapping) -> int:
-    """An fd of the mapped file, from among those that the process has open. MachineError."""
+    """An fd of the mapped file, opened through one of the fds that the process has.
+    MachineError."""
     folder = f"/proc/{pid}/fd"
     try:
         for name in os.listdir(folder):
@@ -75,7 +76,7 @@ def open_mapped(pid: int, mapping: Mapping) -> int:
 def _open_if(path: str, mapping: Mapping) -> int | None:
     try:
         status = os.stat(path)
-    except OSError:  # closed since, or a file of a mount that answers nothing: not this one
+    except OSError:  # closed since, or on a mount that does not answer: not this one
         return None
     if (status.st_dev, status.st_ino) != (mapping.device, mapping.inode):
         return None
@@ -85,7 +86,7 @@ def _open_if(path: str, mapping: Mapping) -> int | None:
 
 
 class GuestMemory(Closing):
-    """Live memory, read-only for us. Nothing in it has a name."""
+    """The live memory, read-only in this process. It has no named arrays."""
 
     named: Sequence[ArrayInfo] = ()
 
@@ -95,9 +96,11 @@ class GuestMemory(Closing):
         self.size = size
 
     def read(self, offset: int, length: int) -> bytes:
-        """Live bytes [offset, offset+length). LivedumpError EINVAL: not within the memory."""
+        """Live bytes [offset, offset+length). LivedumpError EINVAL: not inside the memory."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise LivedumpError(f"[{offset:#x}, +{length:#x}) is no memory", errno=errno.EINVAL)
+            raise LivedumpError(
+                f"[{offset:#x}, +{length:#x}) is outside the memory", errno=errno.EINVAL
+            )
         parts = []
         while length > 0:
             part = os.pread(self.fd, length, offset)
@@ -108,13 +111,13 @@ class GuestMemory(Closing):
         return b"".join(parts)
 
     def data(self) -> Iterator[tuple[int, int]]:
-        """(offset, bytes) of what exists; all else reads as zeros."""
+        """(offset, length) of each range that is allocated, as bytes; all else reads as zeros."""
         end = 0
         while end < self.size:
             try:
                 start = os.lseek(self.fd, end, os.SEEK_DATA)
                 end = os.lseek(self.fd, start, os.SEEK_HOLE)
-            except OSError:  # ENXIO: nothing behind `end`
+            except OSError:  # ENXIO: no data behind `end`
                 return
             yield start, end - start
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory map: where a guest sees its RAM, as QEMU itself shows it (`info mtree -f`)."""
+"""Memory map: the guest-physical addresses of the RAM, as QEMU reports them (`info mtree -f`)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
 
 _VIEW: Final = re.compile(r"^FlatView #\d+\s*$", re.MULTILINE)
-# The memory of the machine as its CPUs see it; devices may see it elsewhere.
+# The address space of the CPUs; those of devices may differ.
 _SPACE: Final = re.compile(r'^ AS "(?:memory|cpu-[^"]*)", root: ', re.MULTILINE)
 _MOST_GUESSED: Final = 16 << 20
-"""Bytes of a hole with RAM on one side only: as much as the largest window of system management
-memory (TSEG)."""
+"""Most bytes of a hole whose place is known from one side only: the size of the largest window of
+system management memory (TSEG)."""
 
 
 def read_memory_map(text: str, backend: str, size: int) -> list[PhysicalRange]:
     """Physical ranges of the memory backend with id `backend`, sorted; they cover its `size` bytes
     exactly.
 
-    What ROM, VGA or system management memory hides of the RAM lies where its neighbours say.
-    MachineError: the text does not show the backend, or not in a way that can be understood.
+    RAM that is hidden by ROM, VGA or system management memory gets the place that its neighbours
+    imply. MachineError: the text does not show the backend, or cannot be understood.
     """
     views = (_pieces(view, backend) for view in _VIEW.split(text)[1:] if _SPACE.search(view))
     shown = max(views, key=_shown, default=[])
@@ -39,8 +39,8 @@ def read_memory_map(text: str, backend: str, size: int) -> list[PhysicalRange]:
 
 
 def _pieces(view: str, backend: str) -> list[PhysicalRange]:
-    """What a view shows of the backend, in the order of the arena."""
-    # A region that is write-protected by the chipset is shown as rom.
+    """The ranges of the backend in one view, in arena order."""
+    # QEMU shows a region that the chipset write-protects as rom.
     line = re.compile(
         r"^ +([0-9a-f]{16})-([0-9a-f]{16}) \(prio -?\d+, (?:nv-)?(?:ram|rom|romd)\): "
         rf"(?:/objects/)?{re.escape(backend)}(?: @([0-9a-f]+))?(?: .*)?$",
@@ -76,7 +76,7 @@ def _strange(backend: str, one: PhysicalRange, how: str) -> MachineError:
 
 
 def _filled(pieces: Sequence[PhysicalRange], backend: str, size: int) -> Iterator[PhysicalRange]:
-    """The pieces and what is between them."""
+    """The pieces, and the ranges between them."""
     at, before = 0, None
     for after in (*pieces, None):
         until = after.arena_offset if after else size
@@ -94,7 +94,7 @@ def _hidden(
     hole: tuple[int, int],
     backend: str,
 ) -> PhysicalRange:
-    """Where arena [hole) is, though something else is seen there."""
+    """The physical range of arena [hole[0], hole[1]), which other memory hides from the CPUs."""
     shifts = [one.start - one.arena_offset for one in (before, after) if one]
     size = hole[1] - hole[0]
     agreed = before and after and shifts[0] == shifts[1]
@@ -111,7 +111,7 @@ def _overlap(one: PhysicalRange, other: PhysicalRange) -> bool:
 
 
 def _merge(pieces: Iterator[PhysicalRange]) -> list[PhysicalRange]:
-    """Neighbours in both the arena and the guest become one."""
+    """Merge ranges that are neighbours both in the arena and in the guest."""
     merged: list[PhysicalRange] = []
     for one in pieces:
         last = merged[-1] if merged else None

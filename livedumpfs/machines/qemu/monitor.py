@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Monitor: QEMU's machine protocol (QMP), for threads that cannot wait for ever."""
+"""Monitor: a client of QEMU's machine protocol (QMP), for threads that must not wait for ever."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from livedumpfs.errors import MachineError
 from livedumpfs.thread import needing_threads, start_thread
 
 ANSWER_S: Final = 10.0
-"""Longest wait for an answer when the caller gives no other."""
+"""Default limit for an answer, in seconds."""
 STOP_S: Final = 1.0
 _CONNECT_S: Final = 10.0
 _POLL_S: Final = 0.02
 _MARGIN_S: Final = 1.0
 _LIVE: Final = frozenset({"running", "suspended"})
-"""Run states in which something may write the guest's memory; `cont` brings each back."""
+"""Run states in which the guest's memory may be written; `cont` brings each of them back."""
 
-# What fails is told by exceptions; without a handler the library's own words go to stderr.
+# Errors are raised as exceptions. Without a handler the library would print them, too.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
@@ -38,8 +38,8 @@ _T = TypeVar("_T")
 
 class Monitor(Closing):
     """One connection. Any thread may call; QEMU answers in the order of the calls. Each call ends
-    within its timeout, in seconds, with a MachineError that names the command. None: ANSWER_S, and
-    STOP_S of `stop`."""
+    within its timeout, in seconds, else MachineError, which names the command. Timeout None:
+    ANSWER_S, and STOP_S for `stop`."""
 
     def __init__(
         self,
@@ -48,14 +48,15 @@ class Monitor(Closing):
         *,
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Connect to the server at `path`, which may have to start first; `alive`: it still may.
-        MachineError: it does not listen in time, or does not greet; EAGAIN: no thread."""
+        """Connect to the server at `path`, which may not be there yet. `alive`: whether waiting for
+        it makes sense. MachineError: it does not listen in time, or does not greet; EAGAIN: no
+        thread."""
         until = time.monotonic() + (_CONNECT_S if timeout is None else timeout)
         self._sock = _dial(path, until, alive)
         self._holding = threading.Lock()
         self._held = False
         self.stop_asked_ns = 0
-        """CLOCK_MONOTONIC of the last `stop` that went out: the guest ran until then."""
+        """CLOCK_MONOTONIC, in ns, when the last `stop` was sent: the guest ran until then."""
         self._late: set[asyncio.Task[object]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="livedump-qmp", daemon=True)
@@ -65,7 +66,7 @@ class Monitor(Closing):
             left = max(until - time.monotonic(), _POLL_S)
             self._client = self._submit(_greet(self._sock, left), left)
         except BaseException:
-            if self._thread.ident is None:  # never started, it closes nothing
+            if self._thread.ident is None:  # never started, so it closes nothing
                 self._loop.close()
             else:
                 self._end_thread()
@@ -73,7 +74,7 @@ class Monitor(Closing):
             raise
 
     def fileno(self) -> int:
-        """Of the connection: who holds a copy of it can still let the guest go after our end."""
+        """The socket. A process with a copy of it can still resume the guest after our end."""
         return self._sock.fileno()
 
     def execute(
@@ -83,46 +84,46 @@ class Monitor(Closing):
         *,
         timeout: float | None = None,
     ) -> object:
-        """What QEMU returns. MachineError: ETIMEDOUT, ECONNRESET, or EINVAL with QEMU's own
-        words. After ETIMEDOUT the command may still be carried out."""
+        """QEMU's answer. MachineError: ETIMEDOUT, ECONNRESET, or EINVAL with QEMU's own words.
+        After ETIMEDOUT QEMU may still carry out the command."""
         seconds = _answer_s(timeout)
         return self._submit(self._ask(command, arguments, seconds), seconds)
 
     def send_file(self, name: str, fd: int, *, timeout: float | None = None) -> None:
-        """QEMU has a copy of `fd` by that name, until a command takes it. MachineError as of
+        """Give QEMU a copy of `fd` under that name, until a command takes it. MachineError as in
         `execute`."""
         seconds = _answer_s(timeout)
         self._submit(self._send_file(name, fd, seconds), seconds)
 
     def hmp(self, line: str, *, timeout: float | None = None) -> str:
-        """What the human monitor prints for a line. MachineError as of `execute`; what the human
-        monitor itself refuses is in the text."""
+        """The human monitor's output for a line; its own errors are part of that text. MachineError
+        as in `execute`."""
         arguments: dict[str, object] = {"command-line": line}
         text = self.execute("human-monitor-command", arguments, timeout=timeout)
         return str(text).replace("\r\n", "\n")
 
     def status(self, *, timeout: float | None = None) -> str:
-        """The run state, e.g. "running" or "paused". MachineError as of `execute`."""
+        """The run state, e.g. "running" or "paused". MachineError as in `execute`."""
         seconds = _answer_s(timeout)
         return self._submit(self._status(seconds), seconds)
 
     def has_kvm(self) -> bool:
-        """KVM runs the guest's code, whatever the command line asks for (`kvm:tcg`). MachineError
-        as of `execute`."""
+        """Whether KVM runs the guest's code; the command line may allow either (`kvm:tcg`).
+        MachineError as in `execute`."""
         found = self.execute("query-kvm")
         return isinstance(found, dict) and found.get("enabled") is True
 
     def live(self, *, timeout: float | None = None) -> bool:
-        """The guest runs, or a `stop` of ours is all that holds it. MachineError as of
+        """Whether the guest runs, or is stopped only by our own `stop`. MachineError as in
         `execute`."""
         return self._held or self.status(timeout=timeout) in _LIVE
 
     def stop(self, *, timeout: float | None = None, until: float = math.inf) -> None:
-        """Return once no vCPU runs and no request of a disk is under way.
+        """Stop the guest; returns when no vCPU runs and no disk request is under way.
 
-        A guest that stood still already is left to whoever stopped it. From `until` on, in
-        seconds of CLOCK_MONOTONIC, none is stopped: whoever would let it go when we cannot has
-        done so. MachineError as of `execute`; the guest then runs on, if only once QEMU answers
+        A guest that is stopped already is left as it is. `until`: CLOCK_MONOTONIC in seconds, from
+        which on no guest is stopped, because the shim, which would resume it in our place, has done
+        so by then. MachineError as in `execute`; the guest then runs on, if only when QEMU answers
         again.
         """
         seconds = STOP_S if timeout is None else timeout
@@ -130,13 +131,13 @@ class Monitor(Closing):
             self._submit(self._stop(min(until, time.monotonic() + seconds), seconds), seconds)
 
     def cont(self, *, timeout: float | None = None) -> None:
-        """Undo `stop`; nothing if it left the guest as it was. MachineError as of `execute`."""
+        """Undo `stop`; does nothing if `stop` did nothing. MachineError as in `execute`."""
         seconds = _answer_s(timeout)
         with self._holding:
             self._submit(self._cont(seconds), seconds)
 
     def close(self) -> None:
-        """Let the guest run if we hold it, and hang up; harmless when done twice."""
+        """Resume the guest if we stopped it, and disconnect; harmless when done twice."""
         with self._holding:
             if not self._thread.is_alive():
                 return
@@ -152,7 +153,7 @@ class Monitor(Closing):
         self._loop.run_forever()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
-        # Lets the cancelled tasks end, so that none is destroyed while it waits.
+        # Let the cancelled tasks end; else asyncio complains that they are destroyed while pending.
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
@@ -190,7 +191,7 @@ class Monitor(Closing):
             ) from error
 
     def _send(self, command: str, arguments: dict[str, object] | None) -> asyncio.Task[object]:
-        """A request, not to be cancelled: the answer of one that was would be a stranger's."""
+        """Send a request. It must not be cancelled: its answer would be taken for another one's."""
         task = asyncio.ensure_future(self._client.execute(command, arguments))
         self._late.add(task)
         task.add_done_callback(self._forget)
@@ -199,7 +200,7 @@ class Monitor(Closing):
     def _forget(self, task: asyncio.Task[object]) -> None:
         self._late.discard(task)
         if not task.cancelled():
-            # Seen, whoever else looks: asyncio complains of errors that nobody saw.
+            # Mark the error as seen, else asyncio prints it.
             task.exception()
 
     async def _send_file(self, name: str, fd: int, timeout: float) -> None:
@@ -228,10 +229,10 @@ class Monitor(Closing):
         try:
             await self._ask("stop", None, max(until - time.monotonic(), 0))
         except MachineError:
-            # QEMU takes commands in order: whenever it stops, it goes on right after.
+            # QEMU takes commands in order: if it still stops the guest, it resumes it right after.
             self._held = False
             self._send("cont", None)
-            # Gives the request to the socket before anybody hangs up.
+            # Let the event loop write the request before the connection can be closed.
             await asyncio.sleep(0)
             raise
 
@@ -241,7 +242,7 @@ class Monitor(Closing):
         try:
             await self._ask("cont", None, timeout)
         except MachineError as error:
-            # Refused, it may be asked again; sent, it will be done.
+            # If QEMU refused it, it may be sent again; if it was sent, QEMU will carry it out.
             self._held = error.errno == errno.EINVAL
             raise
         self._held = False
@@ -257,17 +258,18 @@ def _answer_s(timeout: float | None) -> float:
 
 
 def _no_event(event: Message) -> bool:
-    """Nobody reads events; kept, they would pile up."""
+    """Drop all events: they are not read, and would pile up."""
     del event
     return False
 
 
 def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
-    """Connected to the server that listens at `path` before `until`. MachineError."""
+    """A socket connected to the server that listens at `path` before `until`. MachineError."""
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Not to wait where others wait already: QEMU serves one client at a time.
+            # Non-blocking: QEMU serves one client at a time, and connect() could wait behind
+            # others.
             sock.setblocking(False)
             sock.connect(path)
             return sock

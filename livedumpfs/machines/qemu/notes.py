@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Notes that make a dump of a QEMU guest a vmcore for crash, drgn and makedumpfile."""
+"""The notes that make a dump of a QEMU guest a vmcore for crash, drgn and makedumpfile."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _INFORMATION: Final = b"VMCOREINFO\0"
 _TYPE: Final = 0
 
 NOTE_OF_VCPU: Final = HEADER.size + len(padded(_QEMU)) + STATE_SIZE
-"""Bytes of QEMU's note of one vCPU."""
+"""Bytes of QEMU's note for one vCPU."""
 INFORMATION_ROOM: Final = (
     HEADER.size + len(padded(_INFORMATION)) + MAX_SIZE + HEADER.size + len(padded(OWN_NAME))
 )
-"""Bytes that the note of a VMCOREINFO fits into, with one that fills up behind it."""
+"""Bytes of room for a VMCOREINFO note, and for the note that fills the rest."""
 
 
 def vcpu_notes(vcpus: Sequence[VcpuState], vmcoreinfo: bytes | None = None) -> list[Note]:
-    """What stands behind the NT_PRSTATUS notes of all vCPUs, as in QEMU's own dumps: QEMU's note of
-    each, then VMCOREINFO; without that none, because drgn refuses a core with QEMU's alone."""
+    """The notes behind the NT_PRSTATUS notes of all vCPUs, as in QEMU's own dumps: QEMU's note for
+    each vCPU, then VMCOREINFO. Without VMCOREINFO there are none, because drgn refuses a core with
+    QEMU's notes alone."""
     if vmcoreinfo is None:
         return []
     notes = [Note(_QEMU, _TYPE, vcpu.qemu_state()) for vcpu in vcpus]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What keeps a running QEMU from being dumped now, whatever its command line was."""
+"""Reasons why a running QEMU cannot be dumped now, whatever its command line was."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.refusals import HOST_DEVICES, why_not
 
 _DEVICES: Final = ("/machine/peripheral", "/machine/peripheral-anon")
-"""Where QEMU keeps what -device and device_add make."""
+"""QOM paths of the devices from -device and device_add."""
 _CHILD: Final = re.compile(r"child<(.*)>")
 _NETWORK: Final = re.compile(r"\btype=(vhost-user|vhost-vdpa)\b")
 _MIGRATING: Final = frozenset({"setup", "active", "device", "cancelling"})
@@ -23,8 +23,8 @@ _BACKGROUND: Final = "background-snapshot"
 
 
 def check_now(monitor: Monitor) -> None:
-    """MachineError EBUSY: a background snapshot is under way; ENOTSUP: a device or memory was
-    plugged in with which a dump would not be whole."""
+    """MachineError: EBUSY, a background snapshot is under way; ENOTSUP, a device or memory was
+    plugged in with which a dump would not be complete."""
     if _copies_memory(monitor):
         raise MachineError(
             "QEMU is making a background snapshot of the guest",
@@ -68,8 +68,8 @@ def check_now(monitor: Monitor) -> None:
 
 
 def check_files(pid: int) -> None:
-    """MachineError ENOTSUP: QEMU has a device of the host's open that writes its memory, such as
-    the vhost of a network card that was switched on over the monitor; ECONNRESET: it has ended."""
+    """MachineError: ENOTSUP, QEMU has a host device open that writes its memory, such as the vhost
+    of a network card that was added over the monitor; ECONNRESET, QEMU has ended."""
     for path in _open_files(pid):
         why = next((why for start, why in HOST_DEVICES if path.startswith(start)), None)
         if why:
@@ -79,7 +79,7 @@ def check_files(pid: int) -> None:
 
 
 def _open_files(pid: int) -> list[str]:
-    """Where its descriptors lead. MachineError."""
+    """Paths of the files that its descriptors refer to. MachineError."""
     folder = f"/proc/{pid}/fd"
     found = []
     try:
@@ -97,7 +97,7 @@ def _open_files(pid: int) -> list[str]:
 
 
 def has_vmcoreinfo(monitor: Monitor) -> bool:
-    """QEMU has the device over which a guest tells where its VMCOREINFO is. MachineError."""
+    """Whether QEMU has the device by which a guest reports its VMCOREINFO's place. MachineError."""
     return "vmcoreinfo" in _drivers(monitor)
 
 
@@ -108,7 +108,8 @@ def _list(monitor: Monitor, command: str, **arguments: object) -> list[Any]:
 
 
 def _copies_memory(monitor: Monitor) -> bool:
-    """QEMU write-protects the memory for a background snapshot: our swap would take that away."""
+    """Whether QEMU write-protects the memory for a background snapshot: our swap would remove that
+    protection."""
     found = monitor.execute("query-migrate")
     if not isinstance(found, dict) or found.get("status") not in _MIGRATING:
         return False

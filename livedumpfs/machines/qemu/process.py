@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QemuProcess: the process that has our shim, and whatever the user starts it through."""
+"""QemuProcess: the QEMU process with our shim, and the wrapper program that starts it, if any."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from livedumpfs.machines.qemu.family import kill_family
 _POLL_S: Final = 0.02
 _CHILD_S: Final = 2.0
 _SOCKET_MOST: Final = 107
-"""Bytes that the path of a socket may have (unix(7))."""
+"""Most bytes of a socket's path (unix(7))."""
 _CREDENTIALS: Final = struct.Struct("3i")
 _SOCKET: Final = "LIVEDUMP_SHIM_SOCKET"
 _WORD: Final = "LIVEDUMP_SHIM_WORD"
 _PROGRAM: Final = "LIVEDUMP_SHIM_PROGRAM"
 _MONITOR: Final = "LIVEDUMP_SHIM_MONITOR"
-"""See native/shim/shim.h."""
+"""Names of environment variables; see native/shim/shim.h."""
 _NOT_LOADED: Final = (
     "it is statically linked, set-user-ID, no QEMU or not called qemu-system-*, or what starts it "
     "drops LD_PRELOAD from its environment or changes its arguments or user"
@@ -40,13 +40,13 @@ _NOT_LOADED: Final = (
 
 
 class QemuProcess(Closing):
-    """Our child, or a descendant of that: a wrapper script may have started it."""
+    """A child process, or a descendant of one: a wrapper script may have started QEMU."""
 
     def __init__(
         self, command: QemuCommand, ram: Ram | None, folder: str, shim: Path, timeout: float
     ) -> None:
-        """Start it, with sockets in `folder`, and wait until its shim has connected. `ram`: what we
-        make as its memory. MachineError: it does not start, ends, or has no shim."""
+        """Start QEMU, with sockets in `folder`, and wait until its shim has connected. `ram`: the
+        memory that we make for it. MachineError: QEMU does not start, ends, or has no shim."""
         where = os.path.join(folder, "shim")
         _expect_short(where)
         self.qmp = os.path.join(folder, "qmp")
@@ -63,7 +63,7 @@ class QemuProcess(Closing):
                 self.connection = self._wait_for_shim(listener, time.monotonic() + timeout)
                 self.pid = self._peer()
             except BaseException:
-                # What has run no guest yet, and has no shim to ask.
+                # No guest has run yet, and there is no shim that could end QEMU.
                 kill_family(self._child)
                 raise
 
@@ -78,13 +78,13 @@ class QemuProcess(Closing):
             _PROGRAM: qemu_file(self._command.qemu),
             _MONITOR: self.qmp,
         }
-        if self._command.stopped:  # by the user: it is not ours to let run
+        if self._command.stopped:  # the user asked for -S: the shim must not resume the guest
             del environment[_MONITOR]
         try:
             return subprocess.Popen(
                 words,
                 env=environment,
-                close_fds=False,  # those that we inherited are for QEMU (libvirt's, fd=N)
+                close_fds=False,  # inherited descriptors are for QEMU (libvirt's, fd=N)
                 start_new_session=_leads_session(),
             )
         except OSError as error:
@@ -92,7 +92,7 @@ class QemuProcess(Closing):
 
     def _wait_for_shim(self, listener: socket.socket, until: float) -> socket.socket:
         while True:
-            # Before we look for the shim: it comes before whatever QEMU does.
+            # Read both before accept(): the shim connects before QEMU does anything else.
             ended, listens = self._child.poll() is not None, os.path.exists(self.qmp)
             with contextlib.suppress(TimeoutError):
                 return listener.accept()[0]
@@ -104,7 +104,7 @@ class QemuProcess(Closing):
                 )
 
     def _peer(self) -> int:
-        """Process id of whoever connected. MachineError."""
+        """Process id of the process that connected. MachineError."""
         level, name = socket.SOL_SOCKET, socket.SO_PEERCRED
         try:
             found = self.connection.getsockopt(level, name, _CREDENTIALS.size)
@@ -124,15 +124,15 @@ class QemuProcess(Closing):
         )
 
     def ended_at_once(self) -> EndedAtOnce:
-        """What is said of it when it has, before its guest ran."""
+        """The error for a QEMU that has ended before its guest ran."""
         try:
             code = self._child.wait(_CHILD_S)
-        except subprocess.TimeoutExpired:  # what started it goes on
+        except subprocess.TimeoutExpired:  # the wrapper goes on
             code = 0
         return ended_at_once(code, ram=self._ram.size if self._ram else 0)
 
     def ended(self, within: float = 0.0) -> bool:
-        """QEMU has; waits for so many seconds."""
+        """Whether QEMU has ended; waits `within` seconds for that."""
         if self._pidfd < 0:
             return True
         waiting = select.poll()
@@ -140,13 +140,15 @@ class QemuProcess(Closing):
         return bool(waiting.poll(int(within * 1000)))
 
     def end(self, within: float, *, kill: bool) -> None:
-        """SIGTERM, and so many seconds for its disks. MachineError: it still ends; `kill`: then it
-        is killed, having run nothing."""
+        """Send SIGTERM, and wait `within` seconds for its disks. MachineError: it has not ended;
+        `kill`: it is killed instead, because its guest has not run."""
         self._signal(signal.SIGTERM)
         if not self.ended(within):
             if not kill:
                 raise MachineError(
-                    f"QEMU (pid {self.pid}) still ends", errno=errno.EBUSY, hint="it got SIGTERM"
+                    f"QEMU (pid {self.pid}) has not ended yet",
+                    errno=errno.EBUSY,
+                    hint="it got SIGTERM",
                 )
             self._signal(signal.SIGKILL)
         self.status()
@@ -157,8 +159,8 @@ class QemuProcess(Closing):
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def status(self) -> int:
-        """Exit status of what we started, after QEMU's end; 128 and the number of the signal that
-        ended it. 0 when it goes on without QEMU."""
+        """Exit status of the child after QEMU's end; for a signal, 128 and its number. 0 when the
+        child goes on without QEMU."""
         try:
             code = self._child.wait(_CHILD_S)
         except subprocess.TimeoutExpired:
@@ -166,14 +168,14 @@ class QemuProcess(Closing):
         return code if code >= 0 else 128 - code
 
     def close(self) -> None:
-        """Forget it; may be called twice."""
+        """Close the descriptors; may be called twice."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
 
 def _expect_short(path: str) -> None:
-    """MachineError ENAMETOOLONG: no socket can be there."""
+    """MachineError ENAMETOOLONG: the path is too long for a socket."""
     if len(os.fsencode(path)) > _SOCKET_MOST:
         raise MachineError(
             f"cannot make a socket at {path}: its path is longer than {_SOCKET_MOST} bytes",
@@ -183,7 +185,7 @@ def _expect_short(path: str) -> None:
 
 
 def _leads_session() -> bool:
-    """Then no shell is above us that stops and continues us with Ctrl-Z, and QEMU gets a session of
-    its own: the kernel hangs up on all of ours when we end. Else QEMU stays with us in the process
-    group that has the terminal, as it would be without us."""
+    """Whether this process leads its session, so that no shell stops and continues it by Ctrl-Z.
+    QEMU then gets a session of its own: at this process's end, the kernel sends SIGHUP to its
+    session. Else QEMU stays in the process group that has the terminal, as without livedump."""
     return os.getsid(0) == os.getpid()

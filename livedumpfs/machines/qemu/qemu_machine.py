@@ -40,13 +40,13 @@ _START_S: Final = 30.0
 _ENDED_S: Final = 0.5
 _LEAST_S: Final = 0.1
 _SHIM_LATER_S: Final = 0.25
-"""When we do not keep the end of a pause ourselves the shim does, after that much more."""
+"""When this process does not end a pause in time, the shim does so after this many seconds more."""
 _CONTINUE: Final = b'{"execute": "cont", "id": "livedump-last-words"}\n'
 _SEARCHES: Final = 2
 
 
 def shim_path() -> Path:
-    """The shared object that is injected. MachineError: it was not built."""
+    """The shared object that is preloaded into QEMU. MachineError: it was not built."""
     folder = Path(__file__).resolve().parents[2]
     found = sorted(folder.glob("_shim*.so"))
     if not found:
@@ -57,38 +57,38 @@ def shim_path() -> Path:
 
 
 class QemuMachine(Closing):
-    """A QEMU process of the user's own command line. We start it, and it is no worse off for it:
-    when this process goes, its memory is free, and it runs on."""
+    """A QEMU process with the user's own command line, started by this process. If this process
+    dies, its memory is unprotected, and QEMU runs on."""
 
     name = "qemu"
     architecture = "x86_64"
     elf_machine = 62
     identity_mapped = False
     backends = ("uffd",)
-    """Disks and network cards have the kernel store for them: mprotect would give those an error,
-    and KVM_RUN too."""
+    """For disks and network cards the kernel stores into the memory. With mprotect those stores
+    would fail, and KVM_RUN too."""
 
     end_s = 7.0
-    """Seconds that close() waits for QEMU's end: less than a host gives its machine to close."""
+    """Seconds that close() waits for QEMU's end: less than a host waits for close()."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        """Start `argv`, QEMU's own program first, stopped before its first instruction.
-        UsageError: a command line that cannot be dumped; MachineError: QEMU does not start;
-        EndedAtOnce: with status 0 it has done what it was asked for, such as -help."""
+        """Start `argv`, QEMU's own program first, stopped before its first instruction. UsageError:
+        a command line that cannot be dumped. MachineError: QEMU does not start. EndedAtOnce: with
+        status 0 it has done what the options asked for, such as -help."""
         self.command = QemuCommand.parse(list(argv))
         self._ram = self.command.ask_ram()
         self._closed = False
         self._started = False
         self._worded = False
-        """The shim has last words."""
+        """Whether the shim has last words: what it sends to QEMU's monitor when we are gone."""
         self._pause_until = 0.0
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
         self._information: tuple[int, int] | None = None
         self._uninformed: frozenset[bytes] | None = None
-        """INIT found none in all the memory: kernel_tables then."""
+        """kernel_tables of the kernel for which INIT found no VMCOREINFO."""
         self._searches = 0
-        """Of that kernel's memory, in vain."""
+        """Failed searches for that kernel's VMCOREINFO."""
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process = undo.enter_context(
@@ -97,7 +97,7 @@ class QemuMachine(Closing):
             undo.callback(self._end_process)
             with self._explained(), contextlib.ExitStack() as links:
                 self.shim: Shim | None = links.enter_context(Shim(self._process.connection))
-                # Hung up on, the shim would let it run.
+                # If it only lost the connection, the shim would let QEMU run.
                 links.callback(self._end_unless_started)
                 self._connect(links)
                 self._links = links.pop_all()
@@ -105,7 +105,7 @@ class QemuMachine(Closing):
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Of a QEMU that has ended meanwhile it is said how."""
+        """When QEMU has ended meanwhile, raise how it ended instead."""
         try:
             yield
         except MachineError as error:
@@ -129,11 +129,11 @@ class QemuMachine(Closing):
         )
         self._vcpus = len(self._look())
         self._room_vcpus: int | None = None
-        """What the target of the dump that there is has room for; None: as many as there are."""
+        """Most vCPUs that the present dump's target has room for; None: there is no limit."""
         self._accelerator = "kvm" if self.monitor.has_kvm() else "tcg"
 
     def _expect_dumpable(self) -> None:
-        """UsageError: QEMU shows what was not seen on its command line."""
+        """UsageError: QEMU has a property that its command line did not show."""
         try:
             self.check_start()
         except MachineError as error:
@@ -142,7 +142,7 @@ class QemuMachine(Closing):
             raise UsageError(error.message, hint=error.hint) from error
 
     def _find_backend(self) -> tuple[str, int]:
-        """Id and bytes of what is the guest's memory. UsageError: it cannot be dumped."""
+        """Id and bytes of the guest's memory. UsageError: it cannot be dumped."""
         if self._ram:
             return self._ram.name, self._ram.size
         name = self.command.named
@@ -170,7 +170,7 @@ class QemuMachine(Closing):
     # ------------------------------------------------------------------- running
 
     def _keep_last_words(self, within: float = 0) -> None:
-        """The shim lets the guest run when we have gone, or after so many seconds."""
+        """Let the shim resume the guest when this process is gone, or after `within` seconds."""
         assert self.shim is not None
         self._worded = True
         self.shim.last_words(_CONTINUE, self.monitor.fileno(), within)
@@ -183,11 +183,11 @@ class QemuMachine(Closing):
 
     @property
     def pid(self) -> int:
-        """Of QEMU itself, whatever it was started through."""
+        """Process id of QEMU itself, not of its wrapper."""
         return self._process.pid
 
     def start(self) -> None:
-        """The first instruction, unless the command line had -S."""
+        """Run the guest from its first instruction, unless the command line has -S."""
         self._started = True
         if not self.command.stopped:
             self.monitor.execute("cont")
@@ -195,7 +195,7 @@ class QemuMachine(Closing):
 
     @property
     def vcpus(self) -> int:
-        """As many as QEMU has now; some may be plugged in. Those it had last, when it has gone."""
+        """Number of vCPUs now, plugged ones too. After QEMU's end, the last known number."""
         with contextlib.suppress(MachineError):
             found = self.monitor.execute("query-cpus-fast")
             self._vcpus = len(found) if isinstance(found, list) else self._vcpus
@@ -207,26 +207,26 @@ class QemuMachine(Closing):
 
     @property
     def stop_asked_ns(self) -> int:
-        """See Monitor."""
+        """As Monitor.stop_asked_ns."""
         return self.monitor.stop_asked_ns
 
     @property
     def pause_left_s(self) -> float:
-        """Of the pause that quiesce_for began."""
+        """Seconds left of the pause that quiesce_for began."""
         return max(self._pause_until - time.monotonic(), _LEAST_S)
 
     def quiesce(self) -> None:
-        """Stop all vCPUs, with their registers. MachineError: it runs on."""
+        """Stop all vCPUs and keep their registers. MachineError: the guest runs on."""
         self.quiesce_for(monitor.STOP_S)
 
     def quiesce_for(self, seconds: float) -> None:
-        """As quiesce; it runs again when it has stood for so long, even if we cannot say so."""
+        """As quiesce; after `seconds` the guest runs again, even if this process is gone."""
         self.check_start()
         self._expect_room()
         self._states.prepare()
         self._pause_until = time.monotonic() + seconds
         try:
-            if self.monitor.live():  # else somebody else holds it, and we shall not let it go
+            if self.monitor.live():  # else it was stopped by others, and we shall not resume it
                 self._keep_last_words(seconds + _SHIM_LATER_S)
             self.monitor.stop(timeout=self.pause_left_s, until=self._pause_until)
             self._captured, self._told = self._capture()
@@ -236,13 +236,13 @@ class QemuMachine(Closing):
             raise
 
     def check_start(self, backend: str = "uffd") -> None:
-        """See ChecksFirst: what is asked of QEMU when it is to be stopped, too."""
-        del backend  # it has one only
+        """See ChecksFirst; also checked at each quiesce."""
+        del backend  # it has only one
         check_now(self.monitor)
         check_files(self.pid)
 
     def _expect_room(self) -> None:
-        """MachineError EBUSY: the target of this dump has room for fewer vCPUs."""
+        """MachineError EBUSY: the present dump's target has room for fewer vCPUs."""
         room = self._room_vcpus
         if room is not None and self.vcpus > room:
             raise MachineError(
@@ -252,24 +252,24 @@ class QemuMachine(Closing):
             )
 
     def resume(self) -> None:
-        """Undo one quiesce: a machine that was stopped before stays so. MachineError: it does not
-        say within its pause that it runs."""
+        """Undo one quiesce: a machine that was stopped before stays stopped. MachineError: QEMU has
+        not confirmed within the pause that it runs."""
         over = self._pause_until <= time.monotonic()
         self.monitor.cont(timeout=None if over else self.pause_left_s)
         self._drop_last_words()
 
     def ended(self) -> bool:
-        """QEMU has ended by itself."""
+        """Whether QEMU has ended by itself."""
         return self._process.ended()
 
     @property
     def exit_status(self) -> int:
-        """Of what we started, after QEMU's end, as a shell has it."""
+        """Exit status of the child after QEMU's end, as in a shell."""
         return self._process.status()
 
     def detach(self) -> None:
-        """Leave QEMU to itself, at full speed and without a dump, for good; what is left is to wait
-        for its end. MachineError."""
+        """Leave QEMU alone for good, at full speed and without a dump; only its end is awaited.
+        MachineError."""
         with contextlib.ExitStack() as undo:
             undo.push(self._links)
             self.resume()
@@ -277,11 +277,11 @@ class QemuMachine(Closing):
     # ------------------------------------------------------------------- looking
 
     def _capture(self) -> tuple[list[VcpuState], bytes | None]:
-        """The vCPUs of a guest that stands still, and what its kernel has told QEMU."""
+        """The vCPUs of a stopped guest, and the VMCOREINFO that its kernel has reported to QEMU."""
         try:
             return self._states.take(timeout=self.pause_left_s)
         except MachineError as error:
-            # Another dump or a migration is under way, or it is a QEMU that we do not know.
+            # Another dump or a migration is under way, or its dump's form is unknown.
             if error.errno not in (errno.EINVAL, errno.EPROTO):
                 raise
             return self._look(timeout=self.pause_left_s), None
@@ -290,11 +290,11 @@ class QemuMachine(Closing):
         return parse_registers(self.monitor.hmp("info registers -a", timeout=timeout))
 
     def registers(self) -> list[Registers]:
-        """Live, of vCPUs that run meanwhile. MachineError."""
+        """Registers now, of vCPUs that may be running. MachineError."""
         return [one.registers for one in self._look()]
 
     def registers_by_number(self) -> dict[int, Registers]:
-        """As `registers`, each by QEMU's number of the vCPU. MachineError."""
+        """As `registers`, by QEMU's number of the vCPU. MachineError."""
         return {one.number: one.registers for one in self._look()}
 
     def snapshot_registers(self) -> list[Registers]:
@@ -302,27 +302,27 @@ class QemuMachine(Closing):
         return list(self.snapshot_by_number().values())
 
     def snapshot_by_number(self) -> dict[int, Registers]:
-        """As `snapshot_registers`. MachineError: there was no START."""
+        """As `snapshot_registers`, by QEMU's number of the vCPU. MachineError: no START."""
         if not self._captured:
             raise MachineError("there was no START", errno=errno.ENODATA)
         return {one.number: one.registers for one in self._captured}
 
     def note_room(self, vcpus: int) -> int:
-        """For QEMU's note of each vCPU, and the kernel's VMCOREINFO. No START of more vCPUs."""
+        """Bytes for QEMU's note of each vCPU, and for VMCOREINFO. START refuses more vCPUs."""
         self._room_vcpus = vcpus
         return NOTE_OF_VCPU * vcpus + INFORMATION_ROOM
 
     def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
-        """QEMU's CPU notes, and VMCOREINFO if the guest has one."""
+        """QEMU's notes for the vCPUs, and VMCOREINFO if the guest has one."""
         return vcpu_notes(self._captured, self._find_information(read))
 
     def look_ahead(self) -> None:
-        """INIT, while the guest runs: where its kernel has put VMCOREINFO. To look through the
-        memory takes a second for each GiB or two, and START is not to wait for it."""
+        """Called at INIT, while the guest runs: find the kernel's VMCOREINFO. A search takes a
+        second for each GiB or two of memory, too long for START."""
         self._room_vcpus = None
         with contextlib.suppress(LivedumpError, OSError):
             if has_vmcoreinfo(self.monitor):
-                return  # the guest tells it itself
+                return  # the guest reports it to QEMU itself
             read, size = self.arena.read, self.arena.size
             controls = [one.controls[3] for one in self._look()]
 
@@ -334,7 +334,7 @@ class QemuMachine(Closing):
                 if text and proof(text):
                     return
             tables = kernel_tables(read, self.memory_map, controls)
-            # Twice: the first time a kernel may just have begun. Without tables there is none.
+            # Search twice: at first the kernel may just have started. Without tables there is none.
             searches = self._searches if self._is_uninformed(tables) else 0
             self._information = self._uninformed = None
             if tables and searches < _SEARCHES:
@@ -343,14 +343,14 @@ class QemuMachine(Closing):
                 self._uninformed, self._searches = tables, searches + 1
 
     def _is_uninformed(self, tables: frozenset[bytes]) -> bool:
-        """The kernel that INIT found without VMCOREINFO runs, or none still."""
+        """Whether the kernel is the one for which INIT found none, or there is still no kernel."""
         before = self._uninformed
         return before is not None and bool(tables & before or not tables | before)
 
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """What the guest has told QEMU; or from the snapshot, at the place where INIT or the dump
-        before saw it, for it stays where the kernel put it when it started. Only another kernel
-        than at INIT makes us look for it."""
+        """The VMCOREINFO that the guest has reported to QEMU; else the one in the snapshot, at the
+        place where INIT or the last dump found it: a kernel does not move it. Searched again only
+        when the kernel is not the one of INIT."""
         told = self._told and check_vmcoreinfo(self._told)
         if told:
             return told
@@ -374,7 +374,7 @@ class QemuMachine(Closing):
 
             try:
                 text = find_vmcoreinfo(there, length, proof)
-            except OSError:  # lost: the target is full, say
+            except OSError:  # lost, as when the target is full
                 return None
             if text is not None and (known is None or proof(text)):
                 self._information = place
@@ -382,11 +382,11 @@ class QemuMachine(Closing):
         return None
 
     def console(self) -> bytes:
-        """Empty: the console is where the command line put it."""
+        """Empty: QEMU's command line says where the console is."""
         return b""
 
     def metadata(self) -> dict[str, object]:
-        """Kind, what runs the guest's code, and how QEMU was started."""
+        """Kind, accelerator, and QEMU's command line."""
         return {
             "name": self.name,
             "vcpus": self.vcpus,
@@ -395,8 +395,8 @@ class QemuMachine(Closing):
         }
 
     def close(self) -> None:
-        """Hang up, and end QEMU; may be called twice. MachineError: it takes its time."""
+        """Disconnect, and end QEMU; may be called twice. MachineError: it has not ended."""
         if not self._closed:
             self._closed = True
             with self._undo, self._links, contextlib.suppress(MachineError):
-                self.resume()  # and no last words for what is no death
+                self.resume()  # and no last words: this is no crash

@@ -35,7 +35,7 @@ VALUED: Final = frozenset({
     "usbdevice", "uuid", "vga", "virtfs", "vnc", "watchdog-action", "xen-domid",
 })
 # fmt: on
-"""Options that take the next word. Of one that is in neither set QEMU is asked."""
+"""Options that take the next word. QEMU is asked about an option that is in neither set."""
 _IMPLIED: Final = {
     "accel": "accel",
     "blockdev": "driver",
@@ -49,22 +49,22 @@ _IMPLIED: Final = {
     "numa": "type",
     "object": "qom-type",
 }
-"""The key of a first value that has none."""
+"""Option -> the key of a first value that is written without one."""
 Values = Mapping[str, str]
-"""The keys of one option."""
+"""Keys and values of one option."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option; `name` without its dashes, -M as "machine". `value` as it was written, empty
-    for a flag."""
+    """One option. `name`: without dashes; -M is "machine". `value`: as written, empty for a
+    flag."""
 
     name: str
     value: str
 
     @property
     def values(self) -> Values:
-        """The value's keys, from JSON or key=value. UsageError: JSON that is none."""
+        """Keys and values, from JSON or key=value. UsageError: the JSON is invalid."""
         return read_values(self.name, self.value)
 
     def __str__(self) -> str:
@@ -76,12 +76,12 @@ def read_options(
     takes_value: Callable[[str], bool],
     misses_value: Callable[[str], LivedumpError],
 ) -> list[Option]:
-    """The words behind the program. `takes_value`: says it of an option that is not known here;
-    `misses_value`: the error when there is no next word."""
+    """Parse the words after the program. `takes_value`: says whether an option that is not known
+    here takes the next word; `misses_value`: makes the error when there is no next word."""
     found: list[Option] = []
     rest = iter(words)
     for word in rest:
-        # Anything without a dash is a disk image; a dash alone would be QEMU's error.
+        # A word without a dash is a disk image; a dash alone is an error of QEMU's.
         if not word.startswith("-") or word == "-":
             continue
         name = word.removeprefix("-").removeprefix("-")
@@ -94,8 +94,8 @@ def read_options(
 
 
 def read_values(name: str, value: str) -> dict[str, str]:
-    """Keys of the value of option `name`: booleans are "on" and "off", the members of JSON objects
-    have dotted names. UsageError: it starts like JSON and is none."""
+    """Keys and values of option `name`: booleans are "on" and "off", members of JSON objects get
+    dotted names. UsageError: it starts like JSON, but is invalid."""
     if value.startswith("{"):
         return _read_json(name, value)
     keys: dict[str, str] = {}
@@ -111,7 +111,7 @@ def read_values(name: str, value: str) -> dict[str, str]:
 
 
 def _split(value: str) -> list[str]:
-    """At single commas; two of them stand for one. No word of a command line has a NUL."""
+    """Split at single commas; two commas stand for one. NUL is free as a mark: no word has one."""
     return [part.replace("\0", ",") for part in value.replace(",,", "\0").split(",")]
 
 
@@ -136,15 +136,15 @@ def _flatten(content: Mapping[str, object], prefix: str) -> dict[str, str]:
 
 
 def write_values(values: Values) -> str:
-    """What `read_values` reads so."""
+    """The inverse of `read_values`."""
     return ",".join(f"{key}={quote(content)}" for key, content in values.items())
 
 
 def quote(value: str) -> str:
-    """A value as one part of key=value: commas doubled."""
+    """A value as a part of key=value: commas are doubled."""
     return value.replace(",", ",,")
 
 
 def is_on(value: str | None, *, default: bool = False) -> bool:
-    """A boolean as QEMU takes it; `default`: when the key is not there."""
+    """A boolean in QEMU's notations; `default`: when the key is missing."""
     return default if value is None else value in {"on", "yes", "true", "y"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Refusals: what on a QEMU command line keeps a live dump from being whole."""
+"""Parts of a QEMU command line that make a complete live dump impossible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OPTIONS: Final = {
     ),
     "preconfig": ("the guest has no memory yet", "leave it out"),
 }
-"""Options by name: why, and what to do."""
+"""Option -> the reason, and the hint what to do."""
 
 _DEVICES: Final = (
     ("vhost-user-", _PROCESS),
@@ -67,16 +67,17 @@ HOST_DEVICES: Final = (
     ("/dev/vhost-", _KERNEL),
     ("/dev/vfio/", _DEVICE),
 )
-"""Files that QEMU has open when one of those is in use, whoever switched it on."""
+"""Start of the path of a device that QEMU has open -> why it prevents a dump; also for a device
+that was added over the monitor."""
 
 
 def why_not(driver: str) -> str | None:
-    """Why no dump can be taken of a guest with such a device; None: it can."""
+    """Why a guest with such a device cannot be dumped; None: it can."""
     return next((why for prefix, why in _DEVICES if driver.startswith(prefix)), None)
 
 
 def check_options(options: Sequence[Option]) -> None:
-    """UsageError: the first option with which a dump could be torn, or could not be taken."""
+    """UsageError: the first option with which a dump could be torn, or cannot be taken."""
     for option in options:
         _check_plain(option)
         if option.name == "device":
@@ -109,7 +110,7 @@ def _check_network(option: Option) -> None:
     for kind, why in _NETWORKS:
         if values.get("type") == kind:
             raise refuse(f"-{option.name} {kind}", why, "use a tap or user network")
-    # QEMU takes a descriptor of vhost-net, or vhostforce, for vhost=on.
+    # QEMU takes a vhost-net descriptor, or vhostforce, for vhost=on.
     implied = "vhostfd" in values or "vhostfds" in values or is_on(values.get("vhostforce"))
     if is_on(values.get("vhost"), default=implied):
         raise refuse(f"-{option.name} {values.get('type', '')},vhost=on", _KERNEL, "use vhost=off")

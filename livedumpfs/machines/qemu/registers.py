@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""VcpuState: registers of an x86-64 vCPU, as in QEMU's notes and as it prints them."""
+"""VcpuState: the registers of an x86-64 vCPU, as in QEMU's notes and as its monitor prints them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from livedumpfs.machines.machine import Registers
 STATE_SIZE: Final = 440
 _STATE_VERSION: Final = 1
 _NO_SYSTEM_CALL: Final = (1 << 64) - 1
-"""orig_rax of a task that is in none."""
+"""Value of orig_rax of a task that is in no system call."""
 
 # fmt: off
 _GENERAL: Final = (
@@ -41,8 +41,8 @@ _TABLE: Final = re.compile(r"^(GDT|IDT)= +([0-9a-f]{8,16}) ([0-9a-f]{8})", re.MU
 
 @dataclass(frozen=True)
 class SegmentState:
-    """A segment or table register; the human monitor shows `flags` without the bits of base and
-    limit in them."""
+    """A segment or table register. From the human monitor `flags` lack the bits of base and
+    limit."""
 
     selector: int = 0
     limit: int = 0
@@ -55,19 +55,19 @@ class VcpuState:
     """Registers of one vCPU."""
 
     general: Mapping[str, int]
-    """rax .. r15, rip and eflags. The human monitor does not show r8 .. r15 of code that is not
-    64-bit: 0."""
+    """rax .. r15, rip and eflags. r8 .. r15 are 0 from the human monitor when the vCPU runs code
+    that is not 64-bit: it does not show them."""
     segments: Mapping[str, SegmentState]
     controls: tuple[int, ...]
     """cr0 .. cr4; cr1 is 0."""
     kernel_gs_base: int = 0
-    """0 where only QEMU's human monitor was asked, which does not show it."""
+    """0 from QEMU's human monitor, which does not show it."""
     number: int = 0
-    """QEMU's own (cpu-index): that of its socket, core and thread, whatever else is plugged in."""
+    """QEMU's cpu-index: fixed by socket, core and thread, whatever else is plugged in."""
 
     @classmethod
     def parse(cls, content: bytes, number: int = 0) -> VcpuState:
-        """From QEMUCPUState, version 1. ValueError: it is none."""
+        """Read QEMUCPUState, version 1. ValueError: `content` is something else."""
         if len(content) != STATE_SIZE:
             raise ValueError(f"{len(content)} bytes are no QEMUCPUState")
         version, size, *words = _STATE.unpack(content)
@@ -86,7 +86,7 @@ class VcpuState:
 
     @property
     def registers(self) -> Registers:
-        """By the names of user_regs_struct."""
+        """Under the names of user_regs_struct."""
         selectors = {name: self.segments[name].selector for name in ("cs", "ds", "es", "fs", "gs")}
         return {
             **self.general,
@@ -111,8 +111,8 @@ class VcpuState:
 
 
 def parse_registers(text: str) -> list[VcpuState]:
-    """Each vCPU in the output of `info registers -a`, by their numbers. MachineError: it is another
-    architecture's, or lacks a register."""
+    """Each vCPU in the output of `info registers -a`, sorted by number. MachineError: the output is
+    of another architecture, or lacks a register."""
     parts = _VCPU.split(text)
     if len(parts) < 3:
         raise MachineError("QEMU shows no vCPU", errno=errno.ENODATA)
@@ -121,7 +121,7 @@ def parse_registers(text: str) -> list[VcpuState]:
 
 
 def in_order(vcpus: Iterable[VcpuState]) -> list[VcpuState]:
-    """By their numbers: QEMU shows one that was plugged in again behind all others."""
+    """Sorted by number: QEMU lists a vCPU that was plugged in again behind all others."""
     return sorted(vcpus, key=lambda one: one.number)
 
 
@@ -147,11 +147,11 @@ def _parse(number: str, text: str) -> VcpuState:
 
 
 def _general(text: str) -> dict[str, int]:
-    # Of code of 16 or 32 bits QEMU shows the lower halves of eight registers.
+    # For code of 16 or 32 bits QEMU shows only the lower halves of eight registers.
     found = {f"r{number}": 0 for number in range(8, 16)} if "EAX=" in text else {}
     for name, value in _VALUE.findall(text):
         name = name.lower()
         found[name if name[1:].isdigit() else f"r{name[1:]}"] = int(value, 16)
-    # The flags: RFL and EFL.
+    # The flags are called RFL or EFL.
     found = {"eflags" if name == "rfl" else name: value for name, value in found.items()}
     return {name: found[name] for name in _GENERAL if name in found}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""StateDump: the vCPUs bit for bit, as QEMU's own dump has them; of the memory it has a page."""
+"""StateDump: the exact vCPU states from QEMU's own dump command, which is told to dump one page of
+the memory."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
-from livedumpfs.formats.note import HEADER, padded
+from livedumpfs.formats.note import find_notes
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.registers import VcpuState, in_order
 from livedumpfs.units import PAGE_SIZE
@@ -20,22 +21,23 @@ _NAME: Final = "livedump-state"
 _NOTE: Final = b"QEMU\0"
 _PRSTATUS: Final = b"CORE\0"
 _NUMBER_AT: Final = {144: 24, 336: 32}
-"""Where elf_prstatus of 32 and of 64 bits, by their sizes, have pr_pid: QEMU's number of the vCPU,
-and 1. QEMU writes that of the code that the vCPU runs."""
+"""Size of elf_prstatus (32 and 64 bits) -> offset of its pr_pid, which is QEMU's number of the
+vCPU, plus 1. QEMU writes the kind of the code that the vCPU runs."""
 _INFORMATION: Final = b"VMCOREINFO\0"
 _ELF64: Final = b"\x7fELF\x02\x01"
 _EHDR: Final = struct.Struct("<32xQ14xHH6x")
-"""e_phoff, e_phentsize, e_phnum. QEMU's program headers stand behind its section headers."""
+"""e_phoff, e_phentsize, e_phnum. In QEMU's dumps the program headers stand behind the section
+headers."""
 _PHDR: Final = struct.Struct("<I4xQ16xQ")
 _PT_NOTE: Final = 4
 _MOST: Final = 64 << 20
-"""Bytes of a file that we read."""
+"""Most bytes that are read of such a file."""
 
 
 class StateDump(Closing):
-    """A file of ours that QEMU writes into. What the human monitor prints of the registers lacks
-    some, and takes as long. With QEMU's device `vmcoreinfo` the guest's kernel has told QEMU where
-    its VMCOREINFO is, and the dump has that too."""
+    """A file for QEMU to write into. The human monitor's text lacks some registers, and takes as
+    long. With QEMU's device `vmcoreinfo`, by which the guest's kernel reports its VMCOREINFO, the
+    dump has that too."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -48,9 +50,8 @@ class StateDump(Closing):
         self._monitor.send_file(_NAME, self._fd)
 
     def take(self, *, timeout: float | None = None) -> tuple[list[VcpuState], bytes | None]:
-        """Each vCPU of a guest that stands still, and its VMCOREINFO. MachineError: EINVAL, QEMU
-        refuses (another dump or a migration is under way); EPROTO, it is no dump of an x86-64
-        guest."""
+        """Each vCPU of a stopped guest, and its VMCOREINFO. MachineError: EINVAL, QEMU refuses
+        (another dump or a migration is under way); EPROTO, it is not a dump of an x86-64 guest."""
         arguments: dict[str, object] = {
             "paging": False,
             "protocol": f"fd:{_NAME}",
@@ -68,8 +69,8 @@ class StateDump(Closing):
 
 
 def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
-    """QEMU's notes in a core of its own, by the numbers of the vCPUs, and VMCOREINFO if there is
-    one. MachineError EPROTO."""
+    """The vCPUs in a core that QEMU wrote, sorted by number, and VMCOREINFO if there is one.
+    MachineError EPROTO."""
     try:
         notes = list(_notes(core))
         numbers = [_number(content) for name, content in notes if name == _PRSTATUS]
@@ -84,7 +85,7 @@ def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
 
 
 def _number(prstatus: bytes) -> int:
-    """ValueError: it is none."""
+    """QEMU's number of the vCPU. ValueError: the note has another size."""
     if len(prstatus) not in _NUMBER_AT:
         raise ValueError(f"{len(prstatus)} bytes are no elf_prstatus")
     return int.from_bytes(prstatus[_NUMBER_AT[len(prstatus)] :][:4], "little") - 1
@@ -95,22 +96,14 @@ def _strange() -> MachineError:
 
 
 def _notes(core: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names, a NUL at the end, and contents."""
+    """Names, a NUL at the end, and contents. The guest stands still meanwhile, so no library does
+    it: pyelftools takes a hundred times as long."""
     if not core.startswith(_ELF64):
         raise _strange()
     offset, size, count = _EHDR.unpack_from(core)
     for index in range(count):
         kind, start, length = _PHDR.unpack_from(core, offset + size * index)
         if kind == _PT_NOTE:
-            yield from _split(core[start : start + length])
-
-
-def _split(notes: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    while position + HEADER.size <= len(notes):
-        name_size, content_size, _ = HEADER.unpack_from(notes, position)
-        name = notes[position + HEADER.size :][:name_size]
-        position += HEADER.size + len(padded(name))
-        content = notes[position : position + content_size]
-        yield name, content
-        position += len(padded(content))
+            notes = core[start : start + length]
+            for name, _, content, content_size in find_notes(notes):
+                yield name, notes[content : content + content_size]
