@@ -27,7 +27,7 @@ from pathlib import Path
 
 from livedumpfs.abi import Compression, Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.machines.ledger import MAGIC
+from livedumpfs.machines.ledger_block import MAGIC
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
 from livedumpfs.units import format_size, parse_size
 

@@ -8,13 +8,14 @@
  *     rdi  the address of its struct boot_params, BOOT_PARAMS + i * BOOT_PARAMS_STRIDE
  *     rsp  BOOT_STACK_TOP - i * BOOT_STACK_SIZE, a small stack to begin with
  *     all other registers 0, interrupts off.
- * Memory below BOOT_END belongs to the host's loader; a guest's segments lie above.
+ * Memory below BOOT_END belongs to the host's loader; a guest's segments must lie above.
  *
- * Console: bytes written to port 0xe9 or 0x3f8 (IN from 0xe9 gives 0xe9, from 0x3fd 0x60).
- * hlt with interrupts on sleeps until the next tick, 1 ms apart, and goes on behind the hlt; no
- * handler is called. hlt with interrupts off ends the vCPU. An exception or an access outside RAM
- * ends it as "failed". Locked instructions are not atomic against other vCPUs. There is no AVX, and
- * not every AVX instruction is refused: build with -mno-avx.
+ * Console: write bytes to port 0xe9 or 0x3f8. IN from 0xe9 gives 0xe9 (the console is there), from
+ * 0x3fd 0x60 (the serial line may send).
+ * hlt with interrupts on sleeps until the next tick (every 1 ms) and continues behind the hlt; no
+ * interrupt handler is called. hlt with interrupts off ends the vCPU. An exception or an access
+ * outside RAM ends it as "failed". Locked instructions are not atomic against other vCPUs. There is
+ * no AVX, but not every AVX instruction is refused: build with -mno-avx.
  */
 #ifndef BOOT_H
 #define BOOT_H
@@ -46,11 +47,11 @@ struct boot_range {
 struct boot_params {
 	u64 magic;
 	u32 version;
-	u32 vcpu; /* this one's number, from 0 */
+	u32 vcpu; /* number of this vCPU, from 0 */
 	u32 vcpus;
-	u32 ranges;      /* of RAM, used below; sorted */
+	u32 ranges;      /* ranges of RAM in `range`, sorted */
 	u64 ram_size;    /* bytes, sum of the ranges */
-	u64 seed;        /* of random choices; another one for each vCPU */
+	u64 seed;        /* seed of random choices; each vCPU gets another one */
 	u32 dirty_share; /* share of RAM to write to, in 1/65536 */
 	u32 burst;       /* transfers between two sleeps; 0: never sleep */
 	u32 ticks;       /* ticks that a sleep lasts */

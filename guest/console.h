@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* console.h - text for the host, byte by byte through port 0xe9. */
+/* console.h - prints text for the host, byte by byte through port 0xe9. */
 #ifndef CONSOLE_H
 #define CONSOLE_H
 

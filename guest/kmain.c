@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* kmain.c - the built-in guest: looks at its boot parameters, then keeps a ledger for ever. */
+/* kmain.c - the built-in guest: checks its boot parameters, then runs the ledger for ever. */
 #include "console.h"
 #include "ledger.h"
 
@@ -14,7 +14,7 @@ static void banner(const struct boot_params *boot)
 	console_text(" MiB RAM\n");
 }
 
-/* Returns only when the parameters are not ours; start.S halts then. */
+/* Returns only if the boot parameters are invalid; start.S then halts. */
 void kmain(struct boot_params *boot)
 {
 	struct ledger *l;

@@ -7,25 +7,31 @@
 #define PAGE 4096UL
 #define STEP_SHIFT 20
 
-/* A line on the console each so many transfers; a power of two. */
+/* Transfers between two lines on the console; a power of two. */
 #define PROGRESS (1UL << 22)
 
 #define barrier() __asm__ volatile("" ::: "memory")
 
-/* The second count of transfers. Every file is compiled with -ffixed-r15. */
+/*
+ * The second counter of transfers. Every file is compiled with -ffixed-r15, so nothing else uses
+ * it.
+ */
 register u64 transfers_in_register __asm__("r15");
 
 extern char image_end[]; /* ledger.ld */
 
 struct ledger ledger[BOOT_VCPUS_MAX];
 
-/* One page with accounts. volatile: the order of stores is the ledger's proof. */
+/* A page with accounts. volatile, because the order of the stores is what a dump is checked by. */
 struct account_page {
 	volatile u64 tag, version, sum;
 	u64 rest[509];
 };
 
-/* Knuth's multiplier; the upper bits are good enough to choose pages with. */
+/*
+ * Linear congruential generator with Knuth's (MMIX) constants; only its upper bits are good enough
+ * to choose pages.
+ */
 static inline u64 next_random(struct ledger *l)
 {
 	l->random = l->random * 6364136223846793005UL + 1442695040888963407UL;
@@ -62,7 +68,7 @@ static inline volatile u64 *account(struct account_page *page, u64 k)
 	return (volatile u64 *)page + 64 * (k + 1) + (hash >> 58);
 }
 
-/* One instruction each, and never idempotent: running it twice must show. */
+/* Each is one instruction, and not idempotent: if it runs twice, the sums show it. */
 static inline void add_to(volatile u64 *word, u64 amount)
 {
 	__asm__ volatile("addq %1, %0" : "+m"(*word) : "r"(amount) : "cc", "memory");
@@ -79,8 +85,8 @@ static inline void count_transfer(struct ledger *l)
 }
 
 /*
- * Hosts hold a vCPU between blocks of code, so a block must end here for a dump ever to show an
- * open journal.
+ * The host holds a vCPU only between two blocks of code. So a block must end here, or no dump would
+ * ever show an open journal.
  */
 static inline void end_block(void)
 {
@@ -105,7 +111,7 @@ __attribute__((noinline)) static void transfer(struct ledger *l, const struct bo
 	struct journal *j = &l->journal;
 	u64 amount = more >> 32;
 
-	to_index += to_index >= from_index; /* another page */
+	to_index += to_index >= from_index; /* not the same page */
 	from = account_page(l, boot, from_index);
 	to = account_page(l, boot, to_index);
 	from_account = account(from, choose((u32)more & 0xffff0000, LEDGER_ACCOUNTS));
@@ -132,7 +138,10 @@ __attribute__((noinline)) static void transfer(struct ledger *l, const struct bo
 	barrier();
 }
 
-/* Once found, start over from equal counts, so that each replay is counted once. */
+/*
+ * After a mismatch the counts are made equal, so that each instruction that ran twice is counted
+ * once.
+ */
 static inline void compare_counts(struct ledger *l)
 {
 	if (transfers_in_register != l->transfers) {
@@ -174,7 +183,7 @@ __attribute__((noinline)) void run_ledger(struct ledger *l, const struct boot_pa
 	}
 }
 
-/* RAM pages from l->base on. */
+/* Number of RAM pages from l->base on. */
 static u64 pages_behind_program(const struct ledger *l, const struct boot_params *boot)
 {
 	u64 pages = (boot->range[0].start + boot->range[0].size - l->base) / PAGE;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * ledger.h - accounts spread over RAM, and what proves that a dump shows them at one instant.
+ * ledger.h - accounts spread over RAM, which prove that a dump shows all of it at one instant.
  *
- * Pages of RAM behind the program are numbered from 0 (over the holes of the memory map). Account
+ * RAM pages behind the program are numbered from 0, without the holes of the memory map. Account
  * page j is RAM page j * step / 2^20, and belongs to vCPU j % vcpus. It holds
  *     word 0   LEDGER_TAG ^ page frame number: a misplaced page shows
  *     word 1   version: number of transfers that touched this page
@@ -11,15 +11,16 @@
  *     zeros elsewhere.
  *
  * A transfer writes the old values to the journal, marks the journal OPEN, changes two pages,
- * counts itself, and marks it CLOSED. So at every instruction boundary, with the words that an open
- * journal names taken from there instead, sum of the accounts == pages filled * 7 * LEDGER_INITIAL
- *     sum of the versions == 2 * transfers (the journal's number of it while open)
+ * increments the number of transfers, and marks the journal CLOSED. So at every instruction
+ * boundary, if the words that an open journal names are replaced by its old values,
+ *     sum of the accounts == pages filled * 7 * LEDGER_INITIAL
+ *     sum of the versions == 2 * transfers (the journal's number of them while it is open)
  *     word 2 of each page == sum of its accounts
  * A page from another instant breaks the first or the second, half a page the third.
  *
- * `transfers` is counted twice: in memory by one inc, and in r15, which nothing else uses. Held
- * between two instructions they differ by at most one; an instruction that ran twice is found by
- * the guest itself (mismatches).
+ * `transfers` is counted twice: in memory by one inc, and in r15, which nothing else uses. Between
+ * two instructions they differ by at most one. If the emulator runs an instruction twice, the guest
+ * itself finds the difference (mismatches).
  */
 #ifndef LEDGER_H
 #define LEDGER_H
@@ -36,7 +37,7 @@
 enum ledger_phase { LEDGER_OFF = 0, LEDGER_FILLING = 1, LEDGER_RUNNING = 2 };
 enum journal_phase { JOURNAL_CLOSED = 0, JOURNAL_OPEN = 1 };
 
-/* One of the two accounts of a transfer: where, and everything of before. */
+/* One of the two accounts of a transfer: its place, and the values before the transfer. */
 struct journal_side {
 	u64 account; /* address of the account's word; its page is that address rounded down */
 	u64 old_value;
@@ -46,7 +47,7 @@ struct journal_side {
 
 struct journal {
 	u64 phase;
-	u64 transfer; /* `transfers` before this one */
+	u64 transfer; /* value of `transfers` before this transfer */
 	u64 amount;
 	struct journal_side from, to;
 };
@@ -58,8 +59,8 @@ struct ledger {
 	u64 base;       /* address of RAM page 0 of the numbering above */
 	u64 step;       /* RAM pages from one account page to the next, times 2^20 */
 	u64 pages;      /* account pages of this vCPU */
-	u64 filled;     /* of those, ready; grows while FILLING */
-	u64 transfers;  /* done */
+	u64 filled;     /* account pages that are ready; grows while FILLING */
+	u64 transfers;  /* transfers done */
 	u64 mismatches; /* times that `transfers` and r15 differed between two transfers */
 	u64 random;     /* state of the generator */
 	struct journal journal;

@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
-class Failure:
+class FirstFailure:
     """The first error of a dump."""
 
     operation: int
@@ -55,7 +55,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Status:
+class DumpStatus:
     """The status of the present dump, or of the last one. Sizes in bytes, times in ns, counts in
     granules."""
 
@@ -70,7 +70,7 @@ class Status:
     bytes_total: int
     bytes_done: int
     """Bytes that the dump has; lost ones are not among them."""
-    failure: Failure | None
+    failure: FirstFailure | None
     target: str | None
     ended: Ended
     """Why the dump has ended."""
@@ -193,7 +193,7 @@ class Client(Closing):
 
     # -------------------------------------------------------------- watching
 
-    def status(self) -> Status:
+    def status(self) -> DumpStatus:
         """The status now."""
         buffer = bytearray(abi.payload_size(abi.STATUS))
         self._ioctl(abi.STATUS, buffer, HostError)
@@ -201,8 +201,8 @@ class Client(Closing):
         failure = None
         if raw.failure.error:
             pfn = None if raw.failure.pfn == abi.NO_PFN else raw.failure.pfn
-            failure = Failure(raw.failure.operation, raw.failure.error, pfn)
-        return Status(
+            failure = FirstFailure(raw.failure.operation, raw.failure.error, pfn)
+        return DumpStatus(
             state=State(raw.state),
             verdict=Verdict(raw.verdict),
             so_far=Verdict(raw.so_far),
@@ -217,7 +217,7 @@ class Client(Closing):
 
     def progress(
         self, interval: float = POLL_INTERVAL, timeout: float | None = None
-    ) -> Iterator[Status]:
+    ) -> Iterator[DumpStatus]:
         """The status every `interval` seconds until the dump is finished; that status is the last.
 
         StateError: EINVAL, no sweep is under way; ECANCELED, the dump was released. HostError:
@@ -243,7 +243,7 @@ class Client(Closing):
             first = False
             time.sleep(interval)
 
-    def finish(self, timeout: float | None = None, *, check: bool = True) -> Status:
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> DumpStatus:
         """Wait for the verdict; `timeout` in seconds. Errors as in progress(), and InconsistentDump
         (OSError): the verdict is not CONSISTENT. With check=False that status is returned, too."""
         *_, last = self.progress(timeout=timeout)
@@ -251,7 +251,7 @@ class Client(Closing):
             raise self._inconsistent(last)
         return last
 
-    def _inconsistent(self, status: Status) -> InconsistentDump:
+    def _inconsistent(self, status: DumpStatus) -> InconsistentDump:
         counters = status.counters
         return InconsistentDump.of(
             status.known.name.lower(),

@@ -24,7 +24,7 @@ LONGEST: Final = 1e9
 _NS: Final = 1e9
 
 
-class Kind:
+class ValueKind:
     """The values that an option can have."""
 
     types: ClassVar[tuple[type, ...]] = (int,)
@@ -81,7 +81,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Choice(Kind):
+class Choice(ValueKind):
     """One of several words. Their numbers start with 1 in the ioctl interface, with 0 in the
     core."""
 
@@ -99,7 +99,7 @@ class Choice(Kind):
         return text
 
     def parse(self, text: str) -> str:
-        """See Kind."""
+        """See ValueKind."""
         if self.unset and text == self.unset:
             return ""
         possible = (self.unset, *self.words) if self.unset else self.words
@@ -108,57 +108,57 @@ class Choice(Kind):
         return text
 
     def show(self, value: str) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return value or self.unset
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         *first, last = [f"`{one}`" for one in (*self.words, self.unset) if one]
         return f"{', '.join(first)} or {last}"
 
     def check(self, noun: str, value: str) -> None:
-        """See Kind."""
+        """See ValueKind."""
         if value not in self.words and (value or not self.unset):
             raise UsageError(f"unknown {noun} {value!r}", hint=f"one of {', '.join(self.words)}")
 
     def to_ioctl(self, value: str) -> int:
-        """See Kind."""
+        """See ValueKind."""
         return self.to_core(value) + 1
 
     def from_ioctl(self, number: int) -> str:
-        """See Kind."""
+        """See ValueKind."""
         if not 0 < number <= len(self.words):
             raise ValueError(f"no word has number {number}")
         return self.words[number - 1]
 
     def to_core(self, value: str) -> int:
-        """See Kind."""
+        """See ValueKind."""
         return self.words.index(value)
 
 
 @dataclass(frozen=True)
-class Count(Kind):
+class Count(ValueKind):
     """A whole number of `things`, from 1 to `high`; 0: the default."""
 
     things: str = "things"
     high: int = MOST
 
     def parse(self, text: str) -> int:
-        """See Kind."""
+        """See ValueKind."""
         if not (text.isascii() and text.isdigit()):
             raise ValueError(f"not a number of 0 or more: {text!r}")
         return int(text)
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return f"1 to {self.high}"
 
     def limits(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return self.values()
 
     def check(self, noun: str, value: int) -> None:
-        """See Kind."""
+        """See ValueKind."""
         if not 0 <= value <= self.high:
             raise UsageError(
                 f"{value} {self.things} are not possible", hint=f"from 1 to {self.high}"
@@ -166,7 +166,7 @@ class Count(Kind):
 
 
 @dataclass(frozen=True)
-class Size(Kind):
+class Size(ValueKind):
     """A number of bytes, or in `unit`."""
 
     low: int = 0
@@ -177,26 +177,26 @@ class Size(Kind):
     metavar: ClassVar[str | None] = "SIZE"
 
     def parse(self, text: str) -> int:
-        """See Kind."""
+        """See ValueKind."""
         return parse_size(text)
 
     def argument(self, text: str) -> int:
-        """See Kind."""
+        """See ValueKind."""
         value = self.parse(text)
         if value <= 0:
             raise ValueError(f"not a size above 0: {text!r}")
         return value
 
     def usual(self, value: int) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return format_size(value)
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return f"{self.unit}, {self._range()}" if self.power else self.unit
 
     def limits(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return self._range() if self.power else ""
 
     def _range(self) -> str:
@@ -205,13 +205,13 @@ class Size(Kind):
         return f"from {self.low} on, less than 8 EiB"
 
     def check(self, noun: str, value: int) -> None:
-        """See Kind."""
+        """See ValueKind."""
         power = not self.power or value & (value - 1) == 0
         if not (power and self.low <= value <= self.high) and (value or not self.power):
             raise UsageError(f"a {noun} of {value} {self.unit} is not possible", hint=self._range())
 
 
-class Seconds(Kind):
+class Seconds(ValueKind):
     """A time above 0, written as a number of seconds."""
 
     types: ClassVar[tuple[type, ...]] = (int, float)
@@ -220,7 +220,7 @@ class Seconds(Kind):
     lowest: ClassVar[str] = "above 0 s"
 
     def parse(self, text: str) -> float:
-        """See Kind."""
+        """See ValueKind."""
         try:
             value = float(text)
         except ValueError:
@@ -230,15 +230,15 @@ class Seconds(Kind):
         return value
 
     def usual(self, value: float) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return f"{self.show(value)} s"
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return "seconds"
 
     def check(self, noun: str, value: float) -> None:
-        """See Kind."""
+        """See ValueKind."""
         if not (math.isfinite(value) and self._long_enough(value) and value < LONGEST):
             raise UsageError(
                 f"a {noun} of {value:g} s is not possible",
@@ -253,7 +253,7 @@ class Seconds(Kind):
         return round(value * _NS)
 
     def from_ioctl(self, number: int) -> float:
-        """See Kind."""
+        """See ValueKind."""
         return number / _NS
 
 
@@ -264,29 +264,29 @@ class Duration(Seconds):
     lowest: ClassVar[str] = "from 0 s on"
 
     def parse(self, text: str) -> float:
-        """See Kind."""
+        """See ValueKind."""
         return parse_duration(text)
 
     def argument(self, text: str) -> float:
-        """See Kind."""
+        """See ValueKind."""
         value = self.parse(text)
         if not 0 < value < LONGEST:
             raise ValueError(f"not a time above 0: {text!r}")
         return value
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return "30, 30s, 5min or 2h"
 
     def limits(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return self.values()
 
     def _long_enough(self, value: float) -> bool:
         return value >= 0
 
 
-class Flag(Kind):
+class Flag(ValueKind):
     """Yes or no. In the ioctl interface it is a flag and not a member: set, or as in control/."""
 
     types: ClassVar[tuple[type, ...]] = (bool,)
@@ -295,21 +295,21 @@ class Flag(Kind):
     nothing: ClassVar[Any] = False
 
     def parse(self, text: str) -> bool:
-        """See Kind."""
+        """See ValueKind."""
         if text not in ("0", "1"):
             raise ValueError(f"neither 0 nor 1: {text!r}")
         return text == "1"
 
     def show(self, value: bool) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return str(int(value))
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return "0 or 1"
 
 
-class FilePath(Kind):
+class FilePath(ValueKind):
     """A path, or in Python also an open file; None: not set."""
 
     called: ClassVar[str] = "a path"
@@ -317,7 +317,7 @@ class FilePath(Kind):
     nothing: ClassVar[Any] = None
 
     def parse(self, text: str) -> str | None:
-        """See Kind."""
+        """See ValueKind."""
         if len(text.encode(errors="surrogateescape")) >= PATH_MAX:
             raise ValueError("the path is too long")
         if "\0" in text:
@@ -329,11 +329,11 @@ class FilePath(Kind):
         return text
 
     def show(self, value: object) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return str(value or "")
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return "a path"
 
     def check_type(self, name: str, value: Any) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from livedumpfs.kinds import Kind
+from livedumpfs.kinds import ValueKind
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Option(NamedTuple):
     """The default, as text for people."""
     shown: str
     """The default, as its file of control/ shows it."""
-    kind: Kind
+    kind: ValueKind
     help: str
     """The help text of the command line, a few words."""
     more: str
@@ -64,7 +64,7 @@ def made(make: Callable[[], T]) -> T:
 
 def option(
     default: T,
-    kind: Kind,
+    kind: ValueKind,
     help: str,
     *,
     more: str = "",

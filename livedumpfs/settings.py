@@ -65,7 +65,7 @@ QUIESCE_DEADLINE = 1.0
 INIT_DEADLINE = 30.0
 
 
-class OpenFile(Protocol):
+class GivenFile(Protocol):
     """A file that was opened before: a Target."""
 
     def abandon(self) -> None:
@@ -208,7 +208,7 @@ class DumpSettings:
         "cache; else past it (O_DIRECT), where file system or device can",
         ioctl="BUFFERED",
     )
-    sidecar: str | OpenFile | None = option(
+    sidecar: str | GivenFile | None = option(
         None,
         FilePath(),
         "file that describes a raw dump",

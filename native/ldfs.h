@@ -9,10 +9,10 @@
  *   - Functions return 0 or a negative errno. They never print and never exit.
  *   - Offsets and lengths are bytes unless a name says pages or granules. Ranges are [start, end),
  *     the end exclusive.
- *   - An arena and its dumps are of the process that made them: in a forked child every function
- * that changes one answers -ECHILD; to destroy, release and free there is nothing, and they answer
- * 0. At the live address a child of fork(2) has the memory privately: it reads its parent's, and
- * its stores are its own.
+ *   - An arena and its dumps belong to the process that made them. In a forked child every function
+ *     that changes one returns -ECHILD; the functions that destroy, release or free do nothing
+ *     there and return 0. At the live address a child of fork(2) has a private (copy-on-write)
+ *     mapping of the memory: it reads what its parent stores, and its own stores stay its own.
  *   - Times are nanoseconds of CLOCK_MONOTONIC unless a name says wall.
  *   - The first word of each comment says where a function may run:
  *       [signal]      inside the SIGSEGV handler as well
@@ -43,55 +43,65 @@ typedef struct ldfs_arena ldfs_arena;
  */
 int ldfs_arena_create(uint64_t size, ldfs_arena **out);
 /*
- * [any thread] Make an arena of memory that is there: [live, live + size) is one shared, writable
- * mapping of `memfd` from offset 0 on, and stays where it is as long as the arena. `memfd` is
- * duplicated. The memory stays the caller's when the arena is destroyed. Errors as above; -EINVAL
- * also: `live` is no page's start.
+ * [any thread] Make an arena of memory that is mapped already: [live, live + size) is one shared,
+ * writable mapping of `memfd` from offset 0 on, which must stay there as long as the arena. `memfd`
+ * is duplicated. The memory stays mapped when the arena is destroyed. Errors as above; -EINVAL
+ * also: `live` is not page-aligned.
  */
 int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out);
 /* [owner] Unmap and free. -EBUSY: a dump has not been freed yet; nothing is done then. */
 int ldfs_arena_destroy(ldfs_arena *a);
 /* [any thread] The live view. Its address never changes while the arena exists. */
 void *ldfs_arena_live(const ldfs_arena *a);
+/* [any thread] The size in bytes. */
 uint64_t ldfs_arena_size(const ldfs_arena *a);
 /* [any thread] The memfd itself, for pread; owned by the arena. */
 int ldfs_arena_memfd(const ldfs_arena *a);
 /* [any thread] Bytes that exist (are not holes), by SEEK_DATA; negative errno on failure. */
 int64_t ldfs_arena_resident(const ldfs_arena *a);
-/* [any thread] Copy live memory [offset, offset+length) to buf; allocates no hole. -EINVAL: range.
+/*
+ * [any thread] Copy live memory [offset, offset + length) to buf; allocates no page for a hole.
+ * -EINVAL: the range is not within the arena.
  */
 int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t length);
 /*
- * [any thread] Make [offset, offset+length) writable for system calls: during a dump every armed
- * granule it touches is saved first, as a store would have done. Holds until the next START.
+ * [any thread] Make [offset, offset + length) writable for system calls: during a dump every armed
+ * granule that it touches is saved first, as a store would have done. Holds until the next START.
  */
 int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length);
-/* [any thread] Turn whole pages into holes, saving them first during a dump. -EINVAL: not aligned.
+/*
+ * [any thread] Turn the whole pages [offset, offset + length) into holes; during a dump they are
+ * saved first. -EINVAL: not page-aligned.
  */
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 
 /* ----------------------------------------------------------- fault handler */
 
-/* [any thread] 0 when our handler is the installed one, -ENOTCONN when another one is there. */
+/* [any thread] 0 if our handler of SIGSEGV is installed; -ENOTCONN: another one replaced it. */
 int ldfs_fault_verify(void);
-/* [any thread] The id of a task of this process that blocks SIGSEGV, 0 for none, or -errno. */
+/*
+ * [any thread] The id of a thread of this process that blocks SIGSEGV, 0 if there is none, or
+ * -errno.
+ */
 int ldfs_fault_blocked_task(void);
-/* [any thread] What START with backend SIGSEGV asks of both: 0, -ENOTCONN, or -EDEADLK where a task
- * goes on to block it. */
+/*
+ * [any thread] Both checks, as START with backend SIGSEGV does them: 0; -ENOTCONN; -EDEADLK: a
+ * thread still blocks SIGSEGV after a wait.
+ */
 int ldfs_fault_check(void);
 
 /* ------------------------------------------------------------------ machine */
 
 /*
- * How a dump stops and frees a machine. All members may be NULL: then the caller of
- * ldfs_dump_start has stopped the writers itself.
+ * How a dump stops a machine and lets it go. All members may be NULL: then the caller of
+ * ldfs_dump_start has stopped the threads that write itself.
  *   quiesce: return 0 once no vCPU runs; -ETIMEDOUT after `deadline_ns` (absolute), with the
  *            machine running again.
  *   capture: keep the registers of the snapshot instant; called between quiesce and resume.
  *   resume:  let all vCPUs go.
- *   patient: not 0 when none of them waits in a loop for another thread. Then the thread that does
- * START runs before all ordinary ones (SCHED_FIFO, where it may) from quiesce to resume, else while
- * it arms only.
+ *   patient: not 0 if none of these functions waits for another thread in a loop. Then the thread
+ *            that does START runs before all ordinary threads (SCHED_FIFO, where that is allowed)
+ *            from quiesce to resume; otherwise only while it arms.
  */
 typedef struct ldfs_quiesce_ops {
 	int (*quiesce)(void *ctx, uint64_t deadline_ns);
@@ -106,33 +116,38 @@ typedef struct ldfs_quiesce_ops {
 typedef struct ldfs_dump ldfs_dump;
 
 enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPILL = 2 };
-/* SWAP: a view prepared at INIT takes the live one's place; MPROTECT: the live view itself, at
- * START. */
+/*
+ * How memory is armed. SWAP: a view that INIT has prepared takes the place of the live view.
+ * MPROTECT: START write-protects the live view itself.
+ */
 enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
 /*
- * Who notices a store to an armed page. SIGSEGV: mprotect, and our handler on the storing thread; a
- * system call that writes armed memory gets EFAULT. UFFD: userfaultfd write protection and a
- * monitor thread; the kernel's own stores are caught, too.
+ * What notices a store to an armed page. SIGSEGV: mprotect, and our handler on the thread that
+ * stores; a system call that writes armed memory fails with EFAULT. UFFD: userfaultfd write
+ * protection and a monitor thread; stores of the kernel are noticed, too.
  */
 enum ldfs_backend { LDFS_BACKEND_SIGSEGV = 0, LDFS_BACKEND_UFFD = 1 };
 
-/* Granule states: one byte each, changed only by the steps in granule.c. docs/concurrency.md. */
+/*
+ * Granule states: one byte each, changed only by the steps in state/granule.c. See
+ * docs/concurrency.md.
+ */
 enum ldfs_state {
 	LDFS_G_ARMED = 0,    /* read-only, not saved */
-	LDFS_G_CLAIMED = 1,  /* a handler copies it to the slot that it holds */
+	LDFS_G_CLAIMED = 1,  /* a handler copies it to a slot */
 	LDFS_G_IN_SLOT = 2,  /* published: its bytes are in its slot */
-	LDFS_G_SWEEPING = 3, /* sweep I/O reads it from memory */
-	LDFS_G_STEALING = 4, /* sweep I/O under way, and a handler copies it to a slot */
-	LDFS_G_STOLEN = 5,   /* sweep I/O under way, and published in a slot, which wins */
+	LDFS_G_SWEEPING = 3, /* I/O of the sweep reads it from memory */
+	LDFS_G_STEALING = 4, /* sweep I/O in progress, and a handler copies it to a slot */
+	LDFS_G_STOLEN = 5,   /* sweep I/O in progress, and in a slot, which wins */
 	LDFS_G_SAVED = 6,    /* final: on the target */
 	LDFS_G_HOLE = 7,     /* final: reads as zeros */
-	LDFS_G_LOST = 8      /* final: its bytes of the instant are gone */
+	LDFS_G_LOST = 8      /* final: its bytes of the snapshot instant are lost */
 };
 
-/* Which way a granule took to its final state; kept in its table entry. */
+/* How a granule reached its final state; kept in its table entry. */
 enum ldfs_how { LDFS_BY_NONE = 0, LDFS_BY_SWEEP = 1, LDFS_BY_FAULT = 2, LDFS_BY_STEAL = 3 };
 
-/* Bytes [arena_offset, +length) of the arena lie at target_offset on the target. */
+/* Bytes [arena_offset, arena_offset + length) of the arena are at target_offset on the target. */
 typedef struct ldfs_extent {
 	uint64_t arena_offset;
 	uint64_t length;
@@ -146,43 +161,46 @@ typedef struct ldfs_dump_config {
 	uint64_t granule_size; /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
 	uint64_t pool_size;    /* bytes of slots made at INIT; at least one granule */
 	uint64_t spill_limit;  /* policy spill: bytes of slots at the most; else ignored */
-	uint64_t sweep_rate;   /* bytes a second that the sweep may write, see bytes_written; 0: no
-				  cap */
-	uint64_t stall_deadline_ns; /* longest wait of a vCPU for a slot before the policy is `fail`
-				     */
-	uint32_t policy;            /* enum ldfs_policy */
-	uint32_t arming;            /* enum ldfs_arming */
-	uint32_t backend;           /* enum ldfs_backend */
-	int uffd_fd;   /* UFFD: /dev/userfaultfd, opened by somebody who may; -1: opened here */
-	int target_fd; /* -1: no target. Duplicated; the caller keeps its own. */
+	/* Most bytes per second that the sweep may write, see bytes_written; 0: no limit. */
+	uint64_t sweep_rate;
+	/* Longest wait of a vCPU for a slot; after it the policy becomes `fail`. */
+	uint64_t stall_deadline_ns;
+	uint32_t policy;  /* enum ldfs_policy */
+	uint32_t arming;  /* enum ldfs_arming */
+	uint32_t backend; /* enum ldfs_backend */
+	/* For UFFD: /dev/userfaultfd, opened by a process that is allowed to; -1: open it here. */
+	int uffd_fd;
+	int target_fd;         /* -1: no target. Duplicated; the caller keeps its own. */
 	int target_reads_zero; /* nonzero: what was never written there reads as zeros */
-	int target_direct; /* nonzero: data goes there past the page cache, where that is possible
-			    */
-	const ldfs_extent
-		*extents; /* sorted by arena_offset, cover the arena without gap or overlap */
+	/* Nonzero: write data past the page cache (O_DIRECT), where that is possible. */
+	int target_direct;
+	/* Sorted by arena_offset, cover the arena without gap or overlap. Copied by INIT. */
+	const ldfs_extent *extents;
 	uint32_t extent_count;
 	int table_fd;          /* -1: no table on the target. Duplicated. */
-	uint64_t table_offset; /* where its first block lies, multiple of 512 */
+	uint64_t table_offset; /* offset of its first block, multiple of 512 */
 	uint8_t dump_id[16];   /* goes into every block of the table */
 	/*
-	 * A packed target (kdump): pages go, compressed, behind each other in the order in which
-	 * they come, and the place of each into a descriptor. The extents' target_offset is
-	 * LDFS_PAGE_SIZE times the number of the first page's descriptor then; extents consist of
+	 * A packed target (kdump): pages are compressed and appended in the order in which they
+	 * come; a descriptor of each page has its offset. An extent's target_offset is then
+	 * LDFS_PAGE_SIZE times the number of its first page's descriptor, and extents consist of
 	 * whole pages.
 	 */
-	uint32_t packed;             /* nonzero: it is one; the rest counts only then */
+	uint32_t packed;             /* nonzero: packed; the members below count only then */
 	uint32_t codec;              /* enum ldfs_codec */
 	int level;                   /* 0: the codec's default */
-	uint32_t threads;            /* that pack and write, 1 to LDFS_MAX_PACKERS */
-	uint64_t descriptors_offset; /* of descriptor 0 on the target; they must read as zeros */
-	uint64_t zero_page_offset; /* a page of zeros that is there already; data goes behind it */
-	ldfs_stream *stream;       /* all writes go there; NULL: to target_fd. Outlives the dump. */
+	uint32_t threads;            /* number of packers, 1 to LDFS_MAX_PACKERS */
+	uint64_t descriptors_offset; /* of descriptor 0 on the target; all must read as zeros */
+	/* Offset of a page of zeros that was written already; data is appended behind it. */
+	uint64_t zero_page_offset;
+	/* All writes go there; NULL: to target_fd. Must live as long as the dump. */
+	ldfs_stream *stream;
 } ldfs_dump_config;
 
 /* Steps of a dump at which I/O can fail; for messages. */
 enum ldfs_operation {
 	LDFS_OP_NONE = 0,
-	LDFS_OP_WRITE_DATA = 1, /* pwrite of a granule, or of packed ones */
+	LDFS_OP_WRITE_DATA = 1, /* write of granules, as they are or packed */
 	LDFS_OP_ZERO_DATA = 2,  /* writing zeros where the arena has a hole */
 	LDFS_OP_READ_ARENA = 3, /* pread or SEEK_DATA of the memfd */
 	LDFS_OP_WRITE_TABLE = 4,
@@ -205,9 +223,9 @@ typedef struct ldfs_failure {
 /* All counts are of granules unless the comment says otherwise. */
 typedef struct ldfs_counters {
 	uint64_t granule_size; /* bytes */
-	uint64_t granules;     /* in the arena */
+	uint64_t granules;     /* granules of the arena */
 	uint64_t faults;       /* SIGSEGVs in the arena while a dump was armed */
-	uint64_t steals;       /* taken from sweep I/O under way */
+	uint64_t steals;       /* granules stolen from sweep I/O in progress */
 	uint64_t by_fault;     /* final, saved by the fault path (steals included) */
 	uint64_t by_sweep;     /* final, saved by the sweep */
 	uint64_t holes;        /* final, holes, and what the sweep found all zeros */
@@ -219,69 +237,83 @@ typedef struct ldfs_counters {
 	uint64_t slot_waits;   /* times that a vCPU found no free slot and waited */
 	uint64_t slot_wait_ns; /* sum of those waits */
 	uint64_t spilled;      /* slots added by `spill` */
-	/* To the target: data, packed where it is so, and zeros that had to be written out; not
-	 * headers or table. */
+	/*
+	 * Bytes written to the target: data (as packed, if it is) and zeros that had to be written;
+	 * not headers, table and descriptors.
+	 */
 	uint64_t bytes_written;
 	uint64_t bytes_pool;   /* of those, from slots */
 	uint64_t target_end;   /* packed target: first byte behind all data; else 0 */
 	uint64_t stall_max_ns; /* longest time in the handler */
 	uint64_t handler_ns[LDFS_HISTOGRAM_BINS]; /* [i]: faults that took [2^i, 2^(i+1)) ns */
 	uint64_t handler_sum_ns;                  /* sum of the times in the handler */
-	uint64_t quiesce_ns; /* request to all vCPUs parked; a program's callback: to its return */
-	uint64_t arm_ns;     /* the swap, or mprotect */
-	uint64_t resume_ns;  /* resume call */
-	uint64_t pause_ns; /* quiesce request to resume's return: these three, and what lies between
-			    */
+	/* From the request until all vCPUs are parked, or until a program's callback returns. */
+	uint64_t quiesce_ns;
+	uint64_t arm_ns;    /* the swap, or mprotect */
+	uint64_t resume_ns; /* resume call */
+	/*
+	 * From the quiesce request until resume returns: the three above, and what lies between
+	 * them.
+	 */
+	uint64_t pause_ns;
 	uint64_t instant_mono_ns; /* the snapshot instant */
 	uint64_t instant_wall_ns; /* the same, CLOCK_REALTIME since the epoch */
 	uint64_t sweep_start_ns;  /* 0: not yet */
 	uint64_t drained_ns;      /* 0: not yet */
 	uint64_t gave_up;         /* 1: policy is `fail` since an error or a passed deadline */
-	uint64_t abandoned;       /* 1: the target was given up, what was not saved is lost */
-	uint64_t not_durable; /* 1: a sync or a write of the table failed, maybe after `failure` */
-	uint64_t chained;     /* SIGSEGVs passed on to another handler (whole process) */
-	uint64_t retaken; /* times that another SIGSEGV handler was over ours, and ours put back */
+	uint64_t abandoned;       /* 1: the target was given up; what was not saved then is lost */
+	/* 1: a sync or a write of the table failed; that may have been after `failure`. */
+	uint64_t not_durable;
+	uint64_t chained; /* SIGSEGVs passed on to another handler (whole process) */
+	/* How often another SIGSEGV handler was found installed, and ours put back before it. */
+	uint64_t retaken;
 	ldfs_failure failure;
 } ldfs_counters;
 
-/* What a dump is doing. The control interface's numbers are another matter (livedump_ioctl.h). */
+/* What a dump is doing. These are not the numbers of the control interface (livedump_ioctl.h). */
 enum ldfs_phase {
 	LDFS_PHASE_READY = 1, /* INIT done */
 	LDFS_PHASE_ARMED = 2, /* START done */
 	LDFS_PHASE_SWEEPING = 3,
-	LDFS_PHASE_DRAINED =
-		4, /* every granule final, table written, data synced; nothing protected */
+	/* Every granule final, table written, data synced; nothing is protected. */
+	LDFS_PHASE_DRAINED = 4,
 	LDFS_PHASE_RELEASED = 5
 };
 
 /*
- * [any thread] Smallest granule size in bytes, a power of two, for an arena of `arena_size` so that
- * even alternating protections stay below vm.max_map_count less what the process maps now.
+ * [any thread] The default granule size in bytes, a power of two: the smallest for which even the
+ * protection of every second granule keeps the process below vm.max_map_count, with the mappings it
+ * has now.
  */
 uint64_t ldfs_granule_default(uint64_t arena_size);
 
 /*
- * [any thread] Whether so many bytes more can be filled with data without anybody being killed for
- * it, as far as machine and memory cgroups say. 0: no.
+ * [any thread] Whether so many more bytes can be filled with data without the kernel's OOM killer
+ * ending a process, as far as the free memory of the machine and of the memory cgroups tells. 0:
+ * no.
  */
 int ldfs_headroom(uint64_t bytes);
 
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
- * build the shadow view, start the writer. The machine runs meanwhile. -EBUSY: the arena has a dump
- * (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target; -EPERM:
- * the memfd is sealed against writing, or read-only. Backend UFFD: -EACCES: no right to
- * userfaultfd; -ENOSYS: the kernel's cannot write-protect shared memory (Linux 5.19).
+ * build the shadow view, start the threads. The machine runs meanwhile. -EBUSY: the arena has a
+ * dump (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target;
+ * -EPERM: the memfd is sealed against writing, or read-only. With backend UFFD: -EACCES: we may not
+ * use userfaultfd; -ENOSYS: the kernel's userfaultfd cannot write-protect shared memory (before
+ * Linux 5.19).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
 /*
  * [owner] START: check handler and signal masks, stop the machine by `ops` (NULL: already stopped),
- * arm, let it go. -EINVAL: not READY; -ENOTCONN: somebody took SIGSEGV; -EDEADLK: a task blocks
- * SIGSEGV; -ETIMEDOUT: the machine did not stop within `quiesce_ns`. Failure leaves it running,
- * unarmed, and the dump READY.
+ * arm, let it go. `quiesce_ns` is relative. -EINVAL: not READY; -ENOTCONN: another handler of
+ * SIGSEGV replaced ours; -EDEADLK: a thread blocks SIGSEGV; -ETIMEDOUT: the machine did not stop
+ * within `quiesce_ns`. A failure leaves the machine running, unarmed, and the dump READY.
  */
 int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns);
-/* [owner] SWEEP: begin to save what nobody wrote; returns at once. -EINVAL: not ARMED. */
+/*
+ * [owner] SWEEP: begin to save the granules that no store has touched; returns at once. -EINVAL:
+ * not ARMED, or no target.
+ */
 int ldfs_dump_sweep(ldfs_dump *d);
 /*
  * [any thread] Wait until DRAINED. 0; -ETIMEDOUT after `timeout_ns` (relative; 0: only look);
@@ -289,27 +321,31 @@ int ldfs_dump_sweep(ldfs_dump *d);
  */
 int ldfs_dump_wait(ldfs_dump *d, uint64_t timeout_ns);
 /*
- * [any thread] RELEASE, from every phase: all memory writable, all who wait woken, handlers and
- * readers counted out, threads ended, slots freed. 0, or -EINPROGRESS when a thread is still in I/O
- * on the target: the machine is free already, and the rest happens when that I/O comes back.
+ * [any thread] RELEASE, from every phase: all memory becomes writable, all waiting threads are
+ * woken, handlers and readers have left the dump, its threads have ended. 0, or -EINPROGRESS if a
+ * thread is still in I/O on the target: the machine is free already, and the rest happens when that
+ * I/O ends.
  */
 int ldfs_dump_release(ldfs_dump *d);
-/* [owner] Free a released dump. -EBUSY: not released, or its I/O has not come back. */
+/* [owner] Free a released dump. -EBUSY: not released, or a thread or reader is still in I/O. */
 int ldfs_dump_free(ldfs_dump *d);
 
+/* [any thread] enum ldfs_phase. */
 int ldfs_dump_phase(const ldfs_dump *d);
+/* [any thread] The counters as they are now; while the dump runs they may not add up. */
 void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out);
-/* [any thread] Copy the states of granules [first, first+count), one byte each. -EINVAL: range. */
+/* [any thread] Copy the states of granules [first, first + count), a byte each. -EINVAL: range. */
 int ldfs_dump_states(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t *out);
 /*
- * [any thread] Read the snapshot: bytes [offset, +length) of the arena at the snapshot instant.
- * -ENODATA: before START or after RELEASE; -EIO: a granule is lost; -EINVAL: range.
+ * [any thread] Read the snapshot: bytes [offset, offset + length) of the arena at the snapshot
+ * instant. -ENODATA: before START or after RELEASE; -EIO: a granule is lost, or its bytes cannot be
+ * read from the target; -EINVAL: range.
  */
 int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length);
 
 /* ------------------------------------------------------------- pages of a kdump file */
 
-/* How the pages of a kdump dump are compressed; the flag of a page descriptor and of the header. */
+/* How a page of a kdump file is compressed; the flag of its descriptor and of the file's header. */
 enum ldfs_codec {
 	LDFS_CODEC_NONE = 0,
 	LDFS_CODEC_ZLIB = 1,
@@ -318,47 +354,47 @@ enum ldfs_codec {
 	LDFS_CODEC_ZSTD = 0x20
 };
 
-/* As in the file, little-endian: makedumpfile's page_desc_t (diskdump_mod.h). */
+/* As in the file, little-endian; page_desc_t of makedumpfile (diskdump_mod.h). */
 typedef struct ldfs_page_desc {
-	uint64_t offset;     /* of the stored bytes */
+	uint64_t offset;     /* file offset of the stored bytes */
 	uint32_t size;       /* stored bytes, 1 to LDFS_PAGE_SIZE */
 	uint32_t flags;      /* enum ldfs_codec; 0: stored as it is */
 	uint64_t page_flags; /* 0 */
 } ldfs_page_desc;
 
 /*
- * [any thread] Pack `count` pages into `out`, which has room for as many. `level` 0: the codec's
- * default. Offsets of `descs` count from the start of `out`; a page of zeros gets size 0, and
- * nothing is stored for it. Returns the bytes used; -EINVAL: no such codec or level; -ENOMEM.
+ * [any thread] Pack `count` pages into `out`, which has room for as many pages. `level` 0: the
+ * codec's default. Offsets in `descs` count from the start of `out`; a page of zeros gets size 0,
+ * and nothing is stored for it. Returns the bytes used; -EINVAL: no such codec or level; -ENOMEM.
  */
 int64_t ldfs_pages_pack(uint32_t codec, int level, const void *pages, uint32_t count, void *out,
 			ldfs_page_desc *descs);
 /*
- * [any thread] Read the pages that the `count` descriptors of the file `fd` say, into `buf`.
- * Nothing in them is trusted. -EBADMSG: a descriptor or what it points to is damaged; -EIO and
+ * [any thread] Read the pages of the `count` descriptors `descs` from the file `fd` into `buf`. The
+ * descriptors need not be valid. -EBADMSG: a descriptor, or what it points to, is damaged; -EIO and
  * other errors of pread, -EIO also where the file ends; -ENOMEM.
  */
 int ldfs_pages_read(int fd, const ldfs_page_desc *descs, uint32_t count, void *buf);
 
 /*
- * [any thread] Begin a stream on the pipe `fd`: a file in the flattened form of makedumpfile,
- * records of offset, length and bytes. `fd` stays the caller's: opened anew through /proc, or
- * duplicated and then nonblocking for all who share it. The stream's header is written with the
- * first record, unless it has `begun` already: nobody else may write to it from then on. -ENOMEM,
- * -EMFILE.
+ * [any thread] Begin a stream on the pipe `fd`: a file in the flattened format of makedumpfile,
+ * records of offset, length and bytes. `fd` stays the caller's: it is opened anew through /proc, or
+ * else duplicated and made nonblocking for all that share it. The header of the format is written
+ * with the first record, unless `begun` says that it was written already; from then on no other
+ * writer may use the pipe. -ENOMEM, -EMFILE, other errors of open.
  */
 int ldfs_stream_open(int fd, int begun, ldfs_stream **out);
 /*
- * [any thread] One record: `length` bytes for offset `at` of the file. Waits for the reader.
- * -EPIPE: it has gone; -ECANCELED: by ldfs_stream_cancel. After any error the stream takes nothing
- * more.
+ * [any thread] Write one record: `length` bytes for offset `at` of the file. Waits while the pipe
+ * is full. -EPIPE: the reader has closed it; -ECANCELED: ldfs_stream_cancel; -EFBIG: offset too
+ * large. After an error of the pipe the stream takes nothing more.
  */
 int ldfs_stream_write(ldfs_stream *s, const void *buf, uint64_t length, uint64_t at);
-/* [any thread] The record that says that all is there. */
+/* [any thread] Write the last record, which says that the file is complete. Errors as above. */
 int ldfs_stream_end(ldfs_stream *s);
-/* [any thread] Whoever waits for the reader stops, within 50 ms. */
+/* [any thread] Calls that wait for the reader end with -ECANCELED in 50 ms, later ones at once. */
 void ldfs_stream_cancel(ldfs_stream *s);
-/* [owner] Free it. */
+/* [owner] Free the stream. */
 void ldfs_stream_close(ldfs_stream *s);
 
 /* ------------------------------------------------ the granule table on a target */
@@ -369,8 +405,11 @@ void ldfs_stream_close(ldfs_stream *s);
 #define LDFS_TABLE_MAGIC "LDFSTAB1"
 
 typedef struct ldfs_table_entry {
-	uint64_t where; /* packed: target offset of the first stored byte; 0 where the layout fixes
-			   it */
+	/*
+	 * Packed target: the target offset of the first stored byte. Otherwise 0: the layout fixes
+	 * it.
+	 */
+	uint64_t where;
 	uint64_t checksum; /* XXH3-64 of the granule's bytes (uncompressed); 0 for holes */
 	uint32_t stored;   /* bytes stored; 0 for holes, and for packed pages that are all zeros */
 	uint8_t state;     /* enum ldfs_state: ARMED (not saved yet), SAVED, HOLE or LOST */
@@ -381,7 +420,7 @@ typedef struct ldfs_table_entry {
 typedef struct ldfs_table_block {
 	char magic[8];
 	uint8_t dump_id[16];
-	uint32_t index;    /* of this block */
+	uint32_t index;    /* number of this block, from 0 */
 	uint32_t count;    /* entries in use, 1 to 169 */
 	uint64_t checksum; /* XXH3-64 of the whole block with this field zero */
 	ldfs_table_entry entries[169];
@@ -391,7 +430,8 @@ typedef struct ldfs_table_block {
 
 /*
  * [any thread] Copy a NUL-terminated string of at most `size` bytes, NUL included, from address
- * `address` of task `tid`. -EPERM, -ESRCH, -EFAULT: unreadable; -ENAMETOOLONG: no NUL within size.
+ * `address` of the process that thread `tid` belongs to. -EPERM, -ESRCH, -EFAULT: unreadable;
+ * -ENAMETOOLONG: no NUL within `size` bytes.
  */
 int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size);
 
@@ -403,7 +443,7 @@ int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size);
 /* x86-64 vCPUs, each a thread with a Unicorn instance of its own, all on the same memory. */
 typedef struct ldfs_machine ldfs_machine;
 
-/* Guest addresses [start, start+size), whole pages, lie at `ram_offset` of the memory. */
+/* The guest addresses [start, start + size), whole pages, lie at `ram_offset` of the memory. */
 typedef struct ldfs_ram_range {
 	uint64_t start;
 	uint64_t size;
@@ -419,8 +459,8 @@ typedef struct ldfs_registers {
 enum ldfs_vcpu_state {
 	LDFS_VCPU_NEW = 0, /* start not called */
 	LDFS_VCPU_RUNNING = 1,
-	LDFS_VCPU_IDLE = 2,   /* in hlt until the next 1 ms tick */
-	LDFS_VCPU_HALTED = 3, /* in hlt with interrupts off: for good */
+	LDFS_VCPU_IDLE = 2,   /* in hlt, until the next tick (every 1 ms) */
+	LDFS_VCPU_HALTED = 3, /* in hlt with interrupts off: never runs again */
 	LDFS_VCPU_FAILED = 4, /* the guest crashed; the rest of the status says how */
 	LDFS_VCPU_ENDED = 5   /* stopped by the host */
 };
@@ -428,19 +468,20 @@ enum ldfs_vcpu_state {
 typedef struct ldfs_vcpu_status {
 	uint32_t state;    /* enum ldfs_vcpu_state */
 	uint32_t parked;   /* 1: a pause holds it outside guest code now */
-	int32_t error;     /* FAILED: Unicorn's uc_err, 0: an exception */
+	int32_t error;     /* FAILED: Unicorn's uc_err; 0: by an exception */
 	int32_t exception; /* FAILED: number of the CPU exception, -1: none */
 	uint32_t access;   /* FAILED: Unicorn's uc_mem_type of the bad access, 0: none */
 	uint32_t reserved;
-	uint64_t address; /* FAILED: of the bad access */
-	uint64_t pc;      /* FAILED, HALTED: where */
+	uint64_t address; /* FAILED: guest address of the bad access */
+	uint64_t pc;      /* FAILED, HALTED: guest address of the instruction */
 } ldfs_vcpu_status;
 
 /*
- * [owner] Make a machine of `vcpus` vCPUs on the memory at `ram`, with the libunicorn at that path.
- * `ram` must stay mapped at this address until ldfs_machine_destroy returned 0. -EINVAL: ranges or
- * count; -ELIBACC: the library cannot be loaded or is not Unicorn 2; -ENOMEM; -EIO: Unicorn
- * refused. `why` gets a text for the last three, at most `why_size` bytes with its NUL.
+ * [owner] Make a machine of `vcpus` vCPUs on the memory at `ram`, with the libunicorn at the path
+ * `library`. `ram` must stay mapped at this address until ldfs_machine_destroy has returned 0.
+ * -EINVAL: ranges or count; -ELIBACC: the library cannot be loaded or is not Unicorn 2; -ENOMEM;
+ * -EIO: an error of Unicorn. `why` gets a text for the last three, at most `why_size` bytes with
+ * its NUL.
  */
 int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ranges,
 			uint32_t range_count, uint32_t vcpus, ldfs_machine **out, char *why,
@@ -455,10 +496,10 @@ int ldfs_machine_start(ldfs_machine *m);
  * call again. May be called in any state and more than once.
  */
 int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns);
-/* [owner] Free. -EBUSY: a vCPU thread has not been stopped; nothing is done then. */
+/* [owner] Free the machine. -EBUSY: a vCPU thread has not been stopped; nothing is done then. */
 int ldfs_machine_destroy(ldfs_machine *m);
 
-/* [any thread] For ldfs_dump_start; valid as long as the machine. */
+/* [any thread] The functions for ldfs_dump_start; valid as long as the machine exists. */
 ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m);
 /*
  * [any thread] Hold every vCPU at an instruction boundary with exact registers, or halted. Calls
@@ -466,7 +507,7 @@ ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m);
  * undone.
  */
 int ldfs_machine_quiesce(ldfs_machine *m, uint64_t deadline_ns);
-/* [any thread] -EINVAL: no quiesce is outstanding. */
+/* [any thread] Undo one quiesce. -EINVAL: no quiesce is outstanding. */
 int ldfs_machine_resume(ldfs_machine *m);
 /*
  * [any thread] Live registers: that vCPU is parked for the few microseconds it takes. -EINVAL: no
@@ -474,7 +515,10 @@ int ldfs_machine_resume(ldfs_machine *m);
  */
 int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out,
 			   uint64_t deadline_ns);
-/* [any thread] What the last capture kept. -EINVAL: no such vCPU; -ENODATA: no capture yet. */
+/*
+ * [any thread] The registers that the last capture kept. -EINVAL: no such vCPU; -ENODATA: no
+ * capture yet.
+ */
 int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out);
 /*
  * [any thread] Copy the newest console output, oldest byte first, to buf; returns its length. At
@@ -482,9 +526,9 @@ int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out);
  * kept.
  */
 uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size);
-/* [any thread] -EINVAL: no such vCPU. */
+/* [any thread] The state of a vCPU now. -EINVAL: no such vCPU. */
 int ldfs_machine_status(ldfs_machine *m, uint32_t vcpu, ldfs_vcpu_status *out);
-/* [any thread] Unicorn's own words for a uc_err. */
+/* [any thread] Unicorn's text for an error number (uc_err); never freed. */
 const char *ldfs_machine_error_text(const ldfs_machine *m, int error);
 
 /* cffi: end */

@@ -2,16 +2,19 @@
 /*
  * livedump_ioctl.h - the ioctl interface of <mount>/livedump, for C programs.
  *
- * START, SWEEP, INIT and RELEASE have the numbers and arguments of the Live Dump kernel patches and
- * work on a descriptor opened read-only. The typed forms add what those could not say; they carry
- * their payload by value, so they also work where the host may not read the caller's memory.
+ * START, SWEEP, INIT and RELEASE have the numbers and arguments of the Live Dump kernel patches,
+ * and work on a descriptor that was opened read-only. The typed forms add what those cannot
+ * express. They carry their payload by value, so they also work where the host may not read the
+ * caller's memory.
  *
- * Errors, for every command: EINVAL wrong order or a value out of range; EBUSY a dump exists
- * already, or another step is under way; EACCES the caller may not control this host; ENOTTY no
- * such command. One sentence about the last error is in control/error.
+ * Errors, for every command: EINVAL: wrong order, or a value out of range; EBUSY: a dump exists
+ * already, or another step is in progress; EACCES: the caller may not control this host; ENOTTY: no
+ * such command. The file control/error has one sentence about the last error. docs/control.md
+ * describes each command.
  *
  * All structs have the same layout on every 64-bit and 32-bit ABI: fixed-width members, naturally
- * aligned, no holes. A host of another version answers EPROTO.
+ * aligned, no holes. The byte order is that of the machine. A host of another version returns
+ * EPROTO.
  */
 #ifndef LIVEDUMP_IOCTL_H
 #define LIVEDUMP_IOCTL_H
@@ -22,17 +25,16 @@
 #define LIVEDUMP_ABI_VERSION 1
 #define LIVEDUMP_PATH_MAX 4096 /* bytes, the NUL included */
 
-/* As the kernel patches had them. */
+/* The commands of the kernel patches. */
 #define LIVEDUMP_IOC_START _IO(0xff, 0x01)
 /* Returns when the dump is finished and sealed. */
 #define LIVEDUMP_IOC_SWEEP _IO(0xff, 0x02)
-/* Argument: pointer to the NUL-terminated path of the target, or 0 for the one in control/output.
- */
+/* Argument: pointer to the NUL-terminated path of the target; 0: the one in control/output. */
 #define LIVEDUMP_IOC_INIT _IO(0xff, 0x64)
 /* Also called UNINIT. Allowed in every state. */
 #define LIVEDUMP_IOC_RELEASE _IO(0xff, 0x65)
 
-/* States, the numbers of control/state. */
+/* States of a dump; the same numbers as in control/state. */
 #define LIVEDUMP_STATE_UNDEFINED 0 /* no dump since the host started */
 #define LIVEDUMP_STATE_INIT 1
 #define LIVEDUMP_STATE_START 2
@@ -40,7 +42,7 @@
 #define LIVEDUMP_STATE_FINISH 4
 #define LIVEDUMP_STATE_UNINIT 5 /* released */
 
-/* In all that follows 0 means: as set in control/. */
+/* In everything below 0 means: as set in control/. */
 #define LIVEDUMP_POLICY_BLOCK 1
 #define LIVEDUMP_POLICY_FAIL 2
 #define LIVEDUMP_POLICY_SPILL 3
@@ -49,28 +51,29 @@
 #define LIVEDUMP_FORMAT_RAW 2
 #define LIVEDUMP_FORMAT_KDUMP 3
 
-/* Of kdump: how pages are stored. */
+/* Format kdump: how pages are compressed. */
 #define LIVEDUMP_COMPRESSION_ZSTD 1
 #define LIVEDUMP_COMPRESSION_ZLIB 2
 #define LIVEDUMP_COMPRESSION_LZO 3
 #define LIVEDUMP_COMPRESSION_SNAPPY 4
 #define LIVEDUMP_COMPRESSION_NONE 5
 
-/* Of raw: where the granule table lies. */
+/* Format raw: where the granule table is written. */
 #define LIVEDUMP_TABLE_SIDECAR 1
 #define LIVEDUMP_TABLE_TAIL 2 /* behind the memory, on the target */
 
 #define LIVEDUMP_ARMING_SWAP 1
 #define LIVEDUMP_ARMING_MPROTECT 2
 
-/* Who notices a store; 0 in INIT after `control/backend` says auto: as the machine has it. */
+/* What notices a store. 0 in INIT, when control/backend is auto: what the machine supports. */
 #define LIVEDUMP_BACKEND_SIGSEGV 1
-#define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel's too */
+#define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel too */
 
 #define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
-#define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system or a file that is no dump */
+#define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system, or a file that is no dump */
 #define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
-#define LIVEDUMP_INIT_BUFFERED 0x8 /* write through the page cache also where O_DIRECT works */
+/* Write through the page cache, even where O_DIRECT works. */
+#define LIVEDUMP_INIT_BUFFERED 0x8
 
 struct livedump_init {
 	__u32 version; /* LIVEDUMP_ABI_VERSION */
@@ -78,33 +81,33 @@ struct livedump_init {
 	__u32 policy;
 	__u32 format;
 	__u32 arming;
-	__u32 backend;           /* 0 in programs that were written before it was */
+	__u32 backend;           /* 0 in older programs, which do not have it */
 	__u64 granule_size;      /* bytes, power of two */
 	__u64 pool_size;         /* bytes */
 	__u64 spill_limit;       /* bytes */
 	__u64 sweep_rate;        /* bytes a second */
 	__u64 stall_deadline_ns; /* longest wait of a vCPU for a free slot */
-	/* From here to `path`: 0 in programs that were written before these members were. */
+	/* From here to `path`: 0 in older programs, which do not have these members. */
 	__u32 compression; /* kdump only, also the next two */
 	__u32 level;
-	__u32 threads;    /* that compress and write */
+	__u32 threads;    /* number of threads that compress and write */
 	__u32 table;      /* raw only */
-	__u64 max_age_ns; /* the host releases a dump for which nobody takes a step so long */
+	__u64 max_age_ns; /* the host releases a dump on which no step is taken for so long */
 	__u64 reserved;   /* must be 0 */
 	char path[LIVEDUMP_PATH_MAX];    /* empty: as set in control/output */
 	char sidecar[LIVEDUMP_PATH_MAX]; /* empty: as set in control/sidecar */
 };
 #define LIVEDUMP_IOC_INIT_TYPED _IOW(0xff, 0x66, struct livedump_init)
 
-#define LIVEDUMP_VERDICT_NONE 0 /* not yet: not sealed; without a target, not released */
+#define LIVEDUMP_VERDICT_NONE 0 /* not known yet: not sealed; without a target, not released */
 #define LIVEDUMP_VERDICT_CONSISTENT 1
 #define LIVEDUMP_VERDICT_TORN 2
 #define LIVEDUMP_VERDICT_INCOMPLETE 3
 
-/* Why there is no dump any more. */
-#define LIVEDUMP_ENDED_NOT 0     /* there is one, or was none */
-#define LIVEDUMP_ENDED_RELEASE 1 /* somebody released it */
-#define LIVEDUMP_ENDED_AGE 2     /* the host did: it was older than its maximum age */
+/* Why there is no dump any more (`ended`). */
+#define LIVEDUMP_ENDED_NOT 0     /* there is a dump, or there never was one */
+#define LIVEDUMP_ENDED_RELEASE 1 /* a RELEASE */
+#define LIVEDUMP_ENDED_AGE 2     /* the host released it: it was older than its maximum age */
 
 #define LIVEDUMP_NO_PFN (~0ULL)
 
@@ -125,17 +128,19 @@ struct livedump_failure {
 	__u64 pfn;       /* first page concerned, or LIVEDUMP_NO_PFN */
 };
 
-/* Of the dump that is, or of the last one. Counts are of granules unless the comment says
- * otherwise. */
+/*
+ * Status of the current dump, or of the last one. Counts are of granules unless the comment says
+ * otherwise.
+ */
 struct livedump_status {
 	__u32 version;
 	__u32 state;   /* LIVEDUMP_STATE_* */
-	__u32 verdict; /* LIVEDUMP_VERDICT_*, for good; see so_far */
-	__u32 policy;  /* LIVEDUMP_POLICY_*, also below: of this dump, never 0 */
+	__u32 verdict; /* LIVEDUMP_VERDICT_*, final; see so_far */
+	__u32 policy;  /* LIVEDUMP_POLICY_*; here and below: of this dump, never 0 */
 	__u32 format;
 	__u32 arming;
 	__u64 bytes_total;  /* of the arena */
-	__u64 bytes_done;   /* of those, what the dump has: saved, or a hole. Lost is not done */
+	__u64 bytes_done;   /* of those, saved or found to be holes; lost bytes do not count */
 	__u64 granule_size; /* bytes */
 	__u64 granules;
 	__u64 remaining; /* not in a final state */
@@ -148,18 +153,24 @@ struct livedump_status {
 	__u64 slots_peak;
 	__u64 slot_waits;    /* times */
 	__u64 bytes_written; /* to the target */
-	__u64 quiesce_ns; /* from the request to stop until all stood; of arrays: the program's own
-			     callback */
-	__u64 arm_ns;     /* memory became read-only */
-	__u64 pause_ns; /* request to stop until all run: quiesce, arm, resume, and the rest between
-			   them */
+	/*
+	 * From the request to stop until all vCPUs have stopped; for arrays, until the program's
+	 * own callback returns.
+	 */
+	__u64 quiesce_ns;
+	__u64 arm_ns; /* making the memory read-only */
+	/*
+	 * From the request to stop until all run again: quiesce, arm, resume, and the rest between
+	 * them.
+	 */
+	__u64 pause_ns;
 	__u64 stall_max_ns;    /* longest time in the fault handler */
 	__u64 instant_mono_ns; /* the snapshot instant, CLOCK_MONOTONIC; 0: not yet */
-	__u64 instant_wall_ns; /* the same, since the epoch */
+	__u64 instant_wall_ns; /* the same, CLOCK_REALTIME since the epoch */
 	__u64 sweep_start_ns;  /* CLOCK_MONOTONIC; 0: not yet */
 	__u64 drained_ns;      /* CLOCK_MONOTONIC; 0: not yet */
 	struct livedump_failure failure;
-	/* From here to `target`: 0 from hosts that do not know these members. */
+	/* From here to `target`: 0 from older hosts, which do not know these members. */
 	__u32 compression;
 	__u32 level; /* 0: the compression's own; so too for the next */
 	__u32 threads;
@@ -168,15 +179,18 @@ struct livedump_status {
 	__u64 spill_limit; /* bytes of slots at the most, if the policy is `spill` */
 	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
 	__u32 ended;       /* LIVEDUMP_ENDED_* */
-	__u32 backend;   /* LIVEDUMP_BACKEND_* of this dump; 0: from a host that does not know it */
-	__u64 resume_ns; /* letting the machine go; 0 from hosts that do not know it, as the next */
-	__u32 so_far; /* LIVEDUMP_VERDICT_* that it would be now, from START on; torn stays torn */
+	/* LIVEDUMP_BACKEND_* of this dump. 0: from an older host. */
+	__u32 backend;
+	/* Letting the machine go, in ns. This and the next member: 0 from older hosts. */
+	__u64 resume_ns;
+	/* The verdict (LIVEDUMP_VERDICT_*) so far, from START on. Torn stays torn. */
+	__u32 so_far;
 	__u32 reserved2;
-	char target[LIVEDUMP_PATH_MAX]; /* as it was given; empty: none */
+	char target[LIVEDUMP_PATH_MAX]; /* path as it was given; empty: no target */
 };
 #define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)
 
-#define LIVEDUMP_SWEEP_ASYNC 0x1 /* begin and return; poll STATUS for LIVEDUMP_STATE_FINISH */
+#define LIVEDUMP_SWEEP_ASYNC 0x1 /* return at once; poll STATUS for LIVEDUMP_STATE_FINISH */
 
 struct livedump_sweep {
 	__u32 version; /* LIVEDUMP_ABI_VERSION */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* floor.c - what a fault in user space cannot do without, each alone: medians of many, in ns. */
+/*
+ * floor.c - the parts that no way of handling a fault in user space can avoid, each one measured
+ * alone: medians in ns.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -34,7 +37,7 @@ static void step_over(int signo, siginfo_t *info, void *context)
 	((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += STORE_LENGTH;
 }
 
-/* A store that faults, and a handler that does nothing but go on behind it. */
+/* A store that faults, with a handler that only continues behind the store. */
 static uint64_t signal_alone(uint8_t *page)
 {
 	for (int i = 0; i < TIMES; i++) {
@@ -46,7 +49,7 @@ static uint64_t signal_alone(uint8_t *page)
 	return median();
 }
 
-/* One page in the middle of a mapping made writable: two splits. */
+/* Make one page in the middle of a mapping writable, which splits the mapping twice. */
 static uint64_t protect_alone(uint8_t *page)
 {
 	for (int i = 0; i < TIMES; i++) {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* forked.c - fork, and a child that writes what it sees: as Redis saves. The memory is private
- * then. */
+/*
+ * forked.c - fork, with a child that writes the memory as it was then (copy-on-write), as Redis
+ * saves. The memory is private in this way.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
@@ -10,7 +12,7 @@
 #include "peer.h"
 
 static pid_t child;
-static int orders[2]; /* a byte: write; the end: leave */
+static int orders[2]; /* a pipe; a byte in it: write the memory; closed: exit */
 
 static int map(struct bench *b)
 {
@@ -18,7 +20,7 @@ static int map(struct bench *b)
 			 0);
 	if (b->memory == MAP_FAILED)
 		return -errno;
-	madvise(b->memory, b->opt.size, MADV_NOHUGEPAGE); /* as the memory of the others */
+	madvise(b->memory, b->opt.size, MADV_NOHUGEPAGE); /* small pages, as in the other ways */
 	return 0;
 }
 

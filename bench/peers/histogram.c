@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/* histogram.c - see histogram.h. */
 #include "histogram.h"
 
 void histogram_merge(struct histogram *into, const struct histogram *from)
@@ -9,7 +10,7 @@ void histogram_merge(struct histogram *into, const struct histogram *from)
 		into->longest = from->longest;
 }
 
-/* Exclusive, in cycles. */
+/* The upper end of a bin in cycles, exclusive. */
 static uint64_t upper_end(unsigned bin)
 {
 	unsigned power = bin / 8;
@@ -26,7 +27,7 @@ static uint64_t total(const struct histogram *h)
 	return sum;
 }
 
-/* The upper end of the bin in which that share of all lies. */
+/* The upper end of the bin below which that share of all counts lies. */
 static uint64_t quantile(const struct histogram *h, double share)
 {
 	uint64_t wanted = (uint64_t)((double)total(h) * share), sum = 0;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* histogram.h - counts of durations in cycles; 8 bins for each power of two, up to the longest
- * itself. */
+/*
+ * histogram.h - counts of durations in cycles: 8 bins for each power of two, and the longest
+ * duration exactly.
+ */
 #ifndef BENCH_HISTOGRAM_H
 #define BENCH_HISTOGRAM_H
 
@@ -24,7 +26,7 @@ static inline unsigned histogram_bin(uint64_t cycles)
 	return power * 8 + (unsigned)(cycles >> (power - 3) & 7);
 }
 
-/* Only the thread that owns it. */
+/* Called only by the thread that owns the histogram. */
 static inline void histogram_add(struct histogram *h, uint64_t cycles)
 {
 	h->count[histogram_bin(cycles)]++;
@@ -33,7 +35,10 @@ static inline void histogram_add(struct histogram *h, uint64_t cycles)
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from);
-/* {"count":..,"p50":..,"p99":..,"p999":..,"max":..,"bins":[[upper end ns, count],..]} */
+/*
+ * Print {"count":..,"p50":..,"p99":..,"p999":..,"p9999":..,"max":..,"bins":[[end,count],..]}. Times
+ * are in ns; "end" is the upper end of a bin, and bins without a count are left out.
+ */
 void histogram_print(FILE *out, const struct histogram *h, double ns_per_cycle);
 
 #endif

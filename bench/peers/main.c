@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * main.c - dumps by one way, one after the other, under the writers that were asked for; JSON on
- * stdout.
+ * main.c - makes dumps in one way, one after the other, while the writers write; prints JSON.
  *
- *     peers run WAY key=value...      a dump's times, the writers' stores every 5 ms, the time of
- * each store peers touch WAY key=value...    cost of the first store to a page (touch.c) peers
- * floor                     what cannot be done without (floor.c)
+ *     peers run WAY key=value...      the times of each dump, the writers' stores in every 5 ms,
+ *                                     and how long each store took
+ *     peers touch WAY key=value...    the cost of the first store to a page (touch.c)
+ *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
- * pool, policy, backend, arming, before, after (ms), verify, broken.
+ * pool, policy, backend, arming, before, after (ms), verify, broken. peer.h explains them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -123,7 +123,10 @@ static void *ticker(void *arg)
 
 static void fill(struct bench *b)
 {
-	/* Nothing that packs or dedupes by chance; every page is there. */
+	/*
+	 * Every page exists, and no two pages are alike, so that nothing can be saved by merging
+	 * pages.
+	 */
 	for (uint64_t i = 0; i < b->opt.size; i += 8)
 		*(uint64_t *)(b->memory + i) = (i + 1) * 0x9e3779b97f4a7c15ull;
 }
@@ -140,7 +143,7 @@ static uint64_t differences(const struct bench *b)
 	return bad;
 }
 
-/* For tests of the comparison. */
+/* Change a byte of the first page on the target, to test the comparison. */
 static int spoil(const struct bench *b)
 {
 	uint8_t byte;
@@ -152,10 +155,10 @@ static int spoil(const struct bench *b)
 }
 
 struct moments {
-	uint64_t begun, swept, done; /* START's call; all on the target; RELEASE returned */
+	uint64_t begun, swept, done; /* start() called; all on the target; finish() returned */
 };
 
-/* A dump; what is wanted without a target ends right after the stop. */
+/* Make one dump. Without a target it ends right after start(). */
 static int dump_once(struct bench *b, struct moments *m)
 {
 	uint64_t before = now_ns(), ending;
@@ -267,7 +270,7 @@ static int run(struct bench *b)
 	return rc;
 }
 
-/* False: no such key. */
+/* False: there is no such key. */
 static bool set_option(struct options *o, const char *key, const char *value)
 {
 	const struct {

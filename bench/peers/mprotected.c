@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* mprotected.c - mprotect in place, and a SIGSEGV handler that saves the page and makes it
- * writable. */
+/*
+ * mprotected.c - mprotect in place, with a SIGSEGV handler that saves the page and makes it
+ * writable.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
@@ -8,8 +10,8 @@
 
 #include "saver.h"
 
-#define BLOCK \
-	512 /* pages that are opened together when the kernel has no room for one more mapping */
+/* Pages that are made writable together when the kernel allows no more mappings (ENOMEM). */
+#define BLOCK 512
 
 static struct bench *armed;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* stopped.c - stop and copy: the writers stand while all memory is copied to other memory. */
+/* stopped.c - stop and copy: the writers are stopped while all memory is copied to other memory. */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * touch.c - what the first store to a page costs after the instant, with nothing else going on: the
- * same stores before and after START, by one thread; the difference, divided by the pages that they
- * touch.
+ * touch.c - what the first store to a page costs after the instant, when nothing else happens. One
+ * thread does the same stores before and after start(); the result is the difference, divided by
+ * the number of pages that they touch.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,13 +10,13 @@
 
 #include "peer.h"
 
-#define TOUCHED_SHARE 5 /* one page of so many is touched at least */
+#define TOUCHED_SHARE 5 /* at least one page of so many is touched */
 
 struct walk {
 	uint64_t stores, pages;
 };
 
-/* As many stores as touch that many pages. */
+/* Find the number of stores of the pattern that touches that many pages. */
 static struct walk plan(const struct bench *b)
 {
 	uint8_t *seen = calloc(b->pages, 1);

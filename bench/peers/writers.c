@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * writers.c - the running program: threads that store, one word a store, and can be stopped.
+ * writers.c - the running program: threads that store one word at a time and can be stopped.
  *
- * Each store is timed where it is made, by the cycle counter.
+ * Each store is timed by the cycle counter.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,8 +17,8 @@
 
 #include "peer.h"
 
-#define HOT_SHARE 20  /* one page of so many is hot */
-#define HOT_STORES 10 /* one store of so many goes elsewhere */
+#define HOT_SHARE 20  /* one page in so many is hot */
+#define HOT_STORES 10 /* one store in so many goes to any page */
 #define STRIDE 64
 #define SLICE_NS 1000000ull
 
@@ -51,7 +51,7 @@ static uint64_t random_next(uint64_t *state)
 	return *state * 0x2545f4914f6cdd1dull;
 }
 
-/* A number below `end`, from the upper half of a random one. */
+/* A number below `end`, made from the upper half of a random one. */
 static uint64_t below(uint64_t random, uint64_t end)
 {
 	return (random >> 32) * end >> 32;
@@ -153,8 +153,10 @@ void writers_end(void)
 	running = 0;
 }
 
-/* Asleep, not in a loop: a writer that has to park may need the very processor that would run the
- * loop. */
+/*
+ * Sleep instead of polling: a writer that still has to park may need the processor that a loop
+ * would keep busy.
+ */
 void writers_stop(void)
 {
 	unsigned seen;
@@ -186,7 +188,7 @@ uint64_t writers_stores(void)
 	return sum;
 }
 
-/* Counts may be a few stores behind while the writers run. */
+/* While the writers run, the counts may be a few stores behind. */
 void writers_histogram(enum era era, struct histogram *out)
 {
 	memset(out, 0, sizeof(*out));

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What the test guest does. Each line on its console begins with "guest:".
+ * workload.c - what the Linux guest of the tests does. Each line on its console begins with
+ * "guest:".
  *
  *   workload churn MIB      write memory for ever, and check what was written before
- *   workload direct DEVICE  read the device of `image` with O_DIRECT at random places, and check it
- *   workload beat           say once a second how long the longest gap between two looks at the
- * clock was workload pulse DEVICE   write a byte to it every millisecond: a host with a clock sees
- * the guest stand still, whose own clock stands still too workload fill MIB       every second use
- * so much memory and give it back: what is free has data in it workload tasks          say every
- * two seconds which tasks there are, as PID:NAME workload image BLOCKS   print a device: blocks of
- * 4 KiB, each full of its own number (8 bytes each)
+ *   workload direct DEVICE  read the device that `image` printed, with O_DIRECT, at random places,
+ *                           and check the bytes
+ *   workload beat           print once a second the longest gap between two looks at the clock
+ *   workload pulse DEVICE   write a byte to DEVICE every millisecond: the host sees from them how
+ *                           long the guest stood still, which the guest's own clock does not show
+ *   workload fill MIB       every second allocate and free so much memory, so that free memory has
+ *                           data in it
+ *   workload tasks          print every two seconds which tasks there are, as PID:NAME
+ *   workload image BLOCKS   print the contents of a device: blocks of 4 KiB, each filled with its
+ *                           own number (8 bytes each)
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -43,7 +47,7 @@ static uint64_t next(uint64_t *x)
 	return *x;
 }
 
-/* Word i of round r is r * i: a page that came from another round is noticed. */
+/* In round r word i is r * i, so a page from another round is noticed. */
 static int churn(uint64_t words)
 {
 	uint64_t *memory = mmap(NULL, words * 8, PROT_READ | PROT_WRITE,
@@ -80,7 +84,10 @@ static int direct(const char *path)
 	if (fd < 0)
 		return 1;
 	for (;;) {
-		/* New memory each time: it was just given back, and may be armed again. */
+		/*
+		 * Fresh memory each time: it was just given back to the kernel, and may be
+		 * protected again.
+		 */
 		uint64_t *to = mmap(NULL, READ_BLOCKS * BLOCK, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		uint64_t first = next(&seed) % (blocks - READ_BLOCKS);
@@ -147,7 +154,10 @@ static int fill(uint64_t bytes)
 	}
 }
 
-/* As in task_struct: of a kernel worker /proc shows its work queue too. */
+/*
+ * The task's name as in task_struct. For a kernel worker /proc adds the work queue, which is cut
+ * off.
+ */
 static void name_of(const char *pid, char name[32])
 {
 	char path[300];
@@ -162,7 +172,7 @@ static void name_of(const char *pid, char name[32])
 	name[strncmp(name, "kworker/", 8) ? strcspn(name, "\n") : strcspn(name, "-+\n")] = 0;
 }
 
-/* One write a line: the console keeps up to 2 KiB together. */
+/* Each line is one write: the console prints up to 2 KiB without a break. */
 static void tasks(void)
 {
 	static char names[8192], name[32];
@@ -204,7 +214,7 @@ static int image(uint64_t blocks)
 
 int main(int argc, char **argv)
 {
-	/* A pipe's or terminal's own size would cut a line in two. */
+	/* The default buffer size of a pipe or terminal would split a line. */
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	if (argc == 3 && !strcmp(argv[1], "churn"))
 		return churn(strtoull(argv[2], NULL, 0) << 17);

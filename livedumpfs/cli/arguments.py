@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from livedumpfs.kinds import Choice, Count, Flag, Kind, Seconds, Size
+from livedumpfs.kinds import Choice, Count, Flag, Seconds, Size, ValueKind
 from livedumpfs.option import Option
 from livedumpfs.settings import OPTION, OPTIONS
 
@@ -17,7 +17,7 @@ Run: TypeAlias = Callable[[argparse.Namespace], int]
 TARGET_HELP = "block device, regular file or pipe; - for standard output"
 
 
-def _reader(kind: Kind) -> Callable[[str], Any]:
+def _reader(kind: ValueKind) -> Callable[[str], Any]:
     """A reader for argparse."""
 
     def read(text: str) -> Any:

@@ -10,17 +10,17 @@ from livedumpfs.abi import State, Verdict
 from livedumpfs.cli import text
 from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.output import say
-from livedumpfs.client import Client, Status
+from livedumpfs.client import Client, DumpStatus
 from livedumpfs.errors import LivedumpError
 from livedumpfs.units import format_size
 
 
-def print_pause(status: Status) -> None:
+def print_pause(status: DumpStatus) -> None:
     """Print the line after START."""
     say(f"machine stopped for {pause.text(status.counters)}, and runs on")
 
 
-def verdict(status: Status) -> str:
+def verdict(status: DumpStatus) -> str:
     """The verdict, or the one that the dump would get now; "" when there is none."""
     if status.known is Verdict.NONE:
         return ""
@@ -28,7 +28,7 @@ def verdict(status: Status) -> str:
     return status.known.name.lower() + ("" if final else " so far")
 
 
-def broken(client: Client, status: Status, name: str | None = None) -> str:
+def broken(client: Client, status: DumpStatus, name: str | None = None) -> str:
     """One sentence about a dump that is not consistent: its state, and the cause. `name`: of the
     target, if not the host's path."""
     target = name or status.target
@@ -38,7 +38,7 @@ def broken(client: Client, status: Status, name: str | None = None) -> str:
     return f"the {where} is {verdict(status)}{_lost(status)}: {why}"
 
 
-def _lost(status: Status) -> str:
+def _lost(status: DumpStatus) -> str:
     lost = status.counters["lost"]
     return f", {text.count(lost, 'granule')} lost" if lost else ""
 
@@ -51,7 +51,7 @@ def _stats(client: Client) -> dict[str, Any]:
         return {"lost_pages": [], "failure": None, "reason": str(error)}
 
 
-def conclude(client: Client, status: Status, name: str | None = None) -> int:
+def conclude(client: Client, status: DumpStatus, name: str | None = None) -> int:
     """Print the figures, the verdict and the errors of a finished dump. Returns the exit code.
     `name`: of the target, if not the host's path."""
     stats = _stats(client)
@@ -69,7 +69,7 @@ def conclude(client: Client, status: Status, name: str | None = None) -> int:
     return Exit.NOT_VALID
 
 
-def released(client: Client, before: Status) -> int:
+def released(client: Client, before: DumpStatus) -> int:
     """After RELEASE: print the final verdict of the dump with status `before`, when it is not
     "consistent". A dump that is incomplete only because of the RELEASE is no failure."""
     status = client.status()
@@ -82,7 +82,7 @@ def released(client: Client, before: Status) -> int:
     return Exit.DONE
 
 
-def note_room(client: Client, status: Status) -> None:
+def note_room(client: Client, status: DumpStatus) -> None:
     """Tell how much memory a snapshot without a target may take, and what happens then."""
     spills = status.settings["policy"] == "spill"
     limit = status.settings["spill_limit"] if spills else client.stats()["settings"]["pool"]

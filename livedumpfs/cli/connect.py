@@ -10,7 +10,7 @@ from livedumpfs.abi import State, Verdict
 from livedumpfs.cli.conclusion import broken
 from livedumpfs.cli.given import given
 from livedumpfs.cli.progress import Display
-from livedumpfs.client import Client, InitOptions, Status
+from livedumpfs.client import Client, DumpStatus, InitOptions
 from livedumpfs.errors import StateError
 
 
@@ -22,7 +22,7 @@ def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOpt
 
 def follow(
     client: Client, shown: Display, timeout: float | None = None, *, name: str | None = None
-) -> Status:
+) -> DumpStatus:
     """Show the progress until FINISH, and report at once when the dump can no longer be consistent.
     Errors as in Client.progress. `timeout` in seconds; `name`: of the target, if not the host's
     path."""

@@ -73,18 +73,20 @@ def run_dump(args: argparse.Namespace) -> int:
         expect_series(args.target or "", args.keep)
     with open_outlet(args.target) as outlet:
         with Client(args.device) as client:
+            there = True
             client.init(outlet.path, options, as_set=True)
             outlet.handed_over()
             try:
                 code = take(client, outlet)
                 if args.hold:
-                    hold(client)
+                    there = hold(client)
             except KeyboardInterrupt as error:
                 worth, where = state_of(client, outlet)
                 complain(f"{interrupted(error)}; the dump on {where} is {worth}")
                 code = exit_code(error)
             finally:
-                let_go(client)
+                if there:
+                    let_go(client)
         problem = outlet.finish()
         if problem and code != Exit.DONE:  # the host knows only that its pipe broke
             note(problem)

@@ -41,10 +41,12 @@ def check_hold(args: argparse.Namespace) -> None:
         )
 
 
-def hold(client: Client) -> None:
+def hold(client: Client) -> bool:
     """Return at a signal, or when another program releases the dump, or its host ends. Meanwhile
-    the snapshot can be read. The dump on the target does not change."""
+    the snapshot can be read. The dump on the target does not change. False: the host has ended, and
+    there is nothing left to release."""
     from livedumpfs.abi import State
+    from livedumpfs.hosts.device import has_ended
 
     with _interrupted() as ended:
         snapshot = os.path.join(client.mountpoint, "snapshot")
@@ -53,9 +55,13 @@ def hold(client: Client) -> None:
             while not ended.wait(_LOOK_S):
                 if client.status().state is not State.FINISH:
                     note(client.stats().get("released") or "the dump was released")
-                    return
+                    return True
         except LivedumpError as error:
+            if isinstance(error, OSError) and has_ended(client.device, error):
+                note("the snapshot has gone: its host has ended, and released it")
+                return False
             note(f"the snapshot has gone: {sentence(error)}")
+    return True
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from livedumpfs.cli.output import say
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
-    from livedumpfs.client import Status
+    from livedumpfs.client import DumpStatus
 
 
 def add_commands(commands: Commands) -> None:
@@ -52,7 +52,7 @@ def run_status(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def _policy(status: Status) -> str:
+def _policy(status: DumpStatus) -> str:
     """The policy: what happens when no slot is free, and its limit of memory."""
     policy = str(status.settings["policy"])
     if policy != "spill":
@@ -60,7 +60,7 @@ def _policy(status: Status) -> str:
     return f"{policy}, up to {format_size(status.settings['spill_limit'])}"
 
 
-def _done(status: Status) -> str:
+def _done(status: DumpStatus) -> str:
     """Bytes that the dump has, without lost ones. "" for a dump in memory."""
     if status.target is None:
         return ""
@@ -80,7 +80,7 @@ def _named(verdict: Verdict) -> str | None:
     return verdict.name.lower() if verdict else None
 
 
-def _as_json(status: Status, device: str, stats: dict[str, Any]) -> dict[str, object]:
+def _as_json(status: DumpStatus, device: str, stats: dict[str, Any]) -> dict[str, object]:
     """The status for programs; null for a value that does not exist."""
     return {
         "device": device,

@@ -15,6 +15,7 @@ from livedumpfs.cli.output import say
 from livedumpfs.cli.progress import display
 
 if TYPE_CHECKING:
+    from livedumpfs.cli.proof import ProofReport
     from livedumpfs.dumpfile import VerifyReport
 
 
@@ -62,10 +63,11 @@ def run_info(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Print the description and the checks. Exit status 3, and one sentence with all errors, if
     there are any."""
-    from livedumpfs.dumpfile import describe_dump, format_description, open_dump, verify_dump
+    from livedumpfs.cli.proof import prove_dump
+    from livedumpfs.dumpfile import describe_dump, format_description, open_dump
 
     with open_dump(args.target, args.sidecar) as dump, display("verify") as shown:
-        report = verify_dump(dump, lambda done, total: shown.update(done, total, 0))
+        report = prove_dump(dump, lambda done, total: shown.update(done, total, 0))
         described = describe_dump(dump)
     code: int = Exit.DONE if report.ok else Exit.NOT_VALID
     if args.json:
@@ -92,7 +94,7 @@ def found_right(report: VerifyReport) -> str:
     return f"{text.count(checks.checked, 'granule')} right, {text.count(checks.holes, 'hole')}"
 
 
-def as_json(report: VerifyReport) -> dict[str, object]:
+def as_json(report: ProofReport) -> dict[str, object]:
     """The result of verify, with the dump's description."""
     checks = report.checksums
     return {

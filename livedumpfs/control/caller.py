@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who asks, and whether he may."""
+"""The task that asks, and whether it may."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from livedumpfs.rights import opener
 class Caller:
     """A task that uses the mount: file system uid and gid, thread id (0: of another pid namespace).
 
-    It waits for our answer meanwhile, so its entry in /proc stays what it is.
+    It waits for the answer meanwhile, so its entry in /proc stays what it is.
     """
 
     uid: int
     gid: int
     tid: int
     opened_by: tuple[int, int] | None = None
-    """uid and gid of who opened the file that he uses; None: himself."""
+    """uid and gid of the task that opened the file that it uses; None: it did so itself."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may control the host: root, the host's own user, and the members of `group` if there is
-    one. Asked again at each step, because a descriptor can be handed on to somebody else: to one
-    who may not, or as its output to a set-user-ID program, whose rights would then count."""
+    """The users that may control the host: root, the host's own user, and the members of `group`
+    if there is one. Asked again at each step, because a descriptor can be handed on to another
+    task: to one that may not, or as its output to a set-user-ID program, whose rights would then
+    count."""
 
     owner: int = field(default_factory=os.geteuid)
     group: int | None = None
 
     def check(self, caller: Caller) -> None:
-        """HostError EACCES unless he may, and has opened the file himself."""
+        """HostError EACCES unless it may, and has opened the file itself."""
         if not (self.sees_all(caller) or self._is_member(caller)):
             raise HostError(
                 f"user {caller.uid} may not control this host",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The target of a dump and its sidecar, opened with the rights of who asks for the dump."""
+"""The target of a dump and its sidecar, opened with the rights of the task that asks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KINDS = {"memdump": Kind.BLOCK, "filedump": Kind.FILE}
 def open_for(caller: Caller, settings: Settings) -> tuple[Target, Target | None]:
     """Open and check the target and, of a raw dump, its sidecar.
 
-    TargetError with the errno that the caller himself would have got, or that of open_target;
+    TargetError with the errno that the caller itself would have got, or that of open_target;
     EINVAL when it is not of the kind that control/type demands; UsageError: a pipe, and not for
     this format. Nothing that is there is changed.
     """

@@ -1,40 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Control: every file and ioctl of a mount, by name and number. Any thread may call anything.
 
-A step (INIT, START, the beginning of SWEEP) holds `_step`; whoever comes meanwhile gets EBUSY, and
-never waits. RELEASE holds nothing: it must get through whatever else hangs.
+A step (INIT, START, the beginning of SWEEP) holds `_step`; a step that comes meanwhile gets EBUSY,
+and never waits. RELEASE holds nothing: it must get through whatever else hangs.
 """
 
 from __future__ import annotations
 
 import errno
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from livedumpfs import abi
-from livedumpfs.abi import InitFlag, State, SweepFlag
+from livedumpfs.abi import State
 from livedumpfs.control import report
 from livedumpfs.control import settings_files as text
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.caller_target import open_for
+from livedumpfs.control.last_errors import LastErrors
 from livedumpfs.control.metrics import metrics
 from livedumpfs.control.physical_memory import PhysicalMemory
+from livedumpfs.control.requests import InitRequest, typed_init, typed_sweep, untyped_init
 from livedumpfs.control.settings_files import Settings
 from livedumpfs.control.snapshot_tree import Shown, SnapshotTree
-from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import (
     HostError,
-    LivedumpError,
     StateError,
     TargetError,
     UsageError,
-    in_control,
     os_cause,
-    printable,
 )
 from livedumpfs.machines import Machine
 from livedumpfs.targets import Target
@@ -47,7 +44,6 @@ _PREFIX = "control/"
 _IDLE = (State.UNDEFINED, State.UNINIT)
 _FINISH_POLL = 0.5
 """Seconds after which a waiting SWEEP looks whether its dump is still there."""
-_ERRORS_KEPT = 64
 _LONGEST_VALUE = abi.PATH_MAX
 """Bytes that are written to a file of control/ at the most, the newline included."""
 
@@ -79,8 +75,7 @@ class Control:
         self._generation = 0
         self._release_with: int | None = None
         self._closing = False
-        self._errors: OrderedDict[int, tuple[int, str]] = OrderedDict()
-        self._errors_lock = threading.Lock()
+        self._errors = LastErrors()
         self._readers = self._make_readers()
         self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
             abi.START: lambda *_: self._start(),
@@ -88,7 +83,7 @@ class Control:
             abi.RELEASE: lambda _, __, caller, ___: self._release(_named(caller)),
             abi.INIT: self._ioctl_init,
             abi.INIT_TYPED: self._ioctl_init_typed,
-            abi.SWEEP_TYPED: self._ioctl_sweep_typed,
+            abi.SWEEP_TYPED: lambda _, payload, *__: self._sweep(wait=typed_sweep(payload)),
             abi.STATUS: lambda *_: bytes(self._status()),
         }
 
@@ -110,6 +105,11 @@ class Control:
         for name in text.names(type(self._settings.dump)):
             readers[_PREFIX + name] = lambda _, name=name: text.show(self._settings, name)  # type: ignore[misc]
         return readers
+
+    def _error_of(self, caller: Caller) -> str:
+        """Root and the host's user see those of all users: a sentence can hold a path, or
+        whatever a wrong pointer led to."""
+        return self._errors.of(caller, everybodys=self.access.sees_all(caller))
 
     # ------------------------------------------------------------------- files
 
@@ -136,7 +136,7 @@ class Control:
     def read(self, name: str, caller: Caller, *, keep_error: bool = True) -> bytes:
         """A whole small file. FileNotFoundError: there is none of that name. `keep_error`: for
         control/error, when it fails."""
-        with self._recording(caller, keep=keep_error and name != "control/error"):
+        with self._errors.recording(caller, keep=keep_error and name != "control/error"):
             reader = self._readers.get(name)
             if reader is None:
                 raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)
@@ -149,7 +149,7 @@ class Control:
 
     def write(self, name: str, data: bytes, caller: Caller) -> None:
         """What a write of the whole value does. EBUSY: settings of a dump that exists."""
-        with self._recording(caller):
+        with self._errors.recording(caller):
             self.access.check(caller)
             if not self.writable(name):
                 raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
@@ -160,6 +160,18 @@ class Control:
                 self._write_state(value, caller)
             else:
                 self._write_setting(name.removeprefix(_PREFIX), value)
+
+    def truncate(self, name: str, caller: Caller) -> None:
+        """What open(2) with O_TRUNC does, as a shell's `>`, and truncate(2) to 0: a setting that
+        may be empty is so from now on; any other keeps its value until one is written. EBUSY:
+        settings of a dump that exists."""
+        with self._errors.recording(caller):
+            self.access.check(caller)
+            if not self.writable(name):
+                raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
+            setting = name.removeprefix(_PREFIX)
+            if setting in text.names() and text.may_be_empty(self._settings, setting):
+                self._write_setting(setting, "")
 
     def _write_setting(self, name: str, value: str) -> None:
         with self._one_step(f"control/{name}"):
@@ -174,7 +186,7 @@ class Control:
     def _write_state(self, value: str, caller: Caller) -> None:
         """SUSE's way to take a step. SWEEP only begins; FINISH waits for the end."""
         steps: dict[str, Callable[[], object]] = {
-            "1": lambda: self._init(self._settings, caller, memory_only=False),
+            "1": lambda: self._init(InitRequest(self._settings), caller),
             "2": self._start,
             "3": lambda: self._sweep(wait=False),
             "4": self._finish,
@@ -198,45 +210,22 @@ class Control:
         if step is None:
             # Not worth a sentence: every open() of a terminal-minded program asks.
             raise OSError(errno.ENOTTY, os_cause(errno.ENOTTY))
-        with self._recording(caller):
+        with self._errors.recording(caller):
             if command != abi.STATUS:
                 self.access.check(caller)
             return step(argument, payload, caller, handle) or b""
 
     def _ioctl_init(self, argument: int, payload: bytes, caller: Caller, handle: int) -> bytes:
-        settings = self._settings
-        if argument:
-            self._expect_no_dump()
-            settings = replace(settings, output=_read_path(caller, argument))
-        return self._init(settings, caller, memory_only=False)
+        if not argument:
+            return self._init(InitRequest(self._settings), caller)
+        self._expect_no_dump()
+        return self._init(untyped_init(self._settings, caller, argument), caller)
 
     def _ioctl_init_typed(
         self, argument: int, payload: bytes, caller: Caller, handle: int
     ) -> bytes:
-        request = abi.Init.from_buffer_copy(payload)
-        _check_version("INIT", request.version)
-        settings = text.from_init(self._settings, request)
-        path = _typed_path(payload, abi.offset_of(abi.Init, "path"))
-        sidecar = _typed_path(payload, abi.offset_of(abi.Init, "sidecar"))
-        memory_only = bool(request.flags & InitFlag.NO_TARGET)
-        if memory_only and path:
-            raise UsageError("INIT: a path, and NO_TARGET too", errno=errno.EINVAL)
-        if path:
-            settings = replace(settings, output=path)
-        if sidecar:
-            settings = replace(settings, dump=replace(settings.dump, sidecar=sidecar))
-            _check_sidecar(settings.dump)
-        on_close = handle if request.flags & InitFlag.RELEASE_ON_CLOSE else None
-        return self._init(settings, caller, memory_only=memory_only, on_close=on_close)
-
-    def _ioctl_sweep_typed(
-        self, argument: int, payload: bytes, caller: Caller, handle: int
-    ) -> bytes:
-        request = abi.Sweep.from_buffer_copy(payload)
-        _check_version("SWEEP", request.version)
-        if request.flags & ~int(SweepFlag.ASYNC):
-            raise UsageError("SWEEP: a flag that is not known", errno=errno.EINVAL)
-        return self._sweep(wait=not request.flags & SweepFlag.ASYNC)
+        request = typed_init(self._settings, payload)
+        return self._init(request, caller, handle if request.release_on_close else None)
 
     def closed(self, handle: int) -> None:
         """The open file is closed: release the dump that was made to last as long as it."""
@@ -277,14 +266,12 @@ class Control:
                 hint="release it first",
             )
 
-    def _init(
-        self, settings: Settings, caller: Caller, *, memory_only: bool, on_close: int | None = None
-    ) -> bytes:
+    def _init(self, request: InitRequest, caller: Caller, on_close: int | None = None) -> bytes:
         with self._one_step("INIT"):
             self._expect_no_dump()
-            settings = replace(settings, dump=settings.dump.fitted())
+            settings = replace(request.settings, dump=request.settings.dump.fitted())
             self.dump.expect_init(settings.dump)
-            target, sidecar = self._open_in_time(settings, caller, memory_only)
+            target, sidecar = self._open_in_time(settings, caller, request.memory_only)
             named = settings.dump.sidecar
             self.dump.init(target, replace(settings.dump, sidecar=sidecar or named))
             self._generation += 1
@@ -376,90 +363,7 @@ class Control:
         counters = self.dump.counters()
         return counters.lost * counters.granule_size // PAGE_SIZE
 
-    @contextmanager
-    def _recording(self, caller: Caller, *, keep: bool = True) -> Iterator[None]:
-        """Keep the sentence of what fails, and give it an errno."""
-        try:
-            yield
-        except Exception as error:
-            said = error.worded(in_control) if isinstance(error, LivedumpError) else str(error)
-            if keep:
-                self._keep_error(caller, said)
-            if isinstance(error, OSError) and error.errno:
-                raise
-            raise OSError(_errno_of(error), said) from error
-
-    def _keep_error(self, caller: Caller, sentence: str) -> None:
-        with self._errors_lock:
-            self._errors.pop(caller.tid, None)
-            self._errors[caller.tid] = caller.uid, printable(" ".join(sentence.split()))
-            while len(self._errors) > _ERRORS_KEPT:
-                self._errors.popitem(last=False)
-
-    def _error_of(self, caller: Caller) -> str:
-        """The caller's own last error, else the last of his user; root and the host's user see
-        anybody's: a sentence can hold a path, or whatever a wrong pointer led to."""
-        everybodys = self.access.sees_all(caller)
-        with self._errors_lock:
-            seen = {
-                tid: sentence
-                for tid, (uid, sentence) in self._errors.items()
-                if everybodys or uid == caller.uid
-            }
-        last = next(reversed(seen.values()), None)
-        return "" if last is None else seen.get(caller.tid, last) + "\n"
-
 
 def _named(caller: Caller) -> str:
     """For `released`: what took the step."""
     return f"by process {caller.tid} of user {caller.uid}" if caller.tid else "by a client"
-
-
-def _errno_of(error: Exception) -> int:
-    if isinstance(error, LivedumpError) and error.errno:
-        return error.errno
-    return errno.EINVAL if isinstance(error, ValueError) else errno.EIO
-
-
-def _check_version(step: str, version: int) -> None:
-    if version != abi.VERSION:
-        raise UsageError(
-            f"{step}: the caller speaks version {version} of the interface, the host {abi.VERSION}",
-            errno=errno.EPROTO,
-        )
-
-
-def _check_sidecar(settings: DumpSettings) -> None:
-    if (settings.format, settings.table) != ("raw", "sidecar"):
-        where = "a table at the tail" if settings.format == "raw" else f"format {settings.format}"
-        raise UsageError(f"INIT: a sidecar file does not go with {where}", errno=errno.EINVAL)
-
-
-def _typed_path(payload: bytes, offset: int) -> str:
-    """A path member. ENAMETOOLONG: no NUL in it; ctypes would read on to its end in silence."""
-    path, nul, _ = payload[offset : offset + abi.PATH_MAX].partition(b"\0")
-    if not nul:
-        raise TargetError("INIT: the path has no end", errno=errno.ENAMETOOLONG)
-    return path.decode(errors="surrogateescape")
-
-
-def _read_path(caller: Caller, address: int) -> str:
-    """The NUL-terminated path at `address` of the caller's memory.
-
-    TargetError: EFAULT not readable, ENAMETOOLONG no end within PATH_MAX, EPERM not permitted (the
-    typed INIT needs no permission).
-    """
-    buffer = ffi.new("char[]", abi.PATH_MAX)
-    rc = (
-        lib.ldfs_read_string(caller.tid, address, buffer, abi.PATH_MAX)
-        if caller.tid
-        else -errno.EPERM
-    )
-    if rc == 0:
-        return bytes(ffi.string(buffer)).decode(errors="surrogateescape")
-    hint = "use the typed INIT" if rc == -errno.EPERM else ""
-    raise TargetError(
-        f"cannot read the target's path at {address:#x} of task {caller.tid}: {os_cause(-rc)}",
-        errno=-rc,
-        hint=hint,
-    )

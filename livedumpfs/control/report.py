@@ -6,27 +6,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from livedumpfs import __version__, abi, pause
 from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
-from livedumpfs.machines import Machine, PhysicalRange, Registers
-from livedumpfs.machines.machine import NumbersVcpus
+from livedumpfs.machines import HasStatus, Machine, NumbersVcpus, PhysicalRange, Registers
 from livedumpfs.option import rows_of
 from livedumpfs.request import fill_status
 
 MAX_RANGES: Final = 1000
 """Ranges of lost pages that stats.json lists."""
-
-
-@runtime_checkable
-class HasStatus(Protocol):
-    """A machine that can say how each of its vCPUs is."""
-
-    def status(self) -> Sequence[object]:
-        """One for each vCPU; str() of it is a line."""
 
 
 def status_line(state: abi.State, dump: LiveDump) -> str:

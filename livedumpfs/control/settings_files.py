@@ -54,6 +54,15 @@ def names(settings: type[DumpSettings] = DumpSettings) -> tuple[str, ...]:
     return tuple(_files(settings))
 
 
+def may_be_empty(settings: Settings, name: str) -> bool:
+    """Whether an empty value means something to that file."""
+    try:
+        change(settings, name, "")
+    except ValueError:
+        return False
+    return True
+
+
 def show(settings: Settings, name: str) -> str:
     """What reading the file gives."""
     return _files(type(settings.dump))[name].show(settings) + "\n"

@@ -28,7 +28,7 @@ class Shown:
 
 
 class SnapshotTree:
-    """Files that belong to one dump for good: whoever holds them past its RELEASE gets ENODATA."""
+    """Files that belong to one dump for good: past its RELEASE they give ENODATA."""
 
     def __init__(self, dump: LiveDump) -> None:
         self._dump = dump
@@ -39,7 +39,7 @@ class SnapshotTree:
     def shown(self) -> Shown | None:
         """Of the dump that there is; None: none was started."""
         with self._lock:
-            # Asked for within: who waited for its turn would bring back what has gone meanwhile.
+            # Asked for within: a thread that waited for its turn would bring back what has gone.
             try:
                 snapshot = self._dump.snapshot
             except OSError:

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from livedumpfs.dump.counters import NO_PFN, Counters, Failure
+from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters, Progress
 from livedumpfs.dump.instant import Snapshot, SnapshotFile
-from livedumpfs.dump.live import LiveDump, Progress, State
+from livedumpfs.dump.live import LiveDump
+from livedumpfs.dump.stage import DumpState
 from livedumpfs.settings import ARMINGS, POLICIES, DumpSettings
 
 __all__ = [
     "ARMINGS",
     "NO_PFN",
     "POLICIES",
+    "CoreFailure",
     "Counters",
     "DumpSettings",
-    "Failure",
+    "DumpState",
     "LiveDump",
     "Progress",
     "Snapshot",
     "SnapshotFile",
-    "State",
 ]

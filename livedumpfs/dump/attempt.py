@@ -46,9 +46,10 @@ class Attempt:
         """When the function that is under way is late."""
         self._doing = "stop"
         self._given_up = False
-        """Nobody waits: from now on nothing is called that is to hold anybody, or armed."""
+        """The caller no longer waits: from now on no function is called that stops writers, and
+        nothing is armed."""
         self._stood = False
-        """All stood in time."""
+        """All writers stood in time."""
         self._done = False
         self._code = 0
         self._error: BaseException | None = None
@@ -81,16 +82,13 @@ class Attempt:
         try:
             with needing_threads("start the dump"):
                 start_thread(thread)
-        except BaseException:
+            self._wait()
+        except BaseException:  # no thread; or of a signal's handler, also while the thread starts
             self._give_up()
             if thread.ident is None:
                 self._done = True
-            raise
-        try:
-            self._wait()
-        except BaseException:  # of a signal's handler
-            self._give_up()
-            self._wait()
+            else:
+                self._wait()
             raise
         if not self._done:
             raise _late(self._doing)
@@ -104,7 +102,7 @@ class Attempt:
                 if left <= 0:
                     self._given_up = True
                     return
-                # Those who stand are not kept waiting for a word to us: the end may be another now.
+                # Writers that stand are not kept waiting for a message: the end may be another now.
                 self._lock.wait(max(min(left, self._deadline_s), _LOOK_S))
 
     def _give_up(self) -> None:
@@ -141,7 +139,7 @@ class Attempt:
         self._machine.quiesce()
 
     def _expect_in_time(self) -> None:
-        """All stand."""
+        """All writers stand. MachineError ETIMEDOUT: they do so too late."""
         with self._lock:
             late = self._given_up or time.monotonic() > self._end
             self._end = math.inf

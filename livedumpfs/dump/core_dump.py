@@ -213,7 +213,7 @@ class CoreDump:
         self._lock = threading.Condition()
         self._users = 0
         self._closed = False
-        """For those who come now: free() is under way, or done."""
+        """For the calls that come now: free() is under way, or done."""
         self._freed = False
         self._last = Counters()
         self._attempt: Attempt | None = None
@@ -258,7 +258,7 @@ class CoreDump:
                 raise step_error("start", -rc)
         except BaseException:
             if not self.startable or (python and python.may_arm):
-                self.release()  # the instant is taken, but nobody would sweep what is armed
+                self.release()  # the instant is taken, but what is armed would not be swept
             raise
 
     def _expect_none_under_way(self) -> None:
@@ -302,7 +302,7 @@ class CoreDump:
     def free(self) -> bool:
         """Free a released dump; False: not possible yet. Its counters stay."""
         last = self.counters()
-        if self.start_under_way:  # which nobody can end
+        if self.start_under_way:  # which cannot be ended
             return False
         with self._lock:
             self._last, self._closed = last, True

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Counters: what the core has counted in one dump, taken at one moment."""
+"""Counters: what the core has counted in one dump, taken at one moment; Progress: what that says
+of the arena."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ NO_PFN: Final = 2**64 - 1
 
 
 @dataclass(frozen=True)
-class Failure:
+class CoreFailure:
     """The first error: enum ldfs_operation, positive errno (0: none), page number or NO_PFN."""
 
     operation: int = 0
@@ -60,7 +61,7 @@ class Counters:
     retaken: int = 0
     handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
     """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""
-    failure: Failure = Failure()
+    failure: CoreFailure = CoreFailure()
 
     @property
     def throughput(self) -> float:
@@ -79,5 +80,26 @@ def take_counters(struct: CData) -> Counters:
     return Counters(
         **{name: int(getattr(struct, name)) for name in _PLAIN},
         handler_ns=tuple(struct.handler_ns),
-        failure=Failure(failure.operation, failure.error, failure.pfn),
+        failure=CoreFailure(failure.operation, failure.error, failure.pfn),
     )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes of the arena: all, those that the dump has (saved, or zeros that need no saving), and
+    those that are lost. `done` never counts what is lost; what is left is total - done - lost."""
+
+    total: int = 0
+    done: int = 0
+    lost: int = 0
+    phase: str = "uninit"
+
+    @classmethod
+    def of(cls, counters: Counters, size: int, phase: str) -> Progress:
+        """Of an arena of `size` bytes, whose last granule may be shorter."""
+        if not counters.granules:
+            return cls(size, phase=phase)
+        granule = counters.granule_size
+        final = min((counters.granules - counters.remaining) * granule, size)
+        lost = min(counters.lost * granule, final)
+        return cls(size, final - lost, lost, phase)

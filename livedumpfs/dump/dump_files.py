@@ -12,7 +12,7 @@ from livedumpfs.dump.core_dump import CoreFiles
 from livedumpfs.dump.instant import machine_info
 from livedumpfs.dump.room import expect_room, refuse_sealed
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.formats import Plan, Registers, Verdict, plan_dump, room_for
+from livedumpfs.formats import Plan, Registers, VerdictWord, plan_dump, room_for
 from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
@@ -181,14 +181,14 @@ class DumpFiles:
 
     def seal(
         self,
-        verdict: Verdict,
+        verdict: VerdictWord,
         registers: Sequence[Registers],
         meta: Mapping[str, object],
         total_size: int | None = None,
     ) -> None:
         """FINISH: sync, seal, sync. `total_size`: of the target, where INIT could not know it; what
-        was to be appended to a full one is not there. TargetError, also when nobody will find the
-        dump: then it is not sealed."""
+        was to be appended to a full one is not there. TargetError, also when the dump
+        would not be found by its name: then it is not sealed."""
         self.target.expect_name()
         self.book.expect_name()
         if total_size is not None and self.target.kind is not Kind.STREAM:
@@ -197,7 +197,7 @@ class DumpFiles:
         apply(steps, self.target, self.sidecar)
         self.target.complete()
 
-    def publish(self, verdict: Verdict) -> None:
+    def publish(self, verdict: VerdictWord) -> None:
         """After the seal: the dump gets its name. TargetError: it lies where it lies, and why."""
         itself = self.plan.format != "raw"
         publish(self.target, self.sidecar, verdict, describes_itself=itself)

@@ -3,56 +3,29 @@
 
 from __future__ import annotations
 
-import enum
 import errno
-import math
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.arena import Arena
+from livedumpfs.dump.age import AgeWatch
 from livedumpfs.dump.core_dump import Core
-from livedumpfs.dump.counters import Counters
-from livedumpfs.dump.dump_files import DumpFiles, TargetLike
+from livedumpfs.dump.counters import Counters, Progress
+from livedumpfs.dump.dump_files import TargetLike
+from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.instant import Snapshot
-from livedumpfs.dump.remote import LooksAhead, make_core
-from livedumpfs.dump.run import Outcome, Run
+from livedumpfs.dump.preparation import abandon, prepare
+from livedumpfs.dump.run import DumpRun, Outcome
 from livedumpfs.dump.spill import memory_room
+from livedumpfs.dump.stage import DumpState, Stage
 from livedumpfs.errors import LivedumpError, StateError, UsageError
-from livedumpfs.formats import Verdict
+from livedumpfs.formats import VerdictWord
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import ChecksFirst, Machine, machine_for
-from livedumpfs.machines.shim import init_seconds
+from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, machine_for
 from livedumpfs.settings import DumpSettings
-from livedumpfs.targets import Errands, Target
-from livedumpfs.thread import needing_threads, start_thread
-
-_RELEASE_PATIENCE_S = 2.0
-_REAP_S = 0.2
-
-
-class State(enum.Enum):
-    """Of a LiveDump; UNINIT: no dump."""
-
-    UNINIT = "uninit"
-    INIT = "init"
-    START = "start"
-    SWEEP = "sweep"
-    FINISH = "finish"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Bytes of the arena: all, those that the dump has (saved, or zeros that need no saving), and
-    those that are lost. `done` never counts what is lost; what is left is total - done - lost."""
-
-    total: int = 0
-    done: int = 0
-    lost: int = 0
-    phase: str = "uninit"
+from livedumpfs.targets import Errands
 
 
 class LiveDump(Closing):
@@ -81,27 +54,21 @@ class LiveDump(Closing):
         self.machine: Machine = machine_for(machine, quiesce, resume)
         self.settings = DumpSettings()
         self._pid = os.getpid()
-        self._state = State.UNINIT
+        self._stage = Stage()
         self._step = threading.Lock()
-        self._change = threading.Condition()
-        self._entered = time.monotonic()
-        """When the state became what it is."""
-        self._run: Run | None = None
-        self._stale: list[Run] = []
-        """Dumps that something still hangs of."""
-        self._unwatched: list[Run] = []
-        """Of those, the ones that no thread frees when that comes back: the next INIT does."""
+        self._run: DumpRun | None = None
+        self._hanging = Hanging()
         self.errands = Errands()
-        """INITs whose target hangs; whoever opens targets for this dump does it there, too."""
+        """INITs whose target hangs; targets for this dump are opened there, too."""
         self._generation = 0
         self._last = Outcome()
 
     # ------------------------------------------------------------------- looking
 
     @property
-    def state(self) -> State:
+    def state(self) -> DumpState:
         """Now."""
-        return self._state
+        return self._stage.state
 
     def counters(self) -> Counters:
         """Of the dump that there is, else of the last one."""
@@ -109,14 +76,14 @@ class LiveDump(Closing):
         return run.core.counters() if run and run.core else self._last.counters
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> VerdictWord | None:
         """What the dump says of itself, for good: None until it is sealed, and without a target
         until it is released. See so_far."""
         run = self._run
         return run.verdict if run else self._last.verdict
 
     @property
-    def so_far(self) -> Verdict | None:
+    def so_far(self) -> VerdictWord | None:
         """What the verdict will be if nothing else happens to the dump: None before START. Only
         "consistent" can still become worse."""
         run = self._run
@@ -138,12 +105,12 @@ class LiveDump(Closing):
     @property
     def expired(self) -> str | None:
         """Why the last dump was released by the host itself, in one sentence; None: there is a
-        dump, there was none, or somebody released it."""
+        dump, there was none, or RELEASE was called."""
         return None if self._run else self._last.expired
 
     @property
     def released(self) -> str | None:
-        """Through whom and in which state the last dump was released, in one sentence; None: there
+        """By what and in which state the last dump was released, in one sentence; None: there
         is a dump, or there was none."""
         return None if self._run else self._last.released
 
@@ -155,13 +122,7 @@ class LiveDump(Closing):
 
     def progress(self) -> Progress:
         """How far the dump has come."""
-        counters, size = self.counters(), self.machine.arena.size
-        if not counters.granules:
-            return Progress(size, phase=self._state.value)
-        granule = counters.granule_size
-        final = min((counters.granules - counters.remaining) * granule, size)
-        lost = min(counters.lost * granule, final)
-        return Progress(size, final - lost, lost, self._state.value)
+        return Progress.of(self.counters(), self.machine.arena.size, self.state.value)
 
     def lost_pages(self) -> list[list[int]]:
         """Pages of the arena that the dump that there is has lost: [first, end) of each run."""
@@ -190,10 +151,10 @@ class LiveDump(Closing):
             raise StateError("there is no snapshot", errno=errno.ENODATA)
         return found
 
-    def _make_snapshot(self, run: Run, core: Core) -> Snapshot:
+    def _make_snapshot(self, run: DumpRun, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
             known = {"verdict": run.verdict, "so_far": run.so_far, "reason": run.reason}
-            return {**run.describe(), **known, "state": self._state.value}
+            return {**run.describe(), **known, "state": self.state.value}
 
         self._generation += 1
         return Snapshot(self.machine, core, run.registers, self._generation, describe, run.notes)
@@ -208,11 +169,11 @@ class LiveDump(Closing):
                 errno=errno.ECHILD,
             )
 
-    def _current(self, step: str, *allowed: State) -> Run:
+    def _current(self, step: str, *allowed: DumpState) -> DumpRun:
         run = self._run
-        if run is None or (allowed and self._state not in allowed):
+        if run is None or (allowed and self.state not in allowed):
             raise StateError(
-                f"{step} is not possible in state {self._state.name}",
+                f"{step} is not possible in state {self.state.name}",
                 errno=errno.EINVAL,
                 hint=self.expired or "",
             )
@@ -225,11 +186,11 @@ class LiveDump(Closing):
         *,
         reference: int = -1,
     ) -> None:
-        """INIT, while the machine runs. `target`: a path, an adopted Target (ours from the call
-        on), or
-        None for memory only. `reference`: for tests, an fd to which the arena is copied within the
-        pause, which then lasts as long as that takes. UsageError, StateError (EBUSY), TargetError
-        (ETIMEDOUT: the target hangs), MachineError; nothing is left behind then."""
+        """INIT, while the machine runs. `target`: a path, an adopted Target (owned by the
+        dump from the call on), or None for memory only. `reference`: for tests, an fd to which the
+        arena is copied within the pause, which then lasts as long as that takes. UsageError,
+        StateError (EBUSY), TargetError (ETIMEDOUT: the target hangs), MachineError; nothing is left
+        behind then."""
         settings = settings or DumpSettings()
         self._expect_own("INIT")
         with self._step:
@@ -241,14 +202,14 @@ class LiveDump(Closing):
                     if target is None
                     else settings.on_target()
                 )
-                self._unwatched = [one for one in self._unwatched if not self._let_go(one)]
+                self._hanging.free_unwatched()
                 self._expect_no_dump()
                 self._expect_startable(settings)
                 # Not in the time that the target has to answer.
                 if isinstance(self.machine, LooksAhead):
                     self.machine.look_ahead()
             except BaseException:
-                self._abandon(target, settings)
+                abandon(target, settings)
                 raise
             self._init(target, settings, reference)
 
@@ -265,125 +226,70 @@ class LiveDump(Closing):
         if isinstance(self.machine, ChecksFirst):
             self.machine.check_start(settings.backend)
 
-    @staticmethod
-    def _abandon(target: TargetLike | None, settings: DumpSettings) -> None:
-        """Open files that INIT was given and has not begun to use."""
-        for given in (target, settings.sidecar):
-            if not isinstance(given, (str, type(None))) and hasattr(given, "abandon"):
-                given.abandon()
-
     def _expect_no_dump(self) -> None:
         self.errands.expect_none()
         if self._run is not None:
             raise StateError(
-                f"there is a dump already, in state {self._state.name}",
+                f"there is a dump already, in state {self.state.name}",
                 errno=errno.EBUSY,
                 hint="release it first",
             )
-        if any(run.core and run.core.start_under_way for run in self._stale):
-            raise StateError(
-                "a function of the last START has not returned",
-                errno=errno.EBUSY,
-                hint="wait for it: its resume is called then",
-            )
-        if any(run.keeper and run.keeper.is_alive() for run in self._stale):
-            raise StateError(
-                "the target of the last dump still hangs", errno=errno.EBUSY, hint="wait for it"
-            )
+        self._hanging.expect_none()
 
     def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
-        if target is None:
-            run = Run(self.machine, settings, None)
-            run.core = make_core(self.machine, settings, None, reference=reference)
-        else:
-            run = self._prepare(target, settings, reference)
+        run = prepare(self.machine, settings, target, self.errands, reference=reference)
         try:
             self._begin(run)
-        except BaseException:  # also of a signal's handler: nobody else knows of this dump
-            self._free(run)
+        except BaseException:  # also of a signal's handler: nothing else knows of this dump
+            run.free()
             self._retire(run)
             raise
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: DumpRun) -> None:
         """The state INIT. MachineError: no thread."""
         if run.files:
-            # Made now: while many pages are unprotected there may be no room for a thread's stack.
-            run.keeper = threading.Thread(
-                target=run.keep, args=(self._finished,), name="livedump-keeper", daemon=True
-            )
-            self._start_keeper(run)
+            run.start_keeper(self._finished)
         self.settings = run.settings
         self._run = run
-        self._set(State.INIT)
+        self._stage.enter(DumpState.INIT)
         if run.settings.max_age:
-            self._start_watching(run)
+            self._watch_age(run)
 
-    def _prepare(self, target: TargetLike, settings: DumpSettings, reference: int) -> Run:
-        """A dump on a target, which may hang: then INIT has failed, and what comes of it later is
-        given up."""
+    def _watch_age(self, run: DumpRun) -> None:
+        """MachineError: no thread."""
 
-        def work() -> Run:
-            files = DumpFiles(self.machine, settings, target)
-            run = Run(self.machine, settings, files)
-            try:
-                with files.patience(settings):
-                    files.open(run.describe())
-                    run.core = make_core(
-                        self.machine, settings, files.plan, files.for_core(), reference=reference
+        def expire(is_too_old: Callable[[], bool]) -> None:
+            with self._step:
+                if is_too_old():
+                    run.ended = (
+                        f"released: older than its maximum age of {run.settings.max_age:g} s"
                     )
-            except BaseException:
-                files.abandon()
-                raise
-            return run
+                    run.free()
+                    self._retire(run, "by the host")
 
-        path = target.path if isinstance(target, Target) else os.fspath(target)
-        return self.errands.run(
-            path,
-            work,
-            self._give_up,
-            settings.init_deadline,
-            more=init_seconds(self.machine.arena.size),
-            never=lambda: self._abandon(target, settings),
-        )
+        AgeWatch(self._stage, run.settings.max_age, lambda: self._is_current(run), expire).start()
 
-    def _give_up(self, run: Run) -> None:
-        """What an INIT prepared that nobody waits for any more."""
-        self._free(run)
-        self._reap(run)
-
-    @staticmethod
-    def _start_keeper(run: Run) -> None:
-        """MachineError: no thread."""
-        assert run.keeper
-        with needing_threads("keep the dump's files"):
-            start_thread(run.keeper)
-
-    def _start_watching(self, run: Run) -> None:
-        """MachineError: no thread."""
-        watch = threading.Thread(
-            target=self._watch_age, args=(run,), name="livedump-age", daemon=True
-        )
-        with needing_threads("watch the age of the dump"):
-            start_thread(watch)
+    def _is_current(self, run: DumpRun) -> bool:
+        return self._run is run and not run.released
 
     def start(self) -> None:
         """START: the snapshot instant. On failure the machine runs on, and the dump stays in INIT;
         or it is released, where the machine's memory was protected already."""
         self._expect_own("START")
         with self._step:
-            run = self._current("START", State.INIT)
+            run = self._current("START", DumpState.INIT)
             assert run.core is not None
             try:
                 self._start(run, run.core)
             except BaseException:
                 if not run.released and not run.core.startable:
                     try:
-                        self._free(run)
+                        run.free()
                     finally:
                         self._retire(run, "by a START that failed")
                 raise
 
-    def _start(self, run: Run, core: Core) -> None:
+    def _start(self, run: DumpRun, core: Core) -> None:
         core.start(self.machine, run.settings.quiesce_deadline)
         run.begun = True
         run.registers = self.machine.snapshot_registers()
@@ -391,9 +297,9 @@ class LiveDump(Closing):
         run.armed = True
         run.snapshot = self._make_snapshot(run, core)
         run.started.set()
-        self._set(State.START)
+        self._stage.enter(DumpState.START)
 
-    def _take_notes(self, run: Run) -> Sequence[Note]:
+    def _take_notes(self, run: DumpRun) -> Sequence[Note]:
         """The instant is taken, and the dump is worth something without them too."""
         try:
             return self.machine.snapshot_notes(run.read)
@@ -405,29 +311,28 @@ class LiveDump(Closing):
         nothing to do: FINISH follows at once, and the snapshot stays in memory."""
         self._expect_own("SWEEP")
         with self._step:
-            run = self._current("SWEEP", State.START)
+            run = self._current("SWEEP", DumpState.START)
             assert run.core is not None
             if run.files is None:
-                self._set(State.FINISH)
+                self._stage.enter(DumpState.FINISH)
                 return
             run.core.sweep()
-            self._set(State.SWEEP)
+            self._stage.enter(DumpState.SWEEP)
             run.swept.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """True once the dump is finished (sealed, or broken: see verdict) or released; False after
         `timeout` seconds."""
         self._expect_own("waiting")
-        with self._change:
-            return self._change.wait_for(lambda: self._state is not State.SWEEP, timeout)
+        return self._stage.wait_while(DumpState.SWEEP, timeout)
 
-    def finish(self, timeout: float | None = None, *, check: bool = True) -> Verdict:
+    def finish(self, timeout: float | None = None, *, check: bool = True) -> VerdictWord:
         """FINISH: wait for the seal. The verdict; without a target, which has no seal, what it is
         so far. InconsistentDump (OSError): the verdict is another than "consistent"; with
         check=False it is returned. StateError: no sweep is under way, or released; TimeoutError:
         after `timeout` seconds."""
         self._expect_own("FINISH")
-        run = self._current("FINISH", State.SWEEP, State.FINISH)
+        run = self._current("FINISH", DumpState.SWEEP, DumpState.FINISH)
         if not self.wait(timeout):
             raise TimeoutError(errno.ETIMEDOUT, f"the sweep has not ended: {self.progress()}")
         verdict = run.verdict if run.files else run.so_far
@@ -439,7 +344,7 @@ class LiveDump(Closing):
 
     def save(
         self, target: TargetLike, settings: DumpSettings | None = None, *, check: bool = True
-    ) -> Verdict:
+    ) -> VerdictWord:
         """One whole dump: INIT, START, SWEEP, FINISH, RELEASE. "consistent", or with check=False
         whatever the verdict is. What each of these raises; InconsistentDump (OSError): the dump is
         on the target, and is torn or incomplete. UsageError: no target, to save nothing."""
@@ -464,97 +369,25 @@ class LiveDump(Closing):
             return
         run = self._run
         if run is not None and run.core is not None:
-            # Before any lock: whoever holds one may be waiting for the machine or the target.
-            self._free(run)
-        elif self._state is State.UNINIT:
+            # Before any lock: the thread that holds one may wait for the machine or the target.
+            run.free()
+        elif self.state is DumpState.UNINIT:
             return  # also while an INIT waits for its target
         with self._step:
             if run is not None and self._run is run:
                 self._retire(run, by)
 
-    def _watch_age(self, run: Run) -> None:
-        """The thread of a dump with a maximum age; ends with that dump, and knows no other."""
-        while self._wait_too_old(run):
-            with self._step:
-                # Looked at again: a step may have been taken while this waited for its turn.
-                if self._run is run and not run.released and self._seconds_left(run) <= 0:
-                    run.ended = (
-                        f"released: older than its maximum age of {run.settings.max_age:g} s"
-                    )
-                    self._free(run)
-                    self._retire(run, "by the host")
-
-    def _wait_too_old(self, run: Run) -> bool:
-        """False: the dump has gone."""
-        with self._change:
-            while self._run is run and not run.released:
-                left = self._seconds_left(run)
-                if left <= 0:
-                    return True
-                self._change.wait(min(left, threading.TIMEOUT_MAX))
-        return False
-
-    def _seconds_left(self, run: Run) -> float:
-        """Until nobody has taken a step for too long. The snapshot is abandoned then; a dump that
-        is still prepared, or swept, is not."""
-        if self._state not in (State.START, State.FINISH):
-            return math.inf
-        return self._entered + run.settings.max_age - time.monotonic()
-
-    @staticmethod
-    def _free(run: Run) -> None:
-        """The machine, whatever else hangs."""
-        assert run.core is not None
-        run.released = True
-        run.core.release()
-        run.started.set()
-        run.swept.set()
-
-    def _retire(self, run: Run, by: str = "") -> None:
-        if run.keeper and run.keeper.ident is not None:
-            run.keeper.join(_RELEASE_PATIENCE_S)
+    def _retire(self, run: DumpRun, by: str = "") -> None:
+        run.wait_for_keeper()
         counters = run.core.counters() if run.core else Counters()
-        self._last = run.outcome(counters, self._state.name, by)
+        self._last = run.outcome(counters, self.state.name, by)
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
-        self._set(State.UNINIT)
-        self._stale = [one for one in self._stale if not self._let_go(one)]
-        if not self._let_go(run):
-            self._stale.append(run)
-            try:
-                start_thread(threading.Thread(target=self._reap, args=(run,), daemon=True))
-            except RuntimeError:
-                self._unwatched.append(run)
+        self._stage.enter(DumpState.UNINIT)
+        self._hanging.add(run)
 
-    @staticmethod
-    def _let_go(run: Run) -> bool:
-        """Free core and files once nobody is at work on them."""
-        if run.keeper and run.keeper.is_alive():
-            return False
-        if run.core and not (run.core.release() and run.core.free()):
-            return False
-        if run.files:
-            run.files.close() if run.begun else run.files.discard()
-        return True
-
-    def _reap(self, run: Run) -> None:
-        """A target's I/O hangs: free the rest when it comes back."""
-        while not self._let_go(run):
-            time.sleep(_REAP_S)
-
-    def _finished(self, run: Run) -> None:
-        with self._change:
-            if self._run is run and not run.released:
-                self._enter(State.FINISH)
-            self._change.notify_all()
-
-    def _set(self, state: State) -> None:
-        with self._change:
-            self._enter(state)
-            self._change.notify_all()
-
-    def _enter(self, state: State) -> None:
-        self._state, self._entered = state, time.monotonic()
+    def _finished(self, run: DumpRun) -> None:
+        self._stage.enter(DumpState.FINISH, still=lambda: self._is_current(run))
 
     def close(self) -> None:
         """RELEASE, for `with`."""

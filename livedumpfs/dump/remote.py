@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import numpy as np
 
@@ -29,9 +29,10 @@ from livedumpfs.dump.core_dump import (
 from livedumpfs.dump.counters import Counters, take_counters
 from livedumpfs.errors import MachineError, StateError, os_cause
 from livedumpfs.formats import Plan
-from livedumpfs.machines import Machine
+from livedumpfs.machines import Machine, StopsLater, shim_of
 from livedumpfs.machines.shim import READ_MOST, Shim, pack, refused
 from livedumpfs.settings import DumpSettings
+from livedumpfs.thread import without_signals
 
 _TICK_NS: Final = 100_000_000
 _STATES_MOST: Final = 64 << 10
@@ -41,30 +42,6 @@ _USERFAULTFD: Final = "/dev/userfaultfd"
 _GONE: Final = (-errno.ECONNRESET, -errno.ETIMEDOUT)
 
 _GIVEN_UP: Final = (-errno.ECANCELED, -errno.ENODATA)
-
-
-@runtime_checkable
-class StopsLater(Protocol):
-    """A machine whose quiesce begins with questions while it runs, and whose pause has an end."""
-
-    @property
-    def stop_asked_ns(self) -> int:
-        """CLOCK_MONOTONIC, until which it ran for certain."""
-
-    def quiesce_for(self, seconds: float) -> None:
-        """As quiesce; but it may stand still for so long, and is let go then, whoever asks."""
-
-    @property
-    def pause_left_s(self) -> float:
-        """Seconds of the pause that are left, above 0."""
-
-
-@runtime_checkable
-class LooksAhead(Protocol):
-    """A machine of which something is to be known at START that takes time to find."""
-
-    def look_ahead(self) -> None:
-        """INIT, while it runs. Raises nothing: START can do without."""
 
 
 class RemoteCore:
@@ -131,7 +108,8 @@ class RemoteCore:
         """START: stop the machine, arm, let it go, all within the deadline. MachineError; the
         machine runs then, and nothing is protected."""
         try:
-            self._start(machine, deadline_s)
+            # A signal's handler must not raise between the stop of the machine and its resume.
+            without_signals("start the dump", lambda: self._start(machine, deadline_s))
         except BaseException:
             if not self.startable:
                 self.release()
@@ -304,9 +282,8 @@ def make_core(
     reference: int = -1,
 ) -> Core:
     """INIT, where the machine's memory is: in this process, or in that of its shim."""
-    if machine.shim is not None:
-        return RemoteCore(
-            machine.shim, settings, plan, files, size=machine.arena.size, reference=reference
-        )
+    shim = shim_of(machine)
+    if shim is not None:
+        return RemoteCore(shim, settings, plan, files, size=machine.arena.size, reference=reference)
     assert isinstance(machine.arena, Arena)
     return CoreDump(machine.arena, settings, plan, files, reference=reference)

@@ -10,7 +10,7 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import lib
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import InvalidDump, TargetError
-from livedumpfs.formats import Plan, Verdict
+from livedumpfs.formats import Plan, VerdictWord
 from livedumpfs.machines.machine import Memory
 from livedumpfs.targets import Kind, Target, expect_space, sealed_as
 
@@ -30,7 +30,7 @@ def refuse_sealed(target: Target, sidecar: Target | None) -> None:
             )
 
 
-def _finished(target: Target, book: Target | None) -> Verdict | None:
+def _finished(target: Target, book: Target | None) -> VerdictWord | None:
     """Of the dump on the device, which is described on it, at the usual place, or by `book`."""
     place = None if book is None else f"/proc/self/fd/{book.fd}"
     try:
@@ -44,7 +44,7 @@ def _finished(target: Target, book: Target | None) -> Verdict | None:
 
 
 def expect_room(memory: Memory, plan: Plan, target: Target, sidecar: Target | None) -> None:
-    """TargetError ENOSPC: what is in the memory will not fit. What a kdump will need nobody knows;
+    """TargetError ENOSPC: what is in the memory will not fit. What a kdump will need is not known;
     memory that exists and is all zeros counts, though it takes no room."""
     occupied = occupied_bytes(memory)
     if occupied is None or plan.format == "kdump":
@@ -57,7 +57,7 @@ def expect_room(memory: Memory, plan: Plan, target: Target, sidecar: Target | No
 
 
 def occupied_bytes(memory: Memory) -> int | None:
-    """Bytes of the memory that exist; None: nobody knows."""
+    """Bytes of the memory that exist; None: that is not known."""
     fd = lib.ldfs_arena_memfd(memory.handle) if isinstance(memory, Arena) else None
     if fd is None:
         fd = getattr(memory, "fd", None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run: one dump and everything that ends with it; Outcome: what is known of it afterwards."""
+"""DumpRun: one dump and everything that ends with it; Outcome: what is known of it afterwards."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from livedumpfs.dump.dump_files import DumpFiles
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
 from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
-from livedumpfs.formats import Registers, Verdict
+from livedumpfs.formats import Registers, VerdictWord
 from livedumpfs.formats.note import Note
 from livedumpfs.machines import Machine
 from livedumpfs.settings import DumpSettings
+from livedumpfs.thread import needing_threads, start_thread
 
 _BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
 """How writes are noticed."""
 _POLL_S = 0.5
+_RELEASE_PATIENCE_S = 2.0
+"""Seconds that RELEASE waits for the keeper, which may be in I/O that hangs."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Outcome:
     """Of a dump that has gone."""
 
     counters: Counters = field(default_factory=Counters)
-    verdict: Verdict | None = None
+    verdict: VerdictWord | None = None
     """None: it had no target, and no START; or there was no dump."""
     failure: str | None = None
     reason: str | None = None
@@ -38,10 +41,10 @@ class Outcome:
     expired: str | None = None
     """Why the host itself released it."""
     released: str | None = None
-    """Through whom, and in which state, in one sentence."""
+    """By what, and in which state, in one sentence."""
 
 
-class Run:
+class DumpRun:
     """One dump. Its keeper thread does all writing of headers after INIT, so that no step waits for
     a slow target."""
 
@@ -58,7 +61,7 @@ class Run:
         """START was reached: what lies on the target is of some dump."""
         self.armed = False
         """START is done."""
-        self.verdict: Verdict | None = None
+        self.verdict: VerdictWord | None = None
         """Final: sealed, or nothing can seal it any more."""
         self.error: str | None = None
         """First error of the keeper."""
@@ -68,7 +71,7 @@ class Run:
         self.released = False
         self.ended: str | None = None
         """Why the host itself released it."""
-        self.keeper: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
 
     # ------------------------------------------------------------------- looking
 
@@ -89,25 +92,25 @@ class Run:
     @property
     def reason(self) -> str | None:
         """Why it is not consistent: its failure, or what it lost by its settings. None: it is, or
-        nobody has swept it yet."""
+        it was not swept yet."""
         loss = explain_loss(self.core.counters(), self.settings) if self.core else None
         return self.failure or loss
 
-    def inconsistent(self, verdict: Verdict) -> InconsistentDump:
+    def inconsistent(self, verdict: VerdictWord) -> InconsistentDump:
         """What to raise for that verdict."""
         counters = self.core.counters() if self.core else Counters()
         number = counters.failure.error or self.error_number
         return inconsistent(verdict, counters, self.target, self.reason, number)
 
     @property
-    def so_far(self) -> Verdict | None:
+    def so_far(self) -> VerdictWord | None:
         """What the dump is worth if nothing else happens to it; None before START. "torn" does not
         get better, and "incomplete" stays."""
         if self.verdict or self.core is None or not self.armed:
             return self.verdict
         return "incomplete" if self.error else judge(self.core.counters())
 
-    def at_release(self) -> Verdict | None:
+    def at_release(self) -> VerdictWord | None:
         """The verdict for good, when nothing more will come: a target without a seal says
         incomplete, a snapshot in memory is what it was."""
         if self.files is not None:
@@ -115,7 +118,7 @@ class Run:
         return self.so_far
 
     def outcome(self, counters: Counters, state: str, by: str) -> Outcome:
-        """When it is released, in `state`, through `by` ("" for anybody)."""
+        """When it is released, in `state`, by `by` ("": that is not known)."""
         sealed = self.files is None or self.verdict is not None
         words = ["released", *([by] if by else []), f"in state {state}"]
         sentence = " ".join(words) + ("" if sealed else ", before it was sealed")
@@ -163,9 +166,50 @@ class Run:
             found["lost"] = self.core.lost_ranges(machine.arena.size)
         return found
 
+    # --------------------------------------------------------------------- its end
+
+    def free(self) -> None:
+        """RELEASE: the machine, whatever else hangs. Needs no lock."""
+        assert self.core is not None
+        self.released = True
+        self.core.release()
+        self.started.set()
+        self.swept.set()
+
+    def let_go(self) -> bool:
+        """Free core and files of a released dump once nothing is at work on them; False: not
+        yet."""
+        if self.is_kept:
+            return False
+        if self.core and not (self.core.release() and self.core.free()):
+            return False
+        if self.files:
+            self.files.close() if self.begun else self.files.discard()
+        return True
+
     # ----------------------------------------------------------- the keeper thread
 
-    def keep(self, finished: Callable[[Run], None]) -> None:
+    def start_keeper(self, finished: Callable[[DumpRun], None]) -> None:
+        """`finished` is called on the keeper's thread, after the seal or a failure. To be called at
+        INIT: while many pages are unprotected there may be no room for a thread's stack.
+        MachineError: no thread."""
+        self._keeper = threading.Thread(
+            target=self.keep, args=(finished,), name="livedump-keeper", daemon=True
+        )
+        with needing_threads("keep the dump's files"):
+            start_thread(self._keeper)
+
+    @property
+    def is_kept(self) -> bool:
+        """The keeper is at work on the files."""
+        return self._keeper is not None and self._keeper.is_alive()
+
+    def wait_for_keeper(self) -> None:
+        """A moment, after RELEASE."""
+        if self._keeper and self._keeper.ident is not None:
+            self._keeper.join(_RELEASE_PATIENCE_S)
+
+    def keep(self, finished: Callable[[DumpRun], None]) -> None:
         """From INIT to the seal, or to RELEASE."""
         try:
             if self._wait_for(self.started):

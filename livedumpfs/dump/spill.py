@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much memory a snapshot may take that has no target, when nobody has set a limit."""
+"""How much memory a snapshot may take that has no target, when no limit is set."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Final
 
 from livedumpfs.core.capi import lib
-from livedumpfs.dump.counters import NO_PFN, Counters, Failure
+from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters
 from livedumpfs.errors import InconsistentDump, os_cause
-from livedumpfs.formats import Verdict
+from livedumpfs.formats import VerdictWord
 from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE, format_size
 
@@ -27,7 +27,7 @@ _NOT_ON_TOP: Final = (
 _NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
 
 
-def judge(counters: Counters) -> Verdict:
+def judge(counters: Counters) -> VerdictWord:
     """The verdict of a dump whose granules are all final (or that lives in memory only)."""
     failure = counters.failure
     if (
@@ -39,7 +39,7 @@ def judge(counters: Counters) -> Verdict:
     return "torn" if counters.lost else "consistent"
 
 
-def explain(failure: Failure, target: str, deadline_s: float) -> str | None:
+def explain(failure: CoreFailure, target: str, deadline_s: float) -> str | None:
     """One sentence: what object, what cause; None when nothing failed."""
     if not failure.error:
         return None
@@ -66,7 +66,7 @@ def explain_loss(counters: Counters, settings: DumpSettings) -> str | None:
 
 
 def inconsistent(
-    verdict: Verdict, counters: Counters, target: str | None, reason: str | None, number: int
+    verdict: VerdictWord, counters: Counters, target: str | None, reason: str | None, number: int
 ) -> InconsistentDump:
     """What to raise for that verdict. `number`: the errno behind it, 0 for none."""
     return InconsistentDump.of(

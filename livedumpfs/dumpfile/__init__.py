@@ -6,7 +6,7 @@
     with open_dump("/dev/loop0") as dump:
         dump.verdict                    # "consistent", "torn", "incomplete"
         dump.read_physical(0x1000, 64)  # OSError EIO where the dump has nothing
-        report = verify_dump(dump)      # checksums, and the built-in guest's ledger
+        report = verify_dump(dump)      # its verdict and all checksums
         text = format_description(describe_dump(dump))
 
 Everything read is untrusted: InvalidDump in one sentence, never a traceback or a gigabyte.
@@ -14,7 +14,7 @@ Everything read is untrusted: InvalidDump in one sentence, never a traceback or 
 
 from __future__ import annotations
 
-from livedumpfs.dumpfile.checksums import ChecksumReport, Progress, verify_checksums
+from livedumpfs.dumpfile.checksums import ChecksumReport, OnProgress, verify_checksums
 from livedumpfs.dumpfile.compare import Comparison, Difference, DifferentRange, compare_dumps
 from livedumpfs.dumpfile.convert import convert_dump, is_image, refuse_inconsistent
 from livedumpfs.dumpfile.describe import describe_dump, format_description
@@ -42,9 +42,9 @@ __all__ = [
     "DumpArray",
     "DumpFile",
     "NewFile",
+    "OnProgress",
     "OpenFile",
     "Output",
-    "Progress",
     "SnapshotFiles",
     "StoredFiles",
     "Stream",

@@ -9,12 +9,12 @@ process. All else is read once, into the array itself.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from livedumpfs.dumpfile.granules import Granules
 from livedumpfs.dumpfile.layout import DumpArray
 
 MAP_FROM: Final = 1 << 20
@@ -22,16 +22,7 @@ MAP_FROM: Final = 1 << 20
 _PIECE: Final = 4 << 20
 
 
-class Arena(Protocol):
-    """What is asked of a dump."""
-
-    def read_into(self, offset: int, view: memoryview) -> None: ...
-    def check_there(self, offset: int, length: int) -> None: ...
-    def place(self, offset: int, length: int) -> tuple[int, int] | None: ...
-    def holes(self, offset: int, length: int) -> Iterator[tuple[int, int]]: ...
-
-
-def load_array(dump: Arena, found: DumpArray) -> npt.NDArray[Any]:
+def load_array(dump: Granules, found: DumpArray) -> npt.NDArray[Any]:
     """The array, writable. OSError EIO: not all of it is there."""
     size = found.size
     place = dump.place(found.offset, size) if size >= MAP_FROM else None

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import xxhash
 
-from livedumpfs.dumpfile.reader import DumpFile, runs
+from livedumpfs.dumpfile.granules import Granules, runs
 from livedumpfs.formats import table
 from livedumpfs.thread import needing_threads
 from livedumpfs.units import PAGE_SIZE
@@ -21,7 +21,7 @@ from livedumpfs.units import PAGE_SIZE
 PIECE: Final = 4 << 20
 """Bytes that one thread reads at once; more is never in memory for one."""
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """progress(bytes looked at, bytes of the arena); called from one thread at a time."""
 
 
@@ -66,7 +66,7 @@ class _Findings:
 
 
 def verify_checksums(
-    dump: DumpFile, progress: Progress | None = None, *, threads: int = 2
+    dump: Granules, progress: OnProgress | None = None, *, threads: int = 2
 ) -> ChecksumReport:
     """Check all that the dump has, with `threads` threads of PIECE bytes each. MachineError EAGAIN:
     there are no threads."""
@@ -90,7 +90,7 @@ def verify_checksums(
     )
 
 
-def _page_ranges(dump: DumpFile, granules: list[int]) -> list[tuple[int, int]]:
+def _page_ranges(dump: Granules, granules: list[int]) -> list[tuple[int, int]]:
     chosen = np.zeros(len(dump.entries), dtype=bool)
     chosen[granules] = True
     pages, last = dump.granule_size // PAGE_SIZE, dump.arena_size // PAGE_SIZE
@@ -100,7 +100,7 @@ def _page_ranges(dump: DumpFile, granules: list[int]) -> list[tuple[int, int]]:
 class _Check:
     """The work, in batches of granules that a counter hands out."""
 
-    def __init__(self, dump: DumpFile, progress: Progress | None) -> None:
+    def __init__(self, dump: Granules, progress: OnProgress | None) -> None:
         self.dump = dump
         self.progress = progress
         self.batch = max(1, PIECE // dump.granule_size)

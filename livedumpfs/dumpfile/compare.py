@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from livedumpfs.dumpfile.checksums import Progress
+from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import pages_there, read_or_zeros, state_runs
 from livedumpfs.formats import table
-from livedumpfs.formats.plan import MemoryRange
+from livedumpfs.formats.machine_info import MemoryRange
 from livedumpfs.units import PAGE_SIZE
 
 PIECE: Final = 1 << 20
@@ -67,7 +67,7 @@ class Comparison:
 
 
 def compare_dumps(
-    a: DumpFile, b: DumpFile, progress: Progress | None = None, *, max_ranges: int = MAX_RANGES
+    a: DumpFile, b: DumpFile, progress: OnProgress | None = None, *, max_ranges: int = MAX_RANGES
 ) -> Comparison:
     """Compare all that either has. `max_ranges`: how many ranges are kept. OSError: a target cannot
     be read."""

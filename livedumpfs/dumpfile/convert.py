@@ -14,10 +14,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from livedumpfs.dumpfile.checksums import Progress
+from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.destination import PIECE, Flattened, NewFile, Output
+from livedumpfs.dumpfile.granules import runs
 from livedumpfs.dumpfile.pack import KdumpWriter
-from livedumpfs.dumpfile.reader import DumpFile, runs
+from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.stored import (
     images_of,
     machine_of,
@@ -62,7 +63,7 @@ def convert_dump(
     dump: DumpFile,
     format: str,
     output: Output,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     table_at: str = "none",
     compression: str = COMPRESSION,
@@ -163,7 +164,7 @@ def _write_kdump(
     output: Output,
     flat: bool,
     threads: int,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> None:
     # What could still be refused is refused before the work.
     _finished(dump, plan)
@@ -177,7 +178,7 @@ def _write_kdump(
 
 
 def write_image(
-    dump: DumpFile, image: Image, output: Output, progress: Progress | None = None
+    dump: DumpFile, image: Image, output: Output, progress: OnProgress | None = None
 ) -> None:
     """Write an image of the dump's memory; zeros for missing pages. OSError: the dump's target
     cannot be read; errors of `output`."""

@@ -83,7 +83,7 @@ def describe_dump(dump: DumpFile) -> dict[str, Any]:
     return described
 
 
-def dump_kinds(dump: DumpFile) -> dict[str, table.Kind]:
+def dump_kinds(dump: DumpFile) -> dict[str, table.GranuleKind]:
     """Its granules by the way that they were saved, with their pages."""
     return table.kinds(dump.entries, dump.granule_size, dump.arena_size, MAX_RANGES)
 

@@ -33,7 +33,7 @@ class Placed(Protocol):
         """Bytes for that place. TargetError; BrokenPipeError."""
 
     def finish(self, size: int | None = None) -> None:
-        """All is there; `size`: of the file. Places that nobody wrote are zeros."""
+        """All is there; `size`: of the file. Places that were not written are zeros."""
 
 
 class Output(Closing):

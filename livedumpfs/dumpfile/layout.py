@@ -23,7 +23,8 @@ from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.formats.plan import MAX_RANGES, Extent, MemoryRange, check_map
+from livedumpfs.formats.machine_info import MAX_RANGES, MemoryRange, check_map
+from livedumpfs.formats.plan import Extent
 from livedumpfs.formats.raw import is_tail_superblock, raw_extents, tail_superblock_offset
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.formats.typed import Natural, typed
@@ -318,7 +319,7 @@ def check_stored(entries: table.Entries, end: int) -> None:
     stored = entries[(entries["state"] == table.SAVED) & (entries["stored"] > 0)]
     if len(stored) == 0:
         return
-    # No sum of two numbers that somebody made up.
+    # No sum of two numbers from the file, which may be anything.
     where, size = stored["where"], stored["stored"]
     if ((where > end) | (end - where < size)).any():
         raise InvalidDump(f"it is cut off: pages should lie behind its {end} bytes")

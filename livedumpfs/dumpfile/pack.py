@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.core.capi import check, ffi, lib
-from livedumpfs.dumpfile.checksums import Progress
+from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.destination import PIECE, Placed
 from livedumpfs.dumpfile.pages import Descriptors
 from livedumpfs.dumpfile.reader import DumpFile
@@ -48,7 +48,7 @@ class KdumpWriter:
         self.entries["stored"] = 0
         self.end = plan.data_offset + PAGE_SIZE
 
-    def run(self, threads: int, progress: Progress | None) -> None:
+    def run(self, threads: int, progress: OnProgress | None) -> None:
         """All pages. OSError, DamagedPage: the dump cannot be read; MachineError EAGAIN: no
         threads; errors of the output."""
         size = self._dump.arena_size
@@ -68,7 +68,7 @@ class KdumpWriter:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _finish(self, end: int, work: Future[list[Packed]], progress: Progress | None) -> None:
+    def _finish(self, end: int, work: Future[list[Packed]], progress: OnProgress | None) -> None:
         for packed in work.result():
             self._append(packed)
         if progress is not None:

@@ -112,7 +112,7 @@ class PackedPages:
         empty = (offset == 0) & (size == 0)
         wrong = (size == 0) | (size > PAGE_SIZE) | ~np.isin(flags, _FLAGS)
         wrong |= (flags == 0) & (size != PAGE_SIZE)
-        # In this order: no sum of two numbers that somebody made up.
+        # In this order: no sum of two numbers from the file, which may be anything.
         outside = (offset < self._data) | (offset > self._end) | (self._end - offset < size)
         bad = np.flatnonzero(empty | wrong | outside)
         if len(bad) == 0:

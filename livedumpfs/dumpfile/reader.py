@@ -7,8 +7,8 @@ import bisect
 import errno
 import itertools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,26 +17,22 @@ import xxhash
 from livedumpfs.closing import Closing
 from livedumpfs.dumpfile import layout
 from livedumpfs.dumpfile.arrays import load_array
+from livedumpfs.dumpfile.checksums import ChecksumReport, verify_checksums
+from livedumpfs.dumpfile.granules import Granules
 from livedumpfs.dumpfile.layout import DumpArray
 from livedumpfs.dumpfile.pages import PackedPages
 from livedumpfs.dumpfile.source import Source
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, kdump, superblock, table
-from livedumpfs.formats.plan import MemoryRange
-from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.formats.machine_info import MemoryRange
+from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.targets import current_sidecar, sidecar_path
-from livedumpfs.units import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from livedumpfs.dumpfile.checksums import ChecksumReport
 
 _SAMPLES: Final = 16
 _SAMPLE_GRANULE: Final = 4 << 20
 
 
-class DumpFile(Closing):
+class DumpFile(Granules, Closing):
     """A dump, open for reading. Any number of threads may read; close it once.
 
     Memory that the dump does not have - lost, or never saved - reads as OSError EIO.
@@ -44,34 +40,38 @@ class DumpFile(Closing):
 
     def __init__(self, target: Source, book: Source, block: Superblock) -> None:
         """Use open_dump. InvalidDump: the description is damaged or impossible."""
-        self._target, self._book = target, book
+        self._book = book
         self.superblock: Superblock = block
-        self.path: str = target.path
         self.sidecar: str | None = book.path if book is not target else None
         self.format: str = block.format
         self.sealed: bool = block.sealed
         self.dump_id: bytes = block.dump_id
-        self.granule_size: int = block.granule_size
-        self.arena_size: int = block.arena_size
         layout.check_regions(block, book)
         if block.total_size > target.size:
             raise InvalidDump(f"it is cut off: {target.size} of {block.total_size} bytes")
         self.meta: dict[str, Any] = layout.read_meta(book, block)
         self.memory_map: tuple[MemoryRange, ...] = layout.parse_map(self.meta, block.arena_size)
-        self.extents = layout.find_extents(block, self.memory_map)
+        extents = layout.find_extents(block, self.memory_map)
         self._header = b"" if block.format == "raw" else layout.read_header(target, block)
-        self._packed: PackedPages | None = None
+        packed: PackedPages | None = None
         if block.format == "elf":
             layout.check_segments(self._header, block, self.memory_map)
         elif block.format == "kdump":
-            self._packed = self._find_pages(target, block)
+            packed = self._find_pages(target, block)
         elif book is target:
             layout.check_tail(block, target, self.memory_map)
         self.arrays: tuple[DumpArray, ...] = layout.parse_arrays(self.meta, block.arena_size)
-        self.entries, self.bad_blocks = layout.read_table(book, block)
+        entries, self.bad_blocks = layout.read_table(book, block)
         if block.format == "kdump":
-            layout.check_stored(self.entries, block.total_size if block.sealed else target.size)
-        self._starts = np.array([e.arena_offset for e in self.extents])
+            layout.check_stored(entries, block.total_size if block.sealed else target.size)
+        super().__init__(
+            target,
+            extents,
+            entries,
+            packed,
+            granule_size=block.granule_size,
+            arena_size=block.arena_size,
+        )
 
     def _find_pages(self, target: Source, block: Superblock) -> PackedPages:
         found = layout.check_kdump(self._header, block, target, self.memory_map)
@@ -96,7 +96,7 @@ class DumpFile(Closing):
         return kdump.parse_head(self._header).compression if self._packed else None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> VerdictWord:
         """What the dump is worth: the seal's word, unless the table knows worse."""
         counts = self.state_counts()
         if not self.sealed or counts[table.ARMED]:
@@ -104,23 +104,6 @@ class DumpFile(Closing):
         if counts[table.LOST] and self.superblock.verdict == "consistent":
             return "torn"
         return self.superblock.verdict
-
-    def state_counts(self) -> dict[int, int]:
-        """Granules in each of the states ARMED (missing), SAVED, HOLE and LOST."""
-        counts = np.bincount(self.entries["state"], minlength=table.LOST + 1)
-        return {state: int(counts[state]) for state in table.STATE_NAMES}
-
-    def pfn_ranges(self, state: int) -> list[tuple[int, int]]:
-        """Page ranges [first, end) of the arena whose granules are in that state, in order."""
-        pages, last = self.granule_size // PAGE_SIZE, self.arena_size // PAGE_SIZE
-        return [(a * pages, min(b * pages, last)) for a, b in runs(self.entries["state"] == state)]
-
-    def missing(self) -> list[tuple[int, int]]:
-        """Bytes [start, end) of the arena that are lost or were never saved, in order."""
-        states = self.entries["state"]
-        gone = runs((states != table.SAVED) & (states != table.HOLE))
-        size = self.granule_size
-        return [(first * size, min(end * size, self.arena_size)) for first, end in gone]
 
     @property
     def registers(self) -> list[dict[str, int]]:
@@ -144,10 +127,6 @@ class DumpFile(Closing):
         """When the target was written last, or, of a device, its name was made."""
         return self._target.status.st_mtime_ns
 
-    def granule_length(self, granule: int) -> int:
-        """Bytes of that granule: the last one may be shorter."""
-        return min(self.granule_size, self.arena_size - granule * self.granule_size)
-
     def read_arena(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length) of the arena at the snapshot instant.
 
@@ -158,65 +137,6 @@ class DumpFile(Closing):
             raise ValueError(f"[{offset:#x}, +{length:#x}) is not within the arena")
         self.read_into(offset, memoryview(data))
         return bytes(data)
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        """As read_arena, into a writable buffer of bytes."""
-        if not view:
-            return
-        if offset < 0 or offset + len(view) > self.arena_size:
-            raise ValueError(f"[{offset:#x}, +{len(view):#x}) is not within the arena")
-        self.check_there(offset, len(view))
-        size = self.granule_size
-        first, end = offset // size, (offset + len(view) - 1) // size + 1
-        states = self.entries["state"][first:end]
-        boundaries = [*(np.flatnonzero(np.diff(states)) + 1).tolist(), end - first]
-        begin = 0
-        for boundary in boundaries:
-            low = max(offset, (first + begin) * size)
-            high = min(offset + len(view), (first + boundary) * size)
-            part = view[low - offset : high - offset]
-            if states[begin] == table.HOLE:
-                np.frombuffer(part, np.uint8)[:] = 0
-            else:
-                self.read_stored(low, part)
-            begin = boundary
-
-    def _missing(self, offset: int) -> OSError:
-        state = int(self.entries["state"][offset // self.granule_size])
-        why = "is lost" if state == table.LOST else "was not saved"
-        return OSError(errno.EIO, f"page {offset // PAGE_SIZE:#x} of {self.path} {why}")
-
-    def target_pieces(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """(arena offset, target offset, bytes) of the pieces that [offset, +length) lies in; of a
-        kdump PAGE_SIZE times the number of the page's descriptor is the target offset."""
-        index = int(np.searchsorted(self._starts, offset, side="right")) - 1
-        while length > 0:
-            extent = self.extents[index]
-            inside = offset - extent.arena_offset
-            size = min(length, extent.length - inside)
-            yield offset, extent.target_offset + inside, size
-            offset, length, index = offset + size, length - size, index + 1
-
-    def read_stored(self, offset: int, view: memoryview) -> None:
-        """What the target has for arena [offset, ...), whatever the table says of it. OSError, of
-        a kdump also DamagedPage."""
-        for position, place, size in self.target_pieces(offset, len(view)):
-            part = view[position - offset : position - offset + size]
-            if self._packed is not None:
-                _read_packed(self._packed, place, part, position // PAGE_SIZE)
-            elif self._target.read_into(place, part) != size:
-                raise OSError(errno.EIO, f"{self.path} ends before page {position // PAGE_SIZE:#x}")
-
-    def is_stored_hole(self, offset: int, length: int) -> bool:
-        """True when the target's file system, or the descriptors of a kdump, know that all of arena
-        [offset, +length) is zeros."""
-        pieces = self.target_pieces(offset, length)
-        if self._packed is not None:
-            return all(
-                self._packed.all_zeros(place // PAGE_SIZE, pages_of(place, size))
-                for _, place, size in pieces
-            )
-        return all(self._target.is_hole(place, size) for _, place, size in pieces)
 
     def read_physical(self, address: int, length: int) -> bytes:
         """As read_arena, by physical address. OSError EFAULT: no memory at some of it."""
@@ -245,46 +165,10 @@ class DumpFile(Closing):
                 return load_array(self, a)
         raise KeyError(name)
 
-    def place(self, offset: int, length: int) -> tuple[int, int] | None:
-        """(descriptor, offset in it) where arena [offset, +length), length > 0, lies as it is and
-        in one piece; None: nowhere."""
-        if self._packed is not None:
-            return None
-        (_, first, size), *more = self.target_pieces(offset, length)
-        end = first + size
-        for _, place, size in more:
-            if place != end:
-                return None
-            end += size
-        return self._target.fd, first
-
-    def check_there(self, offset: int, length: int) -> None:
-        """OSError EIO unless all of arena [offset, +length), length > 0, was saved."""
-        size = self.granule_size
-        first = offset // size
-        states = self.entries["state"][first : (offset + length - 1) // size + 1]
-        gone = np.flatnonzero((states != table.SAVED) & (states != table.HOLE))
-        if len(gone):
-            raise self._missing(max(offset, (first + int(gone[0])) * size))
-
-    def holes(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        """(arena offset, bytes) of what is zeros in arena [offset, +length), length > 0, whatever
-        the target has there; without what its file system knows to be zeros."""
-        size, end = self.granule_size, offset + length
-        first = offset // size
-        states = self.entries["state"][first : (end - 1) // size + 1]
-        for low, high in runs(states == table.HOLE):
-            at = max(offset, (first + low) * size)
-            count = min(end, (first + high) * size) - at
-            if not self.is_stored_hole(at, count):
-                yield at, count
-
     def verify_checksums(
         self, progress: Callable[[int, int], None] | None = None, *, threads: int = 2
     ) -> ChecksumReport:
-        """Read all that was saved and compare checksums; see checksums.py."""
-        from livedumpfs.dumpfile.checksums import verify_checksums
-
+        """As checksums.verify_checksums, of this dump."""
         return verify_checksums(self, progress, threads=threads)
 
     def matches_target(self) -> bool:
@@ -314,37 +198,6 @@ class DumpFile(Closing):
         if not data.strip(b"\0"):
             return None
         return bool(xxhash.xxh3_64_intdigest(data) == int(self.entries["checksum"][granule]))
-
-
-def _read_packed(packed: PackedPages, place: int, view: memoryview, page: int) -> None:
-    """Bytes from `place` on, where page n of the descriptors begins at n * PAGE_SIZE; `page`: what
-    the first is called in messages."""
-    index, inside = divmod(place, PAGE_SIZE)
-    done = 0
-    while done < len(view):
-        if inside or len(view) - done < PAGE_SIZE:
-            # A part of a page: its first, or its last.
-            size = min(PAGE_SIZE - inside, len(view) - done)
-            buffer = memoryview(bytearray(PAGE_SIZE))
-            packed.read(index, buffer, page)
-            view[done : done + size] = buffer[inside : inside + size]
-            inside = 0
-        else:
-            size = (len(view) - done) // PAGE_SIZE * PAGE_SIZE
-            packed.read(index, view[done : done + size], page)
-        pages = -(-size // PAGE_SIZE)
-        done, index, page = done + size, index + pages, page + pages
-
-
-def pages_of(place: int, length: int) -> int:
-    """How many pages [place, +length) lies in."""
-    return -(-(place + length) // PAGE_SIZE) - place // PAGE_SIZE
-
-
-def runs(chosen: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """[first, end) of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], chosen, [False])).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 def open_dump(

@@ -1,32 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Can this dump be trusted: its verdict, its checksums, and the ledger of the built-in guest."""
+"""Can this dump be trusted: its verdict and its checksums."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from livedumpfs.dumpfile.checksums import ChecksumReport, Progress, verify_checksums
+from livedumpfs.dumpfile.checksums import ChecksumReport, OnProgress, verify_checksums
 from livedumpfs.dumpfile.reader import DumpFile
-from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import table
-from livedumpfs.formats.superblock import Verdict
-
-if TYPE_CHECKING:
-    from livedumpfs.machines.ledger import LedgerReport
-
-LEDGER = "ledger"
-"""Machine.name of the built-in guest."""
+from livedumpfs.formats.superblock import VerdictWord
 
 
 @dataclass(frozen=True)
 class VerifyReport:
     """The result of verify_dump."""
 
-    verdict: Verdict
+    verdict: VerdictWord
     checksums: ChecksumReport
-    ledger: LedgerReport | None
-    """None: the machine is not the built-in guest, or the dump is incomplete."""
     problems: list[str]
     """One sentence each; empty when the dump is good."""
 
@@ -37,26 +27,12 @@ class VerifyReport:
 
 
 def verify_dump(
-    dump: DumpFile, progress: Progress | None = None, *, threads: int = 2
+    dump: DumpFile, progress: OnProgress | None = None, *, threads: int = 2
 ) -> VerifyReport:
     """Read the whole dump back. OSError does not occur: what cannot be read is in the report."""
     checksums = verify_checksums(dump, progress, threads=threads)
     problems = [*_verdict_problems(dump), *_checksum_problems(checksums)]
-    ledger: LedgerReport | None = None
-    if dump.machine_name == LEDGER and dump.verdict != "incomplete":
-        try:
-            ledger = _verify_ledger(dump)
-            if not ledger.ok:
-                problems.append(f"the ledger is wrong: {ledger.message}")
-        except (LivedumpError, OSError, ValueError) as error:
-            problems.append(f"the ledger cannot be checked: {error}")
-    return VerifyReport(dump.verdict, checksums, ledger, problems)
-
-
-def _verify_ledger(dump: DumpFile) -> LedgerReport:
-    from livedumpfs.machines.ledger import verify_ledger
-
-    return verify_ledger(dump.read_physical, dump.arena_size, dump.registers)
+    return VerifyReport(dump.verdict, checksums, problems)
 
 
 def _verdict_problems(dump: DumpFile) -> list[str]:

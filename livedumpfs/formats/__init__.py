@@ -27,21 +27,10 @@ from livedumpfs.formats.image import (
     vmcore_image,
 )
 from livedumpfs.formats.kdump import KdumpPlan, plan_kdump
-from livedumpfs.formats.plan import (
-    Extent,
-    MachineInfo,
-    MemoryRange,
-    Plan,
-    Registers,
-    Role,
-    Step,
-    Sync,
-    Write,
-    Zero,
-    room_for,
-)
+from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers
+from livedumpfs.formats.plan import Extent, Plan, Role, Step, Sync, Write, Zero, room_for
 from livedumpfs.formats.raw import RawPlan, plan_raw
-from livedumpfs.formats.superblock import VERDICTS, Superblock, Verdict
+from livedumpfs.formats.superblock import VERDICTS, Superblock, VerdictWord
 from livedumpfs.settings import COMPRESSION, FORMATS, OPTION
 
 __all__ = [
@@ -63,7 +52,7 @@ __all__ = [
     "Step",
     "Superblock",
     "Sync",
-    "Verdict",
+    "VerdictWord",
     "Write",
     "Zero",
     "lime_image",

@@ -17,20 +17,9 @@ from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import note, superblock, table
+from livedumpfs.formats.machine_info import MAX_RANGES, MachineInfo, Registers, check_machine
 from livedumpfs.formats.note import Note
-from livedumpfs.formats.plan import (
-    MAX_RANGES,
-    Extent,
-    MachineInfo,
-    Plan,
-    Registers,
-    Step,
-    Sync,
-    Zero,
-    check_machine,
-    check_sizes,
-    new_dump_id,
-)
+from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Zero, check_sizes, new_dump_id
 from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"\x7fELF"
@@ -73,7 +62,7 @@ MAX_HEADERS: Final = _EHDR.size + _SHDR.size + (MAX_RANGES + 1) * _PHDR.size
 
 
 @dataclass(frozen=True)
-class Segment:
+class ProgramHeader:
     """A program header (PT_LOAD or PT_NOTE): where memory or notes lie. In bytes."""
 
     type: int
@@ -234,17 +223,17 @@ def _find_programs(head: bytes) -> tuple[int, int]:
     return offset, offset + size * count
 
 
-def parse_segments(headers: bytes) -> list[Segment]:
+def parse_segments(headers: bytes) -> list[ProgramHeader]:
     """The program headers. `headers`: the file's first bytes, at least headers_end of them.
     InvalidDump: not an ELF64 core as this module writes it."""
     offset, end = _find_programs(headers)
     if end > len(headers):
         raise InvalidDump("it ends within its program headers")
     programs = _PHDR.iter_unpack(memoryview(headers)[offset:end])
-    return [Segment(p[0], p[2], p[4], p[5]) for p in programs]
+    return [ProgramHeader(p[0], p[2], p[4], p[5]) for p in programs]
 
 
-def note_segment(segments: Sequence[Segment]) -> Segment:
+def note_segment(segments: Sequence[ProgramHeader]) -> ProgramHeader:
     """The one PT_NOTE. InvalidDump: none, or of an impossible size."""
     notes = [segment for segment in segments if segment.type == _PT_NOTE]
     if len(notes) != 1 or not superblock.SIZE < notes[0].size <= MAX_NOTES:
@@ -252,12 +241,12 @@ def note_segment(segments: Sequence[Segment]) -> Segment:
     return notes[0]
 
 
-def load_segments(segments: Sequence[Segment]) -> list[Segment]:
+def load_segments(segments: Sequence[ProgramHeader]) -> list[ProgramHeader]:
     """The PT_LOADs, in the file's order."""
     return [segment for segment in segments if segment.type == _PT_LOAD]
 
 
-def first_note(head: bytes) -> Segment:
+def first_note(head: bytes) -> ProgramHeader:
     """The PT_NOTE of a dump. `head`: the file's first HEAD_SIZE bytes. In our dumps it is the first
     program header, so a hostile file cannot keep the reader busy with a million other headers.
     InvalidDump: as note_segment."""
@@ -265,7 +254,7 @@ def first_note(head: bytes) -> Segment:
     if len(head) < offset + _PHDR.size:
         raise InvalidDump("it ends within its program headers")
     first = _PHDR.unpack_from(head, offset)
-    return note_segment([Segment(first[0], first[2], first[4], first[5])])
+    return note_segment([ProgramHeader(first[0], first[2], first[4], first[5])])
 
 
 def own_note_position(notes: bytes) -> int:

@@ -23,7 +23,7 @@ from typing import Final
 
 from livedumpfs.errors import UsageError
 from livedumpfs.formats import elf
-from livedumpfs.formats.plan import MachineInfo, Registers, check_machine
+from livedumpfs.formats.machine_info import MachineInfo, Registers, check_machine
 from livedumpfs.units import PAGE_SIZE, align_up
 
 LIME_MAGIC: Final = 0x4C694D45
@@ -61,7 +61,7 @@ class Gap:
     length: int
 
 
-Segment = Literal | ArenaPiece
+ImageSegment = Literal | ArenaPiece
 Piece = Literal | ArenaPiece | Gap
 
 
@@ -72,7 +72,7 @@ class Image:
 
     name: str
     size: int
-    segments: tuple[Segment, ...]
+    segments: tuple[ImageSegment, ...]
 
     def __post_init__(self) -> None:
         position = 0
@@ -115,7 +115,7 @@ class Image:
             yield Gap(at, end - at)
 
 
-def _cut(segment: Segment, start: int, stop: int) -> Segment:
+def _cut(segment: ImageSegment, start: int, stop: int) -> ImageSegment:
     """The part [start, stop) of the image; it must lie in `segment`."""
     within = start - segment.offset
     if isinstance(segment, Literal):
@@ -157,7 +157,7 @@ def lime_image(machine: MachineInfo, arena_size: int, *, name: str = "mem.lime")
     """LiME version 1: before each range a header with its first and last physical address (both
     inclusive). UsageError: a memory map that does not cover the arena."""
     check_machine(machine, arena_size)
-    segments: list[Segment] = []
+    segments: list[ImageSegment] = []
     position = 0
     for r in machine.memory_map:
         header = _LIME_HEADER.pack(LIME_MAGIC, LIME_VERSION, r.start, r.end - 1)

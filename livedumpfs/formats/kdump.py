@@ -27,20 +27,8 @@ import numpy as np
 
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, superblock, table
-from livedumpfs.formats.plan import (
-    Extent,
-    MachineInfo,
-    MemoryRange,
-    Plan,
-    Registers,
-    Step,
-    Sync,
-    Write,
-    Zero,
-    check_machine,
-    check_sizes,
-    new_dump_id,
-)
+from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
+from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Write, Zero, check_sizes, new_dump_id
 from livedumpfs.settings import COMPRESSION, Compression, check_compression
 from livedumpfs.units import PAGE_SIZE, align_up
 

@@ -19,19 +19,8 @@ from dataclasses import dataclass
 
 from livedumpfs.formats import superblock
 from livedumpfs.formats import table as granule_table
-from livedumpfs.formats.plan import (
-    Extent,
-    MachineInfo,
-    MemoryRange,
-    Plan,
-    Registers,
-    Step,
-    Sync,
-    Zero,
-    check_machine,
-    check_sizes,
-    new_dump_id,
-)
+from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
+from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Zero, check_sizes, new_dump_id
 from livedumpfs.formats.superblock import Superblock
 from livedumpfs.settings import OPTION
 from livedumpfs.units import PAGE_SIZE, align_up

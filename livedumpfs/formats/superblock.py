@@ -30,8 +30,8 @@ MAX_GRANULE: Final = 1 << 30
 MAX_META: Final = 64 << 20
 """Most bytes of one meta slot."""
 
-Verdict = Literal["incomplete", "consistent", "torn"]
-VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+VerdictWord = Literal["incomplete", "consistent", "torn"]
+VERDICTS: Final[tuple[VerdictWord, ...]] = get_args(VerdictWord)
 
 _HEAD = struct.Struct("<8sIIQ")
 _BODY = struct.Struct("<16s16sIIQQQQQQQQQQQIIQQQQ")
@@ -46,7 +46,7 @@ class Superblock:
     dump_id: bytes
     format: str
     sealed: bool
-    verdict: Verdict
+    verdict: VerdictWord
     granule_size: int
     granule_count: int
     arena_size: int
@@ -70,7 +70,7 @@ class Superblock:
     target_inode: int = 0
     """With target_device: the target that a sidecar file belongs to, as in Target.identity."""
 
-    def sealed_as(self, verdict: Verdict) -> Superblock:
+    def sealed_as(self, verdict: VerdictWord) -> Superblock:
         """The same superblock, sealed with `verdict`."""
         return replace(self, sealed=True, verdict=verdict)
 

@@ -113,7 +113,7 @@ def parse_block(
     return entries
 
 
-class Kind(NamedTuple):
+class GranuleKind(NamedTuple):
     """Granules of one kind, and their pages."""
 
     granules: int
@@ -125,7 +125,7 @@ class Kind(NamedTuple):
 
 def kinds(
     entries: Entries, granule_size: int, arena_size: int, limit: int | None = None
-) -> dict[str, Kind]:
+) -> dict[str, GranuleKind]:
     """All granules by kind. Saved ones by the path that saved them: `fault` (copy-on-write),
     `sweep`, `steal`; the others by their state: `hole`, `lost`, `missing`. Each granule is of one
     kind. `limit`: most runs in each kind's `pages`."""
@@ -143,7 +143,7 @@ def kinds(
     for name, mask in chosen.items():
         runs = _runs(mask)
         shown = runs[:limit].tolist()
-        found[name] = Kind(
+        found[name] = GranuleKind(
             int(np.count_nonzero(mask)),
             [(a * pages, min(b * pages, last)) for a, b in shown],
             len(runs),

@@ -9,6 +9,7 @@ import os
 import pwd
 import shlex
 import stat
+import time
 
 from livedumpfs.errors import HostError, LivedumpError, os_cause
 from livedumpfs.hosts import registry
@@ -18,6 +19,9 @@ from livedumpfs.hosts.registry import Entry
 DEVICE_VARIABLE = "LIVEDUMP_DEVICE"
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 """Errors of a mount whose host is gone."""
+ENDING_S = 3.0
+"""Seconds within which a host that ends takes its mount away, after it has stopped to answer."""
+_LOOK_S = 0.05
 _FILE = "livedump"
 
 
@@ -138,6 +142,19 @@ def refuse_other_files(fd: int, path: str) -> None:
         raise _no_device(path)
 
 
+def has_ended(path: str, error: OSError) -> bool:
+    """Whether the host of a file of a mount has ended in order, after that error: it takes its
+    mount away, and may be about to, for which ENDING_S are waited at the most."""
+    if error.errno not in DEAD:
+        return False
+    end = time.monotonic() + ENDING_S
+    while _mount_of(path) is not None:
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_LOOK_S)
+    return True
+
+
 def unreachable(path: str, error: OSError) -> LivedumpError:
     """The error for a file of a mount that cannot be used, from the OSError that it gave."""
     if isinstance(error, LivedumpError):
@@ -147,7 +164,9 @@ def unreachable(path: str, error: OSError) -> LivedumpError:
         return _no_device(path)
     hint = ""
     mount = _mount_of(path)
-    if code in DEAD:
+    if code in DEAD and mount is None:  # a host that ends in order takes its mount away
+        hint = "its host has ended"
+    elif code in DEAD:
         folder = shlex.quote(os.path.dirname(path))
         hint = f"its host is dead; clean up with `fusermount -u {folder}`"
     elif code == errno.ENOENT:

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a dump wants of a machine."""
+"""Machine: what a dump wants of every machine. What only some can do is in capabilities.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from livedumpfs.core.arena import ArrayInfo
 from livedumpfs.core.capi import CData
+from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
-from livedumpfs.machines.shim import Shim
 from livedumpfs.machines.signals import check_signals
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
-
-Registers = Mapping[str, int]
-"""Registers of one vCPU by the names of Linux's user_regs_struct for the machine's architecture."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,6 @@ class InProcess:
     """What machines have in common whose memory is in this process, and whose programs are flat."""
 
     backends: Sequence[str] = ("sigsegv", "uffd")
-    shim: Shim | None = None
     identity_mapped = True
 
     def note_room(self, vcpus: int) -> int:
@@ -71,7 +67,8 @@ class InProcess:
         return False
 
     def check_start(self, backend: str = "sigsegv") -> None:
-        """MachineError: START with that backend would be refused now. See ChecksFirst."""
+        """MachineError: START with that backend would be refused now. See
+        capabilities.ChecksFirst."""
         if backend == "sigsegv":
             check_signals()
 
@@ -108,16 +105,12 @@ class Machine(Protocol):
         """Ways to notice its stores, "sigsegv" or "uffd"; the usual one first."""
 
     @property
-    def shim(self) -> Shim | None:
-        """The core in the machine's own process; None: its memory is in this one."""
-
-    @property
     def identity_mapped(self) -> bool:
         """Virtual addresses are physical ones."""
 
     def note_room(self, vcpus: int) -> int:
-        """Bytes that a dump of so many vCPUs keeps for snapshot_notes, a multiple of 4. Said by who
-        makes that room: the next START is one of no more vCPUs."""
+        """Bytes, a multiple of 4, that a dump of `vcpus` vCPUs needs room for: the longest that
+        snapshot_notes of a START with no more vCPUs can be."""
 
     def quiesce_ops(self) -> CData | None:
         """struct ldfs_quiesce_ops *, valid as long as the machine; None: use quiesce and resume."""
@@ -151,45 +144,3 @@ class Machine(Protocol):
 
     def close(self) -> None:
         """End the machine and free its memory; may be called twice."""
-
-
-@runtime_checkable
-class ChecksFirst(Protocol):
-    """A machine that can say, before anything is written, what START would refuse."""
-
-    def check_start(self, backend: str) -> None:
-        """MachineError: a dump by that backend is not possible as it is now. It runs on."""
-
-
-@runtime_checkable
-class HoldsNobody(Protocol):
-    """A machine whose quiesce and resume may have nothing to do."""
-
-    @property
-    def holds_nobody(self) -> bool:
-        """They return at once."""
-
-
-@runtime_checkable
-class Outliving(Protocol):
-    """A machine in a process of its own, which need not end with us."""
-
-    @property
-    def pid(self) -> int:
-        """Of that process."""
-
-    def detach(self) -> None:
-        """Leave it to itself, at full speed and without a dump, for good; `ended` and `close` go on
-        to work. MachineError: it may not be at full speed."""
-
-
-@runtime_checkable
-class NumbersVcpus(Protocol):
-    """A machine whose vCPUs come and go. Each has a number that stays its own, and is the same one
-    when it comes back; lists of them are in the order of the numbers."""
-
-    def registers_by_number(self) -> Mapping[int, Registers]:
-        """Live registers."""
-
-    def snapshot_by_number(self) -> Mapping[int, Registers]:
-        """Registers of the last START. MachineError: there was none."""

@@ -163,7 +163,7 @@ class Shim(Closing):
             if within is None:
                 sock = self._replace(sock)
                 return answer
-            # Who has no more time has none for the next connection either.
+            # A caller without more time has none for the next connection either.
             lost, sock = sock, None
             self._replace_later(free, lost)
             return answer
@@ -179,7 +179,7 @@ class Shim(Closing):
                 free.put(sock)
 
     def _replace_later(self, free: queue.SimpleQueue[socket.socket], lost: socket.socket) -> None:
-        """On a thread; without one by who next wants a connection of that kind."""
+        """On a thread; without one, by the next call that wants a connection of that kind."""
         thread = threading.Thread(target=self._put_another, args=(free, lost), daemon=True)
         try:
             start_thread(thread)
@@ -246,7 +246,7 @@ class Shim(Closing):
             self._closed = True
             for sock in tuple(self._all):
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for an answer
+                    sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for an answer
                 sock.close()
 
 

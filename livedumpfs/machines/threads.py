@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData
-from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
+from livedumpfs.formats import Registers
+from livedumpfs.machines.machine import InProcess, PhysicalRange
 
 # e_machine of the host: what an ELF dump of its memory says. 0 (EM_NONE) for any other.
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243, "ppc64le": 21, "s390x": 22}
@@ -27,8 +28,8 @@ class ThreadMachine(InProcess):
     (contextvars) of the thread that calls START and waits for it: what belongs to that thread, such
     as an RLock that it holds, is not there. `resume` lets them go on; it is called on the same
     thread as quiesce, once for each that returned, whatever happened between, also when a signal's
-    handler raised in who waits (Ctrl-C). One that raises has held nobody: it lets go itself whom it
-    had stopped.
+    handler raised in the thread that waits (Ctrl-C). A quiesce that raises must itself let go what
+    it had stopped.
 
     A quiesce that returns after `quiesce_deadline` has failed: `resume` is called at once, and
     START raises ETIMEDOUT. START does so too, a moment after the deadline, while a quiesce has not

@@ -22,10 +22,11 @@ from livedumpfs.closing import Closing
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.errors import MachineError, UsageError
+from livedumpfs.formats import Registers
 from livedumpfs.machines import boot
 from livedumpfs.machines.guest_image import EM_X86_64, GuestImage
-from livedumpfs.machines.ledger import ledger_phases
-from livedumpfs.machines.machine import InProcess, PhysicalRange, Registers
+from livedumpfs.machines.ledger_block import ledger_phases
+from livedumpfs.machines.machine import InProcess, PhysicalRange
 from livedumpfs.units import PAGE_SIZE, format_size, parse_size
 
 BUILT_IN_GUEST = Path(__file__).resolve().parent.parent / "guest" / "ledger.elf"
@@ -361,7 +362,7 @@ class UnicornMachine(InProcess, Closing):
         }
 
 
-# Machines whose vCPUs did not end when nobody wanted them any more: their memory stays mapped.
+# Machines whose vCPUs did not end when they were told to: their memory stays mapped.
 _abandoned: list[tuple[CData, Arena]] = []
 
 

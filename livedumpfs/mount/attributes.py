@@ -26,10 +26,6 @@ _ROOT: Final = 1
 _DUMPS: Final = 1 << 48
 """Inode numbers of files of dumps are above this, and below what a double holds exactly."""
 
-OPTIONS: Final[Mapping[str, bool]] = {"use_ino": True, "noforget": True}
-"""For libfuse: our inode numbers, not its own; and to know each file for good, so that a handle of
-NFS stays one. There are few files."""
-
 
 @dataclass(frozen=True)
 class Attributes:

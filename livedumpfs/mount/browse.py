@@ -7,22 +7,15 @@ The files never change, so that the kernel may keep what it has read, and map it
 from __future__ import annotations
 
 import errno
-import itertools
-import logging
 import os
 import stat
-import threading
 from collections.abc import Callable
 from typing import Any
-
-import fuse
 
 from livedumpfs.dumpfile import StoredFiles
 from livedumpfs.errors import HostError
 from livedumpfs.formats.snapshot_files import OpenFile
-from livedumpfs.hosts.mounted import FILE_SYSTEM
 from livedumpfs.mount.attributes import (
-    OPTIONS,
     Attributes,
     Tree,
     as_statfs,
@@ -30,63 +23,40 @@ from livedumpfs.mount.attributes import (
     dump_numbers,
     numbered,
 )
-from livedumpfs.mount.fs import Mount
 from livedumpfs.mount.mountpoint import check_mountpoint, clean_up, mount_hint
+from livedumpfs.mount.open_files import OpenFiles
+from livedumpfs.mount.operations import FuseMount, TreeOperations
 
 DIRECTORY = "/snapshot"
 """Where the files are, as in the mount of a host."""
 
-log = logging.getLogger(__name__)
 
-
-class Browser(fuse.Operations):  # type: ignore[misc]
-    """StoredFiles as a file system. libfuse calls it from many threads at once."""
-
-    use_ns = True
+class Browser(TreeOperations):
+    """StoredFiles as a file system."""
 
     def __init__(self, files: StoredFiles, ready: Callable[[], None] = lambda: None) -> None:
-        """`ready` is called, on a thread of libfuse, as soon as the mount answers."""
+        """`ready`: see TreeOperations."""
+        super().__init__(ready)
         self._files = files
-        self._ready = ready
-        self._open: dict[int, OpenFile] = {}
-        self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._owner, self._group = os.geteuid(), os.getegid()
+        self._open: OpenFiles[OpenFile] = OpenFiles()
         first = dump_numbers(files.dump_id, int.from_bytes(files.dump_id[:2], "little"))
         above = DIRECTORY[1:]
         names = (above, *(f"{above}/{name}" for name in files.names))
         self._tree = Tree(numbered(names, first))
         self._time = files.instant_ns
 
-    def __call__(self, op: str, *args: Any) -> Any:
-        """Every call of libfuse. Nothing but an OSError may leave: fusepy ends the mount then."""
-        try:
-            return getattr(self, op)(*args)
-        except OSError as error:
-            raise fuse.FuseOSError(error.errno or errno.EIO) from error
-        except BaseException as error:
-            log.exception("%s failed", op)
-            raise fuse.FuseOSError(errno.EIO) from error
+    def tree(self) -> Tree:
+        """The same for ever."""
+        return self._tree
 
-    def init(self, path: str) -> None:
-        """The kernel has answered."""
-        self._ready()
-
-    def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
+    def attributes(self, name: str, fh: Any) -> Attributes:
         """All is the mounting user's, for reading."""
-        return self._attributes(path.lstrip("/")).as_stat(self._owner, self._group)
-
-    def _attributes(self, path: str) -> Attributes:
-        if self._tree.is_directory(path):
-            return self._tree.directory(path, 0o500, self._time)
-        name = path.rpartition("/")[2]
-        size, stored = self._files.size(name), self._files.stored(name)
+        if self._tree.is_directory(name):
+            return self._tree.directory(name, 0o500, self._time)
+        own = name.rpartition("/")[2]
+        size, stored = self._files.size(own), self._files.stored(own)
         mode = stat.S_IFREG | 0o400
-        return Attributes(self._tree.numbers[path], mode, self._time, size, stored)
-
-    def readdir(self, path: str, fh: Any) -> list[tuple[str, dict[str, int], int]]:
-        """Names of a directory, with kind and inode number."""
-        return self._tree.entries(path.lstrip("/"))
+        return Attributes(self._tree.numbers[name], mode, self._time, size, stored)
 
     def statfs(self, path: str) -> dict[str, int]:
         """All of it is used."""
@@ -95,22 +65,17 @@ class Browser(fuse.Operations):  # type: ignore[misc]
 
     def open(self, path: str, flags: int) -> int:
         """The kernel has seen to the mode (ro, default_permissions)."""
-        file = self._files.open(path.rpartition("/")[2])
-        with self._lock:
-            number = next(self._numbers)
-            self._open[number] = file
-        return number
+        return self._open.add(self._files.open(path.rpartition("/")[2]))
 
     def release(self, path: str, fh: int) -> int:
         """Last close of an open file."""
-        with self._lock:
-            self._open.pop(fh, None)
+        self._open.drop(fh)
         return 0
 
-    def read_into(self, view: memoryview, offset: int, fh: int) -> int:
+    def read_into(self, view: memoryview, offset: int, handle: Any) -> int:
         """All of it or EIO: the kernel would take less for the end of the file. After EIO for what
         it wanted to read ahead it asks again, page by page."""
-        return self._open[fh].read_into(offset, view)
+        return self._open[handle].read_into(offset, view)
 
 
 def browse(
@@ -122,9 +87,6 @@ def browse(
     clean_up(place)
     check_mountpoint(place)
     try:
-        Mount(
-            Browser(files, on_ready), place, foreground=True, default_permissions=True, ro=True,
-            fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, **OPTIONS,
-        )  # fmt: skip
+        FuseMount(Browser(files, on_ready), place, ro=True)
     except RuntimeError as error:
         raise HostError(f"cannot mount at {place}", errno=errno.EIO, hint=mount_hint()) from error

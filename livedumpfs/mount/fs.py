@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -22,19 +20,12 @@ import fuse
 from livedumpfs import abi
 from livedumpfs.control import Caller, Control
 from livedumpfs.control.calls import DEVICE, MEMORY
-from livedumpfs.hosts.mounted import FILE_SYSTEM
-from livedumpfs.mount.attributes import OPTIONS, as_statfs
+from livedumpfs.mount.attributes import Attributes, Tree, as_statfs
 from livedumpfs.mount.hosttree import HostTree, Opened
-
-log = logging.getLogger(__name__)
+from livedumpfs.mount.open_files import OpenFiles
+from livedumpfs.mount.operations import FuseMount, TreeOperations, name_of
 
 _IOCTL_DIRECTORY = 1 << 4
-
-_view_of = ctypes.pythonapi.PyMemoryView_FromMemory
-_view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
-_view_of.restype = ctypes.py_object
-_WRITABLE = 0x200
-"""PyBUF_WRITE."""
 
 
 class Handle:
@@ -49,40 +40,28 @@ class Handle:
         self.content: bytes | None = None
 
 
-class Adapter(fuse.Operations):  # type: ignore[misc]
-    """Control as a file system. libfuse calls it from many threads at once."""
-
-    use_ns = True
+class Adapter(TreeOperations):
+    """Control as a file system."""
 
     def __init__(self, control: Control, ready: Callable[[], None] = lambda: None) -> None:
-        """`ready` is called, on a thread of libfuse, as soon as the mount answers."""
+        """`ready`: see TreeOperations."""
+        group = control.access.group
+        super().__init__(ready, group)
         self._control = control
-        self._ready = ready
         self._calls = threading.Condition()
         self._under_way = 0
         self._stopped = False
-        self._handles: dict[int, Handle] = {}
-        self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._owner = os.geteuid()
-        group = control.access.group
-        self._group = os.getegid() if group is None else group
+        self._handles: OpenFiles[Handle] = OpenFiles()
         self._tree = HostTree(control, 0 if group is None else 0o070)
 
     def __call__(self, op: str, *args: Any) -> Any:
-        """Every call of libfuse comes through here. Nothing but an OSError may leave: fusepy ends
-        the mount on anything worse."""
+        """As TreeOperations; counts the calls under way, and answers nothing after stop()."""
         with self._calls:
             if self._stopped and op not in ("release", "destroy"):
                 raise fuse.FuseOSError(errno.ENOTCONN)
             self._under_way += 1
         try:
-            return getattr(self, op)(*args)
-        except OSError as error:
-            raise fuse.FuseOSError(error.errno or errno.EIO) from error
-        except BaseException as error:
-            log.exception("%s failed", op)
-            raise fuse.FuseOSError(errno.EIO) from error
+            return super().__call__(op, *args)
         finally:
             with self._calls:
                 self._under_way -= 1
@@ -95,60 +74,51 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
             self._stopped = True
             return self._calls.wait_for(lambda: self._under_way == 0, timeout)
 
-    def init(self, path: str) -> None:
-        """The kernel has answered."""
-        self._ready()
-
     # ------------------------------------------------------------------- the tree
 
-    def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
+    def tree(self) -> Tree:
+        """See TreeOperations."""
+        return self._tree.now()
+
+    def attributes(self, name: str, fh: Any) -> Attributes:
         """Of the file that is there now; by way of an open file of snapshot/, of that one."""
         handle = self._handles.get(fh.fh) if fh else None
-        found = self._tree.attributes(path.lstrip("/"), _caller())
+        found = self._tree.attributes(name, _caller())
         bound = handle.opened.bound if handle else None
-        if bound and bound.number != found.number:
-            found = replace(bound, links=0)
-        return found.as_stat(self._owner, self._group)
-
-    def readdir(self, path: str, fh: Any) -> list[tuple[str, dict[str, int], int]]:
-        """Names of a directory, with kind and inode number."""
-        return self._tree.now().entries(path.lstrip("/"))
+        return replace(bound, links=0) if bound and bound.number != found.number else found
 
     def statfs(self, path: str) -> dict[str, int]:
-        """Asks nobody: this is how others find out whether the mount is alive."""
+        """Looks at nothing that could hang: others find out by it whether the mount is alive."""
         return as_statfs(*self._tree.totals())
 
     # ------------------------------------------------------------------ open files
 
     def open(self, path: str, info: Any) -> int:
         """The kernel has compared the mode with the caller already (default_permissions)."""
-        name = path.lstrip("/")
+        name = name_of(path)
         if info.flags & os.O_ACCMODE != os.O_RDONLY and not (
             name == DEVICE or self._control.writable(name)
         ):
             raise PermissionError(errno.EACCES, path)
         caller = _caller()
         opened = self._tree.open(name, caller)
-        with self._lock:
-            info.fh = next(self._numbers)
-            self._handles[info.fh] = Handle(name, caller, opened)
+        info.fh = self._handles.add(Handle(name, caller, opened))
         info.direct_io = True
         return 0
 
     def release(self, path: str, info: Any) -> int:
         """Last close of an open file."""
-        with self._lock:
-            self._handles.pop(info.fh, None)
+        self._handles.drop(info.fh)
         self._control.closed(info.fh)
         self._tree.now()
         return 0
 
-    def read_into(self, view: memoryview, offset: int, info: Any) -> int:
+    def read_into(self, view: memoryview, offset: int, handle: Any) -> int:
         """Small files, from the start: what it is now; further on: the rest of that."""
-        handle = self._handles[info.fh]
-        if handle.opened.image:
-            return handle.opened.image.read_into(offset, view)
-        data = self._read(handle, offset, len(view))
+        file = self._handles[handle.fh]
+        if file.opened.image:
+            return file.opened.image.read_into(offset, view)
+        data = self._read(file, offset, len(view))
         view[: len(data)] = data
         return len(data)
 
@@ -171,9 +141,13 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
         return len(data)
 
     def truncate(self, path: str, length: int, fh: Any = None) -> int:
-        """What a shell's `>` does first: nothing to do, the write replaces the value."""
-        if not self._control.writable(path.lstrip("/")):
+        """To 0, as an open with O_TRUNC does: see Control. To any other length: nothing."""
+        name, caller = name_of(path), _caller(self._handles.get(fh.fh) if fh else None)
+        if not self._control.writable(name):
             raise PermissionError(errno.EACCES, path)
+        if length == 0:
+            with self._tree.changing(caller):
+                self._control.truncate(name, caller)
         return 0
 
     def ioctl(
@@ -196,20 +170,9 @@ class Adapter(fuse.Operations):  # type: ignore[misc]
 
 
 def _caller(handle: Handle | None = None) -> Caller:
-    """Who made the call that this thread of libfuse answers, on that open file."""
+    """The task whose call this thread of libfuse answers, on that open file."""
     uid, gid, tid = fuse.fuse_get_context()
     return Caller(uid, gid, tid, handle.opened_by if handle else None)
-
-
-class Mount(fuse.FUSE):  # type: ignore[misc]
-    """A mount whose operations read straight into libfuse's buffer: their `read_into(view, offset,
-    handle)` returns the number of bytes. fusepy's own `read` would copy all once more."""
-
-    def read(self, path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
-        """Called by libfuse. The view is good for this call only."""
-        handle = info.contents if self.raw_fi else info.contents.fh
-        view = _view_of(buffer, size, _WRITABLE)
-        return int(self.operations("read_into", view, offset, handle))
 
 
 def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
@@ -217,9 +180,5 @@ def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
 
     The kernel keeps no names and sizes: snapshot/ comes and goes.
     """
-    options: dict[str, Any] = {"allow_other": True} if allow_other else {}
-    Mount(
-        adapter, mountpoint, raw_fi=True, foreground=True, default_permissions=True,
-        fsname=FILE_SYSTEM, subtype=FILE_SYSTEM, entry_timeout=0, attr_timeout=0, **OPTIONS,
-        **options,
-    )  # fmt: skip
+    others: dict[str, Any] = {"allow_other": True} if allow_other else {}
+    FuseMount(adapter, mountpoint, raw_fi=True, entry_timeout=0, attr_timeout=0, **others)

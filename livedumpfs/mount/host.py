@@ -44,7 +44,7 @@ class _Interrupted(BaseException):
 
 
 class Host:
-    """Serves `machine` at `mountpoint` until SIGINT, SIGTERM, SIGHUP, stop(), or somebody unmounts;
+    """Serves `machine` at `mountpoint` until SIGINT, SIGTERM, SIGHUP, stop(), or it is unmounted;
     a machine in a process of its own goes on then, without a mount, and the host with it.
 
     allow_other: other users may enter the mount. group: its members may control the host as well;
@@ -113,7 +113,7 @@ class Host:
             pass
 
     def _detach(self, machine: Outliving) -> str:
-        """The machine is not ours to end because somebody took the mount away."""
+        """To take the mount away does not end a machine in a process of its own."""
         problems = self._hang_up()
         problem = _within(END_TIMEOUT, "leave the machine to itself", machine.detach)
         said = (
@@ -215,7 +215,7 @@ class Host:
             raise HostError("one hangs", errno=errno.EBUSY)
 
     def _unmount(self) -> None:
-        """Take the mount away. libfuse's threads see that once nobody has a file of it open; until
+        """Take the mount away. libfuse's threads see that once no file of it is open; until
         then they answer nothing, and end with the process."""
         if not self._ready.is_set():
             return

@@ -8,7 +8,7 @@ import os
 
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.formats import elf, kdump, superblock
-from livedumpfs.formats.superblock import Superblock, Verdict
+from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets import sidecar as sidecars
 from livedumpfs.targets import tail as tails
@@ -22,13 +22,13 @@ def read_content(fd: int, folder: FolderLike | None, name: str) -> Superblock | 
     return _in_head(fd) or tails.read_superblock(fd, size) or _beside(fd, folder, name)
 
 
-def sealed_as(content: Superblock | None) -> Verdict | None:
+def sealed_as(content: Superblock | None) -> VerdictWord | None:
     """The verdict of a finished dump; None: there is no dump, or it was broken off."""
     finished = content is not None and content.sealed and content.verdict != "incomplete"
     return content.verdict if content and finished else None
 
 
-def refuse_content(content: Superblock | None, path: str, *, keep: tuple[Verdict, ...]) -> None:
+def refuse_content(content: Superblock | None, path: str, *, keep: tuple[VerdictWord, ...]) -> None:
     """TargetError EEXIST: the file is not ours, or a finished dump with a verdict in `keep`."""
     if content is None:
         raise TargetError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from livedumpfs.errors import TargetError, os_cause
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 from livedumpfs.rights.folder import FolderLike
 from livedumpfs.targets.names import SIDECAR
 from livedumpfs.targets.sidecar import belongs_to, retire_in
@@ -19,7 +19,7 @@ from livedumpfs.targets.target import Goal, Target
 
 
 def publish(
-    target: Target, sidecar: Target | None, verdict: Verdict, *, describes_itself: bool
+    target: Target, sidecar: Target | None, verdict: VerdictWord, *, describes_itself: bool
 ) -> None:
     """Give the sealed dump its name, durably; does nothing when it has the name already.
     `describes_itself`: readers of this dump ignore a sidecar file at the usual place. TargetError:
@@ -71,7 +71,7 @@ def _is_usual(goal: Goal, sidecar: Target | None) -> bool:
     return sidecar is not None and (sidecar.goal or sidecar).path == goal.path + SIDECAR
 
 
-def _expect_its_turn(target: Target, verdict: Verdict) -> None:
+def _expect_its_turn(target: Target, verdict: VerdictWord) -> None:
     goal, folder = target.goal, target.folder
     assert goal and folder
     if not target.has_name():

@@ -9,7 +9,7 @@ import os
 from typing import NamedTuple
 
 from livedumpfs.errors import TargetError, UsageError, os_cause
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 from livedumpfs.rights.folder import Folder
 from livedumpfs.targets.content import read_content, sealed_as
 from livedumpfs.targets.names import DATE, SIDECAR, dated_like, is_dated
@@ -56,7 +56,7 @@ class _Dump(NamedTuple):
     age: tuple[str, int]
     """Date and number from its name."""
     name: str
-    verdict: Verdict
+    verdict: VerdictWord
     written_ns: int
     uid: int
 

@@ -18,7 +18,7 @@ from livedumpfs.closing import Closing
 from livedumpfs.errors import TargetError
 from livedumpfs.formats.plan import Role, Step, Sync, Write, Zero
 from livedumpfs.formats.raw import tail_superblock_offset
-from livedumpfs.formats.superblock import Verdict
+from livedumpfs.formats.superblock import VerdictWord
 from livedumpfs.rights.folder import FolderLike, Standing
 from livedumpfs.targets import tail as tails
 from livedumpfs.targets.check import find_signature, is_mounted, refuse_read_only, target_error
@@ -44,7 +44,7 @@ class Goal:
     path: str
     standing: Standing | None
     """The file that has the name now; None: there is none."""
-    verdict: Verdict | None
+    verdict: VerdictWord | None
     """The verdict if that file is a sealed dump; None: it is not one."""
     force: bool
     """True: a torn dump may replace a consistent one."""
@@ -306,7 +306,7 @@ class Target(Closing):
             content = read_content(self.fd, self.folder, self.name)
             refuse_content(content, self.path, keep=self._worth_keeping())
 
-    def _worth_keeping(self) -> tuple[Verdict, ...]:
+    def _worth_keeping(self) -> tuple[VerdictWord, ...]:
         """Verdicts of sealed dumps that must not be overwritten. Where the last good dump stays
         beside it, a torn one may be."""
         return ("consistent",) if self.goal else ("consistent", "torn")

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * buffer.c - memory that the machine's bytes pass through.
+ * buffer.c - buffers that the machine's bytes pass through.
  *
- * Its owner may keep its memory out of core files and children (MADV_DONTDUMP, MADV_DONTFORK);
- * copies of it must be too. From malloc they would not, and would stay in the heap after free.
+ * The owner of the machine's memory may exclude it from core files and children (MADV_DONTDUMP,
+ * MADV_DONTFORK). Copies of that memory must be excluded too. Memory from malloc would not be, and
+ * the bytes would stay in the heap after free.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>

@@ -2,8 +2,8 @@
 /*
  * checksum.c - XXH3-64, with the widest vectors that this processor has.
  *
- * The sweep hashes all that it writes, so the hash is a part of its rate: with AVX2 it takes about
- * half the time of the SSE2 that every x86-64 has. The result is the same.
+ * The sweep hashes all data that it writes, so hashing limits its rate. AVX2 takes about half the
+ * time of SSE2, which every x86-64 processor has. The result is the same.
  */
 #define XXH_INLINE_ALL
 #include <xxhash.h>

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* checksum_avx2.c - XXH3-64 compiled for processors with AVX2; checksum.c asks before it calls
- * this. */
+/*
+ * checksum_avx2.c - XXH3-64 compiled for AVX2. checksum.c checks the processor before it calls
+ * this.
+ */
 #include <immintrin.h>
 
 #ifdef __clang__

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* copy.h - a copy that does not go through the cache. [signal] */
+/* copy.h - a copy that bypasses the cache (non-temporal stores). [signal] */
 #ifndef LDFS_COPY_H
 #define LDFS_COPY_H
 
@@ -16,15 +16,17 @@
 #endif
 
 /*
- * What is saved in a fault comes from memory and is read again much later: a copy past the cache
- * takes two thirds of the time (docs/performance.md), and leaves the cache to who stores. `length`
- * bytes, a multiple of 64; both aligned to 16. Whoever sees what the caller publishes afterwards
- * sees all of them.
+ * Copy `length` bytes, a multiple of 64; both addresses are aligned to 16.
+ *
+ * The bytes that a page fault saves come from memory and are read again only much later. A copy
+ * with non-temporal stores takes two thirds of the time of memcpy (docs/performance.md), and leaves
+ * the cache to the thread whose store faulted. The fence at the end orders the copy before later
+ * stores: a thread that sees what the caller publishes afterwards sees all copied bytes.
  */
 static inline void copy_past_cache(void *to, const void *from, uint64_t length)
 {
 #ifdef SANITIZED
-	memcpy(to, from, length); /* which they look at */
+	memcpy(to, from, length); /* the sanitizers instrument memcpy, not these intrinsics */
 #else
 	const __m128i *in = from;
 	__m128i *out = to;
@@ -38,7 +40,7 @@ static inline void copy_past_cache(void *to, const void *from, uint64_t length)
 		_mm_stream_si128(out + i + 2, c);
 		_mm_stream_si128(out + i + 3, d);
 	}
-	_mm_sfence(); /* streaming stores are not ordered by anything weaker */
+	_mm_sfence(); /* a weaker fence does not order non-temporal stores */
 #endif
 }
 

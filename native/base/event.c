@@ -2,11 +2,12 @@
 /*
  * event.c - sleeping and waking that a signal handler may use: one futex word, no lock.
  *
- * A waiter counts itself in, reads `seq`, looks at its condition, and sleeps only while `seq` is
- * unchanged. A notifier changes the condition first, then looks whether anybody waits. Both sides
- * use sequentially consistent operations, so one of them sees the other.
+ * A waiter increments `waiters`, reads `seq`, looks at its condition, and sleeps only while `seq`
+ * is unchanged. A notifying thread makes the condition true first, then looks whether `waiters` is
+ * 0. Both sides use sequentially consistent operations, so at least one of them sees what the other
+ * wrote, and no wake-up is lost.
  *
- * What takes somebody else no longer than a memcpy is waited for in a loop, ldfs_event_soon.
+ * Waits that last no longer than another thread's memcpy use a loop instead: ldfs_event_soon.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,8 +40,9 @@ uint64_t ldfs_deadline(uint64_t relative_ns)
 }
 
 /*
- * The sleep is for who runs before all ordinary threads (SCHED_FIFO): a yield of his gives the
- * processor to none of them, and the one that he waits for may have been preempted by him.
+ * The sleep is for callers that run under SCHED_FIFO (see urgent.c). sched_yield() of such a thread
+ * does not give its processor to an ordinary thread, and the ordinary thread that it waits for may
+ * be the one that it preempted. Only sleeping lets that thread run.
  */
 void ldfs_event_soon(unsigned *turns)
 {
@@ -77,7 +79,7 @@ bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
 		ts.tv_nsec = (long)(deadline_ns % 1000000000u);
 		timeout = &ts;
 	}
-	/* WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC; plain WAIT a relative one. */
+	/* FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC, FUTEX_WAIT a duration. */
 	rc = syscall(SYS_futex, &e->seq, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, NULL,
 		     FUTEX_BITSET_MATCH_ANY);
 	if (rc < 0)

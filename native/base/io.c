@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * io.c - whole reads and writes at an offset: EINTR and short counts end here.
+ * io.c - complete reads and writes at an offset: EINTR and short counts are handled here.
  *
- * ldfs_read_all is [signal], and calls the kernel directly: libc's pread is a cancellation point,
- * and a thread that were cancelled in the handler would take its claim with it.
+ * ldfs_read_all is [signal], and calls the kernel directly. pread() of libc is a cancellation
+ * point: a thread that was cancelled there, within the fault handler, would never release the
+ * granule that it has claimed.
  */
 #define _GNU_SOURCE
 #include <errno.h>

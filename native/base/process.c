@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* process.c - reading another process's memory. */
+/* process.c - reading a string from another process's memory. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 
 #include "base/base.h"
 
-/* A page at a time: the string may end just before memory that is not mapped. */
+/* Reads at most one page at a time: the string may end just before an unmapped page. */
 int ldfs_read_string(int tid, uint64_t address, char *buf, size_t size)
 {
 	size_t have = 0;

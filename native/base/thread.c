@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * thread.c - how the core's own threads begin and end.
+ * thread.c - starting the core's own threads.
  *
- * They take no signals meant for the program, but never block SIGSEGV: START refuses a process in
- * which a task does.
+ * These threads block all signals that are meant for the program, but never SIGSEGV, which a store
+ * to a protected page raises: START refuses a process in which any thread blocks it.
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * urgent.c - a thread that a whole machine waits for runs before all ordinary threads.
+ * urgent.c - lets a thread that the whole machine waits for run before all ordinary threads.
  *
- * On processors that other work keeps busy a thread waits for its turn, some milliseconds, and the
- * machine stands meanwhile. So each vCPU that has not parked yet when it is asked to, and the
- * thread that does START, are SCHED_FIFO until all run again. Where that is not allowed (no
- * CAP_SYS_NICE, no RLIMIT_RTPRIO) nothing changes. Such a thread must not wait in a loop for an
- * ordinary one, which may need its processor: see ldfs_event_soon.
+ * On busy processors a thread can wait some milliseconds for its turn, and the machine stands still
+ * meanwhile. So the thread that does START, and each vCPU that has not yet parked when it was asked
+ * to, are SCHED_FIFO until the machine runs again. Without the permission (CAP_SYS_NICE or
+ * RLIMIT_RTPRIO) nothing changes. A SCHED_FIFO thread must not busy-wait for an ordinary thread,
+ * which may need the same processor: see ldfs_event_soon.
  */
 #include <sched.h>
 
@@ -14,9 +14,10 @@
 
 bool ldfs_urgent_raise(pid_t thread)
 {
-	const struct sched_param first = { .sched_priority = 1 }; /* the lowest of its kind */
+	/* The lowest real-time priority. */
+	const struct sched_param first = { .sched_priority = 1 };
 
-	/* What its owner has chosen stays. */
+	/* Keep a policy that the program has chosen itself. */
 	if (sched_getscheduler(thread) != SCHED_OTHER)
 		return false;
 	return !sched_setscheduler(thread, SCHED_FIFO, &first);
@@ -26,5 +27,5 @@ void ldfs_urgent_lower(pid_t thread)
 {
 	const struct sched_param ordinary = { 0 };
 
-	sched_setscheduler(thread, SCHED_OTHER, &ordinary); /* the kernel has kept its nice value */
+	sched_setscheduler(thread, SCHED_OTHER, &ordinary); /* the kernel kept the nice value */
 }

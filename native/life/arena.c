@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * arena.c - the life of an arena: its memory is made, then served by the fault handler, until it
- * goes.
+ * arena.c - making and destroying an arena: its memory is made, then registered with the fault
+ * handler, until both are taken down.
  */
 #include <errno.h>
 
 #include "life/life.h"
 
-/* Have the handler serve it, or take it back where that fails. */
+/* Register the arena with the fault handler; if that fails, free it. */
 static int serve(ldfs_arena *a, ldfs_arena **out)
 {
 	int rc = ldfs_fault_register(a);

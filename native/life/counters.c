@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * counters.c - looking at a dump: its phase, what it has counted, the states of its granules.
- */
+/* counters.c - reading a dump's phase, its counters, and the states of its granules. */
 #include <errno.h>
 
 #include "life/life.h"

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * crew.c - which threads a dump has. All are made at INIT, and wait for their phase.
- */
+/* crew.c - the threads of a dump. All are made at INIT, and wait until their phase begins. */
 #include "life/life.h"
 
 int ldfs_life_start_threads(ldfs_dump *d)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * init.c - INIT: everything that a dump needs is made while the machine runs, and nothing is armed.
+ * init.c - INIT: makes everything that a dump needs while the machine runs; nothing is armed yet.
  * docs/concurrency.md says why the order is this one.
  */
 #include <errno.h>
@@ -47,7 +47,7 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	unsigned turns = 0;
 	int rc;
 
-	/* A discard that found no owner just before may not have punched yet. */
+	/* A discard that found no owner may not have punched its hole yet: wait until it has. */
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
 	ldfs_huge_stop(d->arena);
@@ -85,7 +85,7 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 	d = ldfs_life_new(a, config, granule);
 	if (!d)
 		return -ENOMEM;
-	/* Before others can find it as the arena's owner. */
+	/* Before other threads can find the dump as the arena's owner. */
 	rc = ldfs_life_make_granules(d);
 	if (rc) {
 		ldfs_life_free(d);
@@ -97,7 +97,10 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 	}
 	rc = prepare(d, config);
 	if (rc) {
-		/* Threads that run already have nothing to do yet, and end by the phase. */
+		/*
+		 * Threads that run already have nothing to do yet; they end when the phase is
+		 * RELEASED.
+		 */
 		ldfs_dump_release(d);
 		ldfs_life_end(d);
 		return rc;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * life.h - the lives of arenas and dumps: the functions of ldfs.h that make, begin, end and read
- * them.
+ * life.h - making, starting, ending and reading arenas and dumps: the functions of ldfs.h.
  *
- * The only room that calls the others in order, and none calls it. It refuses to copy, save or
- * write anything itself: it makes what the others need, starts their threads, arms, and takes all
- * of it away. What its files offer each other is below.
+ * This directory calls all others, and none of them calls it. It refuses to copy, save or write
+ * anything itself: it makes what the others need, starts their threads, arms the memory, and takes
+ * all of that down again. Functions that return int return 0 or -errno; all are for the thread that
+ * does INIT, START, RELEASE or FREE. None is [signal].
  */
 #ifndef LDFS_LIFE_H
 #define LDFS_LIFE_H
@@ -17,17 +17,23 @@
 
 /* ------------------------------------------------------------------ sizes.c */
 
-/* Mappings that protections may cost, the process's own and a margin left out. At least 2. */
+/*
+ * How many mappings the protection of granules may use: vm.max_map_count without the process's own
+ * mappings and a margin. At least 2.
+ */
 uint64_t ldfs_life_map_room(void);
 
 /* ------------------------------------------------------------------- make.c */
 
-/* The struct. NULL: no memory. */
+/* Make the struct of a dump. NULL: no memory. */
 ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule);
 int ldfs_life_make_granules(ldfs_dump *d);
-/* Mark the granules that have no hole now: only those may be read through a view by the handler. */
+/*
+ * Mark the granules that have no hole now. Only those may the handler read through a view: reading
+ * a hole there would allocate it.
+ */
 int ldfs_life_find_full(ldfs_dump *d);
-/* The struct and all that it holds; threads have ended. */
+/* Free the struct and all that it holds; its threads have ended. */
 void ldfs_life_free(ldfs_dump *d);
 
 /* ------------------------------------------------------------------- crew.c */
@@ -36,18 +42,21 @@ void ldfs_life_join_threads(ldfs_dump *d);
 
 /* ------------------------------------------------------------------ start.c */
 
-/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left.
+/*
+ * Make all memory writable, then unlink the dump from the arena. Not before that: a store to a page
+ * that is still read-only would fault for ever without a dump that handles it.
  */
 void ldfs_life_disarm(ldfs_dump *d);
 
 /* ------------------------------------------------------------- reference.c */
 
-/* In the pause. 0 also where none is set, or -errno. */
+/* During the pause: copy the arena to the reference file, without holes. 0 also if there is none.
+ */
 int ldfs_reference_copy(ldfs_dump *d);
 
 /* ---------------------------------------------------------------- release.c */
 
-/* Of a released dump whose threads end: wait for them, and free it. 0. */
+/* Wait for the threads of a released dump, and free it. Returns 0. */
 int ldfs_life_end(ldfs_dump *d);
 
 #endif

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * make.c - a dump as a thing: its struct, what it needs for each granule, and how all of that goes
- * again.
- */
+/* make.c - the struct of a dump: made, with what it needs for each granule, and freed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +29,7 @@ ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gran
 	return d;
 }
 
-/* Not over a discard's mark: it may punch what was just seen as data. */
+/* Does not overwrite the mark of a discard, which may punch a hole where data was just found. */
 static void mark_full(ldfs_dump *d, uint32_t g)
 {
 	uint8_t unknown = 0;
@@ -40,7 +37,7 @@ static void mark_full(ldfs_dump *d, uint32_t g)
 	cas_seq(&d->full[g], &unknown, GRANULE_FULL);
 }
 
-/* Mark the granules that have no hole now: only those may be read through a view by the handler. */
+/* See life.h. */
 int ldfs_life_find_full(ldfs_dump *d)
 {
 	uint64_t start, end = 0, size = 1ULL << d->granule_shift;
@@ -58,7 +55,7 @@ int ldfs_life_find_full(ldfs_dump *d)
 
 int ldfs_life_make_granules(ldfs_dump *d)
 {
-	d->state = calloc(d->granules, sizeof(*d->state)); /* LDFS_G_ARMED is 0 */
+	d->state = calloc(d->granules, sizeof(*d->state)); /* all LDFS_G_ARMED, which is 0 */
 	d->writable = calloc(d->granules, sizeof(*d->writable));
 	d->full = calloc(d->granules, sizeof(*d->full));
 	d->slot_of = calloc(d->granules, sizeof(*d->slot_of));

@@ -2,9 +2,9 @@
 /*
  * reader.c - reading the snapshot while machine, sweep and writer go on.
  *
- * Optimistic: read the state, copy from where it says, read the state again. No reader ever makes
- * anybody else wait. The second look is a read-modify-write: an ordinary load could be done before
- * the copy has ended.
+ * Optimistic: read the state, copy from the place that it names, and read the state again; if it
+ * has changed, try again. A reader never makes another thread wait. The second read of the state is
+ * a read-modify-write: an ordinary load could be executed before the copy has ended.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,7 +34,10 @@ static void copy_slot(ldfs_dump *d, uint32_t g, uint64_t within, void *buf, uint
 	memcpy(buf, ldfs_slot_bytes(&d->ring, slot) + within, length);
 }
 
-/* Bytes [offset, +length) within granule g. -EAGAIN: it moved while it was copied. */
+/*
+ * Read the bytes [offset, offset + length) of the arena, all within granule g. -EAGAIN: its state
+ * changed during the copy.
+ */
 static int try_read(ldfs_dump *d, uint32_t g, uint64_t offset, void *buf, uint64_t length)
 {
 	uint8_t s = ldfs_state(d, g);
@@ -89,7 +92,7 @@ int ldfs_dump_read(ldfs_dump *d, uint64_t offset, void *buf, uint64_t length)
 {
 	int rc;
 
-	/* The states of a child are of the moment of its fork, the memory is of now. */
+	/* A forked child has the states as of its fork, but the memfd as of now. */
 	if (ldfs_arena_foreign(d->arena))
 		return -ECHILD;
 	if (offset > d->arena->size || length > d->arena->size - offset)

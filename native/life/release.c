@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * release.c - SWEEP, the wait for the drain, and RELEASE, from whichever phase: memory is writable
- * again and nothing waits, before anything that a target may hold up is waited for.
+ * release.c - SWEEP, the wait for the drain, and RELEASE from any phase. RELEASE first makes all
+ * memory writable and wakes all waiting threads; only then does it wait for threads that a target
+ * may hold up.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -9,7 +10,8 @@
 
 #include "life/life.h"
 
-#define RELEASE_PATIENCE_NS 2000000000u /* for threads in I/O, before RELEASE says EINPROGRESS */
+/* How long RELEASE waits for threads in I/O before it returns -EINPROGRESS. */
+#define RELEASE_PATIENCE_NS 2000000000u
 
 /* --------------------------------------------------------------- SWEEP, wait */
 
@@ -43,7 +45,7 @@ int ldfs_dump_wait(ldfs_dump *d, uint64_t timeout_ns)
 
 	if (ldfs_arena_foreign(d->arena))
 		return -ECHILD;
-	add_seq(&d->readers, 1); /* so that RELEASE waits until we are out of it */
+	add_seq(&d->readers, 1); /* so that RELEASE waits until this call is done with the dump */
 	for (;;) {
 		uint32_t seen = ldfs_event_prepare(&d->progress);
 
@@ -74,7 +76,9 @@ static bool all_gone(const ldfs_dump *d)
 	       !ldfs_fault_inside(d->arena);
 }
 
-/* Threads and readers in I/O on the target end when that ends; a hanging target is not waited for.
+/*
+ * Wait until the dump's threads and readers have ended. Those in I/O on the target end when that
+ * I/O does; a target that hangs is given up after a deadline.
  */
 static int wait_all_gone(ldfs_dump *d)
 {
@@ -90,9 +94,9 @@ static int wait_all_gone(ldfs_dump *d)
 }
 
 /*
- * START has linked the dump already, and finds the phase changed when it has armed: it disarms
- * itself. To do that from here would take the dump from memory that START is just about to protect,
- * and a store there would be nobody's.
+ * START may have linked the dump to the arena already. It finds the phase changed after it has
+ * armed, and disarms itself. Disarming from here would unlink the dump while START is about to
+ * protect the memory; no dump would then handle the faults of stores there.
  */
 static void wait_for_start(const ldfs_dump *d)
 {
@@ -118,7 +122,7 @@ int ldfs_dump_release(ldfs_dump *d)
 		ldfs_huge_restore(d->arena);
 		store_seq(&d->release_done, 1);
 	}
-	/* Somebody else's release may still be at work on the protection. */
+	/* Another thread's RELEASE may still be removing the protection. */
 	while (!load_seq(&d->release_done))
 		usleep(100);
 	return wait_all_gone(d);
@@ -141,7 +145,7 @@ int ldfs_dump_free(ldfs_dump *d)
 {
 	if (ldfs_arena_foreign(d->arena))
 		return 0;
-	/* Handlers and discards are never long inside; ldfs_life_end waits for them. */
+	/* Handlers and discards take only a short time; ldfs_life_end waits for them. */
 	if (ldfs_dump_phase(d) != LDFS_PHASE_RELEASED || !load_seq(&d->release_done) ||
 	    load_seq(&d->threads_running) || load_seq(&d->readers))
 		return -EBUSY;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * sizes.c - how small granules may be: each that is writable beside one that is not costs mappings,
- * of which a process may have vm.max_map_count.
+ * sizes.c - how small granules may be. The kernel splits a mapping where a writable granule lies
+ * next to a protected one, and a process may have at most vm.max_map_count mappings.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
 
 #include "life/life.h"
 
-#define GRANULE_LEAST \
-	(64u << 10)            /* default; cheaper per page than 4 KiB, see docs/performance.md */
+/* The smallest default, in bytes. Cheaper per page than 4 KiB, see docs/performance.md. */
+#define GRANULE_LEAST (64u << 10)
 #define MAP_COUNT_MARGIN 1024u /* mappings that the process may still make during a dump */
 
 static uint64_t count_maps(void)
@@ -39,7 +39,7 @@ static uint64_t max_map_count(void)
 	return value;
 }
 
-/* Mappings that protections may cost, the process's own and a margin left out. At least 2. */
+/* See life.h. */
 uint64_t ldfs_life_map_room(void)
 {
 	uint64_t used = count_maps() + MAP_COUNT_MARGIN, limit = max_map_count();

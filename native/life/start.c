@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * start.c - START: the machine stands, all of its memory is armed, and it goes on.
- * docs/concurrency.md says why the order is this one.
+ * start.c - START: the machine is stopped, all of its memory is armed (write-protected), and the
+ * machine goes on. docs/concurrency.md says why the order is this one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,8 +18,7 @@ static uint64_t wall_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* Without its dump a read-only page would fault for ever: so it is unlinked only when none is left.
- */
+/* See life.h. */
 void ldfs_life_disarm(ldfs_dump *d)
 {
 	while (ldfs_arena_unprotect_all(d->arena, d->backend))
@@ -30,14 +29,16 @@ void ldfs_life_disarm(ldfs_dump *d)
 
 static int arm(ldfs_dump *d)
 {
-	/* The swap is over when the monitor has read of it. */
+	/* With userfaultfd mremap returns only when the monitor has read the event of it. */
 	pid_t monitor = d->backend == LDFS_BACKEND_UFFD ? load_seq(&d->arena->uffd.tid) : 0;
 	bool urgent = ldfs_urgent_raise(0), monitor_too = monitor && ldfs_urgent_raise(monitor);
 	unsigned turns = 0;
 	int rc;
 
-	/* Before the first fault can come. Whoever saw no dump and is still at it - a discard
-	 * between its save and its punch - ends before anything is armed. */
+	/*
+	 * Link the dump before the first fault can come. A thread that is inside and saw no dump
+	 * yet (a discard between saving and punching) must leave before anything is armed.
+	 */
 	store_seq(&d->arena->dump, d);
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
@@ -48,11 +49,11 @@ static int arm(ldfs_dump *d)
 	if (urgent)
 		ldfs_urgent_lower(0);
 	if (rc)
-		ldfs_life_disarm(d); /* mprotect may have done a part of it */
+		ldfs_life_disarm(d); /* mprotect may have protected a part */
 	return rc;
 }
 
-/* The machine stands. */
+/* The machine stands still here. */
 static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 {
 	int rc;
@@ -114,8 +115,8 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 	if (ldfs_dump_phase(d) != LDFS_PHASE_READY)
 		return -EINVAL;
 	rc = d->backend == LDFS_BACKEND_SIGSEGV ? ldfs_fault_check() : 0;
+	/* Not ready: an earlier START failed halfway. */
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
-		rc = ldfs_arena_prepare_shadow(d->arena,
-					       d->backend); /* an earlier START failed halfway */
+		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
 	return rc ? rc : stop_arm_resume(d, ops, quiesce_ns);
 }

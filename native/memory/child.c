@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * child.c - what a forked child has of its parent's arenas: a private view at the live address.
+ * child.c - what a forked child has of its parent's arenas: a private mapping at the live address.
  *
- * The views themselves stay with the parent (MADV_DONTFORK): a child's store would be one that
- * nobody saves. In their place the child maps the memory privately: it reads what its parent has
- * there now, also what that stores later to pages that the child has not stored to, and its own
- * stores are its own. So no store of a child gets into a snapshot.
+ * The views themselves are not inherited (MADV_DONTFORK): no fault handler would save what a store
+ * of the child overwrites. In their place the child maps the memory privately (copy-on-write). It
+ * reads what the parent has there now, also later stores of the parent to pages that the child has
+ * not written; its own stores go to pages of its own. So no store of a child gets into a snapshot.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>
@@ -27,7 +27,10 @@ bool ldfs_child_map(const ldfs_arena *a)
 {
 	if (a->adopted || map_private(a, PROT_READ | PROT_WRITE))
 		return true;
-	/* Where memory may not be promised (vm.overcommit_memory 2), it can at least be read. */
+	/*
+	 * With vm.overcommit_memory 2 the kernel may refuse a writable private mapping; reading
+	 * still works.
+	 */
 	map_private(a, PROT_READ);
 	return false;
 }

@@ -2,12 +2,14 @@
 /*
  * headroom.c - whether there is memory for more slots, before the kernel is asked for it.
  *
- * Memory that a group's limit or the machine does not have is not refused: the kernel gives it, and
- * then kills somebody, most likely the host with its guest. So INIT and the keeper look first: at
- * what the machine has available, and at the memory groups (cgroup v1 and v2) of this process, up
- * to the topmost one it can see. A limit that cannot be read is none. Free swap counts, for what is
- * there already can go to it; of a group, what its own limit of swap leaves, and nothing where that
- * cannot be read. What others take meanwhile is not foreseen; RESERVE is for that.
+ * The kernel also grants memory that the machine does not have, or that exceeds a group's limit.
+ * When the pages are used, its OOM killer kills a process, most likely the host with its guest. So
+ * INIT and the keeper look first: at what the machine has available, and at the memory cgroups (v1
+ * and v2) of this process, up to the topmost one that it can see. A limit that cannot be read
+ * counts as no limit. Free swap counts as memory, because pages that exist already can be moved to
+ * it; for a group it counts as far as the group's own swap limit allows, and not at all where that
+ * limit cannot be read. What other processes allocate in the meantime is not foreseen; RESERVE is
+ * for that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,12 +21,13 @@
 
 #include "memory/memory.h"
 
-#define RESERVE (16ull << 20) /* stays free: page tables, the page cache of the target, others */
+/* Bytes that stay free: for page tables, the page cache of the target, other processes. */
+#define RESERVE (16ull << 20)
 #define UNKNOWN UINT64_MAX
 
 struct hierarchy {
 	const char *mount, *limit, *usage, *swap_limit, *swap_usage, *caches[3];
-	bool swap_has_memory; /* its swap figures are sums of both */
+	bool swap_has_memory; /* its swap figures include memory */
 };
 
 static const struct hierarchy v1 = {
@@ -46,7 +49,7 @@ static const struct hierarchy v2 = {
 	false,
 };
 
-/* The beginning of a small file, as text. */
+/* Read the beginning of a small file as a string. */
 static bool read_text(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -91,7 +94,7 @@ static bool read_of(const struct hierarchy *h, const char *group, const char *fi
 	       read_text(path, text, size);
 }
 
-/* "max" and what is not there: UNKNOWN. */
+/* UNKNOWN for "max" and for a file that does not exist. */
 static uint64_t number_in(const struct hierarchy *h, const char *group, const char *file)
 {
 	char text[64];
@@ -99,7 +102,7 @@ static uint64_t number_in(const struct hierarchy *h, const char *group, const ch
 	return read_of(h, group, file, text, sizeof(text)) ? number_after(text, "") : UNKNOWN;
 }
 
-/* What a group with `room` for more memory may still put to swap, if there is any. */
+/* Bytes that a group with `room` bytes of memory left may still move to swap. */
 static uint64_t swap_of(const struct hierarchy *h, const char *group, uint64_t room)
 {
 	char text[64];
@@ -107,15 +110,17 @@ static uint64_t swap_of(const struct hierarchy *h, const char *group, uint64_t r
 
 	if (usage == UNKNOWN || !read_of(h, group, h->swap_limit, text, sizeof(text)))
 		return 0;
-	limit = number_after(text, ""); /* "max" is more than there is */
+	limit = number_after(text, ""); /* "max" becomes UNKNOWN, larger than any usage */
 	left = limit > usage ? limit - usage : 0;
 	if (h->swap_has_memory)
 		left = left > room ? left - room : 0;
 	return left;
 }
 
-/* Half of the page cache, and of the slab that can go, as MemAvailable counts it: the kernel gives
- * that up before it kills. */
+/*
+ * Half of the group's page cache and reclaimable slab, which the kernel frees before it kills.
+ * Half, because MemAvailable counts them so too.
+ */
 static uint64_t cache_of(const struct hierarchy *h, const char *group)
 {
 	char text[8192];
@@ -145,7 +150,7 @@ static bool group_has(const struct hierarchy *h, const char *group, uint64_t swa
 	return room + cache_of(h, group) + (left < swap ? left : swap) >= bytes;
 }
 
-/* The group and all above it; in a container some of the path may mean nothing here. */
+/* The group and all its ancestors. In a container a part of the path may not exist here. */
 static bool groups_have(const struct hierarchy *h, char *group, uint64_t swap, uint64_t bytes)
 {
 	for (;;) {
@@ -166,7 +171,7 @@ static bool is_memory(const char *controllers)
 	return at && (at == controllers || at[-1] == ',') && (!at[6] || at[6] == ',');
 }
 
-/* Each line: number, controllers and group, with colons between; without controllers it is v2's. */
+/* Each line of /proc/self/cgroup is "number:controllers:group"; without controllers it is v2's. */
 static bool all_groups_have(uint64_t swap, uint64_t bytes)
 {
 	char text[8192], *rest = text, *line;

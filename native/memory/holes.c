@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * holes.c - which parts of an arena's memory exist, and reading it without making more of it exist.
+ * holes.c - which parts of an arena's memory exist (the others are holes, which read as zeros), and
+ * reading the memory without allocating pages for holes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -8,12 +9,15 @@
 
 #include "memory/memory.h"
 
-#define PROBE_MOST (2ULL << 20) /* bytes of data whose end is looked for page by page */
+/* Up to so many bytes the end of data is searched page by page. */
+#define PROBE_MOST (2ULL << 20)
 
 /*
- * Where the data that begins at `start` ends. SEEK_HOLE walks every page up to the next hole,
- * however far behind `limit` that is: asked for a granule of a machine's filled memory it would
- * walk gigabytes. SEEK_DATA on data answers at once, so a short stretch is asked page by page.
+ * Where the data that begins at `start` ends, at most `limit`; or -errno.
+ *
+ * SEEK_HOLE walks every page up to the next hole, however far behind `limit` that is: asked for one
+ * granule of a machine that has filled its memory it would walk gigabytes. SEEK_DATA at a page that
+ * is data answers at once, so a short range is asked page by page.
  */
 static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
 {

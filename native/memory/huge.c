@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * huge.c - after a dump the live view is mapped by huge pages again where its memory still lies in
- * such.
+ * huge.c - after a dump, maps the live view by huge pages again where its memory still consists of
+ * huge pages.
  *
- * Protecting a granule splits the entry of the huge page that it lies in, and nothing but the
- * kernel's khugepaged, which comes by in minutes or never, puts one there again: without it the
- * machine would pay for its first dump for ever. The memory itself stays whole. That it is so shows
- * the observer view: its rights never change, so where the kernel maps it huge, the live view can
- * be, too, and nothing has to be copied or allocated.
+ * Write-protecting a granule splits the page table entry (PMD) of the huge page that it lies in.
+ * The memory stays one huge page, but only the kernel's khugepaged restores the entry, which takes
+ * minutes or never happens: without this thread the machine would run slower for ever after its
+ * first dump. The observer view shows where the memory is huge: its protection never changes, so
+ * where the kernel maps it by a huge page, the live view can be mapped so too, and nothing has to
+ * be copied or allocated.
  *
- * From RELEASE on a thread does it, which nobody waits for: the next INIT and the arena's end have
- * it stop. It touches no granule and no byte of memory; what it cannot do stays as it is.
+ * RELEASE starts a thread that does this, and no other thread waits for it; the next INIT and the
+ * end of the arena stop it. It changes no granule and no byte of memory; what it cannot restore
+ * stays as it is.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,10 +27,11 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-#define HUGE (2ULL << 20) /* bytes; what one entry of x86-64's second level maps */
-#define PIECE (16 * HUGE) /* of one call */
+/* Bytes of a huge page: what one PMD entry of x86-64 maps. */
+#define HUGE (2ULL << 20)
+#define PIECE (16 * HUGE) /* bytes of one call */
 
-/* linux/fs.h of Linux 6.7. */
+/* PAGEMAP_SCAN of linux/fs.h since Linux 6.7, under our own names for older headers. */
 struct page_region {
 	uint64_t start, end, categories;
 };
@@ -39,14 +42,17 @@ struct scan {
 #define SCAN_PAGES _IOWR('f', 16, struct scan)
 #define PAGE_HUGE (1u << 6)
 
-/* How to ask whether the observer view is mapped huge at a place. */
+/* How to find out whether the observer view is mapped by a huge page at an offset. */
 struct probe {
 	const ldfs_arena *a;
-	int pagemap;   /* -1: the kernel cannot tell of one place */
-	bool all_huge; /* then: all of the view that is mapped, is so */
+	int pagemap;   /* -1: no PAGEMAP_SCAN */
+	bool all_huge; /* then: all mapped memory of the view is huge */
 };
 
-/* 1: it is, 0: not, or -errno. Only the first page is looked at: the rest is in the same entry. */
+/*
+ * 1: mapped by a huge page, 0: not, or -errno. Asks for the first page only: the other pages of the
+ * huge page have the same entry.
+ */
 static int scan(int pagemap, const uint8_t *page)
 {
 	struct page_region found;
@@ -90,8 +96,10 @@ static bool is_huge(const struct probe *p, uint64_t offset)
 	return p->all_huge && lseek(p->a->memfd, (off_t)offset, SEEK_DATA) == (off_t)offset;
 }
 
-/* Each by itself where not all are as they were asked for: one of them may have been discarded
- * meanwhile. */
+/*
+ * Collapse [start, start + length). If that fails, each huge page by itself: one of them may have
+ * been discarded since it was looked at, and fails the whole call.
+ */
 static void collapse(uint8_t *start, uint64_t length)
 {
 	if (!length || !madvise(start, length, MADV_COLLAPSE) || length == HUGE)
@@ -100,7 +108,10 @@ static void collapse(uint8_t *start, uint64_t length)
 		madvise(start + at, HUGE, MADV_COLLAPSE);
 }
 
-/* The first offset whose live address is a huge page's. The views' addresses are alike in this. */
+/*
+ * The first offset at which a huge page can begin: the live address there is aligned to HUGE. So
+ * are the addresses of the other views, which are equal modulo 1 GiB.
+ */
 static uint64_t first_whole(const ldfs_arena *a)
 {
 	return -(uintptr_t)a->live % HUGE;
@@ -139,7 +150,7 @@ void ldfs_huge_restore(ldfs_arena *a)
 	if (first_whole(a) + HUGE > a->size)
 		return;
 	store_seq(&a->huge.stop, 0);
-	/* Without a thread the kernel may do it in its time. */
+	/* If no thread can be made, khugepaged may do it some time. */
 	a->huge.made = ldfs_thread_start(&a->huge.thread, restore_main, a, "ldfs-huge") == 0;
 }
 

@@ -4,7 +4,11 @@
  * takes another's place, and how its pages are write-protected.
  *
  * It moves and protects mappings, and refuses to know why: no granule, no dump, no fault. `dump`
- * and `owner` of an arena are two words that it keeps for others.
+ * and `owner` of an arena are two pointers that it keeps for other directories.
+ *
+ * The marks [signal], [any thread] and [owner] are those of ldfs.h; "owner" at a member: only the
+ * thread that is the owner at the time reads and writes it. Offsets and lengths are bytes.
+ * Functions that return int return 0 or -errno.
  */
 #ifndef LDFS_MEMORY_H
 #define LDFS_MEMORY_H
@@ -15,71 +19,83 @@
 
 /* ----------------------------------------------------------------- uffd.c
  * Userfaultfd write protection on views of one arena: the second fault backend. Its messages are
- * read by the monitor of fault/.
+ * read by the monitor thread (fault/monitor.c).
  */
 struct ldfs_uffd {
-	int fd;                /* -1: not opened yet; from then on as long as the arena */
-	int stop;              /* eventfd: the monitor ends */
-	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not begun */
-	_Atomic pid_t tid;     /* and its thread id */
+	int fd;                /* -1: not opened yet; stays open until the arena ends */
+	int stop;              /* eventfd: tells the monitor to end */
+	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not started */
+	_Atomic pid_t tid;     /* its thread id */
 	pthread_t monitor;
 };
 
-/* Make the userfaultfd, nonblocking, with the features that an arena needs. `given`: the device,
- * opened by a process that may, or -1. 0 or -errno, and u->fd is -1 then. */
+/*
+ * [owner] Make the userfaultfd, nonblocking, with the features that an arena needs. `given` is
+ * /dev/userfaultfd, opened by a process that is allowed to, or -1. 0 or -errno, and u->fd is -1
+ * then. -EACCES: we lack the permission, -ENOSYS: the kernel lacks a feature.
+ */
 int ldfs_uffd_make(struct ldfs_uffd *u, int given);
 /* Write-protect [start, start + length) of a view of the arena, holes too. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /*
- * [signal] The opposite, for memory that was protected at any time; wakes all that wait there.
- * -EAGAIN, on the monitor only: a mapping is being moved, and the event is its own to read first.
+ * [signal] Remove the write protection, of memory that is or was protected; wakes the threads that
+ * wait there. -EAGAIN, only when the monitor calls it: a mapping is being moved, and the monitor
+ * must read that event first.
  */
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
-/* The program may use userfaultfd there for itself; of what is not protected any more. */
+/*
+ * Unregister memory that is no longer protected, so that the program can use its own userfaultfd
+ * there.
+ */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
 
 /* ----------------------------------------------------------------- huge.c */
 struct ldfs_huge {
 	pthread_t thread;
-	bool made; /* the thread that does RELEASE, then the owner */
+	bool made; /* of the thread that does RELEASE, afterwards of the owner */
 	_Atomic uint32_t stop;
 };
 
-/* Begin to map the live view by huge pages where its memory lies in such. When nothing is protected
- * any more. */
+/*
+ * [owner] Start the thread that maps the live view by huge pages where its memory consists of huge
+ * pages. Only when nothing is protected any more.
+ */
 void ldfs_huge_restore(ldfs_arena *a);
-/* [owner] Have it end, as far as it has come. */
+/* [owner] Stop that thread and join it; what it has not done yet stays undone. */
 void ldfs_huge_stop(ldfs_arena *a);
 
 /* ---------------------------------------------------------------- views.c */
 struct ldfs_arena {
 	uint64_t size;
 	int memfd;
-	uint8_t *live;   /* RW between dumps; its address never changes */
-	bool adopted;    /* live was there before the arena, and stays */
-	uint32_t advice; /* owner; what the memory's owner has told the kernel, for ldfs_vma_advise
-			  */
-	uint8_t *observer; /* R, never moved; our own reads */
+	uint8_t *live; /* RW between dumps; its address never changes */
+	bool adopted;  /* live was mapped before the arena was made, and stays mapped */
+	/* Owner. The advice that the program gave for this memory, for ldfs_vma_advise. */
+	uint32_t advice;
+	uint8_t *observer; /* R, never moved; used for our own reads */
 	uint8_t *shadow;   /* reserved, or R with its page tables filled (shadow_ready) */
-	uint8_t *spare; /* reserved, or the live mapping of before the last swap (spare_mapped) */
-	bool shadow_ready;       /* owner */
-	uint32_t shadow_backend; /* owner; enum ldfs_backend that a ready shadow is protected by */
-	_Atomic uint32_t shadow_torn; /* 1: a part of it could not be protected again */
-	_Atomic uint32_t
-		shadow_guarded; /* 1: userfaultfd protects it, or is about to; until the swap */
+	/* Reserved, or the live mapping of before the last swap (spare_mapped). */
+	uint8_t *spare;
+	bool shadow_ready; /* owner */
+	/* Owner. The enum ldfs_backend that a ready shadow is protected by. */
+	uint32_t shadow_backend;
+	/* 1: a part of the shadow could not be protected again; it must not be swapped in. */
+	_Atomic uint32_t shadow_torn;
+	/* 1: userfaultfd protects the shadow, or is about to. Until the swap. */
+	_Atomic uint32_t shadow_guarded;
 	struct ldfs_uffd uffd;
 	struct ldfs_huge huge;
 	bool spare_mapped;          /* owner */
 	int fault_slot;             /* index into ldfs_fault_slots */
-	pid_t pid;                  /* of the process that made it */
-	_Atomic(ldfs_dump *) dump;  /* [signal] what faults belong to; NULL: none armed */
+	pid_t pid;                  /* of the process that made the arena */
+	_Atomic(ldfs_dump *) dump;  /* [signal] the dump that faults belong to; NULL: none armed */
 	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */
 };
 
 /*
- * A forked child has a copy of the structs, but not the threads, a view of its own of the memory
- * (fault/child.c), and the memfd is its parent's: it may do nothing with an arena or a dump.
- * [signal]
+ * [signal] Whether this process is a forked child of the one that made the arena. Then it must not
+ * use an arena or a dump: it has copies of the structs, but not the threads, only a private mapping
+ * of the memory (memory/child.c), and the memfd is its parent's.
  */
 static inline bool ldfs_arena_foreign(const ldfs_arena *a)
 {
@@ -91,46 +107,59 @@ static inline bool ldfs_arena_has(const ldfs_arena *a, uint64_t offset, uint64_t
 	return offset <= a->size && length <= a->size - offset;
 }
 
-/* An arena of a new memfd, all holes, with its views. -EINVAL: size. */
+/*
+ * Make an arena of a new memfd, all holes, with its views. -EINVAL: `size` is 0, no multiple of the
+ * page size, or too large. -ENOSYS: the kernel is too old.
+ */
 int ldfs_memory_make(uint64_t size, ldfs_arena **out);
-/* The same of memory that is mapped at `live` already. */
+/* The same for memory that is mapped at `live`; `memfd` is its file, which is duplicated. */
 int ldfs_memory_adopt(uint8_t *live, uint64_t size, int memfd, ldfs_arena **out);
 void ldfs_memory_free(ldfs_arena *a);
-/* The arena's memory once more, at `at`, which is reserved for it. */
+/* Map the arena's memory at `at`, a range that is reserved for it, with protection `prot`. */
 int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot);
 
 /* ----------------------------------------------------------------- swap.c */
 
-/* Fill the observer's page tables, so that neither handler nor sweep takes page faults there. */
+/*
+ * [owner] Fill the observer's page tables, so that neither the handler nor the sweep takes page
+ * faults there.
+ */
 int ldfs_arena_prepare_observer(ldfs_arena *a);
 int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_swap(ldfs_arena *a);
 int ldfs_arena_protect(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend);
-/* After that, when no dump is armed any more: the live view is as before the first dump. */
+/*
+ * [owner] After ldfs_arena_unprotect_all, when no dump is armed any more: make the live view as it
+ * was before the first dump.
+ */
 void ldfs_arena_forget(ldfs_arena *a, uint32_t backend);
 
 /* ---------------------------------------------------------------- holes.c
- * The next piece [*start, *end) of data at or after `from`, clipped to `limit`; false: none.
- * -errno through *error.
+ * [any thread] The next range [*start, *end) of data (not hole) at or after `from`, cut at `limit`.
+ * False: there is none, or *error is -errno; else *error is 0.
  */
 bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
 			  uint64_t *end, int *error);
 
 /* ------------------------------------------------------------------ vma.c
- * Advice that the owner of the mapping at `view` gave (no core file, no child), as bits of vma.c's
- * own. To find it the kernel walks the pages of each mapping up to that one, and keeps out all that
- * map meanwhile: not for a machine that has filled its memory.
+ * The advice (madvise) that the program gave for the mapping at `view`, for example to keep it out
+ * of core files and children, as a bit set that only vma.c interprets. The kernel walks the pages
+ * of each mapping up to that one to answer, and blocks all threads that map memory in the meantime:
+ * not for a machine that has filled its memory.
  */
 int ldfs_vma_read(const uint8_t *view, uint32_t *advice);
 int ldfs_vma_advise(uint8_t *view, uint64_t size, uint32_t advice);
-/* Whether all that is mapped of the mapping at `view` is so by huge pages. Walks as the above. */
+/*
+ * Whether all of the mapping at `view` that has page table entries has huge ones. Costs as much as
+ * ldfs_vma_read.
+ */
 bool ldfs_vma_all_huge(const uint8_t *view);
 
 /* ---------------------------------------------------------------- child.c */
 /*
- * In a forked child, before anything else runs there: a private view of the memory at the live
- * address. False: it has none, or can only read it.
+ * In a forked child, before anything else runs there: map the memory privately at the live address.
+ * False: that failed, or the mapping can only be read.
  */
 bool ldfs_child_map(const ldfs_arena *a);
 

@@ -2,14 +2,15 @@
 /*
  * swap.c - how a view takes another's place, and how views are write-protected.
  *
- * One dump's life of the mappings:
+ * The mappings during one dump:
  *   INIT   shadow := read-only mapping with its page tables filled   (machine runs)
  *   START  live -> spare (MREMAP_DONTUNMAP), shadow -> live          (machine stands)
- *   ...    handlers and sweep make pieces of live writable
- *   INIT   of the next dump: spare, made read-only, is the new shadow; its page tables are there
+ *   ...    handlers and sweep make parts of live writable
+ *   INIT   of the next dump: spare, made read-only, becomes the new shadow; its page
+ *          tables are filled already
  *
- * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD it is userfaultfd's write protection,
- * which moves with the mapping.
+ * "Read-only" is PROT_READ with backend SIGSEGV; with backend UFFD it is the write protection
+ * of userfaultfd, which moves with the mapping.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,12 +25,15 @@
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
 
-#define PIECE (32ULL << 20) /* bytes of page tables changed under one hold of mmap_lock */
+/* Bytes whose page table entries are changed while mmap_lock is held once. */
+#define PIECE (32ULL << 20)
 
 #define RO PROT_READ
 #define RW (PROT_READ | PROT_WRITE)
 
-/* Change the rights of a view piece by piece, so that the machine's page faults wait for one only.
+/*
+ * Change the protection of a view piece by piece, so that a page fault of the machine waits for one
+ * piece only, not for all.
  */
 static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
 {
@@ -51,7 +55,9 @@ static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
 	return 0;
 }
 
-/* Existing pages only. What is punched meanwhile may come back as zeros: memory lost, never data.
+/*
+ * Fill the page tables for existing pages only. A page that is discarded in the meantime may be
+ * allocated again, as zeros: that costs memory, but loses no data.
  */
 static int populate(const ldfs_arena *a, uint8_t *view)
 {
@@ -68,7 +74,7 @@ int ldfs_arena_prepare_observer(ldfs_arena *a)
 	return populate(a, a->observer);
 }
 
-/* Make a view that is not in use read-only, whatever it was protected by before. */
+/* Make a view that is not in use read-only, whatever protected it before. */
 static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
 	int rc;
@@ -76,7 +82,9 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	store_seq(&a->shadow_torn, 0);
 	if (backend == LDFS_BACKEND_UFFD) {
 		rc = protect_in_pieces(view, a->size, RW);
-		/* Before the first page: who punches and does not see it has punched before that.
+		/*
+		 * Set before the first page is protected: a thread that discards memory and does
+		 * not see it has discarded before that.
 		 */
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
@@ -86,8 +94,9 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 }
 
 /*
- * Whether a new view of the memory can be made writable at all: not when somebody has sealed it
- * (F_SEAL_FUTURE_WRITE), or gave us a read-only descriptor. Found out here, not by the first store.
+ * Whether a new view of the memory can be made writable at all: not if the memfd was sealed
+ * (F_SEAL_FUTURE_WRITE), or if we were given a read-only descriptor. INIT finds that out here, so
+ * that the machine's first store does not.
  */
 static int check_writable(uint8_t *view)
 {
@@ -96,7 +105,7 @@ static int check_writable(uint8_t *view)
 	return mprotect(view, LDFS_PAGE_SIZE, RO) ? -errno : 0;
 }
 
-/* What is to be the shadow: what was live before the last swap, or a new mapping. */
+/* Map what will be the shadow: the mapping that was live before the last swap, or a new one. */
 static int map_shadow(ldfs_arena *a)
 {
 	uint8_t *was_live = a->spare;
@@ -104,7 +113,7 @@ static int map_shadow(ldfs_arena *a)
 
 	if (!a->spare_mapped) {
 		rc = ldfs_memory_map(a, a->shadow, RO);
-		/* Its program may have said something since it made the arena. */
+		/* The program may have called madvise since it made the arena. */
 		if (!rc && !a->adopted)
 			rc = ldfs_vma_read(a->live, &a->advice);
 		if (!rc)
@@ -128,7 +137,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 		rc = protect_view(a, a->shadow, backend);
 	}
 	if (rc) {
-		/* Half done, but a mapping that the next INIT can begin with. */
+		/* Only partly protected, but mapped: the next INIT can begin with it. */
 		uint8_t *view = a->shadow;
 
 		store_seq(&a->shadow_guarded, 0);
@@ -143,9 +152,10 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 }
 
 /*
- * The machine stands. DONTUNMAP leaves the live address mapped (and empty) between the two calls,
- * and the shadow's address after them: nothing else can land there. After a failure of the second
- * call the live view is a fresh mapping of the same memory: the machine can go on.
+ * The machine stands. MREMAP_DONTUNMAP leaves the live address range mapped (and empty) between the
+ * two calls, and the shadow's address range after them, so that no other mapping can be placed
+ * there. If the second call fails, the live view is a fresh mapping of the same memory: the machine
+ * can go on.
  */
 int ldfs_arena_swap(ldfs_arena *a)
 {
@@ -180,7 +190,10 @@ int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
 		return ldfs_uffd_unprotect(a, a->live, a->size);
 	rc = protect_in_pieces(a->live, a->size, RW);
 
-	/* At vm.max_map_count a piece may need a split; all at once never does. */
+	/*
+	 * At vm.max_map_count a piece may need to split a mapping, which fails; all at once never
+	 * does.
+	 */
 	if (rc == -ENOMEM)
 		rc = mprotect(a->live, a->size, RW) ? -errno : 0;
 	return rc;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to
- * a protected page, from user space or within a system call, waits until the page is opened again.
+ * a protected page, from user space or within a system call, waits until the page is unprotected.
  *
- * The protection belongs to the page table entries and moves with a mapping, when EVENT_REMAP is
- * on: the swap works as with PROT_READ. Whoever moves a mapping then waits until the event has been
- * read, so the monitor (fault/monitor.c) runs from the first use to the end of the arena.
+ * The protection is a bit of the page table entries and moves with a mapping if
+ * UFFD_FEATURE_EVENT_REMAP is on: the swap works as with PROT_READ. mremap() then blocks its caller
+ * until the event has been read, so the monitor (fault/monitor.c) runs from the first use until the
+ * arena ends.
  *
  * See ioctl_userfaultfd(2) and Documentation/admin-guide/mm/userfaultfd.rst of Linux.
  */
@@ -19,7 +20,7 @@
 
 #include "memory/memory.h"
 
-/* Linux 5.19, 6.1; older headers do not have them. */
+/* Since Linux 5.19 and 6.1; older headers do not have them. */
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
 #endif
@@ -28,17 +29,16 @@
 #endif
 
 /*
- * Pages that do not exist are protected too: in memory of a file, which an arena always is, the
- * kernel does that by itself. UFFD_FEATURE_WP_UNPOPULATED (6.4) is for anonymous memory alone, and
- * Linux 6.1 refuses it.
+ * Pages that do not exist (holes) are protected too: for memory of a file, which an arena always
+ * is, the kernel does that without a feature bit. UFFD_FEATURE_WP_UNPOPULATED (6.4) concerns
+ * anonymous memory only, and Linux 6.1 refuses it.
  */
 #define FEATURES                                                     \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
 #define DEVICE "/dev/userfaultfd"
-#define PIECE  \
-	(32ULL \
-	 << 20) /* bytes under one hold of mmap_lock: the machine's page faults wait so long */
+/* Bytes protected while mmap_lock is held once: the machine's page faults wait so long. */
+#define PIECE (32ULL << 20)
 
 /* ---------------------------------------------------------------- protection */
 
@@ -47,7 +47,7 @@ static bool on_monitor(const struct ldfs_uffd *u)
 	return load_seq(&u->self) == (uint64_t)pthread_self();
 }
 
-/* EAGAIN: a mapping is just being moved, and the monitor has not read its event yet. */
+/* EAGAIN: a mapping is being moved, and the monitor has not read its event yet. */
 static int write_protect(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
 {
 	struct uffdio_writeprotect w = { .range = { (uintptr_t)start, length }, .mode = mode };
@@ -61,7 +61,7 @@ static int write_protect(const struct ldfs_uffd *u, uint8_t *start, uint64_t len
 	return 0;
 }
 
-/* ENOENT: not registered, so not protected. */
+/* ENOENT: the range is not registered, so it is not protected. */
 static int in_pieces(const struct ldfs_uffd *u, uint8_t *start, uint64_t length, uint64_t mode)
 {
 	int rc = 0;
@@ -79,7 +79,7 @@ int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
 	struct uffdio_register r = { .range = { (uintptr_t)start, length },
 				     .mode = UFFDIO_REGISTER_MODE_WP };
 
-	/* Registered already: no harm. */
+	/* Registering a registered range again does no harm. */
 	if (ioctl(a->uffd.fd, UFFDIO_REGISTER, &r))
 		return -errno;
 	return in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
@@ -91,8 +91,9 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
 }
 
 /*
- * Piece by piece the mapping is cut, and whole again when the last has gone. Where it cannot be cut
- * it is made whole again as it was: the next swap moves one mapping.
+ * Unregistering a piece splits the mapping; after the last piece the kernel has merged it again. If
+ * a split fails, the whole range is registered again: the next swap needs one mapping, because
+ * mremap moves one only.
  */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
@@ -113,9 +114,9 @@ void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 /* ---------------------------------------------------------------------- open */
 
 /*
- * From the device, given or when we may open it: then also faults of the kernel are told to any
- * user. The userfaultfd itself cannot be given: it belongs to the memory of the process that makes
- * it.
+ * Make the userfaultfd with /dev/userfaultfd, the given one or opened here: then any user receives
+ * also faults that happen within the kernel. The userfaultfd itself cannot be passed from another
+ * process: it belongs to the address space of the process that makes it.
  */
 static int make_fd(int given)
 {

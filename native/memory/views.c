@@ -2,10 +2,10 @@
 /*
  * views.c - the memory of a machine: one memfd and its views.
  *
- * Live, observer, shadow and spare have addresses that are equal modulo 1 GiB, so that mremap moves
- * whole page tables (a PUD entry at a time) instead of entries: the swap costs the same at any
- * size. All four address ranges stay reserved while the arena exists: nothing else ever lands
- * there.
+ * The addresses of live, observer, shadow and spare view are equal modulo 1 GiB, so that mremap
+ * moves whole page tables (one PUD entry at a time) instead of single entries: the swap costs the
+ * same at any size. All four address ranges stay reserved while the arena exists: no other mapping
+ * is ever placed there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +22,7 @@
 
 #define VIEW_ALIGN (1ULL << 30)
 
-/* Reserve `size` bytes of addresses that lie in VIEW_ALIGN as `like` does. NULL: no room. */
+/* Reserve `size` bytes of addresses that are equal to `like` modulo VIEW_ALIGN. NULL: no room. */
 static uint8_t *reserve(uint64_t size, const uint8_t *like)
 {
 	uint8_t *base = mmap(NULL, size + VIEW_ALIGN, PROT_NONE,
@@ -40,8 +40,10 @@ static uint8_t *reserve(uint64_t size, const uint8_t *like)
 	return base + before;
 }
 
-/* The arena at `at`. All views carry the same flags: a view can take another's place, and the
- * pieces of a split one merge again. */
+/*
+ * All views have the same mapping flags, so that a view can take another's place, and the kernel
+ * merges the parts of a split view again.
+ */
 int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot)
 {
 	if (mmap(at, a->size, prot, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, a->memfd, 0) != at)
@@ -57,7 +59,7 @@ static int make_memory(ldfs_arena *a)
 	return ftruncate(a->memfd, (off_t)a->size) ? -errno : 0;
 }
 
-/* `live`: what is there already, or NULL. */
+/* `live`: the memory that is mapped already, or NULL. */
 static int make_views(ldfs_arena *a, uint8_t *live)
 {
 	int rc;
@@ -89,10 +91,13 @@ void ldfs_memory_free(ldfs_arena *a)
 	free(a);
 }
 
-/* MADV_POPULATE_READ is the youngest thing we need: a kernel that has it has the others. */
+/*
+ * MADV_POPULATE_READ is the newest kernel feature that we need: a kernel that has it has the
+ * others.
+ */
 static int check_kernel(const ldfs_arena *a)
 {
-	/* A length of 0 does nothing, but an unknown advice is EINVAL all the same. */
+	/* A length of 0 changes nothing, but an unknown advice is EINVAL nevertheless. */
 	return madvise(a->observer, 0, MADV_POPULATE_READ) ? -ENOSYS : 0;
 }
 
@@ -114,7 +119,7 @@ static bool possible_size(uint64_t size)
 	       sysconf(_SC_PAGESIZE) == LDFS_PAGE_SIZE;
 }
 
-/* The arena's memory is there, or `rc` says why not. */
+/* Make the views, unless `rc` says that the memory could not be made; on failure, free all. */
 static int finish(ldfs_arena *a, uint8_t *live, int rc, ldfs_arena **out)
 {
 	if (!rc)

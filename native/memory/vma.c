@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vma.c - what a mapping's owner has told the kernel of it, so that another view in its place says
- * the same.
+ * vma.c - the advice (madvise) that a program gave for a mapping, so that another view in its place
+ * gets the same.
  *
- * QEMU keeps its guest's memory out of its core files (MADV_DONTDUMP) and its children
- * (MADV_DONTFORK), and wants huge pages for it (MADV_HUGEPAGE); a swap puts a mapping of ours
- * there. proc(5), /proc/pid/smaps, VmFlags.
+ * QEMU excludes its guest's memory from core files (MADV_DONTDUMP) and from children
+ * (MADV_DONTFORK), and wants huge pages for it (MADV_HUGEPAGE); the swap puts one of our mappings
+ * there. See VmFlags of /proc/pid/smaps in proc(5).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,7 +25,7 @@ static const struct {
 	     { " nh", MADV_NOHUGEPAGE },
 	     { " mg", MADV_MERGEABLE } };
 
-/* Whether a mapping begins with this line; then *inside says whether it has `address`. */
+/* Whether this line of smaps begins a mapping; *inside: whether that contains `address`. */
 static bool is_head(const char *line, uintptr_t address, bool *inside)
 {
 	uintptr_t start, end;
@@ -36,7 +36,7 @@ static bool is_head(const char *line, uintptr_t address, bool *inside)
 	return true;
 }
 
-/* The VmFlags line of the mapping that has `address`; false: there is none. */
+/* Read the VmFlags line of the mapping that contains `address`; false: there is none. */
 static bool find_flags(FILE *f, uintptr_t address, char *line, int size)
 {
 	bool inside = false;
@@ -78,7 +78,7 @@ int ldfs_vma_read(const uint8_t *view, uint32_t *advice)
 	*advice = 0;
 	if (!f)
 		return -errno;
-	/* Not found: a kernel that does not tell. */
+	/* Not found: the kernel does not report VmFlags; then no advice is copied. */
 	if (find_flags(f, (uintptr_t)view, line, sizeof(line)))
 		for (unsigned i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
 			*advice |= strstr(line, kept[i].flag) ? 1u << i : 0;

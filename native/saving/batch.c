@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * batch.c - slots that one thread took from the filled ones to write them.
+ * batch.c - the filled slots that one thread has taken in order to write them.
  *
- * The filled stack is only ever taken whole, so that a slot is in one batch alone. A slot whose
- * granule the sweep still reads is kept in the batch until that has ended: it is written after it,
- * and so wins.
+ * The stack of filled slots is always taken as a whole, so that each slot is in one batch only. A
+ * slot whose granule the sweep is still writing is kept in the batch until that I/O has ended: the
+ * slot is written after it, and its bytes, which are those of the instant, overwrite the sweep's.
  */
 #include <errno.h>
 #include <stdlib.h>

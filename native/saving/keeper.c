@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * keeper.c - the thread that adds slots to the pool before the free ones run out. Only under policy
+ * keeper.c - the thread that adds slots to the pool before the free ones run out; only under policy
  * spill.
  */
 #include "saving/saving.h"
 
-#define GROW_BYTES (4u << 20) /* by so much at a time under spill */
+#define GROW_BYTES (4u << 20) /* bytes of slots added at once */
 
 static bool grow(struct ldfs_dump *d)
 {
@@ -15,7 +15,10 @@ static bool grow(struct ldfs_dump *d)
 	uint32_t count = limit - made < step ? limit : made + step;
 
 	if (!ldfs_headroom((uint64_t)(count - made) * r->slot_size) || ldfs_ring_grow(r, count)) {
-		/* No memory: what there is must do. Those who wait look again and see the limit. */
+		/*
+		 * No memory: the pool stays as large as it is. The waiting threads look again and
+		 * see the limit.
+		 */
 		store_seq(&r->limit, made);
 		ldfs_event_notify(&r->freed);
 		return false;

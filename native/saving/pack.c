@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * pack.c - a packed target (kdump): where each page went, and the descriptors that say so.
+ * pack.c - a packed target (kdump): where the bytes of each page went, and the descriptors that say
+ * so.
  *
- * In memory a page costs the two bytes of its size; its place is that of its granule plus the sizes
- * before it. Descriptors are made of that when the table's marks are written, data before
- * descriptor before mark, and only for granules that are final: a dump that breaks off never points
- * at bytes that a thief's writer stored again elsewhere.
+ * In memory each page costs two bytes, its stored size; its offset is that of its granule plus the
+ * sizes of the pages before it. The descriptors are made from that when the marks of the granule
+ * table are written: data before descriptor before mark, and only for granules in a final state.
+ * When a granule is stolen from the sweep, the sweep's bytes of it may be wrong, and the slot's
+ * bytes are appended elsewhere; even a dump that breaks off then has no descriptor of the sweep's
+ * bytes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -101,13 +104,13 @@ int ldfs_pack_append(ldfs_dump *d, const void *bytes, uint64_t length, uint64_t 
 {
 	int rc = append(d, bytes, length, at);
 
-	/* A bad place on the target need not cost what would have gone there: it goes elsewhere. */
+	/* A bad block need not lose these pages: append them again, at another place. */
 	return rc == -EIO && !d->target.stream ? append(d, bytes, length, at) : rc;
 }
 
 /* --------------------------------------------------------------- descriptors */
 
-/* Descriptors [index, index + count), gathered until one comes that is not the next. */
+/* Descriptors [index, index + count), collected as long as each is the next one after the last. */
 struct notes {
 	ldfs_dump *d;
 	uint64_t index;

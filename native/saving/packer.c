@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * packer.c - the threads of a packed target: each packs filled slots first, then a piece of the
+ * packer.c - the threads of a packed target: each one packs filled slots first, then a piece of the
  * sweep.
  *
- * A slot's bytes are nobody else's while its granule is in it. The sweep packs a private copy:
- * memory may change under a steal, and what was made of it then does not count
- * (ldfs_step_sweep_over).
+ * No other thread changes the bytes in a slot while its granule is IN_SLOT. The sweep packs a
+ * private copy of the memory: when a granule is stolen, the machine may change the memory during
+ * the copy, and ldfs_step_sweep_over then rejects what was made of it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,19 +14,19 @@
 
 #include "saving/within.h"
 
-#define TICK_NS 50000000u /* marks are written at least so often */
+#define TICK_NS 50000000u /* the table's marks are written at least so often */
 
-/* A slot that is packed but not written. */
+/* A slot that is packed, but not yet written. */
 struct job {
 	uint32_t slot;
 	uint32_t granule;
-	uint64_t within; /* in the packer's output */
+	uint64_t within; /* offset in the packer's `out` */
 	uint64_t checksum;
 };
 
-/* A granule of the sweep's run, packed. */
+/* A packed granule of the sweep's run. */
 struct result {
-	uint8_t state; /* that it would take */
+	uint8_t state; /* the state that the granule gets, unless it was stolen */
 	uint64_t within;
 	uint64_t checksum;
 };
@@ -36,10 +36,10 @@ struct ldfs_packer {
 	pthread_t thread;
 	struct codec *codec;
 	struct ldfs_batch batch;
-	uint8_t *copy; /* a run's, or one granule's, bytes */
-	uint8_t *out;  /* the same packed: it never gets longer */
-	uint64_t room; /* of each */
-	uint64_t used; /* of out */
+	uint8_t *copy; /* copy of the bytes of a run, or of one granule */
+	uint8_t *out;  /* packed bytes; packing never makes them longer */
+	uint64_t room; /* size of `copy`, and of `out` */
+	uint64_t used; /* bytes used in `out` */
 	uint32_t jobs_count;
 	struct job jobs[LDFS_RUN_MOST];
 	struct result results[LDFS_RUN_MOST];
@@ -47,7 +47,9 @@ struct ldfs_packer {
 
 /* ------------------------------------------------------------------- slots */
 
-/* RELEASE ended the write to a pipe: pool and states are about to go, and nothing counts as lost.
+/*
+ * RELEASE cancelled the write to a pipe: pool and states are about to be freed, so do not count
+ * anything as lost.
  */
 static bool cut_off(const ldfs_dump *d)
 {
@@ -69,7 +71,7 @@ static void finish_job(struct ldfs_packer *p, const struct job *job, uint64_t at
 	ldfs_ring_freed(&d->ring, job->slot);
 }
 
-/* Write what is packed and take its granules to their final states. */
+/* Write the packed slots and bring their granules to the final state. */
 static void write_jobs(struct ldfs_packer *p)
 {
 	ldfs_dump *d = p->d;
@@ -104,7 +106,10 @@ static void pack_slot(struct ldfs_packer *p, uint32_t slot)
 	p->used += ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
 }
 
-/* The others may be idle: leave them their share of what is more than one write. */
+/*
+ * Give back slots beyond this packer's share, if that is more than one write: other packers may be
+ * idle.
+ */
 static void share(struct ldfs_packer *p)
 {
 	uint32_t most = ldfs_sweep_run_most(p->d);
@@ -115,7 +120,7 @@ static void share(struct ldfs_packer *p)
 		ldfs_ring_put(&p->d->ring, p->batch.slots[--p->batch.count]);
 }
 
-/* False: there was nothing that may be written. */
+/* False: there was no slot that may be written. */
 static bool pack_slots(struct ldfs_packer *p)
 {
 	uint32_t kept = 0;
@@ -145,7 +150,7 @@ static uint64_t run_length(const ldfs_dump *d, uint32_t first, uint32_t end)
 	       ldfs_granule_start(d, first);
 }
 
-/* 1: copied; 0: nothing but holes; -errno. pread allocates no holes. */
+/* 1: copied; 0: only holes; -errno. Holes are read through pread, which does not allocate them. */
 static int copy_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 {
 	ldfs_dump *d = p->d;
@@ -163,7 +168,10 @@ static int copy_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 	return rc ? rc : 1;
 }
 
-/* A granule that was stolen meanwhile is not worth packing; ldfs_step_sweep_over decides again. */
+/*
+ * A granule that has been stolen need not be packed. This look only saves time:
+ * ldfs_step_sweep_over decides.
+ */
 static void pack_copied(struct ldfs_packer *p, uint32_t first, uint32_t g)
 {
 	ldfs_dump *d = p->d;
@@ -192,7 +200,7 @@ static void pack_copy(struct ldfs_packer *p, uint32_t first, uint32_t end, bool 
 	}
 }
 
-/* Take the claimed granules [first, end) to where the sweep brings them. */
+/* Bring the claimed granules [first, end) to the states that the sweep leads to. */
 static void end_run(struct ldfs_packer *p, uint32_t first, uint32_t end, uint64_t at, bool good)
 {
 	ldfs_dump *d = p->d;
@@ -203,7 +211,7 @@ static void end_run(struct ldfs_packer *p, uint32_t first, uint32_t end, uint64_
 	for (uint32_t g = first; g < end; g++) {
 		const struct result *r = &p->results[g - first];
 
-		/* The sweep's alone until its step, as the sizes are. */
+		/* Until ldfs_step_sweep_over only the sweep writes this, and the sizes. */
 		d->pack.where[g] = at + r->within;
 		states[g - first] = ldfs_step_sweep_over(d, g, good ? r->state : LDFS_G_LOST,
 							 r->checksum);
@@ -233,7 +241,9 @@ static void pack_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 	p->used = 0;
 }
 
-/* One piece of the arena, whose armed granules are this thread's to sweep. False: none, or not now.
+/*
+ * Sweep the next piece of the arena; its armed granules belong to this thread. False: none is left,
+ * or the rate does not allow one now.
  */
 static bool sweep_piece(struct ldfs_packer *p)
 {
@@ -244,7 +254,7 @@ static bool sweep_piece(struct ldfs_packer *p)
 	if (load_seq(&d->phase) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
 	    ldfs_now_ns() < ldfs_sweep_due_ns(d) || load_seq(&d->sweep_next) >= d->granules)
 		return false;
-	/* 64 bits: no number of threads that find nothing left brings it round. */
+	/* 64 bits: it cannot wrap around, however often threads add to it at the end. */
 	next = add_seq(&d->sweep_next, most);
 	if (next >= d->granules)
 		return false;

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * saving.h - what brings granules to the target while the machine runs: the threads of the sweep,
- * the writer, the packers and the pool's keeper; the granule table and the descriptors that they
- * leave.
+ * saving.h - saves granules to the target while the machine runs: the threads of the sweep, the
+ * writer, the packers and the pool's keeper, and the granule table and page descriptors that they
+ * write.
  *
- * It takes granules by the steps of state/, and refuses to touch what a store does (fault/), or to
- * begin or end a dump: its threads wait for a phase, and end when the dump is released.
+ * It changes granule states only by the steps of state/. It refuses to handle stores (fault/), and
+ * to begin or end a dump (life/): its threads wait for a phase, and end when the dump is
+ * released. The init, start, join and destroy functions are for the thread that does INIT or frees
+ * the dump; the others are for the threads of this directory. None is [signal]. Functions that
+ * return int return 0 or -errno.
  */
 #ifndef LDFS_SAVING_H
 #define LDFS_SAVING_H
@@ -27,13 +30,16 @@ void ldfs_packers_join(ldfs_dump *d);
 int ldfs_table_init(ldfs_dump *d, const ldfs_dump_config *config);
 void ldfs_table_destroy(ldfs_dump *d);
 int ldfs_table_write_empty(ldfs_dump *d);
-int ldfs_table_flush(ldfs_dump *d); /* dirty blocks to the target */
-void ldfs_table_tick(ldfs_dump *d); /* the same, when the time has come; errors are kept */
+int ldfs_table_flush(ldfs_dump *d); /* write all dirty blocks to the target */
+void ldfs_table_tick(ldfs_dump *d); /* the same, at most every 50 ms; records errors in the dump */
 
 /* ----------------------------------------------------------------- pack.c */
 int ldfs_pack_init(ldfs_dump *d, const ldfs_dump_config *config);
 void ldfs_pack_destroy(ldfs_dump *d);
-/* Bytes [offset, +length) within granule g, which is SAVED. -EIO: they left by a pipe. */
+/*
+ * [any thread] Read the bytes [offset, offset + length) of the arena, all within granule g, which
+ * is SAVED, from the target. -EIO: they went to a pipe and cannot be read back.
+ */
 int ldfs_pack_read(const ldfs_dump *d, uint32_t g, uint64_t offset, void *buf, uint64_t length);
 
 /* ---------------------------------------------------------------- batch.c */

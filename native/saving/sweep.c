@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * sweep.c - the thread that saves the granules that nobody wrote, then waits for the drain.
+ * sweep.c - the thread that saves the granules that the machine has not written, then waits until
+ * all are saved (the drain).
  *
- * It writes runs of granules straight from the observer view, without a copy. Holes are looked for
- * after the claim: a hole may have become data before it, but not after. Granules that are all
- * zeros are holes too. What was found out by reading memory, checksum or zeros, counts only if the
- * granule is still unstolen, which ldfs_step_sweep_over decides. On a packed target the packers do
- * the walk, and this thread the drain.
+ * It writes runs of granules directly from the observer view, without a copy. It looks for holes
+ * after it has claimed the granules: a hole may become data before the claim, but not after it.
+ * Granules of zeros count as holes too. What reading the memory gave (the checksum, or that all is
+ * zero) counts only if the granule has not been stolen meanwhile; ldfs_step_sweep_over decides
+ * that. On a packed target the packers do the sweep, and this thread only the drain.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,10 +17,10 @@
 
 #define THROTTLE_STEP_NS 20000000u
 
-/* Granules that were claimed together, and what each of them turned out to be. */
+/* Granules that were claimed together, and what was found out about each. */
 struct run {
 	uint32_t first, end;
-	uint32_t judged;               /* the first that was not looked at */
+	uint32_t judged;               /* the first granule that was not looked at */
 	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
 	uint64_t checksum[LDFS_RUN_MOST];
 };
@@ -34,7 +35,7 @@ static void note(struct run *r, uint32_t g, uint8_t result, uint64_t checksum)
 		r->judged = g + 1;
 }
 
-/* Of a granule without holes: HOLE when it is all zeros, else SAVED. */
+/* What a granule without holes is: HOLE if it is all zeros, else SAVED. */
 static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
 {
 	const uint8_t *bytes = d->arena->observer + ldfs_granule_start(d, g);
@@ -50,8 +51,8 @@ static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
 }
 
 /*
- * Of one that may have holes, after it was written: HOLE without any data, LOST when it cannot be
- * read. Reads holes through pread only, which allocates none.
+ * The same for a granule that may have holes, after it was written: HOLE if it has no data, LOST if
+ * it cannot be read. Holes are read through pread, which does not allocate them.
  */
 static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
 {
@@ -107,7 +108,7 @@ bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
 	return true;
 }
 
-/* Data and holes of the bytes [start, end) to the target. */
+/* Write the data and the holes of the bytes [start, end) to the target. */
 static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
 {
 	uint64_t at = start, data, data_end;
@@ -129,7 +130,7 @@ static uint64_t end_of(const ldfs_dump *d, uint32_t g)
 	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
 }
 
-/* Granules [g, returned) are all full and of one kind: they go with one call. */
+/* Granules [g, returned) are all full and of one kind: one call writes them. */
 static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
 {
 	uint8_t kind = judge(d, r, g);
@@ -180,7 +181,7 @@ static void save_run(ldfs_dump *d, struct run *r)
 	uint32_t g = r->first, end;
 
 	for (; g < r->end; g = end) {
-		/* Asked once: a discard, which saves it first, can punch it at any moment. */
+		/* Asked once: at any moment a discard may save the granule and punch it. */
 		bool full = ldfs_granule_full(d, g);
 
 		end = full ? stretch_end(d, r, g) : g + 1;
@@ -190,7 +191,7 @@ static void save_run(ldfs_dump *d, struct run *r)
 
 /* --------------------------------------------------------------- end of a run */
 
-/* Everything of [first, end) but granules that a handler is still copying becomes writable. */
+/* Make [first, end) writable, except for granules that a handler is still copying. */
 static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
 {
 	uint32_t begin = first;
@@ -198,7 +199,7 @@ static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t fi
 	for (uint32_t g = first; g <= end; g++) {
 		if (g < end && states[g - first] != LDFS_G_CLAIMED)
 			continue;
-		/* ENOMEM is no loss here: the fault path or the end of the drain does it. */
+		/* ENOMEM loses nothing: the fault path or the drain's end will do it. */
 		if (g > begin)
 			ldfs_protect_open(d, begin, g - 1);
 		begin = g + 1;
@@ -222,8 +223,9 @@ static void end_run(ldfs_dump *d, const struct run *r)
 	ldfs_sweep_opened(d, states, r->first, r->end);
 }
 
-/* An I/O error on granules that are stolen, or lost by policy, does not count: nobody wants what it
- * wrote. */
+/*
+ * No bytes of this I/O are needed, so its error does not count: slots have them, or they are lost.
+ */
 static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
 {
 	for (uint32_t g = first; g < end; g++) {
@@ -276,7 +278,7 @@ static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
 	end_run(d, &r);
 }
 
-/* After what the sweep has written at the rate; a day at the most, for absurd rates. */
+/* When the rate allows the next write; at most a day, for absurdly low rates. */
 uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 {
 	double ns;
@@ -287,8 +289,7 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
 	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
 }
 
-/* Sleep so that the bytes written so far stay below the rate; in small steps, so that RELEASE is
- * quick. */
+/* Sleep to stay below the rate; in small steps, so that RELEASE is quick. */
 static void throttle(ldfs_dump *d)
 {
 	uint64_t due = ldfs_sweep_due_ns(d), now;
@@ -336,7 +337,7 @@ static void sync_target(ldfs_dump *d)
 {
 	int rc = ldfs_table_flush(d);
 
-	if (rc && rc != -ECANCELED) /* a stream that RELEASE ends */
+	if (rc && rc != -ECANCELED) /* RELEASE cancelled the stream */
 		ldfs_fail(d, LDFS_OP_WRITE_TABLE, -rc, UINT64_MAX);
 	if (d->target.stream)
 		return;
@@ -352,8 +353,7 @@ static void drain(ldfs_dump *d)
 
 	if (!wait_all_final(d))
 		return;
-	/* Nothing is armed any more; what is still read-only is so by a handler that is on its way.
-	 */
+	/* Nothing is armed any more; what is still read-only a handler makes writable. */
 	ldfs_arena_unprotect_all(d->arena, d->backend);
 	sync_target(d);
 	store_seq(&d->drained_ns, ldfs_now_ns());
@@ -382,7 +382,7 @@ void *ldfs_sweep_main(void *dump)
 	if (wait_for_sweep(d)) {
 		store_seq(&d->sweep_start_ns, ldfs_now_ns());
 		if (d->pack.on)
-			ldfs_event_notify(&d->ring.arrived); /* the packers sweep */
+			ldfs_event_notify(&d->ring.arrived); /* the packers do the sweep */
 		else
 			walk(d);
 		drain(d);

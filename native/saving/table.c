@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * table.c - the granule table on the target: blocks of marks, each with its dump's id and checksum.
+ * table.c - the granule table on the target: blocks of marks (one entry for each granule), each
+ * block with the id of its dump and a checksum. The format is in ldfs.h and docs/formats.md.
  *
  * A mark is made from a granule's final state, and a state becomes final only after its data was
- * written: data before its mark. A block is composed after its dirty flag was taken, so a step that
- * comes later sets the flag again and is written by the next flush.
+ * written: data before mark. A block's dirty flag is cleared before the block is composed. So a
+ * later step sets the flag again, and the next flush writes the block again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,7 +61,7 @@ static void compose_entry(const ldfs_dump *d, uint32_t g, ldfs_table_entry *e)
 		e->how = LDFS_BY_SWEEP;
 	if (s != LDFS_G_SAVED)
 		return;
-	/* Only a publisher writes how: none means that the sweep saved it. */
+	/* Only publishing a slot sets `how`: if it is not set, the sweep saved the granule. */
 	e->how = d->how[g] ? d->how[g] : LDFS_BY_SWEEP;
 	e->checksum = d->checksum[g];
 	e->stored = (uint32_t)ldfs_granule_length(d, g);
@@ -115,12 +116,15 @@ int ldfs_table_write_empty(ldfs_dump *d)
 		store_seq(&d->table.dirty[i], 1);
 	if (!d->target.stream)
 		return ldfs_table_flush(d);
-	/* What left by a pipe stays as it is: one table, when all is final. */
+	/*
+	 * What was written to a pipe cannot be changed: the table is written once, when all is
+	 * final.
+	 */
 	store_seq(&d->table.next_flush_ns, UINT64_MAX);
 	return 0;
 }
 
-/* The lock is held. */
+/* The caller holds the lock. */
 static int flush(ldfs_dump *d)
 {
 	struct ldfs_table *t = &d->table;
@@ -153,7 +157,7 @@ void ldfs_table_tick(ldfs_dump *d)
 
 	if (now < due || !cas_seq(&d->table.next_flush_ns, &due, now + FLUSH_INTERVAL_NS))
 		return;
-	/* The others have better to do than to wait for a flush that takes long. */
+	/* Another thread is flushing: do not wait for it. */
 	if (pthread_mutex_trylock(&d->table.lock))
 		return;
 	rc = flush(d);

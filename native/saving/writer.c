@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * writer.c - the thread that puts filled slots on the target.
+ * writer.c - the thread that writes filled slots to the target.
  *
- * It takes all that is filled at once and writes it in the order of the granules; what the sweep is
- * still writing stays in its batch. The state changes before the slot is freed: a reader who copied
- * from the slot sees that when it looks at the state again. A packed target has packers instead
- * (packer.c).
+ * It takes all filled slots at once and writes them in the order of the granules; slots of granules
+ * that the sweep is still writing stay in its batch. The granule's state changes before the slot is
+ * freed: a reader that copied from the slot sees that when it looks at the state again. A packed
+ * target has packers instead (packer.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "saving/within.h"
 
-#define TICK_NS 50000000u /* marks are written at least so often */
+#define TICK_NS 50000000u /* the table's marks are written at least so often */
 #define IOV_MOST 64
 
 struct writer {
@@ -38,8 +38,10 @@ static uint32_t granule_of(const struct writer *w, uint32_t i)
 	return ldfs_batch_granule(w->batch, w->d, i);
 }
 
-/* Entries [i, end) of the batch that are neighbours on the target, whole granules, IOV_MOST at the
- * most. */
+/*
+ * Entries from i up to the returned one (exclusive) are neighbours on the target: one call writes
+ * them. Whole granules, at most IOV_MOST.
+ */
 static uint32_t run_end(const struct writer *w, uint32_t i)
 {
 	ldfs_dump *d = w->d;
@@ -71,7 +73,10 @@ static int write_one(struct writer *w, uint32_t i)
 				 ldfs_granule_length(w->d, g), false);
 }
 
-/* Several neighbours with one call; false: not all of it was written, try each by itself. */
+/*
+ * Write several neighbours with one call. False: not everything was written; try each one by
+ * itself.
+ */
 static bool write_together(struct writer *w, uint32_t first, uint32_t end)
 {
 	ldfs_dump *d = w->d;
@@ -113,7 +118,10 @@ static void write_entries(struct writer *w, uint32_t first, uint32_t end)
 		finish_one(w, i, together ? 0 : write_one(w, i));
 }
 
-/* Write what may be written; what the sweep still holds stays in the batch. */
+/*
+ * Write the slots that may be written; those whose granule the sweep still writes stay in the
+ * batch.
+ */
 static void write_batch(struct writer *w)
 {
 	uint32_t kept = 0, end;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * begin.c - whether this process is the one that is to be dumped, and if so, the connection to the
+ * begin.c - finds out whether this process is the one to be dumped, and if so, connects to the
  * host.
  */
 #define _GNU_SOURCE
@@ -13,9 +13,9 @@
 
 #include "shim/within.h"
 
-#define VERSION "QEMU emulator version" /* it prints that */
+#define VERSION "QEMU emulator version" /* a text that QEMU prints with --version */
 
-/* In what nobody writes to of the program itself, which comes first. */
+/* Looks in the read-only segments of the program itself, which dl_iterate_phdr passes first. */
 static int look_for_version(struct dl_phdr_info *program, size_t size, void *found)
 {
 	(void)size;
@@ -30,7 +30,10 @@ static int look_for_version(struct dl_phdr_info *program, size_t size, void *fou
 	return 1;
 }
 
-/* Not what is only called so, and starts one: NixOS's wrappers are programs, not scripts. */
+/*
+ * Whether the program contains QEMU's version text. A program that is only named like QEMU and then
+ * starts it does not: the wrappers of NixOS are programs, not scripts.
+ */
 static bool says_that_it_is_qemu(void)
 {
 	bool found = false;
@@ -40,9 +43,9 @@ static bool says_that_it_is_qemu(void)
 }
 
 /*
- * Whether this is the process that is to be dumped. A shell, env, taskset or numactl on the way to
- * it, a wrapper that is called as QEMU, and what one asks of another QEMU (--version), have the
- * same environment, and leave it as it is.
+ * Whether this is the process to be dumped. Other processes have the same environment: a shell,
+ * env, taskset or numactl that starts QEMU, a wrapper named like it, and another QEMU that one of
+ * these asks for something (--version). They must leave the environment as it is.
  */
 static bool is_machine(int argc, char **argv)
 {
@@ -60,7 +63,7 @@ static bool is_machine(int argc, char **argv)
 	name = strrchr(path, '/');
 	name = name ? name + 1 : path;
 	if (program && *program && !strcmp(name, program))
-		return true; /* the host has looked into it */
+		return true; /* the host has checked that it is QEMU */
 	return (strstr(name, "qemu-system") || strstr(name, "qemu-kvm") || !strcmp(name, "kvm")) &&
 	       says_that_it_is_qemu();
 }
@@ -83,8 +86,9 @@ static void *alone_main(void *unused)
 }
 
 /*
- * Children of this process are not QEMU: none of the variables is for them. A child that kept the
- * connection would keep us from seeing that the host, or the host that QEMU, has gone.
+ * Children of this process are not QEMU, so the variables are removed: none of them is for a child.
+ * The descriptor is close-on-exec: if a child kept the connection open, we could not see the end of
+ * the host, nor the host the end of QEMU.
  */
 __attribute__((constructor)) static void begin(int argc, char **argv)
 {
@@ -107,5 +111,5 @@ __attribute__((constructor)) static void begin(int argc, char **argv)
 		fd = -1;
 	}
 	if (fd < 0)
-		ldfs_thread_detached(alone_main, NULL, SHIM_THREAD); /* the host has gone already */
+		ldfs_thread_detached(alone_main, NULL, SHIM_THREAD); /* the host has ended */
 }

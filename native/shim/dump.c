@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * dump.c - the arena and the dump of this process: what the host asks of them.
- */
+/* dump.c - the arena and the dump of this process, and the requests of the host for them. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/magic.h>
@@ -15,16 +13,21 @@
 
 #define WAIT_MOST_NS 100000000u
 
-/* dump is freed under the write lock, and used under the read lock: for long, where a target hangs.
+/*
+ * `dump` is freed under the write lock and used under the read lock, which is held for long while a
+ * target hangs.
  */
 static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
 static ldfs_arena *arena;
 static ldfs_dump *dump;
-static uint64_t number;       /* of the dump, or of the last one */
-static ldfs_stream *stream;   /* of the dump: its target is a pipe */
-static _Atomic uint32_t gone; /* 1: the host has; no INIT any more */
+static uint64_t number;       /* number of the dump, or of the last one */
+static ldfs_stream *stream;   /* of the dump, if its target is a pipe */
+static _Atomic uint32_t gone; /* 1: the host has ended: refuse INIT */
 
-/* Huge pages and files on a disk cannot be write-protected page by page. */
+/*
+ * Only memory of a tmpfs (memfd included) can be write-protected page by page: not hugetlbfs, and
+ * not files on a disk.
+ */
 static int do_adopt(const struct shim_message *m)
 {
 	struct statfs s;
@@ -84,7 +87,7 @@ static int do_init(struct shim_message *m, struct shim_answer *out)
 	memcpy(&config, m->payload, sizeof(config));
 	if (config.extent_count > (m->head.size - sizeof(config)) / sizeof(ldfs_extent))
 		return -EINVAL;
-	/* The kernel drops descriptors for which the process has no number left. */
+	/* The kernel drops descriptors when the process has reached its limit of open files. */
 	if (m->count != (size_t)__builtin_popcountll(m->head.arg[0] & 15))
 		return -EMFILE;
 	config.extents = (const ldfs_extent *)(m->payload + sizeof(config));
@@ -106,7 +109,7 @@ static int do_init(struct shim_message *m, struct shim_answer *out)
 	return rc;
 }
 
-/* That dump, which may have gone and been followed by another. */
+/* The dump with that number; NULL: it was freed, and another one may exist now. */
 static ldfs_dump *numbered(uint64_t which)
 {
 	return which == number ? dump : NULL;
@@ -162,8 +165,11 @@ static int do_counters(struct shim_answer *out)
 	return 0;
 }
 
-/* Words that are said while memory is being armed let the machine write in the middle of it: looked
- * at before, and after. Said after that they do no harm, for the instant is behind us. */
+/*
+ * START, unless the last words (words.c) are said meanwhile: while memory is being armed they would
+ * let the machine write in the middle of it. So this looks before and after. Last words that come
+ * after that do no harm, because the snapshot instant is over.
+ */
 static int do_start(void)
 {
 	int rc = shim_said_too_late() ? -ETIMEDOUT : ldfs_dump_start(dump, NULL, 0);
@@ -175,7 +181,7 @@ static int do_start(void)
 	return rc;
 }
 
-/* What needs a dump; the read lock is held. */
+/* Requests that need a dump. The caller holds the read lock. */
 static int serve_dump(const struct shim_message *m, struct shim_answer *out)
 {
 	const ldfs_shim_request *r = &m->head;
@@ -226,7 +232,7 @@ int shim_alone(struct shim_message *m, struct shim_answer *out)
 
 /* --------------------------------------------------------- the host has gone */
 
-/* Nothing of it stays protected, whatever it takes. */
+/* Release and free the dump; repeated until no memory is protected any more. */
 void shim_end_dump(uint64_t which)
 {
 	int rc = -EBUSY;

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * memory.c - the calls by which QEMU gives guest memory back to the kernel, fallocate() and
+ * madvise(). LD_PRELOAD puts these functions before those of libc. During a dump a discard of the
+ * arena's memory is done by ldfs_arena_discard, which saves it first.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,7 +16,7 @@
 #include "shim/within.h"
 
 static _Atomic(ldfs_arena *) watched;
-static struct stat memory; /* of the arena's memfd; before `watched` */
+static struct stat memory; /* of the arena's memfd; written before `watched` */
 
 int shim_memory_watch(ldfs_arena *a)
 {
@@ -21,7 +26,7 @@ int shim_memory_watch(ldfs_arena *a)
 	return 0;
 }
 
-/* The core's own calls reach the kernel as they are: it has saved already. */
+/* Set during the core's own calls: their granules are saved, so the kernel gets them. */
 static __thread bool inside;
 
 static int discard(ldfs_arena *a, uint64_t offset, uint64_t length)
@@ -37,7 +42,7 @@ static int discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 	return -1;
 }
 
-/* 1: it is, 0: not, -1 and errno: there is no telling. */
+/* Whether fd is the arena's memory: 1 yes, 0 no, -1 (and errno) unknown. */
 static int is_memory(int fd)
 {
 	struct stat status;
@@ -55,7 +60,7 @@ static int punch(int fd, int mode, off_t offset, off_t length)
 	if (a && !inside && mode & FALLOC_FL_PUNCH_HOLE && offset >= 0 && length > 0) {
 		int ours = is_memory(fd);
 
-		/* Refused rather than done unsaved. */
+		/* Unknown: refused, because it might discard the arena unsaved. */
 		if (ours)
 			return ours < 0 ? -1 : discard(a, (uint64_t)offset, (uint64_t)length);
 	}
@@ -71,7 +76,7 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t length)
 	return punch(fd, mode, offset, length);
 }
 
-/* The same where off_t is 64 bits; QEMU calls it by this name. */
+/* The same with a 64-bit off_t; QEMU calls it by this name. */
 EXPORT int fallocate64(int fd, int mode, off64_t offset, off64_t length)
 {
 	return punch(fd, mode, offset, length);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * message.c - messages of a connection with the host, and the descriptors that come with them.
+ * message.c - receives and sends messages of a connection with the host, with the descriptors in
+ * them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,7 +31,7 @@ void shim_close_fds(struct shim_message *m)
 			close(m->fds[i]);
 }
 
-/* False: the host has gone. */
+/* False: the connection has ended. */
 bool shim_receive(int fd, struct shim_message *m)
 {
 	char control[CMSG_SPACE(sizeof(int) * LDFS_SHIM_FDS)];
@@ -49,7 +50,7 @@ bool shim_receive(int fd, struct shim_message *m)
 		return false;
 	take_fds(m, &h);
 	if ((size_t)n < sizeof(m->head) || (size_t)n != sizeof(m->head) + m->head.size)
-		m->head = (ldfs_shim_request){ 0 }; /* answered with -EINVAL */
+		m->head = (ldfs_shim_request){ 0 }; /* op 0: answered with -EINVAL */
 	return true;
 }
 

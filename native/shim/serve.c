@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * serve.c - the connections with the host: a thread for each, which takes a request, has it done,
+ * serve.c - the connections with the host. Each has a thread that receives a request, executes it,
  * and answers.
  */
 #define _GNU_SOURCE
@@ -38,13 +38,13 @@ static int serve(struct shim_message *m, struct shim_answer *out)
 	return shim_with_dump(m, out);
 }
 
-/* The host has gone. */
+/* The host has ended: let the machine run, and release the dump. */
 void shim_give_up(void)
 {
 	int fd = shim_say_last_words();
 
-	shim_no_more_dumps(); /* an INIT that does not see it has the lock, and is the latest then
-			       */
+	/* An INIT that misses this holds the lock already; its dump is then the latest. */
+	shim_no_more_dumps();
 	shim_end_dump(shim_latest());
 	if (fd < 0)
 		fd = shim_say_first_words();
@@ -52,7 +52,10 @@ void shim_give_up(void)
 		shim_listen_for_ever(fd);
 }
 
-/* The host has waited for the answer for too long, and believes that there is no such dump. */
+/*
+ * The answer could not be sent: the host has waited for too long, and believes that there is no
+ * such dump. Undo the request.
+ */
 static void take_back(const ldfs_shim_request *asked, const ldfs_shim_reply *answered)
 {
 	if (asked->op == LDFS_SHIM_INIT)
@@ -82,10 +85,11 @@ static void *connection_main(void *arg)
 	return NULL;
 }
 
-/* Owns fd when it answers 0. */
+/* Owns fd if it returns 0. */
 int shim_serve_connection(int fd, bool first)
 {
-	struct connection *c = ldfs_buffer_make(sizeof(*c)); /* the guest's bytes pass through it */
+	/* From ldfs_buffer_make, because the guest's bytes pass through it. */
+	struct connection *c = ldfs_buffer_make(sizeof(*c));
 	int rc;
 
 	if (!c)

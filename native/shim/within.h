@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * within.h - the C core inside another process (QEMU), by LD_PRELOAD: serves the host's requests.
- * What its files offer each other; shim.h is what host and shim say to each other.
+ * within.h - the functions that the files of the shim use from each other. The shim is the C core
+ * inside another process (QEMU), loaded with LD_PRELOAD; it serves the host's requests. shim.h
+ * describes the protocol between host and shim.
  *
- * The process must never pay for it: when the host goes, for whatever reason, the dump is released
- * and the memory is as free as before, and a machine that the host held, or had not let run yet,
- * runs. The shim waits on its sockets and does nothing else until it is asked.
+ * The shim must never harm the process. When the host ends, for whatever reason, the dump is
+ * released and all memory is writable as before; a machine that the host had stopped, or not yet
+ * let run, runs. The shim waits on its sockets and does nothing else until it is asked.
  *
- * It calls the functions of ldfs.h, and refuses to know what it runs in: memory, sockets and words
- * come from the host.
+ * It calls the functions of ldfs.h, and refuses to know what process it runs in: memory,
+ * sockets and last words come from the host. Functions that return int return 0 or -errno, unless
+ * they say otherwise; none is [signal].
  */
 #ifndef LDFS_SHIM_WITHIN_H
 #define LDFS_SHIM_WITHIN_H
@@ -18,13 +20,13 @@
 
 struct sockaddr_un;
 
-#define SHIM_THREAD "ldfs-shim" /* the name of each of its threads */
+#define SHIM_THREAD "ldfs-shim" /* name of all threads of the shim */
 #define SHIM_RETRY_US 10000
 
 struct shim_message {
 	ldfs_shim_request head;
 	uint8_t payload[LDFS_SHIM_PAYLOAD];
-	int fds[LDFS_SHIM_FDS]; /* -1: none */
+	int fds[LDFS_SHIM_FDS]; /* -1: none; `count` of them were sent */
 	size_t count;
 };
 
@@ -35,53 +37,65 @@ struct shim_answer {
 
 /* ---------------------------------------------------------------- message.c */
 
-/* False: the host has gone. */
+/* Receive one request. False: the host has ended, or has closed the connection. */
 bool shim_receive(int fd, struct shim_message *m);
 bool shim_answer(int fd, struct shim_answer *a);
-/* Those that nothing has taken over. */
+/* Close the descriptors of a request that no function has taken over (and set to -1). */
 void shim_close_fds(struct shim_message *m);
 
 /* ------------------------------------------------------------------- dump.c */
 
-/* Requests for a dump that is there. */
+/* Requests that need a dump. */
 int shim_with_dump(const struct shim_message *m, struct shim_answer *out);
-/* ADOPT, INIT, FREE. */
+/* ADOPT, INIT and FREE: requests that change which arena or dump there is, one at a time. */
 int shim_alone(struct shim_message *m, struct shim_answer *out);
-/* Nothing of that dump stays protected, whatever it takes. */
+/* Release and free that dump; repeats it until no memory is protected any more. */
 void shim_end_dump(uint64_t which);
 /* The number of the newest dump. */
 uint64_t shim_latest(void);
-/* No INIT from now on. One that does not see it has the lock, and is the latest then. */
+/* Refuse INIT from now on. An INIT that misses this holds the lock; its dump is then the latest. */
 void shim_no_more_dumps(void);
 
 /* ------------------------------------------------------------------ words.c */
 
-/* Takes the descriptor over when it answers 0. */
+/*
+ * Keep the last words (see words.c) of a LAST_WORDS request. Takes its descriptor over if it
+ * returns 0.
+ */
 int shim_keep_last_words(struct shim_message *m);
-/* The fd that they went to, which is then the caller's; -1: there were none. */
+/*
+ * Write the last words now. Returns the descriptor they were written to, which the caller then
+ * owns; -1: there were none.
+ */
 int shim_say_last_words(void);
-/* They were said while the host lives: the machine runs. */
+/* Whether the last words were written although the host has not ended: the machine runs then. */
 bool shim_said_too_late(void);
-/* Before the first thread: where to say that the machine may run at all. No path: nowhere. */
+/* Set the monitor's socket, before the shim's first thread starts. An empty path: none. */
 void shim_set_monitor(const struct sockaddr_un *monitor);
-/* To it. The fd, which is the caller's; -1: nobody will listen. */
+/*
+ * Let a machine run that the host has not let run yet, through the monitor's socket. Returns the
+ * descriptor, which the caller owns; -1: not possible.
+ */
 int shim_say_first_words(void);
-/* Read what is said there until its other end closes it. */
+/* Read and drop what the other end of `fd` sends, until it closes. */
 void shim_listen_for_ever(int fd);
 
 /* ------------------------------------------------------------------ serve.c */
 
-/* A thread that serves it; it owns the fd when this answers 0. `first`: its end is the host's. */
+/*
+ * Start a thread that serves the connection `fd`, and owns fd if this returns 0. `first`: when this
+ * connection ends, the host has ended.
+ */
 int shim_serve_connection(int fd, bool first);
-/* The host has gone: the machine runs, nothing is protected. */
+/* To be called when the host has ended: the machine runs, and nothing is protected any more. */
 void shim_give_up(void);
 
 /* ----------------------------------------------------------------- memory.c
- * Memory that the process itself gives back (balloon, free page reporting): fallocate and madvise
- * of this process pass through the shim, and what they discard is saved first.
+ * Memory that the process itself gives back to the kernel (balloon, free page reporting). Its calls
+ * of fallocate and madvise go through the shim, which saves what they discard first.
  */
 
-/* From now on discards of this arena's memory are its own. For good. 0 or -errno. */
+/* From now on, save before each discard of this arena's memory. For good. 0 or -errno. */
 int shim_memory_watch(ldfs_arena *a);
 
 #endif

@@ -1,8 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the host would have said: a machine that it holds must go on without it, also when the host
- * is only stopped. Under a lock of their own: they never wait for a target. Before the first of
- * them, `monitor` is where to say that the machine may run at all.
+ * words.c - the last words: what the shim tells QEMU in place of a host that has ended.
+ *
+ * The host stops the machine for a moment at START. If the host ends just then (killed, crashed) or
+ * is itself stopped (SIGSTOP), no program would let the machine run again. So before it stops the
+ * machine, the host leaves its last words with the shim: QMP commands that let the machine run, and
+ * a descriptor of its connection to QEMU's monitor. The shim writes the text there when the
+ * connection to the host ends, or when a time that the host has set is over.
+ *
+ * The first words are for a host that ends before it has left any last words. QEMU was started with
+ * -S then and waits for `cont`; the shim connects to QEMU's monitor itself, at the path `monitor`.
+ *
+ * Everything here is under a lock of its own, so that it never waits for a thread that waits for a
+ * target.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,11 +33,14 @@ static struct {
 	uint8_t text[LDFS_SHIM_WORDS];
 	size_t length;
 	int fd;
-	uint64_t until; /* CLOCK_MONOTONIC, ns; 0: until the host has gone */
-	bool watched;   /* a thread looks at `until` */
-	bool late; /* they were said while the host lives: the machine runs, and no instant is one
-		    */
-	struct sockaddr_un monitor; /* no path: none */
+	uint64_t until; /* CLOCK_MONOTONIC, ns: write them then; 0: only at the host's end */
+	bool watched;   /* the thread words_main runs */
+	/*
+	 * They were written although the host has not ended: the machine runs, so START has no
+	 * instant.
+	 */
+	bool late;
+	struct sockaddr_un monitor; /* empty path: none */
 } last_words = { .fd = -1 };
 
 bool shim_said_too_late(void)
@@ -40,7 +53,10 @@ bool shim_said_too_late(void)
 	return late;
 }
 
-/* Under words_lock. The fd stays open, see listen_for_ever. */
+/*
+ * Write the last words. The caller holds words_lock. The descriptor stays open, see
+ * shim_listen_for_ever.
+ */
 static void say(void)
 {
 	if (last_words.length)
@@ -50,9 +66,12 @@ static void say(void)
 }
 
 /*
- * The host still has the connection, and reads the answer. It may have stood still before it
- * stopped the machine: the words then change nothing, and are kept for its end. Said again and
- * again, they would undo whatever somebody else does to the machine meanwhile.
+ * The thread that writes the last words when their time is over. The host has not ended then, so it
+ * still has the connection to QEMU and reads the answer.
+ *
+ * The words are kept for the host's end: the host may have been stopped before it stopped the
+ * machine, and then this time they changed nothing. They are not repeated after more time, because
+ * that would undo what another program does with the machine meanwhile.
  */
 static void *words_main(void *unused)
 {
@@ -66,14 +85,14 @@ static void *words_main(void *unused)
 		} else if (ldfs_now_ns() < until) {
 			pthread_cond_clockwait(&words_changed, &words_lock, CLOCK_MONOTONIC, &t);
 		} else {
-			last_words.late = true; /* before they are said: see do_start */
+			last_words.late = true; /* before they are written: see do_start */
 			say();
 		}
 	}
 	return unused;
 }
 
-/* Under words_lock. Takes the fd over when it answers 0. */
+/* The caller holds words_lock. Takes the descriptor over if it returns 0. */
 static int set_last_words(struct shim_message *m)
 {
 	int rc = 0;
@@ -109,7 +128,7 @@ int shim_keep_last_words(struct shim_message *m)
 	return rc;
 }
 
-/* The fd that they went to, which is then the caller's; -1: there were none. */
+/* See within.h. */
 int shim_say_last_words(void)
 {
 	int fd;
@@ -123,8 +142,10 @@ int shim_say_last_words(void)
 	return fd;
 }
 
-/* It stays open, for QEMU drops what it has not read when it sees a hang-up; and QEMU keeps what it
- * says until somebody reads it. */
+/*
+ * Keep the connection to QEMU's monitor open and read it: when QEMU sees a hang-up it drops the
+ * commands that it has not read yet, and it keeps its answers in memory until they are read.
+ */
 void shim_listen_for_ever(int fd)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -143,8 +164,10 @@ void shim_set_monitor(const struct sockaddr_un *monitor)
 	last_words.monitor = *monitor;
 }
 
-/* The host went before it let the machine run. Whoever listens for it may not do so yet. -1: nobody
- * will. */
+/*
+ * The host has ended before it let the machine run. QEMU may not listen on the monitor's socket
+ * yet, so this retries. -1: QEMU never will (no path, or another error).
+ */
 int shim_say_first_words(void)
 {
 	struct sockaddr_un monitor;

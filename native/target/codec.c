@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * codec.c - the four compression libraries behind one pair of calls. Nothing here is [signal].
- */
+/* codec.c - the four compression libraries behind one pair of functions. None is [signal]. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +11,13 @@
 
 #include "target/target.h"
 
-/* More than each library's bound for one page: lzo's is page + page/16 + 67, snappy's 32 + page *
- * 7/6. */
+/*
+ * More than the libraries need in the worst case for one page: lzo page + page/16 + 67 bytes,
+ * snappy 32 + page * 7/6 bytes.
+ */
 #define SCRATCH (2 * LDFS_PAGE_SIZE)
-#define ZSTD_DEFAULT_LEVEL \
-	1 /* the fastest of the usual ones: a dump is large and pages are small */
+/* The fastest of zstd's usual levels: a dump is large, and time counts more than size. */
+#define ZSTD_DEFAULT_LEVEL 1
 #define ZLIB_DEFAULT_LEVEL Z_BEST_SPEED
 
 struct codec {
@@ -112,7 +112,10 @@ static size_t deflate_page(struct codec *c, const void *page)
 	return deflate(z, Z_FINISH) == Z_STREAM_END ? SCRATCH - z->avail_out : LDFS_PAGE_SIZE;
 }
 
-/* Bytes in scratch; LDFS_PAGE_SIZE or more: not worth it, or the library failed. */
+/*
+ * Compress a page to scratch; returns its size there. LDFS_PAGE_SIZE or more: it did not get
+ * smaller, or the library failed; the page is then stored as it is.
+ */
 static size_t compress_page(struct codec *c, const void *page)
 {
 	size_t size = SCRATCH;
@@ -120,7 +123,7 @@ static size_t compress_page(struct codec *c, const void *page)
 
 	switch (c->codec) {
 	case LDFS_CODEC_ZSTD:
-		/* An error is a huge number. */
+		/* An error code of zstd is a huge number. */
 		return ZSTD_compressCCtx(c->zstd, c->scratch, SCRATCH, page, LDFS_PAGE_SIZE,
 					 c->level);
 	case LDFS_CODEC_ZLIB:

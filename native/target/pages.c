@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * pages.c - packed pages in memory and in a file, for who holds neither arena nor dump: converters
- * and readers of finished dumps.
+ * pages.c - packed pages in memory and in a file, for programs that have neither an arena nor a
+ * dump: converters and readers of finished dumps.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "target/target.h"
 
-#define READ_BYTES (128u << 10) /* stored bytes in memory at once */
+#define READ_BYTES (128u << 10) /* stored bytes that are in memory at once */
 
 _Static_assert(sizeof(ldfs_page_desc) == 24, "on-target layout");
 
@@ -41,8 +41,10 @@ static bool possible(const ldfs_page_desc *d)
 	       d->offset <= (uint64_t)INT64_MAX - LDFS_PAGE_SIZE;
 }
 
-/* Descriptors from the first on whose bytes lie one behind the other, READ_BYTES of them at the
- * most. */
+/*
+ * The number of descriptors, from the first on, whose stored bytes are contiguous and together at
+ * most READ_BYTES: they can be read with one call.
+ */
 static uint32_t stretch(const ldfs_page_desc *descs, uint32_t count, uint64_t *bytes)
 {
 	uint32_t n = 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * stream.c - a dump into a pipe, in the flattened form of makedumpfile: a header of 4096 bytes,
- * then records, each with offset and length (64 bits, big-endian) and that many bytes of the file;
- * both are -1 in the last one. `makedumpfile -R` makes a file of it; a later record wins over an
- * earlier one.
+ * stream.c - a dump into a pipe, in the flattened format of makedumpfile: a header of 4096 bytes,
+ * then records. Each record has an offset in the file, a length (64 bits each, big-endian) and that
+ * many bytes; in the last record both numbers are -1. `makedumpfile -R` makes a file of it; a later
+ * record overwrites an earlier one.
  *
- * The pipe is nonblocking: a reader who stands still must not hold up RELEASE.
+ * The pipe is nonblocking: a reader that stops reading must not delay RELEASE.
  */
 #define _GNU_SOURCE
 #include <endian.h>
@@ -28,8 +28,8 @@
 struct ldfs_stream {
 	int fd;
 	pthread_mutex_t lock; /* one record at a time */
-	bool begun;           /* the header is out */
-	int broken;           /* -errno: nothing more goes in */
+	bool begun;           /* the header was written */
+	int broken;           /* -errno of the first error: nothing more is written */
 	_Atomic uint32_t cancelled;
 };
 
@@ -45,7 +45,7 @@ static int wait_writable(struct ldfs_stream *s)
 		int n = poll(&p, 1, TICK_MS);
 
 		if (n > 0)
-			return 0; /* or an error, which write names */
+			return 0; /* or an error, which write() reports */
 		if (n < 0 && errno != EINTR)
 			return -errno;
 	}
@@ -102,8 +102,9 @@ static int put_record(struct ldfs_stream *s, uint64_t offset, uint64_t length, c
 }
 
 /*
- * A reader that has gone is an error to us, not the end of the process; the signal goes to the
- * thread. No cancellation while the lock is held.
+ * Write one record. SIGPIPE is blocked meanwhile, because the end of the reader must be an error
+ * here, not the end of the process; a SIGPIPE of ours goes to this thread and is taken off. The
+ * thread must not be cancelled while it holds the lock.
  */
 static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
 {
@@ -127,7 +128,10 @@ static int record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const
 	return rc;
 }
 
-/* An open file of our own where that can be had: the flag is not for others who have this one. */
+/*
+ * Open the pipe again as an open file description of our own, where that is possible: O_NONBLOCK
+ * would otherwise change it for every process that shares the descriptor.
+ */
 static int open_nonblocking(int fd)
 {
 	char path[64];

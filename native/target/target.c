@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * target.c - where the bytes of an arena go on the target: extents, and whole reads and writes.
+ * target.c - where the bytes of an arena go on the target: extents, and complete reads and writes.
  *
- * The layout is data (ldfs_extent); this file knows no format. A granule may straddle two extents.
- * The sweep writes past the page cache (O_DIRECT) where that was asked for and the target can: no
- * copy, and nothing that waits for the sync. Slots go through it, so that who waits for one does
- * not wait for the disk; the two write different pages. What is read comes through it as well. All
- * functions are [any thread].
+ * The layout is data (ldfs_extent); this file knows no format. A granule may lie in two extents.
+ * The sweep writes past the page cache (O_DIRECT) where the user asked for that and the target can:
+ * it saves a copy, and leaves nothing for the final sync to write. Slots are written through the
+ * page cache, so that a vCPU that waits for a free slot does not wait for the disk; sweep and slots
+ * write different pages. Reads go through the page cache too. All functions are [any thread].
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,8 +48,8 @@ static bool whole_pages(const struct ldfs_target *t)
 }
 
 /*
- * The target, open once more, past the page cache; -1: it cannot, or we may not. A tmpfs says that
- * it can, and copies all the same.
+ * Open the target once more for direct I/O. -1: it cannot do that, or we may not. tmpfs accepts
+ * O_DIRECT, but copies nevertheless.
  */
 static int open_direct(const struct ldfs_target *t)
 {
@@ -66,9 +66,10 @@ static int open_direct(const struct ldfs_target *t)
 }
 
 /*
- * Whether the kernel has to write zeros out to zero a range: not in a file, whose file system notes
- * it, nor on a device that zeroes by itself; a partition's limits are those of its disk. Unknown
- * counts as yes: a limit holds.
+ * Whether the kernel has to write zeros in order to zero a range. Not in a regular file, whose file
+ * system only records it, nor on a device that zeroes by itself. A partition has the limits of its
+ * disk ("../queue"). Unknown counts as yes, because then the written zeros count against the
+ * sweep's rate limit.
  */
 static bool zeroing_writes(int fd)
 {
@@ -119,8 +120,10 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	if (config->target_direct && !config->packed)
 		t->direct_fd = open_direct(t);
 	store_relaxed(&t->direct, t->direct_fd >= 0);
-	/* What is read ahead may be about to be written past the cache, and would share its folios
-	 * with slots. */
+	/*
+	 * No readahead: it would put pages into the page cache that direct I/O is about to
+	 * overwrite, in the same folios as pages of slots.
+	 */
 	if (t->direct_fd >= 0)
 		posix_fadvise(t->fd, 0, 0, POSIX_FADV_RANDOM);
 	return 0;
@@ -162,7 +165,7 @@ int ldfs_target_put(const struct ldfs_target *t, const void *buf, uint64_t lengt
 			 : ldfs_write_all(t->fd, buf, length, at);
 }
 
-/* Past the page cache, where that works. */
+/* Write past the page cache, where that works. */
 static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at)
 {
 	int rc = -EINVAL;
@@ -171,7 +174,10 @@ static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length,
 		rc = ldfs_write_all(t->direct_fd, buf, length, at);
 	if (rc != -EINVAL && rc != -EOPNOTSUPP)
 		return rc;
-	/* It could be opened so, but not written, or not in pages: from now on as any file. */
+	/*
+	 * Direct I/O could be opened but does not work, or not in units of pages: use the page
+	 * cache from now on.
+	 */
 	store_relaxed(&t->direct, false);
 	return ldfs_write_all(t->fd, buf, length, at);
 }
@@ -218,7 +224,10 @@ static int write_zeros(struct ldfs_target *t, uint64_t length, uint64_t at)
 	return rc;
 }
 
-/* Zeros on the target, by the kernel where it can (a device that discards), else written out. */
+/*
+ * Zero a range of the target: by the kernel where it can (a device that discards), otherwise by
+ * writing zeros.
+ */
 int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t length,
 		     uint64_t *written)
 {
@@ -232,8 +241,8 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 					       (off_t)at, (off_t)run)) {
 			if (errno == ENOSPC)
 				return -errno;
-			t->zero_range =
-				false; /* cannot, may not, or fails at it: written out it is */
+			/* The kernel cannot do it, may not, or failed: from now on write zeros. */
+			t->zero_range = false;
 		}
 		if (!t->zero_range)
 			rc = write_zeros(t, run, at);

@@ -30,7 +30,7 @@ void ldfs_console_put(struct ldfs_console *c, uint32_t who, uint8_t byte)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* Everything kept, seen as one sequence: the ring, then the unfinished lines. */
+/* Byte i of everything that is kept: the ring's `kept` bytes, then the unfinished lines. */
 static uint8_t byte_at(const struct ldfs_console *c, uint64_t kept, uint64_t i)
 {
 	if (i < kept)

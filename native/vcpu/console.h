@@ -2,8 +2,8 @@
 /*
  * console.h - what a machine's vCPUs print: the newest LDFS_CONSOLE_SIZE bytes of it.
  *
- * Each writer has an unfinished line of its own, which joins the ring when it ends or is full, so
- * that lines of different vCPUs do not mix. Readers see the unfinished ones too.
+ * Each vCPU has an unfinished line of its own, which is copied to the ring when it ends or is full,
+ * so that lines of different vCPUs do not mix. Readers see the unfinished lines too.
  */
 #ifndef LDFS_CONSOLE_H
 #define LDFS_CONSOLE_H
@@ -22,16 +22,16 @@ struct ldfs_console_line {
 
 struct ldfs_console {
 	pthread_mutex_t lock; /* everything below; never held across anything that can wait */
-	uint64_t written;     /* bytes ever; the ring holds the last LDFS_CONSOLE_SIZE of them */
+	uint64_t written;     /* bytes in all; the ring holds the last LDFS_CONSOLE_SIZE of them */
 	uint8_t ring[LDFS_CONSOLE_SIZE];
 	struct ldfs_console_line lines[LDFS_MAX_VCPUS];
 };
 
 void ldfs_console_open(struct ldfs_console *c);
 void ldfs_console_close(struct ldfs_console *c);
-/* [any thread] One byte of writer `who`, below LDFS_MAX_VCPUS. */
+/* [any thread] Add a byte that a vCPU prints; its number is below LDFS_MAX_VCPUS. */
 void ldfs_console_put(struct ldfs_console *c, uint32_t who, uint8_t byte);
-/* [any thread] The newest bytes, oldest of them first; returns how many, at most `size`. */
+/* [any thread] Copy the newest bytes, oldest first; returns how many, at most `size`. */
 uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size);
 
 #endif

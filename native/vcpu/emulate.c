@@ -1,21 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * emulate.c - what Unicorn asks us while it runs guest code: where a vCPU may be held, which memory
- * is there, what its ports do, what a crash is.
+ * emulate.c - the callbacks of Unicorn while it runs guest code: where a vCPU may be held, which
+ * memory exists, what the ports do, what counts as a crash.
  */
 #include "vcpu/vcpu.h"
 
-/* Translated code of one vCPU; Unicorn's own default reserves 1 GiB each. */
+/* Buffer for the translated code of one vCPU. Unicorn's default reserves 1 GiB for each. */
 #define CODE_BUFFER (UINT32_C(64) << 20)
 
 #define PORT_DEBUG 0xe9     /* the emulators' debug console */
 #define PORT_COM1 0x3f8     /* transmit register of the first serial line */
-#define PORT_COM1_LSR 0x3fd /* its line status */
+#define PORT_COM1_LSR 0x3fd /* its line status register */
 #define LSR_MAY_SEND 0x60
 
 /* ------------------------------------------------------------- while it runs */
 
-/* [vCPU] Unicorn, before each block of guest code. The one place where a running vCPU is held. */
+/*
+ * [vCPU] Unicorn calls this before each block of guest code. It is the only place where a running
+ * vCPU is held.
+ */
 static void on_block(ldfs_uc *uc, uint64_t address, uint32_t size, void *user)
 {
 	struct ldfs_vcpu *v = user;
@@ -26,10 +29,10 @@ static void on_block(ldfs_uc *uc, uint64_t address, uint32_t size, void *user)
 		return;
 	ldfs_vcpu_leave(v);
 	if (!ldfs_vcpu_enter(v))
-		v->machine->uc.emu_stop(uc); /* from here it is exact: the block does not run */
+		v->machine->uc.emu_stop(uc); /* stopping is exact here: the block does not run */
 }
 
-/* Number of the page in the arena, UINT64_MAX where there is no RAM. */
+/* The page number in the arena of a guest address, UINT64_MAX where there is no RAM. */
 uint64_t ldfs_machine_page(const ldfs_machine *m, uint64_t address)
 {
 	for (uint32_t i = 0; i < m->range_count; i++) {
@@ -42,13 +45,16 @@ uint64_t ldfs_machine_page(const ldfs_machine *m, uint64_t address)
 }
 
 /*
- * [vCPU] Unicorn asks which accesses its cached translation of a page may serve.
+ * [vCPU] A miss in Unicorn's TLB: it asks which accesses its cached translation of the page may
+ * serve.
  *
- * Reads and writes together: its own answer is the one kind that was asked for, so that a page
- * which is read and written in turn is looked up each time. A page that code was ever fetched from
- * always counts as one of code: only then does Unicorn look at every write to it for code that it
- * has translated. By its own answer it forgets to, once the page was looked up for data again.
- * What was answered before the first fetch may be cached still, for another ring: it is flushed.
+ * Read and write are always answered together. Unicorn's default answer is only the kind that was
+ * asked for, so that a page which is read and written in turn is looked up each time.
+ *
+ * A page that code was ever fetched from is always answered as executable: only then does Unicorn
+ * check each write to it for code that it has translated (self-modifying code). With its default
+ * answer it no longer does so after the page was looked up for data again. An answer from before
+ * the first fetch may still be cached for another privilege level, so the TLB is flushed then.
  */
 static bool on_tlb_fill(ldfs_uc *uc, uint64_t address, int type, struct ldfs_uc_tlb_entry *result,
 			void *user)
@@ -86,13 +92,16 @@ static uint32_t on_in(ldfs_uc *uc, uint32_t port, int size, void *user)
 	(void)uc;
 	(void)user;
 	if (port == PORT_DEBUG)
-		return PORT_DEBUG; /* how a guest finds out that this console is there */
+		return PORT_DEBUG; /* a guest detects this console by it */
 	if (port == PORT_COM1_LSR)
 		return LSR_MAY_SEND;
 	return size >= 4 ? UINT32_MAX : (UINT32_C(1) << 8 * size) - 1;
 }
 
-/* An exception. The guest's own handlers cannot be entered from here: it ends the guest. */
+/*
+ * An exception of the CPU. Unicorn cannot enter the guest's own handlers from here, so it ends the
+ * guest.
+ */
 static void on_exception(ldfs_uc *uc, uint32_t number, void *user)
 {
 	struct ldfs_vcpu *v = user;
@@ -120,8 +129,8 @@ static bool on_bad_access(ldfs_uc *uc, int type, uint64_t address, int size, int
 /* ---------------------------------------------------------------- making one */
 
 /*
- * Wherever there is no RAM, and nowhere else: Unicorn takes each store to a page that such a hook
- * covers for one that must be looked at, and a guest then runs at a tenth of its speed.
+ * Hook the addresses where there is no RAM, and no others. Unicorn checks every store to a page
+ * that such a hook covers, and a guest then runs at a tenth of its speed.
  */
 static int hook_bad_accesses(struct ldfs_vcpu *v)
 {
@@ -131,14 +140,14 @@ static int hook_bad_accesses(struct ldfs_vcpu *v)
 	int error = LDFS_UC_ERR_OK;
 
 	for (uint32_t i = 0; i < m->range_count && !error; i++) {
-		uint64_t end = m->ranges[i].start; /* begin > end would mean everywhere */
+		uint64_t end = m->ranges[i].start; /* begin > end would mean all addresses */
 
 		if (begin < end)
 			error = m->uc.hook_add(v->uc, &hook, LDFS_UC_HOOK_MEM_UNMAPPED,
 					       on_bad_access, v, begin, end - 1);
 		begin = end + m->ranges[i].size;
 	}
-	if (!error && begin) /* 0: RAM up to the very end */
+	if (!error && begin) /* 0: RAM reaches the last address */
 		error = m->uc.hook_add(v->uc, &hook, LDFS_UC_HOOK_MEM_UNMAPPED, on_bad_access, v,
 				       begin, UINT64_MAX);
 	return error;
@@ -150,7 +159,7 @@ static int add_hooks(struct ldfs_vcpu *v)
 	size_t hook;
 	int error;
 
-	/* begin > end: everywhere. */
+	/* begin > end: all addresses */
 	error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_BLOCK, on_block, v, 1, 0);
 	if (!error)
 		error = uc->hook_add(v->uc, &hook, LDFS_UC_HOOK_INTR, on_exception, v, 1, 0);
@@ -165,7 +174,7 @@ static int add_hooks(struct ldfs_vcpu *v)
 	return error ? error : hook_bad_accesses(v);
 }
 
-/* One Unicorn instance: flat long mode, guest address = physical address, no page tables. */
+/* Make one Unicorn instance: flat long mode, guest address = physical address, no page tables. */
 int ldfs_vcpu_open(struct ldfs_vcpu *v)
 {
 	const ldfs_machine *m = v->machine;

@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * hold.c - holding a vCPU, and all of them. vcpu.h says how.
- */
+/* hold.c - holding one vCPU, and all of them. vcpu.h describes the protocol. */
 #include <errno.h>
 
 #include "vcpu/vcpu.h"
 
-#define HURRY_TURNS 500u /* of a pause each: some ten microseconds, for all vCPUs together */
+#define HURRY_TURNS 500u /* pause instructions: some ten microseconds, for all vCPUs together */
 
-/* [vCPU] No guest code from here on; what was written before is seen by who holds us. */
+/*
+ * [vCPU] No guest code runs from here on; a thread that holds this vCPU sees all that it wrote
+ * before.
+ */
 void ldfs_vcpu_leave(struct ldfs_vcpu *v)
 {
 	store_seq(&v->inside, 0);
 	ldfs_event_notify(&v->left);
 }
 
-/* [vCPU] Sleep until `attention` is `wanted` by nobody any more, STOP comes, or the deadline. */
+/* [vCPU] Sleep until `attention` is no longer `seen_attention`, or until the deadline. */
 void ldfs_vcpu_wait_for_change(struct ldfs_vcpu *v, uint32_t seen_attention, uint64_t deadline_ns)
 {
 	uint32_t seen = ldfs_event_prepare(&v->go);
@@ -26,14 +27,14 @@ void ldfs_vcpu_wait_for_change(struct ldfs_vcpu *v, uint32_t seen_attention, uin
 		ldfs_event_wait(&v->go, seen, deadline_ns);
 }
 
-/* [any thread] The vCPU goes on, or does not come in time. */
+/* [any thread] End the raised priority: the vCPU goes on, or did not park in time. */
 void ldfs_vcpu_lower(struct ldfs_vcpu *v)
 {
 	if (exchange_seq(&v->urgent, 0))
 		ldfs_urgent_lower(load_relaxed(&v->tid));
 }
 
-/* [vCPU] Wait until nobody holds us, then be inside. False: STOP, and not inside. */
+/* [vCPU] Wait until no thread holds this vCPU, then be inside. False: STOP, and outside. */
 bool ldfs_vcpu_enter(struct ldfs_vcpu *v)
 {
 	for (;;) {
@@ -54,7 +55,7 @@ bool ldfs_vcpu_enter(struct ldfs_vcpu *v)
 	}
 }
 
-/* [any thread] Until the vCPU is outside; the caller has raised `attention`. */
+/* [any thread] Wait until the vCPU is outside guest code; the caller has raised `attention`. */
 bool ldfs_vcpu_wait_outside(struct ldfs_vcpu *v, uint64_t deadline_ns)
 {
 	while (load_seq(&v->inside)) {
@@ -71,8 +72,9 @@ bool ldfs_vcpu_wait_outside(struct ldfs_vcpu *v, uint64_t deadline_ns)
 }
 
 /*
- * [any thread] `attention` is raised: a vCPU that runs is out within microseconds. One that is not
- * may be waiting for a processor. It cannot go on, and so lower itself, before it is let go.
+ * [any thread] Help a vCPU to park after `attention` was raised. A vCPU that runs parks within
+ * microseconds; one that does not may be waiting for a processor, so its thread's priority is
+ * raised. It cannot go on, and so lower the priority itself, before it is let go.
  */
 void ldfs_vcpu_hurry(struct ldfs_vcpu *v, unsigned *turns)
 {
@@ -101,7 +103,7 @@ int ldfs_machine_quiesce(ldfs_machine *m, uint64_t deadline_ns)
 {
 	unsigned turns = 0;
 
-	/* All are asked before the first is waited for: they park side by side. */
+	/* All are asked before the first is waited for, so that they park at the same time. */
 	for (uint32_t i = 0; i < m->vcpu_count; i++)
 		ldfs_vcpu_hold(&m->vcpus[i]);
 	for (uint32_t i = 0; i < m->vcpu_count; i++)

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * machine.c - a machine as a whole: made, looked at, destroyed.
- */
+/* machine.c - a machine as a whole: making, looking at and destroying it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -86,7 +84,7 @@ static bool ranges_valid(const ldfs_ram_range *ranges, uint32_t count)
 	return count > 0;
 }
 
-/* [owner] Pages of the arena that the ranges reach to. */
+/* [owner] Number of pages of the arena, up to the end of the last range. */
 static uint64_t page_count(const ldfs_machine *m)
 {
 	uint64_t end = 0;
@@ -138,7 +136,7 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 	snprintf(why, why_size, "%s", "");
 	if (vcpus < 1 || vcpus > LDFS_MAX_VCPUS || !ranges_valid(ranges, range_count))
 		return -EINVAL;
-	/* The vCPUs' words have cache lines of their own. */
+	/* struct ldfs_vcpu has members that are aligned to cache lines. */
 	m = aligned_alloc(CACHE_LINE, sizeof(*m));
 	if (!m)
 		return -ENOMEM;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * registers.c - the registers of a vCPU: set before it runs, read while it is held, kept at an
- * instant.
+ * registers.c - the registers of a vCPU: set before it runs, read while it is held, captured at the
+ * snapshot instant.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "vcpu/vcpu.h"
 
-/* In the order of ldfs_registers; 0 where the guest has no such register. */
+/* In the order of ldfs_registers; 0 where Unicorn has no such register. */
 static const int register_ids[] = {
 	LDFS_UC_X86_REG_R15, LDFS_UC_X86_REG_R14,     LDFS_UC_X86_REG_R13,     LDFS_UC_X86_REG_R12,
 	LDFS_UC_X86_REG_RBP, LDFS_UC_X86_REG_RBX,     LDFS_UC_X86_REG_R11,     LDFS_UC_X86_REG_R10,
@@ -21,14 +21,13 @@ static const int register_ids[] = {
 #define REGISTERS (sizeof(register_ids) / sizeof(register_ids[0]))
 _Static_assert(sizeof(ldfs_registers) == REGISTERS * sizeof(uint64_t), "one id for each register");
 
-/* orig_rax says which system call was interrupted: none. */
+/* orig_rax is the number of an interrupted system call; -1 means none. */
 #define NO_SYSTEM_CALL UINT64_MAX
 
 void ldfs_vcpu_read(const struct ldfs_vcpu *v, ldfs_registers *out)
 {
-	uint64_t values[REGISTERS] = {
-		0
-	}; /* Unicorn writes only as many bytes as a register has */
+	/* Zeroed, because Unicorn writes only as many bytes as a register has. */
+	uint64_t values[REGISTERS] = { 0 };
 
 	for (size_t i = 0; i < REGISTERS; i++)
 		if (register_ids[i])
@@ -37,7 +36,10 @@ void ldfs_vcpu_read(const struct ldfs_vcpu *v, ldfs_registers *out)
 	out->orig_rax = NO_SYSTEM_CALL;
 }
 
-/* Of a vCPU that is held or does not run: those of the crash count, not what Unicorn left. */
+/*
+ * The registers of a vCPU that is held or does not run. After a crash these are the ones kept then:
+ * Unicorn changes its own while it unwinds.
+ */
 void ldfs_vcpu_read_held(const struct ldfs_vcpu *v, ldfs_registers *out)
 {
 	if (load_acquire(&v->state) == LDFS_VCPU_FAILED)
@@ -46,7 +48,7 @@ void ldfs_vcpu_read_held(const struct ldfs_vcpu *v, ldfs_registers *out)
 		ldfs_vcpu_read(v, out);
 }
 
-/* Segments stay as Unicorn's 64-bit mode made them. */
+/* The segment registers stay as Unicorn's 64-bit mode set them. */
 static bool may_write(int id)
 {
 	return id == LDFS_UC_X86_REG_EFLAGS || id == LDFS_UC_X86_REG_RIP ||

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * run.c - the threads of the vCPUs: each runs guest code until the guest halts, crashes, or is
+ * run.c - the threads of the vCPUs: each one runs guest code until the guest halts, crashes, or is
  * stopped.
  */
 #define _GNU_SOURCE
@@ -10,16 +10,16 @@
 
 #include "vcpu/vcpu.h"
 
-/* The timer that ends a hlt. */
+/* The period of the timer that ends a hlt. */
 #define TICK_NS 1000000u
 
-/* Unicorn stops where this address would be fetched; no guest can have code there. */
+/* Unicorn stops when it would fetch this address; no guest can have code there. */
 #define NOWHERE UINT64_C(0x8000000000000000)
 
 #define HLT_OPCODE 0xf4
 #define EFLAGS_IF (1u << 9)
 
-/* Emulation ended without an error: was it a hlt? Unicorn leaves rip behind it. */
+/* Whether emulation ended at a hlt instruction. Unicorn leaves rip behind it. */
 static bool is_behind_hlt(const struct ldfs_vcpu *v)
 {
 	uint64_t page = ldfs_machine_page(v->machine, v->pc - 1);
@@ -38,7 +38,10 @@ static void fail(struct ldfs_vcpu *v, int error)
 	store_seq(&v->state, LDFS_VCPU_FAILED);
 }
 
-/* Run guest code until it halts (true), crashes or is stopped (false). Enters and leaves. */
+/*
+ * Run guest code until the guest halts (true), crashes or is stopped (false). Calls enter and
+ * leave.
+ */
 static bool run(struct ldfs_vcpu *v)
 {
 	const struct ldfs_uc_api *uc = &v->machine->uc;
@@ -69,7 +72,9 @@ static bool run(struct ldfs_vcpu *v)
 	return halted;
 }
 
-/* Until the next tick, or STOP. A pause does not prolong it: ldfs_vcpu_enter() waits for its end.
+/*
+ * Sleep until the next tick, or until STOP. A pause does not make it longer: after the tick,
+ * ldfs_vcpu_enter() waits for the end of the pause.
  */
 static void idle(struct ldfs_vcpu *v)
 {
@@ -100,7 +105,7 @@ static void *vcpu_main(void *arg)
 	return NULL;
 }
 
-/* [owner] Until *flag, which the thread sets before it notifies `left`. False: deadline. */
+/* [owner] Wait until *flag, which the thread sets before it notifies `left`. False: too late. */
 static bool wait_flag(struct ldfs_vcpu *v, _Atomic uint32_t *flag, uint64_t deadline_ns)
 {
 	while (!load_seq(flag)) {
@@ -131,10 +136,13 @@ int ldfs_machine_start(ldfs_machine *m)
 		rc = ldfs_thread_start(&v->thread, vcpu_main, v, name);
 		if (rc) {
 			store_release(&v->state, LDFS_VCPU_NEW);
-			return rc; /* stop() ends those that run */
+			return rc; /* ldfs_machine_stop() ends those that run */
 		}
 		v->has_thread = true;
-		/* A new thread blocks every signal at first, and START refuses that. */
+		/*
+		 * A new thread blocks all signals at first, and START refuses a process with such a
+		 * thread.
+		 */
 		wait_flag(v, &v->begun, UINT64_MAX);
 	}
 	return 0;
@@ -145,7 +153,7 @@ int ldfs_machine_stop(ldfs_machine *m, uint64_t deadline_ns)
 	int rc = 0;
 
 	if (m->pid != getpid())
-		return 0; /* a forked child: its threads are its parent's */
+		return 0; /* a forked child does not have the threads */
 	for (uint32_t i = 0; i < m->vcpu_count; i++) {
 		atomic_fetch_or(&m->vcpus[i].attention, STOP);
 		ldfs_event_notify(&m->vcpus[i].go);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * unicorn.c - finding Unicorn's functions at run time: nothing of it is needed to build.
- */
+/* unicorn.c - loads Unicorn's functions at run time: the build needs nothing of it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -11,8 +9,8 @@
 #include "vcpu/vcpu.h"
 
 /*
- * The library stays loaded for the life of the process: it registers things of its own that
- * dlclose would leave behind.
+ * Load the library at `path`. It stays loaded for the life of the process, because it registers
+ * things of its own that dlclose would leave behind.
  */
 int ldfs_unicorn_load(const char *path, struct ldfs_uc_api *api, char *why, size_t why_size)
 {

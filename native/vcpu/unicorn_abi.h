@@ -2,9 +2,9 @@
 /*
  * unicorn_abi.h - the part of Unicorn 2's C interface that is used here.
  *
- * The library is found at run time, in the package that the machine's Python side was installed
- * with, so nothing of Unicorn is needed to build. The numbers are part of its stable interface; a
- * test compiles this header together with Unicorn's own and compares them.
+ * The library is found at run time, in the Python package that the machine is installed with, so
+ * the build needs nothing of Unicorn. The numbers are part of its stable interface; a test compiles
+ * this header together with Unicorn's own (unicorn/unicorn.h) and compares them.
  */
 #ifndef LDFS_UNICORN_ABI_H
 #define LDFS_UNICORN_ABI_H
@@ -46,7 +46,7 @@ enum {
 	LDFS_UC_MEM_FETCH_UNMAPPED = 21,
 };
 
-/* What uc_ctl() wants for a write without, and with one argument. */
+/* The control argument of uc_ctl() for a write without an argument, and with one. */
 #define LDFS_UC_CTL_WRITE_0(type) ((int)((uint32_t)(type) | 1u << 30))
 #define LDFS_UC_CTL_WRITE_1(type) ((int)((uint32_t)(type) | 1u << 26 | 1u << 30))
 
@@ -79,13 +79,13 @@ enum {
 	LDFS_UC_X86_REG_GS_BASE = 251,
 };
 
-/* What a hook of UC_HOOK_TLB_FILL answers. */
+/* The result that a hook of UC_HOOK_TLB_FILL fills in. */
 struct ldfs_uc_tlb_entry {
 	uint64_t paddr;
 	int perms;
 };
 
-/* The functions, by name; enums are ints and handles pointers in its ABI. */
+/* Unicorn's functions without their prefix; in its ABI enums are ints, and handles pointers. */
 struct ldfs_uc_api {
 	unsigned int (*version)(unsigned int *major, unsigned int *minor);
 	int (*open)(int arch, int mode, ldfs_uc **uc);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LD_PRELOAD: no memory. After fail_populate(n), the n-th MADV_POPULATE_WRITE from now on and all
- * after it find none; after fail_threads(n) the same for new threads. 0: they work again. After
- * fail_keep(n) the n-th MADV_DONTFORK or MADV_DONTDUMP fails, and no other; keeps_asked() says how
- * many there were. fstat() fails while fail_stat(1) holds.
+ * failing_calls.c - LD_PRELOAD: system calls that fail as if there were no memory.
+ *
+ * After fail_populate(n) the n-th MADV_POPULATE_WRITE from now on and all after it fail; after
+ * fail_threads(n) the same holds for new threads. n = 0: they work again. After fail_keep(n) the
+ * n-th MADV_DONTFORK or MADV_DONTDUMP fails, and no other one; keeps_asked() returns how many there
+ * were. fstat() fails from fail_stat(1) until fail_stat(0).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Signal handlers that a program may have beside ours: loaded by the tests' programs. */
+/*
+ * handlers.c - signal handlers that a program may have next to ours; a library that the tests'
+ * programs load.
+ */
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>
@@ -15,8 +18,9 @@
 
 static struct thief {
 	struct sigaction before;
-	uint8_t *own; /* a page that only it makes writable, as a garbage collector does */
-	bool alone;   /* what is not its own fault kills: it calls nobody */
+	uint8_t *own; /* a page that only this handler makes writable, as garbage collectors do */
+	/* A fault that is not its own kills the process: it does not call the handler before it. */
+	bool alone;
 	volatile int own_faults, others, masks_lost;
 } thieves[4];
 
@@ -65,7 +69,7 @@ HANDLER(3)
 static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2,
 							      handler_3 };
 
-/* Number n takes the signal, once more perhaps; blocks SIGUSR1 while it runs. */
+/* Install handler n for SIGSEGV, perhaps again. It blocks SIGUSR1 while it runs. */
 static void steal_with(int n, int flags)
 {
 	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO | flags };
@@ -86,14 +90,16 @@ void steal_for_one_fault(int n)
 	steal_with(n, (int)SA_RESETHAND);
 }
 
-/* Signals go on arriving while it runs. */
+/* With SA_NODEFER: SIGSEGV is not blocked while the handler runs. */
 void steal_open(int n)
 {
 	steal_with(n, SA_NODEFER);
 }
 
-/* Not a handler for long: it is called once, does nothing, and expects the next fault to be
- * somebody else's. */
+/*
+ * Two ways of a handler that is called once only, does nothing, and expects the next fault to be
+ * handled by the handler before it.
+ */
 static void nothing(int signo, siginfo_t *info, void *context)
 {
 	(void)signo, (void)info, (void)context;
@@ -115,7 +121,10 @@ void steal_once(int by_flag)
 	sigaction(SIGSEGV, &act, &thieves[0].before);
 }
 
-/* Leaves by a jump that restores no mask: SIGSEGV must not stay blocked. How often it came back. */
+/*
+ * A handler that leaves by a longjmp which does not restore the signal mask: SIGSEGV must not stay
+ * blocked. Returns how many times it came back.
+ */
 static jmp_buf back;
 
 static void jumping(int signo)
@@ -145,13 +154,13 @@ void steal_alone(int n)
 	steal(n);
 }
 
-/* And puts back what was there. */
+/* Put back the handler that was installed before. */
 void withdraw(int n)
 {
 	sigaction(SIGSEGV, &thieves[n].before, NULL);
 }
 
-/* A fault of its own; how many there were. */
+/* Cause a fault on handler n's own page; returns how many it has had. */
 int fault_of_its_own(int n)
 {
 	mprotect(thieves[n].own, PAGE, PROT_READ);
@@ -171,7 +180,7 @@ int faults_of_others(int n)
 
 /* ------------------------------------------------------------------- a storm */
 
-static volatile uint64_t *counters; /* in the arena: the handler itself meets armed pages */
+static volatile uint64_t *counters; /* in the arena: the handler itself stores to armed pages */
 static uint64_t pages;
 static volatile uint64_t stormed;
 
@@ -182,7 +191,9 @@ static void count(int signo)
 	stormed++;
 }
 
-/* SIGALRM by wall time and SIGPROF by CPU time, without SA_RESTART: system calls are interrupted.
+/*
+ * Send SIGALRM by wall time and SIGPROF by CPU time, without SA_RESTART, so that system calls are
+ * interrupted.
  */
 void storm(void *memory, uint64_t size, long microseconds)
 {
@@ -198,7 +209,7 @@ void storm(void *memory, uint64_t size, long microseconds)
 	setitimer(ITIMER_PROF, &every, NULL);
 }
 
-/* How many there were so far. */
+/* How many signals there were so far. */
 uint64_t storms(void)
 {
 	return stormed;
@@ -228,8 +239,8 @@ static void store_here(int signo)
 }
 
 /*
- * `count` stores, `step` bytes apart, each perhaps met by a SIGALRM that stores to the same byte;
- * how many were met in all, as long as the byte was not the walk's own again.
+ * Do `count` stores, `step` bytes apart. A SIGALRM may arrive at each, whose handler stores to the
+ * same byte. Returns how many times the handler did.
  */
 int walk_under_ticks(uint8_t *memory, uint64_t step, int count)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LD_PRELOAD: a wall clock that jumps ten years forward or back with every look at it.
- * CLOCK_MONOTONIC, and what sleeps by it, stay as they are.
+ * jumping_clock.c - LD_PRELOAD: a wall clock that jumps ten years forward or back each time it is
+ * read. CLOCK_MONOTONIC, and all sleeps by it, stay as they are.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * LD_PRELOAD: a target that takes O_DIRECT at open and refuses it at each write (ODD_DIRECT=errno),
- * or whose zeroing of a range fails (ODD_ZERO=errno). At its end the process says how often.
+ * odd_target.c - LD_PRELOAD: a target that accepts O_DIRECT at open but fails each write
+ * (ODD_DIRECT=errno), or that fails to zero a range (ODD_ZERO=errno). At its end the process prints
+ * how many calls failed so.
  */
 #define _GNU_SOURCE
 #include <errno.h>

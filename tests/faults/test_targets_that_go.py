@@ -13,8 +13,8 @@ import pytest
 from aftermath import DEADLINE_S, unharmed, wait_for
 
 from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import DumpSettings
-from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import InvalidDump
 
 MIB = 1 << 20
@@ -124,7 +124,7 @@ def test_a_file_that_somebody_cuts_off(
         live.release()
         try:
             with open_dump(target) as dump:
-                found = verify_dump(dump)
+                found = prove_dump(dump)
                 assert not found.ok, "a dump with a hole in it passes"
                 print(found.problems)
         except InvalidDump as error:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import InconsistentDump, MachineError, StateError
 
 MIB = 1 << 20
@@ -38,13 +38,13 @@ def until(what: Callable[[], object], live: LiveDump) -> None:
         time.sleep(0.01)
 
 
-def grow_old(live: LiveDump, only: State | None = None) -> None:
+def grow_old(live: LiveDump, only: DumpState | None = None) -> None:
     """No step is taken for longer than LONG: for tests that do something before that, which a busy
     machine must have the time for. `only`: if it is in that state."""
-    with live._change:
+    with live._stage.change:
         if only in (None, live.state):
-            live._entered -= 2 * LONG
-            live._change.notify_all()
+            live._stage._entered -= 2 * LONG
+            live._stage.change.notify_all()
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def test_a_snapshot_that_nobody_sweeps_is_released() -> None:
         snapshot = live.snapshot
         memory[:] = 2
         grow_old(live)
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
         assert live.expired == "released: older than its maximum age of 3600 s"
         with pytest.raises(OSError) as gone:
             snapshot.read(0, PAGE)
@@ -87,7 +87,7 @@ def test_a_finished_dump_that_nobody_releases_is_released_and_good(tmp_path: Pat
         live.sweep()
         live.finish(DEADLINE)
         grow_old(live)
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
         assert live.verdict == "consistent"
         assert live.expired is not None
         with open_dump(tmp_path / "dump") as dump:
@@ -98,7 +98,7 @@ def test_one_that_was_never_swept_is_incomplete_on_its_target(tmp_path: Path) ->
     with dumped() as (live, _):
         live.init(tmp_path / "dump", DumpSettings(max_age=SHORT))
         live.start()
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
         assert live.verdict == "incomplete"
         assert live.released == "released by the host in state START, before it was sealed"
         with open_dump(tmp_path / "dump.incomplete") as dump:
@@ -110,9 +110,9 @@ def test_a_dump_that_is_only_prepared_has_no_age() -> None:
         live.init(None, DumpSettings(max_age=SHORT))
         assert age_threads()
         time.sleep(3 * SHORT)  # time enough to be wrong in
-        assert live.state is State.INIT
+        assert live.state is DumpState.INIT
         live.start()
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
 
 
 def test_a_sweep_is_not_cut_off(tmp_path: Path) -> None:
@@ -122,12 +122,12 @@ def test_a_sweep_is_not_cut_off(tmp_path: Path) -> None:
         live.init(tmp_path / "dump", settings)
         live.start()
         live.sweep()
-        while live.state is State.SWEEP:
-            grow_old(live, State.SWEEP)
+        while live.state is DumpState.SWEEP:
+            grow_old(live, DumpState.SWEEP)
             live.wait(SHORT)
-        assert live.state is State.FINISH
+        assert live.state is DumpState.FINISH
         grow_old(live)
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
         assert (live.verdict, live.counters().lost) == ("consistent", 0)
         with open_dump(tmp_path / "dump") as dump:
             assert dump.verdict == "consistent"
@@ -146,7 +146,7 @@ def test_the_age_of_one_dump_does_not_end_the_next() -> None:
         grow_old(live)  # by the first one's standards
         until(lambda: len(age_threads()) == 1, live)
         time.sleep(SHORT)  # time enough to be wrong in
-        assert live.state is State.START
+        assert live.state is DumpState.START
         live.release()
         until(lambda: not age_threads(), live)
         live.init(None)
@@ -159,7 +159,7 @@ def test_after_an_expired_dump_the_next_one_is_as_always(tmp_path: Path) -> None
     with dumped() as (live, _):
         live.init(None, DumpSettings(max_age=SHORT))
         live.start()
-        until(lambda: live.state is State.UNINIT, live)
+        until(lambda: live.state is DumpState.UNINIT, live)
         live.init(tmp_path / "dump")
         assert live.expired is None
         live.start()
@@ -182,7 +182,7 @@ def test_steps_and_releases_against_the_age() -> None:
             except StateError as error:
                 assert error.errno in (errno.EINVAL, errno.ECANCELED)
             live.release()
-            assert live.state is State.UNINIT
+            assert live.state is DumpState.UNINIT
 
 
 def test_close_does_not_wait_for_the_age() -> None:
@@ -274,6 +274,6 @@ def test_without_a_thread_to_watch_it_there_is_no_dump(monkeypatch: pytest.Monke
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(MachineError, match="age"):
             live.init(None, DumpSettings(max_age=LONG))
-        assert live.state is State.UNINIT
+        assert live.state is DumpState.UNINIT
         live.init(None)
         live.start()

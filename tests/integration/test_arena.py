@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.settings import BACKENDS
 from livedumpfs.units import PAGE_SIZE
@@ -119,7 +119,7 @@ def test_an_exception_of_quiesce_passes_through_and_nothing_is_armed(tmp_path: P
             live.init(tmp_path / "dump")
             with pytest.raises(RuntimeError, match="not now"):
                 live.start()
-            assert live.state is State.INIT
+            assert live.state is DumpState.INIT
             a[:] = 1
             assert live.counters().faults == 0
 
@@ -170,7 +170,7 @@ def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
         assert caught.value.errno == errno.EIO
         assert live.read(2 * MIB, MIB).count(1) == MIB
         live.sweep()
-        assert live.state is State.FINISH
+        assert live.state is DumpState.FINISH
         live.release()
         with pytest.raises(OSError) as caught:
             live.read(0, 1)
@@ -270,7 +270,7 @@ def test_release_from_every_state_leaves_an_incomplete_dump_and_a_free_machine(
         for step in (live.start, live.sweep)[: steps - 1]:
             step()
         live.release()
-        assert live.state is State.UNINIT and live.verdict == "incomplete"
+        assert live.state is DumpState.UNINIT and live.verdict == "incomplete"
         before = live.counters().faults
         a[:] = 2
         assert live.counters().faults == before

@@ -15,9 +15,8 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.core.capi import lib
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState, preparation
 from livedumpfs.dump import core_dump as core_module
-from livedumpfs.dump import live as live_module
 from livedumpfs.dump.core_dump import Core
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.machines import ThreadMachine
@@ -148,14 +147,14 @@ def test_init_looks_ahead_before_the_target_has_to_answer(tmp_path: Path) -> Non
 def test_what_init_does_to_the_memory_is_not_in_the_time_of_its_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, deadline = live_module.make_core, 0.5
+    real, deadline = preparation.make_core, 0.5
 
     def slow(*words: Any, **more: Any) -> Core:
         time.sleep(2 * deadline)
         return real(*words, **more)
 
-    monkeypatch.setattr(live_module, "make_core", slow)
-    monkeypatch.setattr(live_module, "init_seconds", lambda size: size / MIB * 15)
+    monkeypatch.setattr(preparation, "make_core", slow)
+    monkeypatch.setattr(preparation, "init_seconds", lambda size: size / MIB * 15)
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         live.init(tmp_path / "dump", DumpSettings(init_deadline=deadline))
 
@@ -164,22 +163,24 @@ class Interrupted(BaseException):
     """As KeyboardInterrupt."""
 
 
-@pytest.mark.parametrize("place", ["start_thread", "_begin", "_start_watching"])
+@pytest.mark.parametrize(
+    "place",
+    ["run.start_thread", "live.LiveDump._begin", "age.AgeWatch.start", "preparation.make_core"],
+)
 def test_an_interrupted_init_leaves_no_dump_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """A signal's handler may raise wherever the caller's thread is."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise Interrupted
 
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
-        owner = live_module if place == "start_thread" else LiveDump
-        monkeypatch.setattr(owner, place, interrupted)
+        monkeypatch.setattr(f"livedumpfs.dump.{place}", interrupted)
         with pytest.raises(Interrupted):
             live.init(tmp_path / "dump", DumpSettings(max_age=1000))
         monkeypatch.undo()
-        assert live.state is State.UNINIT
+        assert live.state is DumpState.UNINIT
         arena.live[:] = 5
         assert live.save(tmp_path / "dump", DumpSettings(force=True)) == "consistent"
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.cli.proof import prove_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED
@@ -183,7 +184,7 @@ def test_a_dump_over_stale_data_is_exact(
     with open_dump(device) as dump:
         assert dump.verdict == "consistent"
         assert dump.read_arena(0, len(MEMORY)) == MEMORY
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
     if format == "raw":
         content = Path(device).read_bytes()
         assert content[:0x3000] == bytes(0x3000), "the gap at the start"

@@ -17,6 +17,7 @@ import pytest
 from aftermath import wait_for
 
 from livedumpfs.client import Client
+from livedumpfs.dumpfile import open_dump
 
 LIVEDUMP = str(Path(__file__).resolve().parents[2] / "scripts" / "livedump")
 DEADLINE = 300.0
@@ -175,6 +176,28 @@ def test_a_held_dump_is_there_for_its_readers(
     assert not snapshot.exists() or os.listdir(snapshot) == []
     run("verify", str(target))
     host.runs_on()
+
+
+def test_a_held_dump_whose_host_ends_in_order(
+    host: Any, begin: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It is released then, and not dead: there is nothing to clean up, and no failure."""
+    target = tmp_path / "dump"
+    held = begin("dump", str(target), "--hold")
+    while "until Ctrl-C" not in (line := held.stderr.readline()):
+        assert line, "it ended"
+    host.end()
+    out, err = ended(held, 0)
+    assert "verdict   consistent" in out
+    said = err.splitlines()
+    assert said in (
+        ["livedump: the snapshot has gone: its host has ended, and released it"],
+        # The last look may just have been in time.
+        ["livedump: released as the host ended in state FINISH", said[-1]],
+    )
+    assert "dead" not in err and "fusermount" not in err
+    with open_dump(target) as dump:
+        assert dump.verdict == "consistent"
 
 
 def test_a_held_dump_that_is_torn_ends_as_such(

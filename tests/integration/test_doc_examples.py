@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, open_dump
-from livedumpfs.dumpfile import verify_dump
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.errors import TargetError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(program, calls, [])
     assert calls == ["hold", "go"]
     with open_dump("state.elf") as dump:
-        assert (dump.verdict, verify_dump(dump).problems) == ("consistent", [])
+        assert (dump.verdict, prove_dump(dump).problems) == ("consistent", [])
         with Arena.load(dump) as arena:  # as the text says
             state = arena.arrays["state"]
             assert arena.size == GIB and state.shape == (10000, 10000)

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from oracle import Reference
 
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
-from livedumpfs.dumpfile import LOST, open_dump, verify_dump
+from livedumpfs.dumpfile import LOST, open_dump
 from livedumpfs.machines import UnicornMachine
 from livedumpfs.settings import BACKENDS
 from livedumpfs.units import PAGE_SIZE
@@ -93,7 +94,7 @@ class Bench:
         with open_dump(self.target) as dump:
             different = self.reference.different_pages(dump)
             assert len(different) == 0, f"{len(different)} pages, first {different[:5]}"
-            report = verify_dump(dump)
+            report = prove_dump(dump)
             assert report.verdict == "consistent" and not report.problems, report.problems
             assert report.ledger and report.ledger.ok and report.ledger.counter_ok, report.ledger
             assert report.ledger.mismatches == 0

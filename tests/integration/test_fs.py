@@ -20,8 +20,9 @@ import pytest
 
 from livedumpfs import abi
 from livedumpfs.abi import State, Verdict
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, StateError
 from livedumpfs.hosts import registry
 from livedumpfs.hosts.device import find_device
@@ -44,7 +45,7 @@ def good(target: Path) -> None:
     """The dump is sealed, consistent, and its checksums and ledger are right."""
     with open_dump(str(target)) as dump:
         assert dump.verdict == "consistent"
-        report = verify_dump(dump)
+        report = prove_dump(dump)
     assert report.ok, report
 
 

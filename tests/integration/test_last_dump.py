@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import DumpSettings
-from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import MachineError, TargetError
 from livedumpfs.rights.folder import Folder, refused
 
@@ -61,7 +61,7 @@ def holds(path: Path | str, value: int) -> bool:
     """Whether that is a consistent dump of memory that was all `value`."""
     with open_dump(path) as found:
         assert found.verdict == "consistent"
-        assert verify_dump(found).ok
+        assert prove_dump(found).ok
         return found.read_arena(0, SIZE) == bytes([value]) * SIZE
 
 
@@ -179,7 +179,7 @@ def test_a_kill_between_the_two_names(
     assert set(listing(tmp_path)) == {"dump", "dump.ldfs", "dump.incomplete.ldfs"}
     for _ in range(2):  # also when the next dump is broken off
         with open_dump(target) as found:
-            assert found.verdict == "consistent" and verify_dump(found).ok
+            assert found.verdict == "consistent" and prove_dump(found).ok
             assert found.read_arena(SIZE - 2, 2) == b"\x01\x02"
         break_off(live, target, settings(format))
     assert "dump.incomplete" in listing(tmp_path)

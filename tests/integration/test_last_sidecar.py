@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import DumpSettings
-from livedumpfs.dumpfile import verify_dump
 from livedumpfs.formats import superblock
 from livedumpfs.formats.superblock import Superblock
 
@@ -54,7 +54,7 @@ def change(path: Path, **fields: int) -> None:
 def holds(path: Path, value: int) -> bool:
     with open_dump(path) as found:
         assert found.verdict == "consistent"
-        return verify_dump(found).ok and found.read_arena(0, 1) == bytes([value])
+        return prove_dump(found).ok and found.read_arena(0, 1) == bytes([value])
 
 
 def killed_between(live: LiveDump, target: Path) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.machines import UnicornMachine
-from livedumpfs.machines.machine import Registers
+from livedumpfs.machines import Registers, UnicornMachine
 from tests.fixtures.program_files import program_file
 
 RAM = 8 << 20

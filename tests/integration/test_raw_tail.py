@@ -17,8 +17,8 @@ import pytest
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.cli.main import main
 from livedumpfs.cli.outcome import Exit
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import DumpSettings
-from livedumpfs.dumpfile import verify_dump
 from livedumpfs.errors import InvalidDump, TargetError
 
 MIB = 1 << 20
@@ -60,7 +60,7 @@ def check(target: str | Path, memory: bytes, format: str = "raw") -> None:
     with open_dump(target) as dump:
         assert (dump.format, dump.verdict, dump.sidecar) == (format, "consistent", None)
         assert dump.read_arena(0, SIZE) == memory
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
 
 
 @pytest.mark.parametrize("device", [False, True])
@@ -101,13 +101,13 @@ def test_the_last_dump_on_a_device_is_the_one_that_is_found(
                 live[0].init(device, settings)
             assert caught.value.errno == errno.EEXIST
             with open_dump(device) as dump:
-                assert dump.read_arena(0, SIZE) == memory and verify_dump(dump).ok
+                assert dump.read_arena(0, SIZE) == memory and prove_dump(dump).ok
         memory = save(live[0], device, settings, live[1])
     with open_dump(device) as dump:
         assert dump.format == second.replace("tail", "raw")
         assert (dump.sidecar is None) == (second != "raw")
         assert dump.read_arena(0, SIZE) == memory
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
 
 
 @pytest.mark.parametrize("first", ["elf", "raw", "kdump"])

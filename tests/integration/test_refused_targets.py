@@ -167,7 +167,7 @@ def test_an_init_that_fails_late_leaves_the_last_dump(
 
     write_dump(tmp_path / "raw", bytes(range(256)) * 256, format="raw")
     if fails == "make_core":
-        monkeypatch.setattr("livedumpfs.dump.live.make_core", fail)
+        monkeypatch.setattr("livedumpfs.dump.preparation.make_core", fail)
     else:
         monkeypatch.setattr(Target, fails, fail)
     for name in ("raw", "new"):

@@ -23,8 +23,9 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from livedumpfs.abi import Format, Policy, State, Verdict
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.machines.ledger import verify_ledger
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
 from tests.fixtures.refusals import refused
@@ -176,7 +177,7 @@ def test_four_readers_under_full_load_get_the_bytes_of_the_target(
         right = hashlib.sha256(files[name][at : at + length]).digest()
         assert right == digest, (name, at, length)
     with open_dump(str(target)) as dump:
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
 
 
 def test_gdb_prints_a_global_before_the_sweep(host: Host) -> None:

@@ -22,8 +22,9 @@ from typing import Any
 import pytest
 
 from livedumpfs.abi import Compression, Format, State, Verdict
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import TargetError
 
 TOP = Path(__file__).resolve().parents[2]
@@ -101,7 +102,7 @@ def rearrange(stream: bytes, path: Path) -> bool:
 def good(path: Path, verdict: str = "consistent") -> None:
     with open_dump(path) as dump:
         assert (dump.format, dump.verdict) == ("kdump", verdict)
-        report = verify_dump(dump)
+        report = prove_dump(dump)
         assert report.ok == (verdict == "consistent"), report.problems
         assert not report.checksums.bad and not report.checksums.unreadable
         assert verdict != "consistent" or (report.ledger is not None and report.ledger.ok)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.cli.proof import prove_dump
+from livedumpfs.dumpfile import open_dump
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -62,7 +63,7 @@ def expect_dump(arena: Arena, target: Path | str, format: str, buffered: bool) -
     assert counters.by_sweep == SIZE // GRANULE - expected_holes()
     with open_dump(target) as dump:
         assert dump.read_arena(0, SIZE) == arena.live.tobytes()
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
         offset = dump.superblock.data_offset
     with open(target, "rb") as file:
         file.seek(offset)

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dumpfile import (
     Difference,
     DumpFile,
@@ -29,7 +30,6 @@ from livedumpfs.dumpfile import (
     format_description,
     missing_pages,
     open_dump,
-    verify_dump,
 )
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import KdumpPlan, MachineInfo, MemoryRange, Plan, meta, superblock, table
@@ -81,7 +81,7 @@ def check(path: Path) -> None:
         json.dumps(describe_dump(dump))
         format_description(describe_dump(dump))
         check_views(dump)
-        report = verify_dump(dump)
+        report = prove_dump(dump)
         assert report.ok or report.problems
         if report.ok:
             assert dump.read_arena(0, dump.arena_size) == MEMORY
@@ -125,7 +125,7 @@ def check_converted(dump: DumpFile, format: str, path: Path) -> None:
     with open_dump(path) as other:
         assert (other.format, other.verdict) == (format, dump.verdict)
         assert other.state_counts() == dump.state_counts()
-        before, after = verify_dump(dump).checksums, verify_dump(other).checksums
+        before, after = prove_dump(dump).checksums, prove_dump(other).checksums
         # Holes have nothing that could be damaged on the way.
         assert (after.bad, after.stale, after.unreadable) == (before.bad, [], [])
 
@@ -193,7 +193,7 @@ def test_superblocks_of_any_numbers_with_a_good_checksum(
     with sample.written({name: bytes(content)}) as path:
         try:
             with open_dump(path) as dump:
-                verify_dump(dump)
+                prove_dump(dump)
         except InvalidDump:
             pass
 

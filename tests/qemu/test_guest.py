@@ -293,7 +293,7 @@ def test_start_does_not_look_for_what_init_has_found(
 ) -> None:
     """START returns as soon with much memory as with little."""
     live = LiveDump(guest.machine)
-    guest.machine._information = None
+    guest.machine._information.place = None
     live.init(tmp_path / "dump")
     monkeypatch.delattr("livedumpfs.machines.qemu.qemu_machine.locate_vmcoreinfo")
     try:

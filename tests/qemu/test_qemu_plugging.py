@@ -13,7 +13,7 @@ import pytest
 
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import MachineError, UsageError
-from livedumpfs.machines.machine import ChecksFirst
+from livedumpfs.machines import ChecksFirst
 from livedumpfs.machines.qemu import QemuMachine, now
 
 WORDS = [

@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 
 from livedumpfs.abi import Backend, Verdict
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.dumpfile import open_dump
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -182,7 +183,7 @@ def check_dump(host: Host, target: Path, backend: Backend | None = None) -> None
         assert client.finish(DEADLINE).verdict is Verdict.CONSISTENT
         client.release()
     with open_dump(str(target)) as dump:
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
         assert dump.read_physical(0, len(reference)) == reference
     target.unlink()
     host.runs_on()

@@ -11,6 +11,7 @@ import numpy as np
 from choices import STEPS, DumpChoice
 from oracle import Reference
 
+from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dumpfile import (
     ARMED,
     HOLE,
@@ -19,7 +20,6 @@ from livedumpfs.dumpfile import (
     DumpFile,
     is_flattened,
     open_dump,
-    verify_dump,
 )
 from livedumpfs.dumpfile.destination import NewFile
 from livedumpfs.dumpfile.flat import rearrange
@@ -150,7 +150,7 @@ def _judge_ending(
 
 
 def _judge_report(dump: DumpFile, verdict: Verdict) -> None:
-    report = verify_dump(dump)
+    report = prove_dump(dump)
     checksums = report.checksums
     verdict.expect(
         not (checksums.bad or checksums.stale or checksums.unreadable), f"{report.problems}"

@@ -3,8 +3,8 @@
  * writers.c - threads that write memory as fast as they can, each in its own pattern, and can be
  * held.
  *
- * A writer looks at `held` between two rounds of stores and waits there, so whoever holds them all
- * knows that nothing is half written. The part between the "cffi" marks is read by writers.py.
+ * A writer looks at `held` between two rounds of stores and waits there. So when writers_hold
+ * returns, no store is half done. writers.py reads the part between the "cffi" marks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,23 +23,27 @@ enum pattern { HOT = 0, UNIFORM = 1, SEQUENTIAL = 2, CROSSING = 3, BLOCKS = 4, K
 struct writers;
 
 /*
- * Begin `count` threads that write [memory, memory + size), at least two pages. `source`: a file of
- * 64 KiB and more that KERNEL has read(2) into the memory. NULL: no memory, or no thread.
+ * Start `count` threads that write [memory, memory + size), at least two pages, thread i in
+ * patterns[i]. `source`: a descriptor of a file of at least 64 KiB that KERNEL reads into the
+ * memory. NULL: no memory, or a thread could not be made.
  */
 struct writers *writers_begin(uint8_t *memory, uint64_t size, const int *patterns, uint32_t count,
 			      uint64_t seed, int source);
-/* Return once none of them writes; nests. -ETIMEDOUT: after so many ms, and they go on. */
+/*
+ * Hold all: returns 0 once none of them writes. Calls nest. -ETIMEDOUT: after `timeout_ms` ms, and
+ * the threads go on.
+ */
 int writers_hold(struct writers *w, uint32_t timeout_ms);
 void writers_go(struct writers *w);
-/* Rounds of all so far. */
+/* The number of rounds of all threads so far. */
 uint64_t writers_rounds(struct writers *w);
-/* End them and free. -ETIMEDOUT: one does not end; nothing is freed then. */
+/* End the threads and free everything. -ETIMEDOUT: a thread did not end; nothing is freed then. */
 int writers_end(struct writers *w, uint32_t timeout_ms);
 /* cffi: end */
 
 #define PAGE 4096u
-#define ROUND 64u         /* stores of a round */
-#define BLOCK_MOST 20000u /* bytes at once in BLOCKS and KERNEL */
+#define ROUND 64u         /* stores in a round */
+#define BLOCK_MOST 20000u /* most bytes at once in BLOCKS and KERNEL */
 #define HOT_PART 20u      /* 5 % of the pages ... */
 #define HOT_STORES 90u    /* ... get 90 % of the stores */
 
@@ -55,7 +59,7 @@ struct writers {
 	uint8_t *memory;
 	uint64_t size;
 	int source;
-	pthread_mutex_t lock; /* parked; and changes of held */
+	pthread_mutex_t lock; /* protects parked, and changes of held */
 	pthread_cond_t change;
 	_Atomic uint32_t held;
 	_Atomic bool end;
@@ -63,7 +67,7 @@ struct writers {
 	struct writer writer[];
 };
 
-/* xorshift64*: Vigna 2016. */
+/* xorshift64*: S. Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016. */
 static uint64_t next_random(struct writer *w)
 {
 	w->random ^= w->random >> 12;
@@ -92,7 +96,7 @@ static uint64_t any_word(struct writer *w, uint64_t first_page, uint64_t pages)
 static void write_hot(struct writer *w)
 {
 	uint64_t pages = w->all->size / PAGE, hot = pages / HOT_PART + 1;
-	/* Each has hot pages of its own, wherever its seed put them. */
+	/* Each thread has hot pages of its own; the seed decides where they begin. */
 	uint64_t first = w->position % (pages - hot + 1);
 
 	for (unsigned i = 0; i < ROUND; i++)
@@ -115,7 +119,7 @@ static void write_in_order(struct writer *w)
 	}
 }
 
-/* One store, two pages. */
+/* Stores of 8 bytes that cross from one page to the next. */
 static void write_across(struct writer *w)
 {
 	for (unsigned i = 0; i < ROUND; i++)
@@ -130,7 +134,9 @@ static uint64_t any_stretch(struct writer *w, uint64_t *length)
 	return below(w, w->all->size - *length + 1);
 }
 
-/* Long copies and fills: vector and string instructions that are cut off by a fault in the middle.
+/*
+ * Long copies and fills: a page fault interrupts their vector and string instructions in the
+ * middle.
  */
 static void write_blocks(struct writer *w)
 {
@@ -142,7 +148,9 @@ static void write_blocks(struct writer *w)
 		memmove(w->all->memory + to, w->all->memory + from, length);
 }
 
-/* Stores of the kernel: userfaultfd catches them; without it armed memory answers EFAULT and stays.
+/*
+ * Stores by the kernel. userfaultfd catches them; with the other backend read(2) to armed memory
+ * fails with EFAULT and changes nothing.
  */
 static void write_by_kernel(struct writer *w)
 {

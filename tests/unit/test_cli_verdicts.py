@@ -18,14 +18,14 @@ from livedumpfs.cli import status_command as status
 from livedumpfs.cli.connect import follow
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.progress import Bar, Display, Lines
-from livedumpfs.client import Status
+from livedumpfs.client import DumpStatus
 
 GIB = 1 << 30
 GRANULE = 65536
 Capture = pytest.CaptureFixture[str]
 
 
-def status_of(state: State, *, lost: int = 0, left: int = 0, **more: Any) -> Status:
+def status_of(state: State, *, lost: int = 0, left: int = 0, **more: Any) -> DumpStatus:
     """Of a dump of 1 GiB, with so many granules lost, and not final."""
     granules = GIB // GRANULE
     counters = dict.fromkeys(abi.STATUS_COUNTERS, 0)
@@ -38,7 +38,7 @@ def status_of(state: State, *, lost: int = 0, left: int = 0, **more: Any) -> Sta
         "target": "/dev/loop7",
         **more,
     }
-    return Status(
+    return DumpStatus(
         state=state, settings={"policy": "block", "format": "elf"}, bytes_total=GIB,
         bytes_done=GIB - (lost + left) * GRANULE, failure=None, ended=abi.Ended.NOT,
         counters=counters, **known,
@@ -48,22 +48,22 @@ def status_of(state: State, *, lost: int = 0, left: int = 0, **more: Any) -> Sta
 class FakeClient:
     """A host's answers, one after the other."""
 
-    def __init__(self, answers: list[Status], reason: str | None = None) -> None:
+    def __init__(self, answers: list[DumpStatus], reason: str | None = None) -> None:
         self.answers = answers
         self.reason = reason
 
-    def progress(self, *, timeout: float | None = None) -> Iterator[Status]:
+    def progress(self, *, timeout: float | None = None) -> Iterator[DumpStatus]:
         del timeout
         yield from self.answers
 
-    def status(self) -> Status:
+    def status(self) -> DumpStatus:
         return self.answers[-1]
 
     def stats(self) -> dict[str, Any]:
         return {"reason": self.reason, "lost_pages": [[1, 2]], "settings": {"pool": 1 << 20}}
 
 
-def client(*answers: Status, reason: str | None = None) -> Any:
+def client(*answers: DumpStatus, reason: str | None = None) -> Any:
     return FakeClient(list(answers), reason)
 
 
@@ -152,7 +152,7 @@ WHOLE = status_of(State.UNINIT, verdict=Verdict.CONSISTENT)
     ],
 )
 def test_a_release_says_what_the_dump_was_worth(
-    before: Status, after: Status, code: int, said: str, capsys: Capture
+    before: DumpStatus, after: DumpStatus, code: int, said: str, capsys: Capture
 ) -> None:
     assert conclusion.released(client(after, reason="too much"), before) == code
     _, err = capsys.readouterr()

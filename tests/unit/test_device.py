@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from livedumpfs.cli.outcome import option
 from livedumpfs.errors import HostError
 from livedumpfs.hosts import device, mounted, registry
-from livedumpfs.hosts.device import find_device, unreachable
+from livedumpfs.hosts.device import find_device, has_ended, unreachable
 from livedumpfs.hosts.mounted import Mount
 from livedumpfs.hosts.registry import Entry
 
@@ -128,6 +130,7 @@ def test_why_a_mount_cannot_be_used(hosts: Hosts, tmp_path: Path) -> None:
     said = unreachable(theirs, PermissionError(13, "x")).worded(option)
     assert f"cannot use {theirs}: Permission denied (it is the host of user 54321: run this" in said
     assert ("--allow-other" if ME == 0 else "--group") in said
+    hosts.mounts.append(Mount("/m/a b;c", ME, open_to_others=False))
     said = str(unreachable("/m/a b;c/livedump", OSError(107, "x")))
     assert said.endswith("clean up with `fusermount -u '/m/a b;c'`)")
 
@@ -150,3 +153,28 @@ def test_our_mounts_are_told_from_others(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(mounted.our_mounts()) == [
         Mount("/m/a b\\040", 7, open_to_others=False), Mount("/m/c", 0, open_to_others=True)
     ]  # fmt: skip
+
+
+def test_a_host_that_took_its_mount_away_has_ended(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = OSError(errno.ENOTCONN, "x")
+    path = hosts.add(1)
+    assert "its host is dead; clean up with" in str(unreachable(path, gone))
+    monkeypatch.setattr(device, "ENDING_S", 0)
+    assert not has_ended(path, gone)
+    monkeypatch.setattr(device, "ENDING_S", 60)
+    hosts.mounts = Unmounting(hosts.mounts)  # while it is looked at
+    assert has_ended(path, gone)
+    assert str(unreachable(path, gone)).endswith("(its host has ended)")
+    assert not has_ended(path, OSError(errno.EIO, "x"))
+
+
+class Unmounting(list[Mount]):
+    """Empty from the third look on."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Mount]:
+        self.looks += 1
+        return iter([]) if self.looks > 2 else super().__iter__()

@@ -18,7 +18,7 @@ import pytest
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.control.caller import Caller
 from livedumpfs.control.calls import Control
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import ThreadMachine
 
@@ -79,7 +79,7 @@ def live(program: Program) -> Iterator[LiveDump]:
 
 def hangs(live: LiveDump) -> bool:
     """Something of an earlier dump."""
-    return any(not live._let_go(one) for one in live._stale)
+    return not live._hanging.settled()
 
 
 def fill(live: LiveDump, value: int) -> None:
@@ -104,7 +104,7 @@ def test_start_ends_though_quiesce_does_not(
     with pytest.raises(MachineError, match="the machine did not stop in time") as caught:
         live.start()
     assert caught.value.errno == errno.ETIMEDOUT and "quiesce_deadline" in caught.value.hint
-    assert live.state is State.INIT and program.calls == ["quiesce"]
+    assert live.state is DumpState.INIT and program.calls == ["quiesce"]
     fill(live, 2)
     assert live.counters().faults == 0
     step: Callable[[], object] = live.start
@@ -142,7 +142,7 @@ def test_start_ends_though_resume_does_not(
     with pytest.raises(MachineError, match="the machine did not go on in time") as caught:
         live.start()
     assert caught.value.errno == errno.ETIMEDOUT
-    assert live.state is State.UNINIT and live.released == (
+    assert live.state is DumpState.UNINIT and live.released == (
         "released by a START that failed in state INIT, before it was sealed"
     )
     faults = live.counters().faults
@@ -178,7 +178,7 @@ def test_release_meanwhile_frees_the_machine(live: LiveDump, program: Program) -
     program.go_on["quiesce"].set()
     for one in (starting, releasing):
         one.join(DEADLINE_S)
-    assert program.calls == WHOLE and live.state is State.UNINIT
+    assert program.calls == WHOLE and live.state is DumpState.UNINIT
     assert [getattr(one, "errno", None) for one in errors] == [errno.ECANCELED]
     fill(live, 2)
     live.init(None)

@@ -4,7 +4,10 @@ this table is allowed, and no name means two things. scripts/import_graph.py dra
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import graphs
 import import_graph
@@ -19,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "formats": set(),
     "targets": {"core", "formats", "rights"},
     "machines": {"core", "formats"},
-    "dumpfile": {"core", "formats", "machines", "rights", "targets"},
+    "dumpfile": {"core", "formats", "rights", "targets"},
     "dump": {"core", "dumpfile", "formats", "machines", "targets"},
     "control": {"core", "dump", "formats", "machines", "rights", "targets"},
     "mount": {"control", "dump", "dumpfile", "formats", "hosts", "machines"},
@@ -43,6 +46,13 @@ OF_LEAVES = {
     "units": set(),
 }
 """What one leaf imports of others."""
+
+WORDS_OF_ENUMS = {"Arming", "Backend", "Compression", "Format", "Policy", "Table"}
+WORDS = ["abi.py", "settings.py"]
+"""The numbers of the interface, and the words for them: the one exception to the rule that two
+public classes have two names."""
+
+CAPABILITIES = "machines/capabilities.py"
 
 # What a module that lays out bytes must not reach for: files, processes, the network.
 IMPURE = {"io", "mmap", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile"}
@@ -85,6 +95,10 @@ def test_there_is_no_circle_of_rooms(tree: import_graph.Tree) -> None:
     assert graphs.circles(OF_LEAVES) == []
 
 
+def test_there_is_no_circle_of_modules(tree: import_graph.Tree) -> None:
+    assert graphs.circles(tree.edges) == []
+
+
 def test_no_two_modules_have_one_name(tree: import_graph.Tree) -> None:
     """Packages count: a file, an import or a traceback names one thing, wherever it is read."""
     places: dict[str, list[str]] = {}
@@ -94,6 +108,65 @@ def test_no_two_modules_have_one_name(tree: import_graph.Tree) -> None:
         places.setdefault(called, []).append(name)
     del places["__main__"]
     assert {called: names for called, names in places.items() if len(names) > 1} == {}
+
+
+def public_names(path: Path) -> Iterator[tuple[str, ast.ClassDef | ast.stmt]]:
+    """Classes of a module, and what else has such a name at its top: types."""
+    for node in ast.parse(path.read_text(), str(path)).body:
+        named = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [one.id for one in named if isinstance(one, ast.Name)]
+        for name in [node.name] if isinstance(node, ast.ClassDef) else names:
+            if name[0].isupper() and not name.isupper() and any(map(str.islower, name)):
+                yield name, node
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, _ in public_names(path):
+            places.setdefault(name, []).append(path.relative_to(PACKAGE).as_posix())
+    assert len(places) > 100
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert {name: found for name, found in twice.items() if name not in WORDS_OF_ENUMS} == {}
+    assert all(twice.get(name, WORDS) == WORDS for name in WORDS_OF_ENUMS)
+
+
+def test_what_machines_can_do_besides_is_said_in_one_place() -> None:
+    """Each isinstance for it goes through machines/capabilities.py, and no other room asks for a
+    class of machine."""
+    protocols = {
+        (path.relative_to(PACKAGE).as_posix(), name): node
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name, node in public_names(path)
+        if "runtime_checkable" in [getattr(one, "id", "") for one in decorators(node)]
+    }
+    assert {place for place, _ in protocols} == {CAPABILITIES}
+    for (_, name), node in protocols.items():
+        methods = [one for one in ast.walk(node) if isinstance(one, ast.FunctionDef)]
+        assert isinstance(node, ast.ClassDef) and methods, name
+        assert all(ast.get_docstring(one) for one in (node, *methods)), name
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.parts[len(PACKAGE.parts)] == "machines":
+            continue
+        tree = ast.parse(path.read_text())
+        machines = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and "livedumpfs.machines" in (node.module or "")
+            for alias in node.names
+        }
+        for call in filter(is_isinstance, ast.walk(tree)):
+            asked = {one.id for one in ast.walk(call.args[1]) if isinstance(one, ast.Name)}
+            wrong = asked & machines - {name for _, name in protocols}
+            assert not wrong, f"{path}:{call.lineno} asks for {sorted(wrong)}"
+
+
+def decorators(node: ast.stmt) -> list[ast.expr]:
+    return node.decorator_list if isinstance(node, ast.ClassDef) else []
+
+
+def is_isinstance(node: ast.AST) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
 
 
 def test_formats_do_no_input_or_output() -> None:

@@ -16,9 +16,8 @@ from typing import NoReturn
 import pytest
 
 from livedumpfs import Arena, LiveDump
-from livedumpfs.dump import DumpSettings, State
-from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines.machine import Registers
+from livedumpfs.dump import DumpSettings, DumpState
+from livedumpfs.machines import Registers, ThreadMachine
 
 MIB = 1 << 20
 DEADLINE_S = 300.0
@@ -59,7 +58,7 @@ class Calls(list[str]):
         self.append("resume")
 
 
-def expect_free(live: LiveDump, state: State) -> None:
+def expect_free(live: LiveDump, state: DumpState) -> None:
     """Nothing is armed, and a dump can be released or made as ever."""
     assert live.state is state
     arena = live.machine.arena
@@ -104,7 +103,7 @@ def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
             live.start()
         blocker.join()
         assert calls == []
-        expect_free(live, State.INIT)
+        expect_free(live, DumpState.INIT)
 
 
 def test_a_signal_in_the_pause_holds_nobody(tmp_path: Path) -> None:
@@ -130,7 +129,7 @@ def test_a_signal_in_the_pause_holds_nobody(tmp_path: Path) -> None:
             "released by a START that failed in state INIT, before it was sealed",
         )
         signal.signal(signal.SIGPROF, signal.SIG_IGN)
-        expect_free(live, State.UNINIT)
+        expect_free(live, DumpState.UNINIT)
 
 
 def test_resume_that_fails_leaves_nothing_armed() -> None:
@@ -148,7 +147,7 @@ def test_resume_that_fails_leaves_nothing_armed() -> None:
         with pytest.raises(RuntimeError, match="cannot go on"):
             live.start()
         assert calls == ["quiesce", "resume"], "once for each quiesce"
-        expect_free(live, State.UNINIT)
+        expect_free(live, DumpState.UNINIT)
 
 
 class WithoutRegisters(ThreadMachine):
@@ -169,4 +168,4 @@ def test_registers_that_cannot_be_had_leave_nothing_armed() -> None:
         live.init(None, DumpSettings(max_age=1000))
         with pytest.raises(ValueError, match="no registers"):
             live.start()
-        expect_free(live, State.UNINIT)
+        expect_free(live, DumpState.UNINIT)

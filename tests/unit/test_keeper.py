@@ -14,7 +14,7 @@ import pytest
 from livedumpfs import Arena, InconsistentDump, LiveDump, open_dump
 from livedumpfs.dump.dump_files import DumpFiles
 from livedumpfs.errors import MachineError, TargetError
-from livedumpfs.formats import Verdict
+from livedumpfs.formats import VerdictWord
 
 MIB = 1 << 20
 ERRORS: tuple[tuple[Exception, int, str], ...] = (
@@ -90,7 +90,7 @@ def test_a_release_before_the_end_is_told_as_one(live: LiveDump, tmp_path: Path)
     """By whom, in which state, and what that makes of the dump; kept until the next one."""
     from livedumpfs.dump import DumpSettings
 
-    seen: list[tuple[Verdict | None, Any]] = []
+    seen: list[tuple[VerdictWord | None, Any]] = []
     for number, steps in enumerate(([], [live.start], [live.start, live.sweep])):
         live.init(tmp_path / f"dump-{number}", DumpSettings(sweep_rate=65536))
         assert live.released is None

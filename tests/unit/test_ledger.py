@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livedumpfs.machines import boot, ledger, verify_ledger
+from livedumpfs.machines import LedgerReport, boot, ledger_block, ledger_pages, verify_ledger
 
 PAGE = 4096
 LOW, HIGH_START, HIGH = 0x20000, 4 << 30, 0x10000
@@ -43,7 +43,7 @@ class Guest:
             self.low[at : at + boot.SIZE] = params.pack()
             pages = len(range(v, used, vcpus))
             head = struct.pack(
-                "<Q2I4Q", ledger.MAGIC, v, ledger.RUNNING, BASE, self.step, pages, pages
+                "<Q2I4Q", ledger_block.MAGIC, v, ledger_block.RUNNING, BASE, self.step, pages, pages
             )
             self.low[block : block + len(head)] = head
         for number in range(used):
@@ -58,14 +58,14 @@ class Guest:
         return address if address < LOW else address - LOW + HIGH_START
 
     def account(self, page: int, k: int) -> int:
-        mixed = (page // PAGE * ledger.HASH_PFN + k * ledger.HASH_K) & MASK
+        mixed = (page // PAGE * ledger_pages.HASH_PFN + k * ledger_pages.HASH_K) & MASK
         return page + 8 * (64 * (k + 1) + (mixed >> 58))
 
     def fill(self, page: int) -> None:
-        for k in range(ledger.ACCOUNTS):
-            self.store(self.account(page, k), ledger.INITIAL)
-        self.store(page, ledger.TAG ^ (page // PAGE))
-        self.store(page + 16, ledger.ACCOUNTS * ledger.INITIAL)
+        for k in range(ledger_block.ACCOUNTS):
+            self.store(self.account(page, k), ledger_block.INITIAL)
+        self.store(page, ledger_pages.TAG ^ (page // PAGE))
+        self.store(page + 16, ledger_block.ACCOUNTS * ledger_block.INITIAL)
 
     def view(self, address: int, length: int) -> memoryview:
         memory, at = (self.low, address) if address < LOW else (self.high, address - HIGH_START)
@@ -86,7 +86,7 @@ class Guest:
         block = self.block(vcpu)
         numbers = self.random.sample(range(vcpu, self.used, self.vcpus), 2)
         pages = [self.page(n) for n in numbers]
-        accounts = [self.account(p, self.random.randrange(ledger.ACCOUNTS)) for p in pages]
+        accounts = [self.account(p, self.random.randrange(ledger_block.ACCOUNTS)) for p in pages]
         amount = self.random.getrandbits(32) + 1
         for side, page, account in zip((J_FROM, J_TO), pages, accounts, strict=True):
             words = (account, self.load(account), self.load(page + 16), self.load(page + 8))
@@ -113,7 +113,7 @@ class Guest:
             for _ in self.transfer(self.random.randrange(self.vcpus)):
                 pass
 
-    def verify(self) -> ledger.LedgerReport:
+    def verify(self) -> LedgerReport:
         return verify_ledger(self.read, RAM, [{"r15": n} for n in self.r15])
 
 
@@ -254,7 +254,7 @@ def test_a_replayed_store_is_found() -> None:
 def test_still_filling() -> None:
     guest = Guest(2)
     block = guest.block(1)
-    guest.view(block + 12, 4)[:] = ledger.FILLING.to_bytes(4, "little")
+    guest.view(block + 12, 4)[:] = ledger_block.FILLING.to_bytes(4, "little")
     guest.store(block + 8 * FILLED, 5)
     for i in range(5, 12):
         guest.view(guest.page(2 * i + 1), PAGE)[:] = bytes(PAGE)

@@ -22,8 +22,9 @@ from livedumpfs.dumpfile import DumpFile, NewFile, convert_dump, files_of, open_
 from livedumpfs.dumpfile.compare import compare_dumps
 from livedumpfs.errors import InvalidDump, TargetError, UsageError
 from livedumpfs.formats import FORMATS, MachineInfo, MemoryRange, elf, meta, plan_dump
+from livedumpfs.formats.machine_info import MAX_RANGES, MAX_VCPUS
 from livedumpfs.formats.note import Note
-from livedumpfs.formats.plan import MAX_RANGES, MAX_VCPUS, room_for
+from livedumpfs.formats.plan import room_for
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.targets import open_in_place
@@ -213,7 +214,7 @@ def test_makedumpfile_rewrites_a_thousand_ranges(tmp_path: Path) -> None:
 def test_what_no_dump_of_ours_can_be_is_refused_before_the_target_is_touched(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("livedumpfs.formats.plan.MAX_RANGES", 99)
+    monkeypatch.setattr("livedumpfs.formats.machine_info.MAX_RANGES", 99)
     path = tmp_path / "dump"
     path.write_bytes(b"")
     before = path.stat()

@@ -18,7 +18,7 @@ import pytest
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.cli.outlet import StandardOutput
-from livedumpfs.dump import DumpSettings, State
+from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.dump.core_dump import CoreDump
 from livedumpfs.dumpfile.checksums import verify_checksums
 from livedumpfs.errors import MachineError
@@ -69,7 +69,7 @@ def expect_refusal(error: MachineError) -> None:
 
 def settle(live: LiveDump) -> None:
     end = time.monotonic() + DEADLINE_S
-    while any(not live._let_go(one) for one in live._stale):
+    while not live._hanging.settled():
         assert time.monotonic() < end, "it is not freed"
 
 
@@ -99,10 +99,10 @@ def test_a_whole_cycle_without_its_nth_thread(
                 expect_refusal(error)
                 refusals += 1
             live.release()
-            assert live.state is State.UNINIT
+            assert live.state is DumpState.UNINIT
             made, all_started = starts.calls, starts.calls < number
             starts.refuse(0)
-            if not live._unwatched:  # what no thread frees the next INIT does
+            if not live._hanging.unwatched:  # what no thread frees the next INIT does
                 settle(live)
             arena.live[:] = number + 1
             live.init(None)
@@ -125,7 +125,7 @@ def test_no_thread_for_the_time_of_a_pipe(starts: Starts) -> None:
             with pytest.raises(MachineError) as caught:
                 live.init(f"/proc/self/fd/{write_end}", DumpSettings(format="kdump"))
             expect_refusal(caught.value)
-            assert live.state is State.UNINIT
+            assert live.state is DumpState.UNINIT
     finally:
         os.close(read_end)
         os.close(write_end)

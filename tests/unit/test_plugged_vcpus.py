@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from livedumpfs import Arena, LiveDump
 from livedumpfs.control.report import registers_json, registers_text
 from livedumpfs.dump.dump_files import _plan
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.formats import MachineInfo, Registers
 from livedumpfs.formats.elf import parse_registers, plan_elf
 from livedumpfs.formats.kdump import plan_kdump
-from livedumpfs.machines import PhysicalRange
+from livedumpfs.machines import PhysicalRange, ThreadMachine
+from livedumpfs.machines.qemu.qemu_machine import QemuMachine
 from livedumpfs.settings import DumpSettings
 
 MIB = 1 << 20
@@ -136,3 +140,40 @@ def test_init_asks_for_the_number_of_vcpus_once(kind: Any) -> None:
     plan = _plan(machine, DumpSettings(format=kind), target)
     assert (machine.asked, machine.kept) == (1, [1])
     assert (plan.machine.vcpus, plan.machine.note_room) == (1, 1024)
+
+
+class Limited(ThreadMachine):
+    """Told how many vCPUs a dump has room for."""
+
+    limits: list[int | None]
+
+    def limit_vcpus(self, most: int | None) -> None:
+        self.limits.append(most)
+
+
+def test_each_init_says_how_many_vcpus_it_has_room_for(tmp_path: Path) -> None:
+    """And nothing else does, such as the snapshot, which asks for the room of its notes."""
+    with Arena(MIB) as arena:
+        machine = Limited(arena)
+        machine.limits = []
+        with LiveDump(machine) as live:
+            for target in (tmp_path / "dump", None):
+                live.init(target)
+                live.start()
+                live.snapshot.read(0, 1)
+                live.release()
+    assert machine.limits == [0, None]
+
+
+def test_to_ask_for_room_limits_nothing() -> None:
+    machine: Any = object.__new__(QemuMachine)
+    machine._closed, machine._room_vcpus = True, None
+    assert machine.note_room(2) == 2 * machine.note_room(1) - machine.note_room(0)
+    machine._vcpus, machine.monitor = 3, SimpleNamespace(execute=lambda _: [{}, {}, {}])
+    machine._expect_room()
+    machine.limit_vcpus(2)
+    with pytest.raises(MachineError, match="has 3 vCPUs now, INIT saw 2") as caught:
+        machine._expect_room()
+    assert caught.value.errno == errno.EBUSY
+    machine.limit_vcpus(None)
+    machine._expect_room()

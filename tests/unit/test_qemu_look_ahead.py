@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from livedumpfs.machines import PhysicalRange
+from livedumpfs.machines.qemu import information
 from livedumpfs.machines.qemu import qemu_machine as module
+from livedumpfs.machines.qemu.information import KernelInformation
 from livedumpfs.machines.qemu.qemu_machine import QemuMachine
 from livedumpfs.machines.qemu.vmcoreinfo import locate_vmcoreinfo
 
@@ -30,15 +32,15 @@ class Guest:
         self.searches = 0
         self.machine: Any = object.__new__(QemuMachine)
         self.machine._closed = True
-        self.machine._told = self.machine._information = self.machine._uninformed = None
-        self.machine._searches = 0
+        self.machine._told = None
         self.machine.monitor = None
         self.machine.arena = SimpleNamespace(size=SIZE, read=self.read, data=lambda: [(0, SIZE)])
-        self.machine.memory_map = [PhysicalRange(0, SIZE, 0)]
+        self.information = KernelInformation(self.machine.arena, [PhysicalRange(0, SIZE, 0)])
+        self.machine._information = self.information
         self.machine._look = lambda: self.machine._captured
         self.run(0)
         monkeypatch.setattr(module, "has_vmcoreinfo", lambda monitor: False)
-        monkeypatch.setattr(module, "locate_vmcoreinfo", self.locate)
+        monkeypatch.setattr(information, "locate_vmcoreinfo", self.locate)
 
     def locate(self, *words: Any, **more: Any) -> tuple[int, int] | None:
         self.searches += 1
@@ -100,7 +102,7 @@ def test_a_kernel_that_came_since_init_is_found_at_start(guest: Guest) -> None:
         guest.run(before)
         guest.machine.look_ahead()
         linux(guest)
-        guest.machine._information = None
+        guest.information.place = None
         assert guest.machine._find_information(guest.read) == INFORMATION
 
 
@@ -122,4 +124,4 @@ def test_after_a_reboot_it_is_looked_for_anew(guest: Guest) -> None:
     guest.memory[TEXT : TEXT + 4096] = bytes(4096)
     guest.memory[2 * TEXT : 2 * TEXT + len(INFORMATION)] = INFORMATION
     assert guest.machine._find_information(guest.read) == INFORMATION
-    assert guest.machine._information == (2 * TEXT, len(INFORMATION))
+    assert guest.information.place == (2 * TEXT, len(INFORMATION))

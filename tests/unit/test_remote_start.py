@@ -5,17 +5,21 @@ free, and the LiveDump says so. The other process is made up here: it answers as
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.core.capi import ffi, lib
-from livedumpfs.dump import State
+from livedumpfs.dump import DumpState, remote
 from livedumpfs.errors import MachineError
-from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines.machine import Registers
+from livedumpfs.machines import Registers, ThreadMachine
 from livedumpfs.machines.shim import Answer
 
 MIB = 1 << 20
@@ -90,16 +94,16 @@ def live() -> Iterator[LiveDump]:
 
 
 START = lib.LDFS_SHIM_START
-STEPS: dict[str, tuple[str, dict[int, int], int, State]] = {
-    "nothing was stopped": ("quiesce", {}, errno.EPROTO, State.INIT),
-    "refused": ("", {START: -errno.EPERM}, errno.EPERM, State.INIT),
-    "no answer": ("", {START: -errno.ETIMEDOUT}, errno.ETIMEDOUT, State.UNINIT),
-    "gone": ("", {START: -errno.ECONNRESET}, errno.ECONNRESET, State.UNINIT),
-    "not resumed": ("resume", {}, errno.EPROTO, State.UNINIT),
-    "refused, not resumed": ("resume", {START: -errno.EPERM}, errno.EPROTO, State.UNINIT),
-    "no registers": ("registers", {}, errno.EPROTO, State.UNINIT),
+STEPS: dict[str, tuple[str, dict[int, int], int, DumpState]] = {
+    "nothing was stopped": ("quiesce", {}, errno.EPROTO, DumpState.INIT),
+    "refused": ("", {START: -errno.EPERM}, errno.EPERM, DumpState.INIT),
+    "no answer": ("", {START: -errno.ETIMEDOUT}, errno.ETIMEDOUT, DumpState.UNINIT),
+    "gone": ("", {START: -errno.ECONNRESET}, errno.ECONNRESET, DumpState.UNINIT),
+    "not resumed": ("resume", {}, errno.EPROTO, DumpState.UNINIT),
+    "refused, not resumed": ("resume", {START: -errno.EPERM}, errno.EPROTO, DumpState.UNINIT),
+    "no registers": ("registers", {}, errno.EPROTO, DumpState.UNINIT),
     "not resumed, release late": (
-        "resume", {lib.LDFS_SHIM_RELEASE: -errno.ETIMEDOUT}, errno.EPROTO, State.UNINIT
+        "resume", {lib.LDFS_SHIM_RELEASE: -errno.ETIMEDOUT}, errno.EPROTO, DumpState.UNINIT
     ),
 }  # fmt: skip
 
@@ -116,14 +120,14 @@ def test_a_start_that_fails_leaves_what_it_says(live: LiveDump, step: str) -> No
         live.start()
     assert (caught.value.errno, live.state) == (number, state)
     assert not machine.stands and not shim.armed and not shim.answers
-    if state is State.UNINIT:
+    if state is DumpState.UNINIT:
         assert live.released == "released by a START that failed in state INIT"
         with pytest.raises(OSError) as refused:
             live.start()
         assert refused.value.errno == errno.EINVAL
         live.init(None)
     live.start()
-    assert live.state is State.START and shim.armed
+    assert live.state is DumpState.START and shim.armed
     live.release()
     assert not shim.armed and not shim.dump and live.state.name == "UNINIT"
 
@@ -134,4 +138,44 @@ def test_without_its_notes_a_dump_is_still_one(live: LiveDump) -> None:
     machine.fails = "notes"
     live.init(None)
     live.start()
-    assert live.state is State.START and machine.fails == ""
+    assert live.state is DumpState.START and machine.fails == ""
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which would end pytest."""
+
+
+@pytest.mark.parametrize("look", [1, 2, 3, 4])
+def test_a_signal_between_stop_and_resume(
+    live: LiveDump, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    """Its handler raises at a look at the clock: before quiesce, behind it and before the core is
+    asked, behind that, and behind resume."""
+    machine = live.machine
+    assert isinstance(machine, Remote)
+    shim: Any = machine.shim
+    looks, real = itertools.count(1), time.monotonic_ns
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    def monotonic_ns() -> int:
+        if next(looks) == look:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real()
+
+    live.init(None)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic_ns=monotonic_ns))
+        with pytest.raises(Interrupted):
+            live.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        monkeypatch.undo()
+    assert not machine.stands and not shim.armed
+    assert live.state in (DumpState.INIT, DumpState.UNINIT)
+    live.release()
+    live.init(None)
+    live.start()
+    assert live.state is DumpState.START and shim.armed

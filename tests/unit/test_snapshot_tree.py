@@ -17,7 +17,7 @@ from livedumpfs import Arena, LiveDump
 from livedumpfs.control.caller import Caller
 from livedumpfs.control.calls import Control
 from livedumpfs.control.snapshot_tree import Shown, SnapshotTree
-from livedumpfs.dump import State
+from livedumpfs.dump import DumpState
 from livedumpfs.machines import ThreadMachine
 from livedumpfs.mount.hosttree import HostTree
 
@@ -70,7 +70,7 @@ def test_a_release_between_any_two_lines_of_a_look() -> None:
             assert found is None or found.number == before.generation
             for one in others:
                 one.join(DEADLINE_S)
-            if live.state is not State.UNINIT:
+            if live.state is not DumpState.UNINIT:
                 break
             assert tree.shown() is None
         assert line > 3, "some lines were tried"

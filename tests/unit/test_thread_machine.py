@@ -10,7 +10,7 @@ import time
 import pytest
 
 from livedumpfs.core.arena import Arena
-from livedumpfs.dump import DumpSettings, LiveDump, State
+from livedumpfs.dump import DumpSettings, DumpState, LiveDump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import Machine, ThreadMachine
 
@@ -67,7 +67,7 @@ def test_a_quiesce_that_returns_too_late_has_failed() -> None:
             with pytest.raises(MachineError, match="cannot start the dump") as caught:
                 live.start()
             assert caught.value.errno == errno.ETIMEDOUT and "in time" in str(caught.value)
-            assert calls == ["quiesce", "resume"] and live.state is State.INIT
+            assert calls == ["quiesce", "resume"] and live.state is DumpState.INIT
             arena.live[:] = 2
             assert live.counters().faults == 0
             live.release()
@@ -89,4 +89,4 @@ def test_what_resume_raises_after_a_late_quiesce_passes_through() -> None:
         with pytest.raises(RuntimeError, match="cannot go on"):
             live.start()
         arena.live[:] = 2
-        assert live.state is State.INIT and live.counters().faults == 0
+        assert live.state is DumpState.INIT and live.counters().faults == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livedumpfs.machines import boot, ledger
+from livedumpfs.machines import boot, ledger_block, ledger_pages
 
 TOP = Path(__file__).resolve().parents[2]
 ABI = TOP / "native" / "vcpu" / "unicorn_abi.h"
@@ -97,12 +97,12 @@ def test_boot_and_ledger_layout_are_the_guests(tmp_path: Path) -> None:
         "BOOT_RANGES": boot.RANGES_MAX,
         "BOOT_ALL_PAGES": boot.ALL_PAGES,
         "sizeof(struct boot_params)": boot.SIZE,
-        "LEDGER_MAGIC": ledger.MAGIC,
-        "LEDGER_TAG": ledger.TAG,
-        "LEDGER_ACCOUNTS": ledger.ACCOUNTS,
-        "LEDGER_INITIAL": ledger.INITIAL,
-        "LEDGER_HASH_PFN": ledger.HASH_PFN,
-        "LEDGER_HASH_K": ledger.HASH_K,
+        "LEDGER_MAGIC": ledger_block.MAGIC,
+        "LEDGER_TAG": ledger_pages.TAG,
+        "LEDGER_ACCOUNTS": ledger_block.ACCOUNTS,
+        "LEDGER_INITIAL": ledger_block.INITIAL,
+        "LEDGER_HASH_PFN": ledger_pages.HASH_PFN,
+        "LEDGER_HASH_K": ledger_pages.HASH_K,
         "__builtin_offsetof(struct ledger, journal)": 72,
         "sizeof(struct journal)": 88,
     }

@@ -16,7 +16,7 @@ from typing import Any, Final
 from livedumpfs.closing import Closing
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
 from livedumpfs.machines.qemu.ends import cannot_start, ended_at_once
-from livedumpfs.machines.qemu.qemu_options import Option, quote, write_values
+from livedumpfs.machines.qemu.qemu_options import QemuOption, quote, write_values
 
 ANSWER_S: Final = 30.0
 _BARE: Final = ("-nodefaults", "-display", "none", "-qmp", "stdio")
@@ -67,7 +67,7 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
+def ask_ram(programs: Programs, options: Sequence[QemuOption]) -> Ram | None:
     """The memory that QEMU would make. None: none can be known, as where the options ask for help.
     MachineError: the options are wrong, in QEMU's own words."""
     *others, last = programs
@@ -77,7 +77,7 @@ def ask_ram(programs: Programs, options: Sequence[Option]) -> Ram | None:
     return _ask_ram(last, options)
 
 
-def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
+def _ask_ram(program: Sequence[str], options: Sequence[QemuOption]) -> Ram | None:
     words = list(_memory_words(options))
     asked = _Asked(
         [*program, "-preconfig", *words, *_BARE],
@@ -96,7 +96,7 @@ def _ask_ram(program: Sequence[str], options: Sequence[Option]) -> Ram | None:
     return Ram(int(found[1]["size"]), _usual_name(known[0], kind))
 
 
-def _memory_words(options: Sequence[Option]) -> Iterator[str]:
+def _memory_words(options: Sequence[QemuOption]) -> Iterator[str]:
     """The options on which the size of the memory depends. The rest of -machine is left out: it may
     name objects that do not exist here."""
     for option in options:

@@ -15,7 +15,7 @@ from typing import Final
 from livedumpfs.errors import UsageError
 from livedumpfs.machines.qemu.asking import Ram, ask_ram, misses_value, takes_value
 from livedumpfs.machines.qemu.config_file import read_config
-from livedumpfs.machines.qemu.qemu_options import Option, read_options
+from livedumpfs.machines.qemu.qemu_options import QemuOption, read_options
 from livedumpfs.machines.qemu.refusals import check_options, refuse
 
 _BACKEND: Final = "memory-backend-"
@@ -38,7 +38,7 @@ class QemuCommand:
 
     argv: tuple[str, ...]
     """The words as given, the program first."""
-    options: tuple[Option, ...]
+    options: tuple[QemuOption, ...]
     """QEMU's options; each -readconfig is replaced by the options in its file."""
     named: str
     """Id of the user's own memory backend for the guest's RAM; empty: prepared() adds one."""
@@ -92,8 +92,8 @@ def _memory(ram: Ram) -> list[str]:
     return ["-object", made, "-machine", f"memory-backend={ram.name}"]
 
 
-def _with_files(options: Sequence[Option]) -> list[Option]:
-    found: list[Option] = []
+def _with_files(options: Sequence[QemuOption]) -> list[QemuOption]:
+    found: list[QemuOption] = []
     for option in options:
         read = read_config(option.value) if option.name == "readconfig" else [option]
         if read is None:
@@ -141,7 +141,7 @@ def qemu_file(program: str) -> str:
     return ""
 
 
-def _named_backend(options: Sequence[Option]) -> str:
+def _named_backend(options: Sequence[QemuOption]) -> str:
     """Id of the user's own backend for the guest's RAM; empty: there is none. UsageError: it cannot
     be dumped."""
     made = _made_backends(options)
@@ -160,14 +160,14 @@ def _named_backend(options: Sequence[Option]) -> str:
     return ram[0] if ram else ""
 
 
-def _made_backends(options: Sequence[Option]) -> set[str]:
+def _made_backends(options: Sequence[QemuOption]) -> set[str]:
     found = (option.values for option in options if option.name == "object")
     return {
         values.get("id", "") for values in found if values.get("qom-type", "").startswith(_BACKEND)
     }
 
 
-def _ram_backends(options: Sequence[Option]) -> list[str]:
+def _ram_backends(options: Sequence[QemuOption]) -> list[str]:
     """Ids of the backends that the machine and its NUMA nodes name."""
     nodes = (option.values.get("memdev") for option in options if option.name == "numa")
     # QEMU merges all -machine options; the last value of a key counts.
@@ -179,7 +179,7 @@ def _ram_backends(options: Sequence[Option]) -> list[str]:
     return [one for one in (*machine[-1:], *nodes) if one is not None]
 
 
-def _other_backends(options: Sequence[Option]) -> set[str]:
+def _other_backends(options: Sequence[QemuOption]) -> set[str]:
     """Ids of memory that is not RAM. UsageError: a device with more RAM (DIMM, virtio-mem)."""
     found: set[str] = set()
     for option in options:

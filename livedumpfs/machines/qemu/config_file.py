@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.qemu_options import Option, write_values
+from livedumpfs.machines.qemu.qemu_options import QemuOption, write_values
 
 _GROUP: Final = re.compile(r'\[(?P<name>[^\]"]{1,63}?)(?: "(?P<id>[^"]{1,63})")?\]')
 _VALUE: Final = re.compile(r'\s*(?P<key>\S{1,63}) = "(?P<value>[^"]{0,1023})"')
@@ -19,7 +19,7 @@ _OPTIONS: Final = {"boot-opts": "boot", "memory": "m", "sandbox": "sandbox", "sm
 _OWN: Final = "livedump-monitor"
 
 
-def read_config(path: str) -> list[Option] | None:
+def read_config(path: str) -> list[QemuOption] | None:
     """The file's groups as options, without those that QEMU will refuse. None: the file can be read
     only once (a pipe), and QEMU has to read it."""
     try:
@@ -31,18 +31,18 @@ def read_config(path: str) -> list[Option] | None:
         return []
 
 
-def _groups(text: str) -> Iterator[Option]:
+def _groups(text: str) -> Iterator[QemuOption]:
     name, values = "", dict[str, str]()
     for line in text.splitlines():
         if group := _GROUP.match(line):
             if name:
-                yield Option(name, write_values(values))
+                yield QemuOption(name, write_values(values))
             name = _OPTIONS.get(group["name"], group["name"])
             values = {"id": group["id"]} if group["id"] else {}
         elif not line.startswith("#") and (found := _VALUE.match(line)):
             values[found["key"]] = found["value"]
     if name:
-        yield Option(name, write_values(values))
+        yield QemuOption(name, write_values(values))
 
 
 def monitor_config(socket: str) -> str:

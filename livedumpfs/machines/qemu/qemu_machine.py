@@ -14,12 +14,14 @@ from typing import Final
 from livedumpfs.closing import Closing
 from livedumpfs.core.capi import CData
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
+from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
-from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot, Registers
+from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 from livedumpfs.machines.qemu import monitor
 from livedumpfs.machines.qemu.backend import backend_size
 from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.guest_memory import GuestMemory, find_mapping, open_mapped
+from livedumpfs.machines.qemu.information import KernelInformation
 from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
@@ -27,13 +29,7 @@ from livedumpfs.machines.qemu.now import check_files, check_now, has_vmcoreinfo
 from livedumpfs.machines.qemu.process import QemuProcess
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
-from livedumpfs.machines.qemu.vmcoreinfo import (
-    check_vmcoreinfo,
-    find_vmcoreinfo,
-    is_current,
-    kernel_tables,
-    locate_vmcoreinfo,
-)
+from livedumpfs.machines.qemu.vmcoreinfo import check_vmcoreinfo
 from livedumpfs.machines.shim import Shim
 
 _START_S: Final = 30.0
@@ -42,7 +38,6 @@ _LEAST_S: Final = 0.1
 _SHIM_LATER_S: Final = 0.25
 """When this process does not end a pause in time, the shim does so after this many seconds more."""
 _CONTINUE: Final = b'{"execute": "cont", "id": "livedump-last-words"}\n'
-_SEARCHES: Final = 2
 
 
 def shim_path() -> Path:
@@ -84,11 +79,6 @@ class QemuMachine(Closing):
         self._pause_until = 0.0
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
-        self._information: tuple[int, int] | None = None
-        self._uninformed: frozenset[bytes] | None = None
-        """kernel_tables of the kernel for which INIT found no VMCOREINFO."""
-        self._searches = 0
-        """Failed searches for that kernel's VMCOREINFO."""
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process = undo.enter_context(
@@ -127,6 +117,7 @@ class QemuMachine(Closing):
         self.memory_map: Sequence[PhysicalRange] = read_memory_map(
             self.monitor.hmp("info mtree -f"), backend, size
         )
+        self._information = KernelInformation(self.arena, self.memory_map)
         self._vcpus = len(self._look())
         self._room_vcpus: int | None = None
         """Most vCPUs that the present dump's target has room for; None: there is no limit."""
@@ -308,9 +299,12 @@ class QemuMachine(Closing):
         return {one.number: one.registers for one in self._captured}
 
     def note_room(self, vcpus: int) -> int:
-        """Bytes for QEMU's note of each vCPU, and for VMCOREINFO. START refuses more vCPUs."""
-        self._room_vcpus = vcpus
+        """Bytes for QEMU's note of each vCPU, and for VMCOREINFO."""
         return NOTE_OF_VCPU * vcpus + INFORMATION_ROOM
+
+    def limit_vcpus(self, most: int | None) -> None:
+        """See LimitsVcpus."""
+        self._room_vcpus = most
 
     def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
         """QEMU's notes for the vCPUs, and VMCOREINFO if the guest has one."""
@@ -319,67 +313,14 @@ class QemuMachine(Closing):
     def look_ahead(self) -> None:
         """Called at INIT, while the guest runs: find the kernel's VMCOREINFO. A search takes a
         second for each GiB or two of memory, too long for START."""
-        self._room_vcpus = None
         with contextlib.suppress(LivedumpError, OSError):
-            if has_vmcoreinfo(self.monitor):
-                return  # the guest reports it to QEMU itself
-            read, size = self.arena.read, self.arena.size
-            controls = [one.controls[3] for one in self._look()]
-
-            def proof(text: bytes) -> bool:
-                return is_current(text, read, self.memory_map, controls)
-
-            if self._information:
-                text = check_vmcoreinfo(read(*self._information))
-                if text and proof(text):
-                    return
-            tables = kernel_tables(read, self.memory_map, controls)
-            # Search twice: at first the kernel may just have started. Without tables there is none.
-            searches = self._searches if self._is_uninformed(tables) else 0
-            self._information = self._uninformed = None
-            if tables and searches < _SEARCHES:
-                self._information = locate_vmcoreinfo(read, size, proof, data=self.arena.data())
-            if self._information is None:
-                self._uninformed, self._searches = tables, searches + 1
-
-    def _is_uninformed(self, tables: frozenset[bytes]) -> bool:
-        """Whether the kernel is the one for which INIT found none, or there is still no kernel."""
-        before = self._uninformed
-        return before is not None and bool(tables & before or not tables | before)
+            if not has_vmcoreinfo(self.monitor):  # else the guest reports it to QEMU itself
+                self._information.look([one.controls[3] for one in self._look()])
 
     def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """The VMCOREINFO that the guest has reported to QEMU; else the one in the snapshot, at the
-        place where INIT or the last dump found it: a kernel does not move it. Searched again only
-        when the kernel is not the one of INIT."""
+        """The VMCOREINFO that the guest has reported to QEMU; else the one in the snapshot."""
         told = self._told and check_vmcoreinfo(self._told)
-        if told:
-            return told
-        controls = [one.controls[3] for one in self._captured]
-        if self._is_uninformed(kernel_tables(read, self.memory_map, controls)):
-            return None
-
-        def proof(text: bytes) -> bool:
-            return is_current(text, read, self.memory_map, controls)
-
-        for known in (self._information, None):
-            place = known or locate_vmcoreinfo(
-                self.arena.read, self.arena.size, proof, data=self.arena.data()
-            )
-            if place is None:
-                return None
-            start, length = place
-
-            def there(offset: int, size: int, start: int = start) -> bytes:
-                return read(start + offset, size)
-
-            try:
-                text = find_vmcoreinfo(there, length, proof)
-            except OSError:  # lost, as when the target is full
-                return None
-            if text is not None and (known is None or proof(text)):
-                self._information = place
-                return text
-        return None
+        return told or self._information.find(read, [one.controls[3] for one in self._captured])
 
     def console(self) -> bytes:
         """Empty: QEMU's command line says where the console is."""

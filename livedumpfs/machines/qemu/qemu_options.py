@@ -55,7 +55,7 @@ Values = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Option:
+class QemuOption:
     """One option. `name`: without dashes; -M is "machine". `value`: as written, empty for a
     flag."""
 
@@ -75,10 +75,10 @@ def read_options(
     words: Sequence[str],
     takes_value: Callable[[str], bool],
     misses_value: Callable[[str], LivedumpError],
-) -> list[Option]:
+) -> list[QemuOption]:
     """Parse the words after the program. `takes_value`: says whether an option that is not known
     here takes the next word; `misses_value`: makes the error when there is no next word."""
-    found: list[Option] = []
+    found: list[QemuOption] = []
     rest = iter(words)
     for word in rest:
         # A word without a dash is a disk image; a dash alone is an error of QEMU's.
@@ -89,7 +89,7 @@ def read_options(
         value = next(rest, None) if valued else ""
         if value is None:
             raise misses_value(word)
-        found.append(Option("machine" if name == "M" else name, value))
+        found.append(QemuOption("machine" if name == "M" else name, value))
     return found
 
 

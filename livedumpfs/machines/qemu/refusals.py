@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from livedumpfs.errors import UsageError
-from livedumpfs.machines.qemu.qemu_options import Option, is_on
+from livedumpfs.machines.qemu.qemu_options import QemuOption, is_on
 
 _PROCESS: Final = "another process writes the guest's memory"
 _KERNEL: Final = "the host's kernel writes the guest's memory behind QEMU's back (vhost)"
@@ -76,7 +76,7 @@ def why_not(driver: str) -> str | None:
     return next((why for prefix, why in _DEVICES if driver.startswith(prefix)), None)
 
 
-def check_options(options: Sequence[Option]) -> None:
+def check_options(options: Sequence[QemuOption]) -> None:
     """UsageError: the first option with which a dump could be torn, or cannot be taken."""
     for option in options:
         _check_plain(option)
@@ -90,7 +90,7 @@ def check_options(options: Sequence[Option]) -> None:
             _check_block(option)
 
 
-def _check_plain(option: Option) -> None:
+def _check_plain(option: QemuOption) -> None:
     if option.name in _OPTIONS:
         why, hint = _OPTIONS[option.name]
         raise refuse(f"-{option.name}", why, hint)
@@ -98,14 +98,14 @@ def _check_plain(option: Option) -> None:
         raise refuse("-run-with chroot", _NO_PROC, _NO_CHROOT)
 
 
-def _check_kind(option: Option, key: str, prefixes: Sequence[tuple[str, str]]) -> None:
+def _check_kind(option: QemuOption, key: str, prefixes: Sequence[tuple[str, str]]) -> None:
     kind = option.values.get(key, "")
     for prefix, why in prefixes:
         if kind.startswith(prefix):
             raise refuse(f"-{option.name} {kind}", why, _EMULATE)
 
 
-def _check_network(option: Option) -> None:
+def _check_network(option: QemuOption) -> None:
     values = option.values
     for kind, why in _NETWORKS:
         if values.get("type") == kind:
@@ -116,7 +116,7 @@ def _check_network(option: Option) -> None:
         raise refuse(f"-{option.name} {values.get('type', '')},vhost=on", _KERNEL, "use vhost=off")
 
 
-def _check_block(option: Option) -> None:
+def _check_block(option: QemuOption) -> None:
     values = option.values
     drivers = {value for key, value in values.items() if key.split(".")[-1] == "driver"}
     for driver, why in _BLOCK_DRIVERS:

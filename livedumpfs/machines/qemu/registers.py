@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.machine import Registers
+from livedumpfs.formats import Registers
 
 STATE_SIZE: Final = 440
 _STATE_VERSION: Final = 1

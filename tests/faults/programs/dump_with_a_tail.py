@@ -9,7 +9,8 @@ import numpy as np
 from aftermath import unharmed
 
 from livedumpfs import Arena, DumpSettings, LiveDump
-from livedumpfs.dumpfile import open_dump, verify_dump
+from livedumpfs.cli.proof import prove_dump
+from livedumpfs.dumpfile import open_dump
 
 MIB = 1 << 20
 with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
@@ -22,5 +23,5 @@ with Arena(8 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     assert live.finish(300) == "consistent", live.failure
     live.release()
     with open_dump(sys.argv[1]) as dump:
-        assert verify_dump(dump).ok
+        assert prove_dump(dump).ok
         assert dump.read_arena(0, 8 * MIB) == arena.live.tobytes()

@@ -14,12 +14,6 @@ ENDINGS = (".py", ".c", ".h", ".S")
 LINES_MOST = 400
 LONGER = {
     "native/ldfs.h": "the one public header, which cffi reads as it is",
-    "livedumpfs/control/calls.py": "not yet cut",
-    "livedumpfs/dump/live.py": "not yet cut",
-    "livedumpfs/dumpfile/reader.py": "not yet cut",
-    "livedumpfs/formats/plan.py": "not yet cut",
-    "livedumpfs/machines/ledger.py": "not yet cut",
-    "livedumpfs/machines/qemu/qemu_machine.py": "not yet cut",
 }
 """File -> why it may be."""
 

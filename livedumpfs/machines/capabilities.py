@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What some machines can do beyond Machine, each as a protocol of its own.
+
+A machine has a capability when it has all the names that the protocol has; nothing is registered.
+Other rooms ask with isinstance for a protocol of this file, or for a shim with shim_of, and never
+for a class of machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from livedumpfs.formats import Registers
+from livedumpfs.machines.shim import Shim
+
+
+@runtime_checkable
+class ChecksFirst(Protocol):
+    """A machine that can say, before anything is written, what START would refuse."""
+
+    def check_start(self, backend: str) -> None:
+        """MachineError: a dump by that backend is not possible as it is now. The machine runs
+        on."""
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A machine that needs facts at START which take longer to find than a pause may last."""
+
+    def look_ahead(self) -> None:
+        """Find those facts, at INIT, while the machine runs. Raises nothing: START can do without
+        them."""
+
+
+@runtime_checkable
+class StopsLater(Protocol):
+    """A machine that runs on for a while after quiesce was called, because quiesce first asks it
+    questions; and whose pause ends by itself."""
+
+    def quiesce_for(self, seconds: float) -> None:
+        """As Machine.quiesce, with an end: the machine runs again `seconds` seconds from now, also
+        if resume is not called by then. MachineError (ETIMEDOUT): it runs on."""
+
+    @property
+    def stop_asked_ns(self) -> int:
+        """The last time, in ns of CLOCK_MONOTONIC, at which the machine ran for certain before it
+        stopped: the pause is counted from there."""
+
+    @property
+    def pause_left_s(self) -> float:
+        """Seconds, above 0, until the pause ends by itself; the least number once it has."""
+
+
+@runtime_checkable
+class HoldsNobody(Protocol):
+    """A machine whose quiesce and resume may have nothing to do."""
+
+    @property
+    def holds_nobody(self) -> bool:
+        """They return at once, and may be called on any thread."""
+
+
+@runtime_checkable
+class InOtherProcess(Protocol):
+    """A machine that may have its memory in another process, where the core works then."""
+
+    @property
+    def shim(self) -> Shim | None:
+        """The connection to the core in that process; None: the memory is in this one."""
+
+
+@runtime_checkable
+class Outliving(Protocol):
+    """A machine in a process of its own, which need not end with this one."""
+
+    @property
+    def pid(self) -> int:
+        """Number of that process."""
+
+    def detach(self) -> None:
+        """Leave the process to itself, at full speed and without a dump, for good; `ended` and
+        `close` go on to work. MachineError: the machine may not be at full speed."""
+
+
+@runtime_checkable
+class NumbersVcpus(Protocol):
+    """A machine whose vCPUs come and go. Each has a number that stays its own, and is the same one
+    when it comes back; lists of them are in the order of the numbers."""
+
+    def registers_by_number(self) -> Mapping[int, Registers]:
+        """Live registers."""
+
+    def snapshot_by_number(self) -> Mapping[int, Registers]:
+        """Registers of the last START. MachineError: there was none."""
+
+
+@runtime_checkable
+class LimitsVcpus(Protocol):
+    """A machine whose vCPUs may become more between INIT and START, when the dump has room for so
+    many only."""
+
+    def limit_vcpus(self, most: int | None) -> None:
+        """At INIT: from now on quiesce refuses more than `most` vCPUs (MachineError EBUSY); None:
+        the dump has room for any number."""
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """A machine that can say how each of its vCPUs is."""
+
+    def status(self) -> Sequence[object]:
+        """One object for each vCPU, in their order; str() of it is one line without its end."""
+
+
+def shim_of(machine: object) -> Shim | None:
+    """The core in the machine's own process; None: its memory is in this process."""
+    return machine.shim if isinstance(machine, InOtherProcess) else None
