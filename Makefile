@@ -109,7 +109,7 @@ coverage: setup
 		$(abspath $(python)) -m gcovr --root . --filter 'native/' --exclude 'native/shim/' \
 		--merge-mode-functions=separate --gcov-ignore-parse-errors=all .
 
-COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.py tests/integration/test_arena.py
+COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.py tests/integration/test_arena*.py
 
 # What bench writes has a form of its own.
 prose = $(filter-out docs/performance/results.md,$(shell git ls-files '*.md'))
@@ -132,7 +132,7 @@ exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s \
 		tests/integration/test_exactness.py tests/faults/test_map_limit.py $(ARGS)
 	LIVEDUMP_STOPS=1000 $(python) -m pytest -s -k "copies_made_while_held or computes_what" \
-		tests/integration/test_parking.py tests/integration/test_unicorn_machine.py $(ARGS)
+		tests/integration/test_parking.py tests/integration/test_unicorn_ledger.py $(ARGS)
 
 test-qemu: setup
 	@$(MAKE) --no-print-directory -C guest/linux crash symbols

@@ -23,42 +23,31 @@ Medians, with the largest value. The ratios count: the times depend on the compu
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import computer
 import firmware
 import report
 from accelerator import accelerator, why_no_kvm, why_no_linux
+from guest_ways import ALONE, OURS, THEIRS, TIMED, WAYS, stop_and_cont
 from measurement import Bar, Measurement
-from qemu.qmp.legacy import QEMUMonitorProtocol
 from rich.console import Console
 from rich.table import Table
+from served_guest import DEADLINE, GUEST, KERNEL, Guest, hosted, until
 
-from livedumpfs.abi import Compression, Format, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import format_size, parse_size
 
-GUEST = Path(__file__).resolve().parents[1] / "guest" / "linux" / "build"
-KERNEL = GUEST / "vmlinuz"
 CRASH, SYMBOLS = GUEST / "crash", GUEST / "vmlinux"
 """From `make -C guest/linux crash symbols`; optional, for the check which tools read a dump."""
-DEADLINE = 300.0
-BOOT = 120.0
-POLL = 0.01
-QUIET = 2.0
-"""Seconds to observe the guest without a dump."""
 RELEASE = (
     "import sys, drgn\n"
     "program = drgn.Program()\n"
@@ -73,184 +62,10 @@ SYMBOLIC = (
     "program.main_module('kernel', create=True).try_file(sys.argv[2])\n"
     "print(sum(1 for _ in for_each_task(program)))\n"
 )
-Way = Callable[["Guest", Path], None]
-
-
-class Pulse:
-    """Records when the bytes of the guest's serial port arrive."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(path))
-        self._longest = 0.0
-        self.bytes = 0
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        before = time.monotonic()
-        while data := self._socket.recv(4096):
-            now = time.monotonic()
-            self._longest, before = max(self._longest, now - before), now
-            self.bytes += len(data)
-
-    def begin(self) -> None:
-        """Forget the earlier gaps."""
-        self._longest = 0.0
-
-    def longest(self) -> float:
-        """The longest gap since begin(), in seconds."""
-        return self._longest
-
-
-class Guest:
-    """The running guest, its host, and a monitor connection of this program."""
-
-    def __init__(self, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse) -> None:
-        self.client, self.monitor, self.pulse = client, monitor, pulse
-
-    def stops(self) -> list[float]:
-        """Seconds of each stop since the last call, by the clock in QEMU's events."""
-        self.monitor.cmd("query-status")  # events before this answer have arrived then
-        found, since = [], None
-        for event in self.monitor.get_events(wait=False):
-            stamp = event["timestamp"]
-            at = stamp["seconds"] + stamp["microseconds"] / 1e6
-            if event["event"] == "STOP":
-                since = at
-            elif event["event"] == "RESUME" and since is not None:
-                found.append(at - since)
-                since = None
-        self.monitor.clear_events()
-        return found
-
-
-def until(what: Callable[[], bool], seconds: float, say: str) -> None:
-    """Wait for a condition; on timeout, end the program with `say`."""
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            sys.exit(f"{say}: not within {seconds:g} s")
-        time.sleep(POLL)
-
-
-@contextlib.contextmanager
-def hosted(folder: Path) -> Iterator[Guest]:
-    """`livedump qemu` with the guest in its own process, after the guest has worked for some
-    seconds."""
-    mount, console = folder / "mount", folder / "console"
-    mount.mkdir()
-    drive = f"file={GUEST}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "livedumpfs.cli", "qemu", "--mount", mount, "--",
-         "qemu-system-x86_64", "-accel", accelerator(KERNEL), "-M", "q35", "-m", "1G", "-smp", "2",
-         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
-         "-serial", f"unix:{folder}/pulse,server=on,wait=off",
-         "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-         "-device", "vmcoreinfo", "-kernel", KERNEL, "-initrd", f"{GUEST}/initramfs.gz", "-append",
-         "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96 pulse=/dev/ttyS1",
-         "-drive", drive],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stderr
-        lines = [process.stderr.readline() for _ in "12"]
-        if not lines[1].startswith("device "):
-            sys.exit("".join(lines))
-        pulse = Pulse(folder / "pulse")
-        monitor = QEMUMonitorProtocol(str(folder / "qmp"))
-        monitor.connect()
-        with Client(lines[1].split()[1]) as client:
-            until(lambda: "beat" in console.read_text(errors="replace"), BOOT, "the guest's start")
-            until(lambda: pulse.bytes > 2000, BOOT, "the guest's pulse")
-            yield Guest(client, monitor, pulse)
-        monitor.close()
-    finally:
-        process.terminate()
-        process.wait(DEADLINE)
-
-
-# --------------------------------------------------------------------- the ways to dump
-
-
-def ours(options: InitOptions) -> Way:
-    """A dump of ours: INIT, START, and SWEEP to the seal."""
-
-    def dump(guest: Guest, out: Path) -> None:
-        client = guest.client
-        client.init(str(out), options)
-        client.start()
-        client.sweep()
-        *_, last = client.progress(POLL, DEADLINE)
-        if last.verdict is not Verdict.CONSISTENT:
-            sys.exit(f"{out} is {last.verdict.name}: {client.error()}")
-        client.release()
-
-    return dump
-
-
-def theirs(format: str) -> Way:
-    """QEMU's dump-guest-memory."""
-
-    def dump(guest: Guest, out: Path) -> None:
-        arguments = {"paging": False, "protocol": f"file:{out}", "format": format}
-        guest.monitor.cmd("dump-guest-memory", **arguments)
-
-    return dump
-
-
-def background(guest: Guest, out: Path) -> None:
-    """A migration stream with background-snapshot, without a limit of its rate."""
-    one = {"capability": "background-snapshot", "state": True}
-    guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
-    guest.monitor.cmd("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-    guest.monitor.cmd("migrate", uri=f"exec:cat > {out}")
-
-    def over() -> bool:
-        found = guest.monitor.cmd("query-migrate")
-        status = found.get("status") if isinstance(found, dict) else None
-        if status in ("failed", "cancelled"):
-            sys.exit(f"background-snapshot {status}")
-        return bool(status == "completed")
-
-    until(over, DEADLINE, "background-snapshot")
-    one["state"] = False
-    guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
-
-
-def stop_and_cont(guest: Guest, out: Path) -> None:
-    """QMP's stop and cont alone."""
-    del out
-    guest.monitor.cmd("stop")
-    guest.monitor.cmd("cont")
-
-
-def nothing(guest: Guest, out: Path) -> None:
-    """The guest without a dump."""
-    del guest, out
-    time.sleep(QUIET)
-
-
-KDUMP = InitOptions(format=Format.KDUMP, compression=Compression.ZSTD)
-WAYS: dict[str, Way] = {
-    "nothing": nothing,
-    "stop and cont": stop_and_cont,
-    "livedump elf": ours(InitOptions(format=Format.ELF)),
-    "livedump kdump zstd": ours(KDUMP),
-    "dump-guest-memory elf": theirs("elf"),
-    "dump-guest-memory kdump-zlib": theirs("kdump-zlib"),
-    "background-snapshot": background,
-}
-OURS = ("livedump elf", "livedump kdump zstd")
-ALONE = ("nothing", "stop and cont")
-THEIRS = tuple(name for name in WAYS if name not in (*OURS, *ALONE))
-TIMED = (*OURS, *THEIRS)
 ROUND = firmware.ROUNDS
 FLAT = 2.0
 """The swap may grow by this factor: it takes a fraction of a millisecond, so noise is a larger part
 of it than of a whole stop."""
-
-
-# ------------------------------------------------------------------------ looking at it
 
 
 def readers(path: Path) -> str:

@@ -7,12 +7,17 @@ pytest_plugins = [
     f"tests.fixtures.{name}"
     for name in (
         "bytecode",  # before the others are imported
+        "control_bench",
+        "conversions",
         "fuzz_time",
         "hosts",
         "interrupt",
         "loop_devices",
         "order",
         "patience",
+        "shells",
+        "small_dumps",
+        "unicorn_guests",
         "written_dumps",
     )
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs in a process of their own, with handlers.c beside them."""
+"""Programs in a process of their own, with handlers.c beside them; a host to interfere with."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aftermath import Host
 
 FOLDER = Path(__file__).resolve().parent
 
 Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def host(run_host: Callable[..., Host]) -> Host:
+    return run_host(rate=10)  # a slow sweep finds something to do
 
 
 @pytest.fixture(scope="session")

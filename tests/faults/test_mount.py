@@ -43,11 +43,6 @@ SLOW = 1 << 10
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
 
 
-@pytest.fixture
-def host(run_host: HostMaker) -> Host:
-    return run_host(rate=10)  # a slow sweep finds something to do
-
-
 def begin(client: Client, target: Path, rate: int = SLOW, **how: Any) -> None:
     client.init(str(target), InitOptions(sweep_rate=rate, **how))
     client.start()

@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""snapshot/ of a real mount, and LiveDump.snapshot, while the machine writes on."""
+"""snapshot/ of a real mount, while the machine runs and the sweep is slow."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import hashlib
-import io
 import json
-import mmap
 import os
 import random
 import shutil
-import struct
 import subprocess
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -25,21 +20,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aftermath import wait_for
 from elftools.elf.elffile import ELFFile
 
 from livedumpfs.abi import Format, Policy, State, Verdict
 from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
-from livedumpfs.control.snapshot_tree import SnapshotTree
-from livedumpfs.core.arena import Arena
-from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
 from livedumpfs.dumpfile import open_dump
-from livedumpfs.errors import LivedumpError
-from livedumpfs.machines import UnicornMachine
 from livedumpfs.machines.ledger import verify_ledger
 from livedumpfs.machines.unicorn import BUILT_IN_GUEST
-from livedumpfs.settings import BACKENDS
+from tests.fixtures.refusals import refused
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -48,9 +37,6 @@ DEADLINE = 300.0
 MIB = 1 << 20
 SIZE = 16 * MIB
 PAGE = 4096
-LOW = 9 * MIB + PAGE
-HIGH_START, HIGH = 4 << 30, SIZE - LOW
-"""Of a machine with a gap."""
 RATE = MIB // 2
 """Bytes a second of a sweep that takes seconds."""
 NAMES = ("info.json", "mem.lime", "mem.raw", "vmcore")
@@ -68,12 +54,6 @@ def opened(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def refused(code: int, action: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        action()
-    assert caught.value.errno == code, caught.value
 
 
 def sha256(path: Path) -> str:
@@ -321,156 +301,3 @@ def test_lost_pages_are_io_errors_and_the_others_are_not(host: Host) -> None:
             assert ELFFile(file)["e_type"] == "ET_CORE"
         client.release()
     host.runs_on()
-
-
-# -------------------------------------------------------------------------- from Python
-
-
-def expected_file(name: str, head: bytes, memory: mmap.mmap, at: int, length: int) -> bytes:
-    """What a file must have: made of the reference only, and of the ELF headers `head`."""
-    parts: list[tuple[int, bytes | tuple[int, int]]] = {
-        "vmcore": [(0, head), (len(head), (0, SIZE))],
-        "mem.raw": [(0, (0, LOW)), (HIGH_START, (LOW, SIZE))],
-        "mem.lime": [
-            (0, struct.pack("<IIQQ8x", 0x4C694D45, 1, 0, LOW - 1)),
-            (32, (0, LOW)),
-            (32 + LOW, struct.pack("<IIQQ8x", 0x4C694D45, 1, HIGH_START, HIGH_START + HIGH - 1)),
-            (64 + LOW, (LOW, SIZE)),
-        ],
-    }[name]  # type: ignore[assignment]
-    found = bytearray(length)
-    end = 0
-    for start, what in parts:
-        size = len(what) if isinstance(what, bytes) else what[1] - what[0]
-        end = start + size
-        low, high = max(at, start), min(at + length, end)
-        if low < high:
-            base = what if isinstance(what, bytes) else memory
-            shift = start - (0 if isinstance(what, bytes) else what[0])
-            found[low - at : high - at] = base[low - shift : high - shift]
-    return bytes(found[: max(0, end - at)])
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(
-    tmp_path: Path, backend: str
-) -> None:
-    """1,000 reads of the three files of a machine with a gap, while two vCPUs and the sweep go on.
-    The sweep is held back: it is under way still when the last read has ended."""
-    reference = os.memfd_create("reference")
-    os.ftruncate(reference, SIZE)
-    try:
-        # So few stores, and so slow a sweep, that the reads of a starved computer end before both.
-        machine = UnicornMachine(SIZE, 2, dirty_share=0.5, rate=2, low_ram=LOW)
-        with machine, LiveDump(machine) as live:
-            machine.wait_ready()
-            pages = machine.arena.live.reshape(-1, PAGE)
-            pages[~pages.any(axis=1)] = np.arange(PAGE, dtype=np.uint8)  # what the guest left out
-            settings = DumpSettings(sweep_rate=RATE // 512, granule=PAGE, backend=backend)
-            live.init(tmp_path / "out", settings, reference=reference)
-            live.start()
-            with mmap.mmap(reference, SIZE, prot=mmap.PROT_READ) as kept:
-                snapshot = live.snapshot
-                shown = SnapshotTree(live).shown()
-                assert shown
-                files = shown.files
-                head = files.pread("vmcore", 0, files.size("vmcore") - SIZE)
-                check_headers(head)
-
-                def wrong(seed: int) -> list[tuple[str, int, int]]:
-                    chosen, bad = random.Random(seed), []
-                    for _ in range(250):
-                        name = chosen.choice(("vmcore", "mem.raw", "mem.lime"))
-                        base = chosen.choice((0, HIGH_START)) if name == "mem.raw" else 0
-                        at = base + max(0, chosen.randrange(-PAGE, SIZE + PAGE))
-                        length = chosen.choice((1, 100, PAGE, 70_000, 256 << 10))
-                        right = expected_file(name, head, kept, at, length)
-                        if files.pread(name, at, length) != right:
-                            bad.append((name, at, length))
-                    return bad
-
-                with ThreadPoolExecutor(4) as pool:
-                    jobs = [pool.submit(wrong, seed) for seed in range(4)]
-                    live.sweep()
-                    assert [job.result(DEADLINE) for job in jobs] == [[]] * 4
-                wait_for(lambda: live.counters().by_fault, live.counters)
-                assert snapshot.read(0, SIZE) == kept[:]
-                assert live.state.value == "sweep" and live.counters().remaining > 0
-    finally:
-        os.close(reference)
-
-
-def check_headers(head: bytes) -> None:
-    """Where a vmcore says that the memory lies."""
-    loads = []
-    for i in range(struct.unpack_from("<H", head, 56)[0]):
-        kind, _, offset, _, start, size, _, _ = struct.unpack_from("<IIQQQQQQ", head, 64 + 56 * i)
-        loads += [(offset - len(head), start, size)] if kind == 1 else []
-    assert loads == [(0, 0, LOW), (LOW, HIGH_START, HIGH)]
-
-
-@pytest.fixture
-def arena() -> Iterator[Arena]:
-    with Arena("3MiB") as made:
-        yield made
-
-
-def test_a_snapshot_is_a_file_and_has_the_named_arrays(arena: Arena) -> None:
-    values = arena.array("i8", (1000, 10), name="values")
-    values[:] = np.arange(10_000).reshape(1000, 10)
-    with LiveDump(arena) as live:
-        live.init(None)
-        refused(errno.ENODATA, lambda: live.snapshot)
-        live.start()
-        before, values[:] = arena.size, -1
-        snapshot = live.snapshot
-        assert isinstance(snapshot, Snapshot)
-        assert (snapshot.size, snapshot.generation) == (before, 1)
-        assert (snapshot.array("values").ravel() == np.arange(10_000)).all()
-        assert not snapshot.array("values").flags.writeable
-        file = snapshot.file()
-        assert file.seekable() and file.readable() and not file.writable()
-        everything = file.read()
-        assert everything == snapshot.read(0, arena.size)
-        assert file.read(1) == b""
-        for place in ((-1, 1), (0, arena.size + 1), (arena.size, 1), (0, -1)):
-            with pytest.raises(LivedumpError, match="cannot read") as caught:
-                snapshot.read(*place)
-            assert caught.value.errno == errno.EINVAL
-        assert file.seek(-5, os.SEEK_END) == arena.size - 5 and len(file.read(100)) == 5
-        assert file.seek(arena.size + 9) == file.tell() and file.read(1) == b""
-        refused(errno.EINVAL, lambda: file.seek(-1))
-        buffered = io.BufferedReader(snapshot.file())
-        buffered.seek(8 * 7)
-        assert int.from_bytes(buffered.read(8), "little") == 7
-        live.release()
-        for action in (
-            lambda: snapshot.read(0, 1),
-            lambda: snapshot.array("values"),
-            snapshot.describe,
-            lambda: file.seek(0) or file.read(1),
-            lambda: live.snapshot,
-        ):
-            refused(errno.ENODATA, action)
-        live.init(None)
-        live.start()
-        assert live.snapshot.generation == 2
-        assert (live.snapshot.array("values") == -1).all()
-        refused(errno.ENODATA, lambda: snapshot.read(0, 1))
-        refused(errno.ENODATA, lambda: file.read(1))
-
-
-def test_release_lets_go_of_the_snapshot_at_once(arena: Arena) -> None:
-    """Without a garbage collection: it keeps the arena's memory mapped."""
-    gc.collect()
-    gc.disable()
-    try:
-        with LiveDump(arena) as live:
-            live.init(None)
-            live.start()
-            kept = weakref.ref(live.snapshot)
-            assert kept() is live.snapshot
-            live.release()
-            assert kept() is None
-    finally:
-        gc.enable()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import sys
 
+from livedumpfs.abi import Format
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import LivedumpError
 
@@ -16,7 +17,7 @@ def init_all(device: str, targets: str, *words: str) -> None:
     options = InitOptions(force="force" in words)
     for word in words:
         if word.isdigit():
-            options = InitOptions(force=options.force, format=int(word))
+            options = InitOptions(force="force" in words, format=Format(int(word)))
     for target in targets.split("\n"):
         try:
             client.init(target, options)

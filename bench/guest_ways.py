@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ways to dump one running QEMU guest: ours, and QEMU's own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from served_guest import DEADLINE, POLL, Guest, until
+
+from livedumpfs.abi import Compression, Format, Verdict
+from livedumpfs.client import InitOptions
+
+QUIET = 2.0
+"""Seconds to observe the guest without a dump."""
+Way = Callable[[Guest, Path], None]
+
+
+def ours(options: InitOptions) -> Way:
+    """A dump of ours: INIT, START, and SWEEP to the seal."""
+
+    def dump(guest: Guest, out: Path) -> None:
+        client = guest.client
+        client.init(str(out), options)
+        client.start()
+        client.sweep()
+        *_, last = client.progress(POLL, DEADLINE)
+        if last.verdict is not Verdict.CONSISTENT:
+            sys.exit(f"{out} is {last.verdict.name}: {client.error()}")
+        client.release()
+
+    return dump
+
+
+def theirs(format: str) -> Way:
+    """QEMU's dump-guest-memory."""
+
+    def dump(guest: Guest, out: Path) -> None:
+        arguments = {"paging": False, "protocol": f"file:{out}", "format": format}
+        guest.monitor.cmd("dump-guest-memory", **arguments)
+
+    return dump
+
+
+def background(guest: Guest, out: Path) -> None:
+    """A migration stream with background-snapshot, without a limit of its rate."""
+    one = {"capability": "background-snapshot", "state": True}
+    guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
+    guest.monitor.cmd("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+    guest.monitor.cmd("migrate", uri=f"exec:cat > {out}")
+
+    def over() -> bool:
+        found = guest.monitor.cmd("query-migrate")
+        status = found.get("status") if isinstance(found, dict) else None
+        if status in ("failed", "cancelled"):
+            sys.exit(f"background-snapshot {status}")
+        return bool(status == "completed")
+
+    until(over, DEADLINE, "background-snapshot")
+    one["state"] = False
+    guest.monitor.cmd("migrate-set-capabilities", capabilities=[one])
+
+
+def stop_and_cont(guest: Guest, out: Path) -> None:
+    """QMP's stop and cont alone."""
+    del out
+    guest.monitor.cmd("stop")
+    guest.monitor.cmd("cont")
+
+
+def nothing(guest: Guest, out: Path) -> None:
+    """The guest without a dump."""
+    del guest, out
+    time.sleep(QUIET)
+
+
+KDUMP = InitOptions(format=Format.KDUMP, compression=Compression.ZSTD)
+WAYS: dict[str, Way] = {
+    "nothing": nothing,
+    "stop and cont": stop_and_cont,
+    "livedump elf": ours(InitOptions(format=Format.ELF)),
+    "livedump kdump zstd": ours(KDUMP),
+    "dump-guest-memory elf": theirs("elf"),
+    "dump-guest-memory kdump-zlib": theirs("kdump-zlib"),
+    "background-snapshot": background,
+}
+OURS = ("livedump elf", "livedump kdump zstd")
+ALONE = ("nothing", "stop and cont")
+THEIRS = tuple(name for name in WAYS if name not in (*OURS, *ALONE))
+TIMED = (*OURS, *THEIRS)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QEMU guest that is dumped in several ways, and what is seen of it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from accelerator import accelerator
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from livedumpfs.client import Client
+
+GUEST = Path(__file__).resolve().parents[1] / "guest" / "linux" / "build"
+KERNEL = GUEST / "vmlinuz"
+DEADLINE = 300.0
+BOOT = 120.0
+POLL = 0.01
+
+
+class Pulse:
+    """Records when the bytes of the guest's serial port arrive."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._longest = 0.0
+        self.bytes = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        before = time.monotonic()
+        while data := self._socket.recv(4096):
+            now = time.monotonic()
+            self._longest, before = max(self._longest, now - before), now
+            self.bytes += len(data)
+
+    def begin(self) -> None:
+        """Forget the earlier gaps."""
+        self._longest = 0.0
+
+    def longest(self) -> float:
+        """The longest gap since begin(), in seconds."""
+        return self._longest
+
+
+class Guest:
+    """The running guest, its host, and a monitor connection of this program."""
+
+    def __init__(self, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse) -> None:
+        self.client, self.monitor, self.pulse = client, monitor, pulse
+
+    def stops(self) -> list[float]:
+        """Seconds of each stop since the last call, by the clock in QEMU's events."""
+        self.monitor.cmd("query-status")  # events before this answer have arrived then
+        found, since = [], None
+        for event in self.monitor.get_events(wait=False):
+            stamp = event["timestamp"]
+            at = stamp["seconds"] + stamp["microseconds"] / 1e6
+            if event["event"] == "STOP":
+                since = at
+            elif event["event"] == "RESUME" and since is not None:
+                found.append(at - since)
+                since = None
+        self.monitor.clear_events()
+        return found
+
+
+def until(what: Callable[[], bool], seconds: float, say: str) -> None:
+    """Wait for a condition; on timeout, end the program with `say`."""
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            sys.exit(f"{say}: not within {seconds:g} s")
+        time.sleep(POLL)
+
+
+@contextlib.contextmanager
+def hosted(folder: Path) -> Iterator[Guest]:
+    """`livedump qemu` with the guest in its own process, after the guest has worked for some
+    seconds."""
+    mount, console = folder / "mount", folder / "console"
+    mount.mkdir()
+    drive = f"file={GUEST}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "livedumpfs.cli", "qemu", "--mount", mount, "--",
+         "qemu-system-x86_64", "-accel", accelerator(KERNEL), "-M", "q35", "-m", "1G", "-smp", "2",
+         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
+         "-serial", f"unix:{folder}/pulse,server=on,wait=off",
+         "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
+         "-device", "vmcoreinfo", "-kernel", KERNEL, "-initrd", f"{GUEST}/initramfs.gz", "-append",
+         "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96 pulse=/dev/ttyS1",
+         "-drive", drive],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr
+        lines = [process.stderr.readline() for _ in "12"]
+        if not lines[1].startswith("device "):
+            sys.exit("".join(lines))
+        pulse = Pulse(folder / "pulse")
+        monitor = QEMUMonitorProtocol(str(folder / "qmp"))
+        monitor.connect()
+        with Client(lines[1].split()[1]) as client:
+            until(lambda: "beat" in console.read_text(errors="replace"), BOOT, "the guest's start")
+            until(lambda: pulse.bytes > 2000, BOOT, "the guest's pulse")
+            yield Guest(client, monitor, pulse)
+        monitor.close()
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
