@@ -44,9 +44,9 @@ class Attempt:
     step; should it return after all, its resume is called then, and nothing else is done.
 
     Handlers of signals store, too. From quiesce on the thread that waits for START blocks signals,
-    and the thread of START lets them through only while one of its functions runs: so a handler runs
-    before the machine stands or after it goes on, as where the functions run on the thread of the
-    caller. A signal that comes meanwhile is handled when START is over.
+    and the thread of START lets them through only while one of its functions runs. So a handler
+    runs before the machine stands or after it goes on, as where the functions run on the thread of
+    the caller. A signal that comes meanwhile is handled when START is over.
     """
 
     def __init__(self, machine: Machine, deadline_s: float) -> None:
