@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import errno
 import json
 import os
@@ -32,7 +31,7 @@ from livedumpfs.errors import (
     split_hint,
 )
 from livedumpfs.hosts.device import DEAD, find_device, refuse_other_files, unreachable
-from livedumpfs.kinds import FilePath
+from livedumpfs.kinds import Choice, FilePath
 from livedumpfs.option import Option
 from livedumpfs.request import fill_init, read_status
 from livedumpfs.settings import OPTIONS
@@ -105,13 +104,16 @@ class InitOptions:
     def __init__(
         self, *, release_on_close: bool = False, rows: Sequence[Option] = OPTIONS, **values: Any
     ) -> None:
-        """A choice may be given as text or as its enum value of abi. TypeError: no such option."""
+        """A choice may be given as text, as its enum value of abi, or as its number. TypeError: no
+        such option; UsageError: an unknown choice."""
         self.rows = [one for one in rows if one.ioctl]
         unknown = values.keys() - {one.name for one in self.rows}
         if unknown:
             raise TypeError(f"INIT has no {', '.join(sorted(unknown))}")
         self.release_on_close = release_on_close
-        self.values = {name: _word(value) for name, value in values.items()}
+        self.values = {
+            one.name: _word(one, values[one.name]) for one in self.rows if one.name in values
+        }
 
     def fill(self, request: abi.Init) -> None:
         """Write the settings into the struct. TargetError: a path too long, or with a NUL."""
@@ -123,8 +125,17 @@ class InitOptions:
                 setattr(request, one.ioctl or "", _path(self.values[one.name]))
 
 
-def _word(value: Any) -> Any:
-    return value.name.lower() if isinstance(value, enum.IntEnum) else value
+def _word(one: Option, value: Any) -> Any:
+    """The word of a choice; other values as they are."""
+    if not isinstance(one.kind, Choice) or not value:
+        return value
+    if isinstance(value, int):
+        try:
+            return one.kind.from_ioctl(value)
+        except ValueError:
+            value = str(int(value))
+    one.check(value)
+    return value
 
 
 class Client(Closing):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from livedumpfs.cli.output import closed
-from livedumpfs.errors import LivedumpError, UsageError, os_cause
+from livedumpfs.errors import LivedumpError, TargetError, UsageError, os_cause
 from livedumpfs.thread import needing_threads, start_thread
 
 STANDARD_OUTPUT: Final = "-"
@@ -48,7 +48,8 @@ class StandardOutput(Outlet):
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC)
         super().__init__(f"/proc/{os.getpid()}/fd/{self._write_end}")
         self.alias = _NAME
-        self._problem: OSError | None = None
+        self.error = 0
+        """errno of the write that standard output refused; 0: none did."""
         # A daemon thread: a reader that stops reading must not keep an interrupted command alive.
         self._copier = threading.Thread(target=self._copy, name="livedump-copy", daemon=True)
         try:
@@ -68,7 +69,7 @@ class StandardOutput(Outlet):
                 while view:
                     view = view[os.write(_OUT, view) :]
         except OSError as error:
-            self._problem = error
+            self.error = error.errno or errno.EIO
         finally:
             os.close(self._read_end)
 
@@ -82,9 +83,12 @@ class StandardOutput(Outlet):
         """Wait until the last byte from the host is written."""
         self.handed_over()
         self._copier.join()
-        if self._problem is None:
-            return ""
-        return f"cannot write to {_NAME}: {os_cause(self._problem.errno or errno.EIO)}"
+        return self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why standard output takes no more, known before the host gets EPIPE; "": it does."""
+        return f"cannot write to {_NAME}: {os_cause(self.error)}" if self.error else ""
 
 
 _OUT: Final = 1
@@ -114,6 +118,8 @@ def open_outlet(target: str | None) -> Iterator[Outlet]:
         with contextlib.redirect_stdout(sys.stderr):
             yield out
     except LivedumpError as error:
+        if error.errno == errno.EPIPE and out.problem:  # the host knows only that its pipe broke
+            raise TargetError(out.problem, errno=out.error) from error
         # The path of the pipe in the host's sentence means nothing to users.
         error.message = error.message.replace(out.path or "", _NAME)
         raise
