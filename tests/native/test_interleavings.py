@@ -64,6 +64,8 @@ CLAIM = "if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) 
 NOTIFY_PUBLISHED = """\t/* Somebody who found no slot may wait for one for this very granule. */
 \tldfs_event_notify(&d->ring.freed);
 """
+SAID = "\t\t\tldfs_fail(d, LDFS_OP_HANDLER, ENOTCONN,\n"
+SAID_ENDS = "\t\t\t\t  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);\n"
 BUGS = (
     bug(
         "one stolen granule ends the sweep",
@@ -284,6 +286,32 @@ BUGS = (
         "taken twice|no end after",
         ("state/ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | (slot + 1);", "\t\thead = slot + 1;"),
         ("state/ring.c", "\t\thead = ((seen >> 32) + 1) << 32 | load", "\t\thead = load"),
+    ),
+    bug(
+        "GUARD_OPENS_FIRST",
+        "stolen",
+        "made writable in state",
+        ("fault/guard.c", "\tfor (uint32_t g = 0; g < d->granules", "\tldfs_arena_unprotect_all(d->arena, d->backend);\n"
+         "\tfor (uint32_t g = 0; g < d->granules"),
+    ),
+    bug(
+        "GUARD_LEAVES_COPIES",
+        "stolen",
+        "made writable in state",
+        ("fault/guard.c", "\t\tif (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {", "\t\tif (s == LDFS_G_STEALING) {"),
+    ),
+    bug(
+        "GUARD_SAYS_LATE",
+        "stolen",
+        "does not say why",
+        ("fault/guard.c", SAID, "\t\t\tldfs_step_copy_lost(d, g);\n" + SAID),
+        ("fault/guard.c", SAID_ENDS + "\t\t\tldfs_step_copy_lost(d, g);\n", SAID_ENDS),
+    ),
+    bug(
+        "GUARD_NO_WAKE",
+        "stolen_slots",
+        NEVER_ENDS,
+        ("fault/guard.c", "\tldfs_event_notify(&d->ring.freed); /* a granule that is lost needs no slot */\n", ""),
     ),
     bug(
         "NO_WAKE_KEEPER",
