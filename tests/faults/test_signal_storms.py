@@ -121,3 +121,17 @@ print("done")
 """,
         )
     )
+
+
+def test_resume_stores_under_a_handler_that_came_while_the_machine_stood(run: Run) -> None:
+    """It returns, so that the store faults again and again: the guard must be awake by then."""
+    script = """
+def quiesce(): handlers.steal_and_return()
+def resume(): arena.live[65535] = 7
+with Arena(MIB) as arena, LiveDump(arena, quiesce=quiesce, resume=resume) as live:
+    arm(live)
+    assert live.counters().retaken == 1 and handlers.faults_of_others(0)
+    expect_instant(live)
+print("done")
+"""
+    expect_done(run(script))
