@@ -724,7 +724,7 @@ int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *bef
 		*before = (struct sigaction){ .sa_handler = other_handler };
 	else if (before)
 		*before = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[0],
-					      .sa_flags = SA_SIGINFO };
+					      .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	return 0;
 }
 
