@@ -54,6 +54,14 @@ static bool calls_none(const struct sigaction *act)
 	return act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN;
 }
 
+/* Of the same handler: with the same mask, and as often. */
+static bool called_alike(const struct sigaction *a, const struct sigaction *b)
+{
+	return calls_none(a) ||
+	       (!((a->sa_flags ^ b->sa_flags) & (int)(SA_NODEFER | SA_RESETHAND)) &&
+		!memcmp(&a->sa_mask, &b->sa_mask, sizeof(ldfs_fault_mask)));
+}
+
 static int put(int entry, struct sigaction *before)
 {
 	struct sigaction act = { .sa_sigaction = ldfs_fault_entries[entry],
@@ -99,6 +107,8 @@ static int entry_over(const struct sigaction *found)
 			continue;
 		/* It had withdrawn, and came again over an entry further down: nothing is new. */
 		if (calls_none(found) || i > load_seq(&on_top)) {
+			if (!called_alike(&e->below, found))
+				continue;
 			store_seq(&e->spent, 0);
 			return (int)i;
 		}

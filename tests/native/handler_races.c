@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Another handler takes SIGSEGV at the worst moment: between two system calls of ours. sigaction(2)
- * of this program, which the core calls too, does that.
+ * Another handler takes SIGSEGV in a bad way, or at a bad moment: between two system calls of ours.
+ * sigaction(2) of this program, which the core calls too, does that.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -85,11 +85,16 @@ static void chain_2(int signo, siginfo_t *info, void *context)
 
 static void (*const handlers[])(int, siginfo_t *, void *) = { chain_0, chain_1, chain_2 };
 
-static void take(int n)
+static void take_with(int n, int flags)
 {
-	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO };
+	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO | flags };
 
 	kernel(&act, &found[n]);
+}
+
+static void take(int n)
+{
+	take_with(n, 0);
 }
 
 static int on_top(int n)
@@ -181,14 +186,25 @@ static int without_flags(void)
 	return ldfs_fault_verify() == 0 && passes(0);
 }
 
+/* It was called once only, withdrew, and comes again for good. */
+static int other_flags(void)
+{
+	take_with(0, (int)SA_RESETHAND);
+	if (ldfs_fault_retake() != 1)
+		return 0;
+	kernel(&found[0], NULL);
+	ldfs_fault_verify();
+	take(0);
+	return ldfs_fault_retake() == 1 && passes(1) && passes(1);
+}
+
 static const struct {
 	const char *name;
 	int (*holds)(void);
 } cases[] = {
-	{ "late_look", late_look },
-	{ "last_stays", last_stays },
-	{ "both_below", both_below },
-	{ "without_flags", without_flags },
+	{ "late_look", late_look },     { "last_stays", last_stays },
+	{ "both_below", both_below },   { "without_flags", without_flags },
+	{ "other_flags", other_flags },
 };
 
 int main(int argc, char **argv)

@@ -77,9 +77,11 @@ def test_a_target_that_stands_still(
     assert run_program(programs["standing_target"], what) == (0, f"{answer}\n")
 
 
-@pytest.mark.parametrize("case", ["late_look", "last_stays", "both_below", "without_flags"])
+@pytest.mark.parametrize(
+    "case", ["late_look", "last_stays", "both_below", "without_flags", "other_flags"]
+)
 def test_another_handler_comes_at_the_worst_moment(
     programs: Programs, run_program: Run, case: str
 ) -> None:
-    """Between two system calls of ours: no ring, and none is forgotten."""
+    """Between two system calls of ours, or in another way: no ring, and none is forgotten."""
     assert run_program(programs["handler_races"], case) == (0, "right\n")
