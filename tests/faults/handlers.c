@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Signal handlers that a program may have beside ours: loaded by the tests' programs. */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -186,12 +188,17 @@ int faults_of_others(int n)
 static volatile uint64_t *counters; /* in the arena: the handler itself meets armed pages */
 static uint64_t pages;
 static volatile uint64_t stormed;
+static atomic_int counting, calmed; /* handlers at work; none begins */
 
 static void count(int signo)
 {
 	(void)signo;
-	counters[(stormed % pages) * (PAGE / 8)]++;
-	stormed++;
+	atomic_fetch_add(&counting, 1);
+	if (!atomic_load(&calmed)) {
+		counters[(stormed % pages) * (PAGE / 8)]++;
+		stormed++;
+	}
+	atomic_fetch_sub(&counting, 1);
 }
 
 /* SIGALRM by wall time and SIGPROF by CPU time, without SA_RESTART: system calls are interrupted.
@@ -204,6 +211,7 @@ void storm(void *memory, uint64_t size, long microseconds)
 
 	counters = memory;
 	pages = size / PAGE;
+	atomic_store(&calmed, 0);
 	sigaction(SIGALRM, &act, NULL);
 	sigaction(SIGPROF, &act, NULL);
 	setitimer(ITIMER_REAL, &every, NULL);
@@ -216,12 +224,16 @@ uint64_t storms(void)
 	return stormed;
 }
 
+/* None stores any more, on any thread, when it returns: also no signal that is still on its way. */
 uint64_t calm(void)
 {
 	struct itimerval never = { 0 };
 
 	setitimer(ITIMER_REAL, &never, NULL);
 	setitimer(ITIMER_PROF, &never, NULL);
+	atomic_store(&calmed, 1);
+	while (atomic_load(&counting))
+		sched_yield();
 	return stormed;
 }
 
