@@ -17,7 +17,10 @@
 #define TICK_NS 10000000u
 #define RETRY_US 1000 /* mprotect failed for want of memory */
 
-/* What is being copied is waited for: that is a memcpy, and the copy is good. */
+/*
+ * What is being copied is waited for: that is a memcpy, and the copy is good. The cause is said
+ * while the granule is still claimed: the dump cannot be drained before, and name another one.
+ */
 static void lose_unless_safe(ldfs_dump *d, uint32_t g)
 {
 	unsigned turns = 0;
@@ -31,9 +34,10 @@ static void lose_unless_safe(ldfs_dump *d, uint32_t g)
 		}
 		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
 			return;
-		if (ldfs_step_lose(d, g)) {
+		if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) {
 			ldfs_fail(d, LDFS_OP_HANDLER, ENOTCONN,
 				  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+			ldfs_step_copy_lost(d, g);
 			return;
 		}
 	}

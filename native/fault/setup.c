@@ -15,9 +15,8 @@
 
 #include "fault/within.h"
 
-static _Atomic uint8_t on_top; /* the entry that was last seen there */
-
 static pthread_mutex_t setup_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic uint8_t on_top; /* the entry that was last seen there; written under setup_lock */
 /* Under setup_lock, down to the line. */
 static unsigned arenas;
 static unsigned entries = 1; /* entries [1, entries) have been put over a handler, and stay so */
@@ -28,11 +27,20 @@ static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 /* The entry of ours that it is, or -1. */
 static int entry_of(const struct sigaction *act)
 {
-	if (act->sa_flags & SA_SIGINFO)
-		for (int i = 0; i < LDFS_ENTRIES; i++)
-			if (act->sa_sigaction == ldfs_fault_entries[i])
-				return i;
+	for (int i = 0; i < LDFS_ENTRIES; i++)
+		if (act->sa_sigaction == ldfs_fault_entries[i])
+			return i;
 	return -1;
+}
+
+/*
+ * An entry as we install it. A handler that was put over it with signal(2) puts it back without its
+ * flags, and then the kernel does not tell it the fault's address.
+ */
+static bool as_installed(const struct sigaction *act)
+{
+	return (act->sa_flags & (SA_SIGINFO | SA_ONSTACK)) == (SA_SIGINFO | SA_ONSTACK) &&
+	       !(act->sa_flags & (int)SA_RESETHAND);
 }
 
 /* `handler` is a union with the longer form. */
@@ -44,6 +52,14 @@ static bool same(const struct sigaction *a, const struct sigaction *b)
 static bool calls_none(const struct sigaction *act)
 {
 	return act->sa_handler == SIG_DFL || act->sa_handler == SIG_IGN;
+}
+
+/* Of the same handler: with the same mask, and as often. */
+static bool called_alike(const struct sigaction *a, const struct sigaction *b)
+{
+	return calls_none(a) ||
+	       (!((a->sa_flags ^ b->sa_flags) & (int)(SA_NODEFER | SA_RESETHAND)) &&
+		!memcmp(&a->sa_mask, &b->sa_mask, sizeof(ldfs_fault_mask)));
 }
 
 static int put(int entry, struct sigaction *before)
@@ -91,6 +107,8 @@ static int entry_over(const struct sigaction *found)
 			continue;
 		/* It had withdrawn, and came again over an entry further down: nothing is new. */
 		if (calls_none(found) || i > load_seq(&on_top)) {
+			if (!called_alike(&e->below, found))
+				continue;
 			store_seq(&e->spent, 0);
 			return (int)i;
 		}
@@ -101,6 +119,17 @@ static int entry_over(const struct sigaction *found)
 	/* Known before it is installed: a fault that is not ours may come at once. */
 	make_entry(entries, found);
 	return (int)entries++;
+}
+
+/* `stays` was found where `ours` had just been put: it and what comes meanwhile stay on top. */
+static void leave_on_top(struct sigaction stays, struct sigaction ours)
+{
+	struct sigaction there;
+
+	while (!sigaction(SIGSEGV, &stays, &there) && !same(&there, &ours)) {
+		ours = stays;
+		stays = there;
+	}
 }
 
 /* Put ours over `found`, and over one that is installed while we do it. */
@@ -115,9 +144,8 @@ static int put_over(struct sigaction found)
 		if (entry < 0)
 			entry = entry_over(&found);
 		if (entry < 0) {
-			/* The one that came meanwhile stays on top. */
 			if (!same(&found, &expected))
-				sigaction(SIGSEGV, &found, NULL);
+				leave_on_top(found, expected);
 			return entry;
 		}
 		rc = put(entry, &there);
@@ -129,12 +157,29 @@ static int put_over(struct sigaction found)
 	}
 }
 
+/* ldfs_fault_verify, under setup_lock. */
+static int look(void)
+{
+	struct sigaction now;
+	int entry;
+
+	if (sigaction(SIGSEGV, NULL, &now))
+		return -errno;
+	entry = entry_of(&now);
+	if (entry < 0)
+		return -ENOTCONN;
+	if (!as_installed(&now))
+		return put_over(now);
+	store_seq(&on_top, (uint8_t)entry); /* the handler over it may have withdrawn */
+	return 0;
+}
+
 static int install(void)
 {
 	struct sigaction found;
 	int rc;
 
-	if (ldfs_fault_verify() == 0)
+	if (look() == 0)
 		return 0; /* what kept it from being removed has withdrawn since */
 	if (sigaction(SIGSEGV, NULL, &found))
 		return -errno;
@@ -169,7 +214,7 @@ int ldfs_fault_retake(void)
 	if (ldfs_fault_verify() == 0)
 		return 0;
 	pthread_mutex_lock(&setup_lock);
-	if (ldfs_fault_verify() != 0) {
+	if (look() != 0) {
 		rc = sigaction(SIGSEGV, NULL, &found) ? -errno : put_over(found);
 		rc = rc ? rc : 1;
 	}
@@ -208,15 +253,20 @@ static void watch_forks(void)
 int ldfs_fault_verify(void)
 {
 	struct sigaction now;
-	int entry;
+	int entry, rc;
 
 	if (sigaction(SIGSEGV, NULL, &now))
 		return -errno;
 	entry = entry_of(&now);
 	if (entry < 0)
 		return -ENOTCONN;
-	store_seq(&on_top, (uint8_t)entry); /* the handler over it may have withdrawn */
-	return 0;
+	if (as_installed(&now) && entry == load_seq(&on_top))
+		return 0;
+	/* on_top changes under the lock only: what was just read may have changed since. */
+	pthread_mutex_lock(&setup_lock);
+	rc = look();
+	pthread_mutex_unlock(&setup_lock);
+	return rc;
 }
 
 int ldfs_fault_register(ldfs_arena *a)

@@ -87,12 +87,13 @@ static int stop_and_go(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quies
 		ldfs_life_disarm(d); /* RELEASE came meanwhile and found nothing to free */
 		rc = -ECANCELED;
 	}
+	/* Before the machine goes on: what resume() itself stores may meet another handler. */
+	ldfs_event_notify(&d->guard_wake);
 	if (ops && ops->resume)
 		ops->resume(ops->ctx);
 	d->quiesce_ns = stopped - asked;
 	d->resume_ns = ldfs_now_ns() - armed;
 	d->pause_ns = ldfs_now_ns() - asked;
-	ldfs_event_notify(&d->guard_wake);
 	return rc;
 }
 

@@ -113,13 +113,13 @@ bool ldfs_step_slot_lost(ldfs_dump *d, uint32_t g)
 	return lose_from(d, g, LDFS_G_IN_SLOT);
 }
 
-/* ARMED or SWEEPING -> LOST: no slot and no wait for one, or the guard lets go of all memory. */
+/* ARMED or SWEEPING -> LOST: no slot and no wait for one. */
 bool ldfs_step_lose(ldfs_dump *d, uint32_t g)
 {
 	return lose_from(d, g, LDFS_G_ARMED) || lose_from(d, g, LDFS_G_SWEEPING);
 }
 
-/* CLAIMED or STEALING -> LOST: the copy itself failed. */
+/* CLAIMED or STEALING -> LOST: the copy itself failed, or the guard lets go of all memory. */
 void ldfs_step_copy_lost(ldfs_dump *d, uint32_t g)
 {
 	while (!lose_from(d, g, LDFS_G_STEALING) && !lose_from(d, g, LDFS_G_CLAIMED))

@@ -4,8 +4,10 @@
  * programs load.
  */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -148,6 +150,18 @@ int jump_out(int times)
 	return done;
 }
 
+/* Returns: the store that it was called for faults again. */
+static void returning(int signo)
+{
+	(void)signo;
+	thieves[0].others++;
+}
+
+void steal_and_return(void)
+{
+	signal(SIGSEGV, returning);
+}
+
 void steal_alone(int n)
 {
 	thieves[n].alone = true;
@@ -183,12 +197,17 @@ int faults_of_others(int n)
 static volatile uint64_t *counters; /* in the arena: the handler itself stores to armed pages */
 static uint64_t pages;
 static volatile uint64_t stormed;
+static atomic_int counting, calmed; /* handlers at work; none begins */
 
 static void count(int signo)
 {
 	(void)signo;
-	counters[(stormed % pages) * (PAGE / 8)]++;
-	stormed++;
+	atomic_fetch_add(&counting, 1);
+	if (!atomic_load(&calmed)) {
+		counters[(stormed % pages) * (PAGE / 8)]++;
+		stormed++;
+	}
+	atomic_fetch_sub(&counting, 1);
 }
 
 /*
@@ -203,6 +222,7 @@ void storm(void *memory, uint64_t size, long microseconds)
 
 	counters = memory;
 	pages = size / PAGE;
+	atomic_store(&calmed, 0);
 	sigaction(SIGALRM, &act, NULL);
 	sigaction(SIGPROF, &act, NULL);
 	setitimer(ITIMER_REAL, &every, NULL);
@@ -215,12 +235,16 @@ uint64_t storms(void)
 	return stormed;
 }
 
+/* None stores any more, on any thread, when it returns: also no signal that is still on its way. */
 uint64_t calm(void)
 {
 	struct itimerval never = { 0 };
 
 	setitimer(ITIMER_REAL, &never, NULL);
 	setitimer(ITIMER_PROF, &never, NULL);
+	atomic_store(&calmed, 1);
+	while (atomic_load(&counting))
+		sched_yield();
 	return stormed;
 }
 

@@ -45,3 +45,8 @@ def test_a_storm_of_signals_in_python(run: Run, tmp_path: Path) -> None:
 def test_a_store_of_a_signal_that_comes_under_another_handler(run: Run) -> None:
     """It meets the granule that its own thread is copying: that must be over first."""
     expect_done(run("store_under_another_handler"))
+
+
+def test_resume_stores_under_a_handler_that_came_while_the_machine_stood(run: Run) -> None:
+    """It returns, so that the store faults again and again: the guard must be awake by then."""
+    expect_done(run("handler_that_came_in_the_pause"))

@@ -75,3 +75,13 @@ def test_a_target_that_stands_still(
 ) -> None:
     """Its slots are for stores; and a thread that waits for one keeps no other."""
     assert run_program(programs["standing_target"], what) == (0, f"{answer}\n")
+
+
+@pytest.mark.parametrize(
+    "case", ["late_look", "last_stays", "both_below", "without_flags", "other_flags"]
+)
+def test_another_handler_comes_at_the_worst_moment(
+    programs: Programs, run_program: Run, case: str
+) -> None:
+    """Between two system calls of ours, or in another way: no ring, and none is forgotten."""
+    assert run_program(programs["handler_races"], case) == (0, "right\n")

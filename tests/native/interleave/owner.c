@@ -59,6 +59,9 @@ static void sweep_and_wait(void)
 		violated("%lu by fault, %lu by sweep, %lu holes, %lu lost, %lu remain",
 			 counters.by_fault, counters.by_sweep, counters.holes, counters.lost,
 			 counters.remaining);
+	/* Else the slots would be blamed. */
+	if (test->world.stolen && counters.lost && !counters.failure.error)
+		violated("%lu lost, and the dump does not say why", counters.lost);
 }
 
 static void release_and_free(void)

@@ -88,6 +88,8 @@ void handlers_begin(void)
 	while (using_up && ldfs_fault_retake() >= 0)
 		;
 	using_up = false;
+	if (world.stolen)
+		ldfs_fault_verify(); /* the first run begins as all others do: entry 0 was seen */
 }
 
 int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *before)
@@ -99,6 +101,6 @@ int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *bef
 		*before = (struct sigaction){ .sa_handler = other_handler };
 	else if (before)
 		*before = (struct sigaction){ .sa_sigaction = ldfs_fault_entries[0],
-					      .sa_flags = SA_SIGINFO };
+					      .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	return 0;
 }

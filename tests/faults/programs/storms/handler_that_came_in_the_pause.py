@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Another handler comes during quiesce, and returns from each fault; resume stores to memory."""
+
+from __future__ import annotations
+
+from stealing import MIB, arm, expect_instant, handlers
+
+from livedumpfs import Arena, LiveDump
+
+
+def quiesce():
+    handlers.steal_and_return()
+
+
+def resume():
+    arena.live[65535] = 7
+
+
+with Arena(MIB) as arena, LiveDump(arena, quiesce=quiesce, resume=resume) as live:
+    arm(live)
+    assert live.counters().retaken == 1 and handlers.faults_of_others(0)
+    expect_instant(live)
+print("done")
