@@ -76,11 +76,11 @@ class Level(Count):
     """The range depends on the compression, so check_compression() checks it."""
 
     def values(self) -> str:
-        """See Kind."""
+        """See ValueKind."""
         return ", ".join(_LEVELS)
 
     def check(self, noun: str, value: int) -> None:
-        """See Kind."""
+        """See ValueKind."""
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ def add_option(
     one: Option,
     help: str = "",
 ) -> None:
-    """Add the option of a row. Its value gets the row's name, and Kind.nothing if it was not given.
-    `help`: replaces the row's."""
+    """Add the option of a row. Its value gets the row's name, and ValueKind.nothing if it was not
+    given. `help`: replaces the row's."""
     kind = one.kind
     if isinstance(kind, Flag):
         parser.add_argument(one.flag, dest=one.name, action="store_true", help=help or one.help)

@@ -16,6 +16,7 @@ The life of a plan::
 
 from __future__ import annotations
 
+from livedumpfs.errors import UsageError
 from livedumpfs.formats.elf import ElfPlan, plan_elf
 from livedumpfs.formats.image import (
     ArenaPiece,
@@ -110,11 +111,13 @@ def plan_dump(
             compression=compression,
             level=level,
         )
-    return plan_elf(
-        machine,
-        arena_size=arena_size,
-        granule_size=granule_size,
-        dump_id=dump_id,
-        identity=identity,
-        meta_room=meta_room,
-    )
+    if format == "elf":
+        return plan_elf(
+            machine,
+            arena_size=arena_size,
+            granule_size=granule_size,
+            dump_id=dump_id,
+            identity=identity,
+            meta_room=meta_room,
+        )
+    raise UsageError(f"no plan lays out format {format}")

@@ -65,7 +65,7 @@ class Superblock:
     meta_checksum: int = 0
     """XXH3-64 of those bytes."""
     header_checksum: int = 0
-    """XXH3-64 of the target's bytes before the superblock (elf); of nothing for raw."""
+    """XXH3-64 of the target's bytes before the superblock (elf, kdump); of nothing for raw."""
     target_device: int = 0
     target_inode: int = 0
     """With target_device: the target that a sidecar file belongs to, as in Target.identity."""

@@ -11,7 +11,7 @@
 
 #include "state/state.h"
 
-/* ----------------------------------------------------------- setup.c, slots.c */
+/* ----------------------------------------------------------- setup.c, seats.c */
 
 /* Serve faults in the live view of that arena; the first one installs the handler. 0 or -errno. */
 int ldfs_fault_register(ldfs_arena *a);

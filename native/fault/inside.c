@@ -50,16 +50,16 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
 	count_fault(d, ldfs_now_ns() - before);
 }
 
-/* A write fault at `address` in the arena of `slot`, already counted in. */
-static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
+/* A write fault at `address` in the arena of `seat`, already counted in. */
+static bool fault_in_arena(struct ldfs_fault_seat *seat, uintptr_t address)
 {
-	ldfs_arena *a = load_seq(&slot->arena);
-	uintptr_t start = load_seq(&slot->start);
+	ldfs_arena *a = load_seq(&seat->arena);
+	uintptr_t start = load_seq(&seat->start);
 	ldfs_dump *d;
 
 	/* The range was first looked at before this thread was counted in: the arena may have gone
 	 * since. */
-	if (!a || address < start || address >= load_seq(&slot->end))
+	if (!a || address < start || address >= load_seq(&seat->end))
 		return false;
 	d = load_seq(&a->dump);
 	/*
@@ -76,14 +76,14 @@ static bool fault_in_arena(struct ldfs_fault_slot *slot, uintptr_t address)
 
 static bool write_fault(uintptr_t address)
 {
-	uint32_t used = load_seq(&ldfs_fault_slots_used);
+	uint32_t used = load_seq(&ldfs_fault_seats_used);
 
 	for (uint32_t i = 0; i < used; i++) {
-		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		struct ldfs_fault_seat *seat = &ldfs_fault_seats[i];
 		uint64_t mask;
 		bool ours;
 
-		if (address < load_relaxed(&slot->start) || address >= load_relaxed(&slot->end))
+		if (address < load_relaxed(&seat->start) || address >= load_relaxed(&seat->end))
 			continue;
 		/*
 		 * Another SIGSEGV handler that called this one may have left signals open. Their
@@ -91,9 +91,9 @@ static bool write_fault(uintptr_t address)
 		 * for it for ever.
 		 */
 		mask = ldfs_fault_set_mask(ldfs_fault_mask);
-		add_seq(&slot->handlers, 1);
-		ours = fault_in_arena(slot, address);
-		sub_seq(&slot->handlers, 1);
+		add_seq(&seat->handlers, 1);
+		ours = fault_in_arena(seat, address);
+		sub_seq(&seat->handlers, 1);
 		if ((mask & ldfs_fault_mask) != ldfs_fault_mask)
 			ldfs_fault_set_mask(mask);
 		if (ours)
@@ -104,17 +104,17 @@ static bool write_fault(uintptr_t address)
 
 static bool any_armed(void)
 {
-	uint32_t used = load_seq(&ldfs_fault_slots_used);
+	uint32_t used = load_seq(&ldfs_fault_seats_used);
 	bool armed = false;
 
 	for (uint32_t i = 0; i < used && !armed; i++) {
-		struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		struct ldfs_fault_seat *seat = &ldfs_fault_seats[i];
 		ldfs_arena *a;
 
-		add_seq(&slot->handlers, 1);
-		a = load_seq(&slot->arena);
+		add_seq(&seat->handlers, 1);
+		a = load_seq(&seat->arena);
 		armed = a && load_seq(&a->dump);
-		sub_seq(&slot->handlers, 1);
+		sub_seq(&seat->handlers, 1);
 	}
 	return armed;
 }

@@ -46,7 +46,7 @@ int ldfs_fault_blocked_task(void)
 {
 	DIR *dir = opendir("/proc/self/task");
 	/* A handler blocks all signals, also while a vCPU of another arena waits for a slot. */
-	uint32_t tolerated = ldfs_slots_handlers();
+	uint32_t tolerated = ldfs_seats_handlers();
 	struct dirent *entry;
 	int found = 0;
 

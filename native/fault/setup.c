@@ -237,7 +237,7 @@ static void unlock_setup(void)
 /* The child has views of its own, and no threads of dumps: no fault of it is ours to save for. */
 static void forget_arenas(void)
 {
-	bool all_there = ldfs_slots_forget();
+	bool all_there = ldfs_seats_forget();
 
 	if (arenas && all_there)
 		uninstall();
@@ -277,7 +277,7 @@ int ldfs_fault_register(ldfs_arena *a)
 	pthread_mutex_lock(&setup_lock);
 	rc = arenas ? 0 : install();
 	if (!rc) {
-		rc = ldfs_slots_take(a);
+		rc = ldfs_seats_take(a);
 		if (!rc)
 			arenas++;
 		else if (!arenas)
@@ -290,7 +290,7 @@ int ldfs_fault_register(ldfs_arena *a)
 void ldfs_fault_unregister(ldfs_arena *a)
 {
 	pthread_mutex_lock(&setup_lock);
-	ldfs_slots_give(a);
+	ldfs_seats_give(a);
 	if (--arenas == 0)
 		uninstall();
 	pthread_mutex_unlock(&setup_lock);

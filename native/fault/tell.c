@@ -17,17 +17,17 @@ void ldfs_child_tell(const siginfo_t *info)
 				   "only read it (see ulimit -v, vm.overcommit_memory; a child "
 				   "that fork(2) did not make has none)\n";
 	uintptr_t address = (uintptr_t)info->si_addr;
-	uint32_t used = load_seq(&ldfs_fault_slots_used);
+	uint32_t used = load_seq(&ldfs_fault_seats_used);
 
 	if (info->si_code != SEGV_MAPERR && info->si_code != SEGV_ACCERR)
 		return;
 	for (uint32_t i = 0; i < used; i++) {
-		const struct ldfs_fault_slot *slot = &ldfs_fault_slots[i];
+		const struct ldfs_fault_seat *seat = &ldfs_fault_seats[i];
 		const ldfs_arena *a;
 
-		if (address < load_seq(&slot->start) || address >= load_seq(&slot->end))
+		if (address < load_seq(&seat->start) || address >= load_seq(&seat->end))
 			continue;
-		a = load_seq(&slot->arena);
+		a = load_seq(&seat->arena);
 		if (!a || ldfs_arena_foreign(a))
 			syscall(SYS_write, STDERR_FILENO, text, sizeof(text) - 1);
 		return;

@@ -7,10 +7,10 @@
 
 #include "fault/fault.h"
 
-/* ---------------------------------------------------------------- slots.c
+/* ---------------------------------------------------------------- seats.c
  * The arenas that the handler serves.
  */
-struct ldfs_fault_slot {
+struct ldfs_fault_seat {
 	_Atomic(ldfs_arena *) arena; /* NULL: free */
 	_Atomic uintptr_t start;     /* of the live view */
 	_Atomic uintptr_t end;       /* exclusive */
@@ -18,18 +18,18 @@ struct ldfs_fault_slot {
 	_Atomic uint32_t callers;    /* in writable or discard, and the userfaultfd monitor */
 } __attribute__((aligned(CACHE_LINE)));
 
-extern struct ldfs_fault_slot ldfs_fault_slots[LDFS_MAX_ARENAS];
-extern _Atomic uint32_t ldfs_fault_slots_used; /* slots [0, used) may be in use */
+extern struct ldfs_fault_seat ldfs_fault_seats[LDFS_MAX_ARENAS];
+extern _Atomic uint32_t ldfs_fault_seats_used; /* seats [0, used) may be in use */
 
-/* Fills in a->fault_slot. -ENFILE: LDFS_MAX_ARENAS are there. */
-int ldfs_slots_take(ldfs_arena *a);
+/* Fills in a->fault_seat. -ENFILE: LDFS_MAX_ARENAS are there. */
+int ldfs_seats_take(ldfs_arena *a);
 /* No handler finds the arena from now on, and none is inside when this returns. */
-void ldfs_slots_give(ldfs_arena *a);
+void ldfs_seats_give(ldfs_arena *a);
 /* In a forked child. False: it has no memory of its own in the place of one of the arenas. */
-bool ldfs_slots_forget(void);
+bool ldfs_seats_forget(void);
 
 /* Tasks that are in our handler now: they block everything that can be blocked. Callers do not. */
-uint32_t ldfs_slots_handlers(void);
+uint32_t ldfs_seats_handlers(void);
 
 /* ---------------------------------------------------------------- chain.c */
 

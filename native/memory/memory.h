@@ -86,7 +86,7 @@ struct ldfs_arena {
 	struct ldfs_uffd uffd;
 	struct ldfs_huge huge;
 	bool spare_mapped;          /* owner */
-	int fault_slot;             /* index into ldfs_fault_slots */
+	int fault_seat;             /* index into ldfs_fault_seats */
 	pid_t pid;                  /* of the process that made the arena */
 	_Atomic(ldfs_dump *) dump;  /* [signal] the dump that faults belong to; NULL: none armed */
 	_Atomic(ldfs_dump *) owner; /* the dump that exists, from INIT until it is freed */

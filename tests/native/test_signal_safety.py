@@ -19,7 +19,7 @@ RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 ENTRY = "ldfs_fault_handler"
 ALLOWED = {
     # async-signal-safe by POSIX.1-2017, 2.4.3
-    "getpid", "memcpy", "memset", "pthread_self", "sigaction", "sigismember", "sigpending",
+    "getpid", "memcpy", "memset", "pthread_self", "sigaction",
     # plain system calls or vDSO, without state of libc's
     "clock_gettime", "mprotect", "sched_yield", "syscall", "ioctl", "__errno_location",
 }  # fmt: skip

@@ -24,6 +24,7 @@ from livedumpfs.formats import (
     superblock,
 )
 from livedumpfs.formats.table import MAX_GRANULES
+from livedumpfs.settings import OPTION
 
 MIB = 1 << 20
 TWO = (MemoryRange(0x1000, MIB, 0), MemoryRange(1 << 32, 3 * MIB, MIB))
@@ -285,3 +286,12 @@ def test_foreign_and_damaged_meta_is_refused() -> None:
         meta.parse_slot(slot[:-1] + b"!", ID)
     with pytest.raises(InvalidDump, match="damaged"):
         meta.parse_slot(slot[:-1], ID)
+
+
+def test_a_format_without_a_plan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a developer has added to the options alone must not become an ELF dump."""
+    row = OPTION["format"]
+    kind = replace(row.kind, words=(*row.kind.words, "new"))
+    monkeypatch.setitem(OPTION, "format", row._replace(kind=kind))
+    with pytest.raises(UsageError, match="no plan lays out format new"):
+        plan_dump("new", MachineInfo.flat("t", MIB), arena_size=MIB, granule_size=4096)

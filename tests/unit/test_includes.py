@@ -4,6 +4,7 @@ those of this table is allowed. scripts/include_graph.py draws them."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import include_graph
@@ -115,3 +116,34 @@ def test_each_include_and_each_shared_name_is_an_edge(tmp_path: Path) -> None:
 def test_a_circle_is_found_whole() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}}
     assert include_graph.circles(graph) == [["a", "b", "c"], ["d", "e"]]
+
+
+STATE_WRITTEN = re.compile(
+    r"(?:store|cas|exchange|add|sub)\w*\(&[^,()]*(?:->|\.)state\["
+    r"|(?:->|\.)state\[[^\]]*\] *[-+|&^]?=[^=]"
+)
+"""A write to the state byte of a granule: an atomic one, or an assignment."""
+
+
+def writes_states(text: str) -> bool:
+    return bool(STATE_WRITTEN.search(text))
+
+
+def test_only_granule_c_changes_the_state_of_a_granule() -> None:
+    writers = [
+        file
+        for file in sorted(include_graph.NATIVE.rglob("*.c"))
+        if writes_states(file.read_text())
+    ]
+    assert [file.relative_to(include_graph.NATIVE).as_posix() for file in writers] == [
+        "state/granule.c"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["store_seq(&d->state[g], 1);", "cas_seq(&d->state[g], &was, now)", "d->state[g] = 0;"],
+)
+def test_a_write_of_a_state_is_seen(line: str) -> None:
+    assert writes_states(line) and not writes_states(line.replace("d->state[g]", "d->level[g]"))
+    assert not writes_states("return load_seq(&d->state[g]) == LDFS_G_SAVED;")

@@ -50,7 +50,7 @@ static uint64_t mix_dump(uint64_t h, const ldfs_dump *d)
 
 uint64_t dump_state(uint64_t h)
 {
-	const struct ldfs_fault_slot *f = &ldfs_fault_slots[world_arena->fault_slot];
+	const struct ldfs_fault_seat *f = &ldfs_fault_seats[world_arena->fault_seat];
 
 	h = mix(h, (uint64_t)f->handlers << 32 | f->callers);
 	h = mix(h, (world_arena->dump != NULL) | (uint64_t)(world_arena->owner != NULL) << 1);
