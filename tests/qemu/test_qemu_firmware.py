@@ -138,7 +138,7 @@ def test_start_does_not_look_for_what_init_has_not_found(
     """A guest without VMCOREINFO: all of its memory is looked through while it runs, once."""
     live = LiveDump(storing())
     live.init(tmp_path / "dump")
-    monkeypatch.delattr("livedumpfs.machines.qemu.qemu_machine.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.qemu.information.locate_vmcoreinfo")
     try:
         live.start()
         assert not live.snapshot.machine.notes

@@ -52,14 +52,14 @@ class Starts:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     gc.collect()
-    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
     yield Starts(monkeypatch)
     monkeypatch.undo()
-    for thread in threading.enumerate():
-        if thread.name.startswith(("livedump", "Thread")):
-            thread.join(DEADLINE_S)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(DEADLINE_S)
     gc.collect()  # tracebacks hold arenas
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+    assert not set(threading.enumerate()) - threads
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def expect_refusal(error: MachineError) -> None:

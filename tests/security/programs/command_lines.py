@@ -12,12 +12,15 @@ import os
 import shlex
 import sys
 
+import elftools.elf.elffile
+
 from livedumpfs import client
 from livedumpfs.cli import conclusion, connect, host_command, main, status_command
 from livedumpfs.hosts import device, registry
 from livedumpfs.mount import host
 
 LOADED = (
+    elftools.elf.elffile,
     encodings.ascii,
     shlex,
     client,
