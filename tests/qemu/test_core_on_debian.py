@@ -5,6 +5,7 @@ guest."""
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from native.build_native import CORE
 from tests.fixtures.program_files import program_file
+
+LONG = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "guest" / "linux" / "build"
@@ -58,6 +61,7 @@ def make_root(root: Path) -> None:
         path.chmod(0o755)
 
 
+@pytest.mark.skipif(not LONG, reason="`make test-qemu`; this kernel's userfaultfd: all of qemu/")
 def test_userfaultfd_of_linux_6_1(guest_files: None, tmp_path: Path) -> None:
     """Stores of the kernel and holes, all protected by what that kernel offers."""
     del guest_files

@@ -114,29 +114,66 @@ def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
         guest.wait_for(lambda: protected.count() == 0)
 
 
-def test_a_socket_that_is_closed_during_the_dump(
+def expect_room_ran_out(machine: QemuMachine, guest: Any, folder: Path) -> None:
+    """Two dumps to a file system of 16 MiB: incomplete, and the guest goes on."""
+    live, place = LiveDump(machine), folder / "small"
+    place.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(place)], check=True, timeout=300
+    )
+    try:
+        for settings in (
+            DumpSettings(format="kdump", compression="none", force=True),
+            DumpSettings(format="elf", force=True),
+        ):
+            live.init(place / "dump", settings)
+            live.start()
+            with pytest.raises(LivedumpError, match="START is not possible"):
+                live.start()
+            with pytest.raises(LivedumpError, match="there is a dump already"):
+                live.init(folder / "other")
+            live.sweep()
+            assert live.finish(DEADLINE_S, check=False) == "incomplete"
+            assert "No space left" in str(live.failure)
+            live.release()
+            guest.goes_on()
+    finally:
+        live.release()
+        subprocess.run(["umount", str(place)], check=True, timeout=300)
+
+
+def expect_given_up(machine: QemuMachine, guest: Any, target: Path, protected: Any) -> None:
+    """The socket to the shim is closed during the dump: the guest goes on, without us."""
+    live = LiveDump(machine)
+    live.init(target, DumpSettings(sweep_rate=4 * MIB))
+    live.start()
+    live.sweep()
+    assert protected.count() > 0
+    assert machine.shim is not None
+    machine.shim._first.close()
+    assert live.wait(DEADLINE_S)
+    assert live.verdict == "incomplete" and "given the dump up" in str(live.failure)
+    guest.wait_for(lambda: protected.count() == 0)
+    live.release()
+    guest.goes_on()
+    expect_incomplete(target)
+
+
+def test_a_full_target_a_second_start_and_a_socket_that_is_closed(
     guest_parts: Any, tmp_path: Path, protection: Any
 ) -> None:
+    """One guest for all three: it takes longer to boot than to dump."""
     command, make_guest = guest_parts
-    console, target = tmp_path / "console", tmp_path / "dump"
+    console = tmp_path / "console"
     with QemuMachine(command(console, **SMALL)) as machine:
         guest = make_guest(machine, console)
         protected = protection(machine._process.pid, SIZE)
         machine.start()
         guest.boot()
-        live = LiveDump(machine)
-        live.init(target, DumpSettings(sweep_rate=4 * MIB))
-        live.start()
-        live.sweep()
-        assert protected.count() > 0
-        assert machine.shim is not None
-        machine.shim._first.close()
-        assert live.wait(DEADLINE_S)
-        assert live.verdict == "incomplete" and "given the dump up" in str(live.failure)
-        guest.wait_for(lambda: protected.count() == 0)
-        live.release()
+        expect_room_ran_out(machine, guest, tmp_path)
         guest.goes_on()
-    expect_incomplete(target)
+        assert LiveDump(machine).save(tmp_path / "next") == "consistent"
+        expect_given_up(machine, guest, tmp_path / "dump", protected)
 
 
 def test_a_qemu_that_ends_during_the_dump(firmware: Path, tmp_path: Path) -> None:
@@ -158,42 +195,6 @@ def test_a_qemu_that_ends_during_the_dump(firmware: Path, tmp_path: Path) -> Non
         with pytest.raises(LivedumpError):
             live.init(tmp_path / "next")
     expect_incomplete(target)
-
-
-def test_a_full_target_and_a_second_start(guest_parts: Any, tmp_path: Path) -> None:
-    command, make_guest = guest_parts
-    console = tmp_path / "console"
-    with QemuMachine(command(console, **SMALL)) as machine:
-        guest = make_guest(machine, console)
-        machine.start()
-        guest.boot()
-        live = LiveDump(machine)
-        place = tmp_path / "small"
-        place.mkdir()
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=16m", "small", str(place)], check=True, timeout=300
-        )
-        try:
-            for settings in (
-                DumpSettings(format="kdump", compression="none", force=True),
-                DumpSettings(format="elf", force=True),
-            ):
-                live.init(place / "dump", settings)
-                live.start()
-                with pytest.raises(LivedumpError, match="START is not possible"):
-                    live.start()
-                with pytest.raises(LivedumpError, match="there is a dump already"):
-                    live.init(tmp_path / "other")
-                live.sweep()
-                assert live.finish(DEADLINE_S, check=False) == "incomplete"
-                assert "No space left" in str(live.failure)
-                live.release()
-                guest.goes_on()
-        finally:
-            live.release()
-            subprocess.run(["umount", str(place)], check=True, timeout=300)
-        guest.goes_on()
-        assert live.save(tmp_path / "next") == "consistent"
 
 
 def test_a_command_line_that_cannot_be(tmp_path: Path) -> None:
