@@ -72,6 +72,9 @@ class DumpRun:
         self.ended: str | None = None
         """Why the host itself released it."""
         self._keeper: threading.Thread | None = None
+        self._letting_go = threading.Lock()
+        self._gone = False
+        """Core and files are freed."""
 
     # ------------------------------------------------------------------- looking
 
@@ -178,7 +181,16 @@ class DumpRun:
 
     def let_go(self) -> bool:
         """Free core and files of a released dump once nothing is at work on them; False: not
-        yet."""
+        yet, or another thread is at it. Any thread may ask; none waits for another one's I/O."""
+        if not self._letting_go.acquire(blocking=False):
+            return False
+        try:
+            self._gone = self._gone or self._freed()
+            return self._gone
+        finally:
+            self._letting_go.release()
+
+    def _freed(self) -> bool:
         if self.is_kept:
             return False
         if self.core and not (self.core.release() and self.core.free()):
