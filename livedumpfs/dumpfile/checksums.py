@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -169,16 +169,13 @@ class _Check:
             self._judge(granule, good, found)
 
     def _check_large(self, granule: int, buffer: memoryview, found: _Findings) -> None:
-        start, length = granule * self.dump.granule_size, self.dump.granule_length(granule)
         digest = xxhash.xxh3_64()
-        for position in range(0, length, PIECE):
-            view = buffer[: min(PIECE, length - position)]
-            try:
-                self.dump.read_stored(start + position, view)
-            except OSError:
-                found.unreadable.append(granule)
-                return
-            digest.update(view)
+        try:
+            for piece in self._pieces(granule, buffer):
+                digest.update(piece)
+        except OSError:
+            found.unreadable.append(granule)
+            return
         self._judge(
             granule, digest.intdigest() == int(self.dump.entries["checksum"][granule]), found
         )
@@ -199,15 +196,21 @@ class _Check:
             self._check_hole(granule, buffer, found)
 
     def _check_hole(self, granule: int, buffer: memoryview, found: _Findings) -> None:
+        try:
+            for piece in self._pieces(granule, buffer):
+                if np.frombuffer(piece, dtype=np.uint64).any():
+                    found.stale.append(granule)
+                    return
+        except OSError:
+            found.unreadable.append(granule)
+            return
+        found.holes += 1
+
+    def _pieces(self, granule: int, buffer: memoryview) -> Iterator[memoryview]:
+        """The stored bytes of a granule, at most PIECE at a time, each in the same buffer.
+        OSError: they cannot be read."""
         start, length = granule * self.dump.granule_size, self.dump.granule_length(granule)
         for position in range(0, length, PIECE):
             view = buffer[: min(PIECE, length - position)]
-            try:
-                self.dump.read_stored(start + position, view)
-            except OSError:
-                found.unreadable.append(granule)
-                return
-            if np.frombuffer(view, dtype=np.uint64).any():
-                found.stale.append(granule)
-                return
-        found.holes += 1
+            self.dump.read_stored(start + position, view)
+            yield view
