@@ -189,13 +189,13 @@ def test_devices_that_will_not_do(
 
 
 def become(*groups: int, when: str = "first") -> str:
-    """For `ask`: gives up root for a user who is in `groups` besides his own."""
+    """For `ask`: gives up root for a user in `groups` besides the own group."""
     return f"{when}:groups:{','.join(map(str, (NOBODY, *groups)))}"
 
 
 @as_root
 def test_a_stranger_may_not_enter(open_folder: Path, run_host: HostMaker) -> None:
-    """Neither through the door nor with a descriptor that somebody hands him."""
+    """Neither through the door nor with a descriptor that was handed over."""
     host = run_host(folder=open_folder)
     looks = subprocess.run(
         ["cat", host.device], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True,

@@ -49,8 +49,8 @@ def test_the_handler_leaves_with_the_last_arena() -> None:
     assert done.stdout == "done\n", done
 
 
-def test_start_refuses_when_somebody_took_sigsegv() -> None:
-    done = run("signals/start_refuses_when_somebody_took_sigsegv.py")
+def test_start_refuses_when_another_handler_took_sigsegv() -> None:
+    done = run("signals/start_refuses_when_another_handler_took_sigsegv.py")
     assert done.stdout.count("another SIGSEGV handler was installed after the arena was made") == 2
     assert "Transport" not in done.stdout, done
     assert done.stdout.endswith("True True\n"), done

@@ -31,7 +31,7 @@ DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 STALL_DEADLINE_OF_USERS = 10
 """Tests have a longer one; test_patience.py holds this."""
 ANYWHERE = {"-h", "--help", "--version"}
-NOT_YET_PLAIN = ("concurrency.md",)
+PLAIN = [*DOCUMENTS, TOP / "tests" / "model" / "README.md"]
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
@@ -235,11 +235,7 @@ def test_pins_cover_what_setup_cfg_asks_for() -> None:
     assert all("==" in line or line.startswith("#") for line in pins)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in DOCUMENTS if path.name not in NOT_YET_PLAIN],
-    ids=lambda path: path.name,
-)
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.relative_to(TOP).as_posix())
 def test_no_thread_or_process_is_called_a_person(path: Path) -> None:
     """Outside of code: a stranger must see at once what acts."""
     text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)

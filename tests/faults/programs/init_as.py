@@ -2,8 +2,8 @@
 """INIT and START of a target, by a process that is not as the one that started it.
 
 Each further argument is MOMENT:WHAT:VALUE; MOMENT is "first", before the device is opened, or
-"then", before it is asked. groups:USER,GROUP,...: gives up root for that user, who is in these
-groups besides his own; chroot:FOLDER."""
+"then", before it is asked. groups:USER,GROUP,...: gives up root for that user, a member of
+these groups besides the own group; chroot:FOLDER."""
 
 from __future__ import annotations
 

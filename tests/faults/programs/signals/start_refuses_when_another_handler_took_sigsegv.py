@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run by test_signals.py: start refuses when somebody took sigsegv."""
+"""Run by test_signals.py: START refuses when another handler took SIGSEGV."""
 
 from __future__ import annotations
 
