@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.program_files import program_file
+from tests.fixtures.small_suite import suite_command, suite_environment
 
-TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300.0
-PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n2")
-PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
 
 
 def behind_a_shell() -> None:
@@ -32,8 +28,7 @@ def test_what_the_tests_have_made_is_taken_down(how: signal.Signals, tmp_path: P
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.fixtures.interrupt"]\n')
     shutil.copy(program_file(__file__, "suite_that_waits.py"), tmp_path / "test_suite.py")
     run = subprocess.Popen(
-        [*PYTEST, str(tmp_path)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, text=True,
+        suite_command(tmp_path, workers=2), cwd=tmp_path, env=suite_environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=behind_a_shell,
     )  # fmt: skip
     try:

@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.fixtures.program_files import program_file
-
-TOP = Path(__file__).resolve().parents[2]
-PYTEST = (sys.executable, "-m", "pytest", "-p", "xdist", "-p", "no:cacheprovider", "-q", "-n3")
-PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # which take longer than the tests
+from tests.fixtures.small_suite import suite_command, suite_environment
 
 
 def suite(folder: Path, mark: str) -> list[str]:
@@ -22,9 +17,8 @@ def suite(folder: Path, mark: str) -> list[str]:
     text = program_file(__file__, "suite_in_order.py").read_text()
     (folder / "test_suite.py").write_text(text.replace("# TOGETHER", mark))
     done = subprocess.run(
-        [*PYTEST, str(folder)],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP), **PLUGINS}, capture_output=True,
-        text=True, timeout=300, check=False,
+        suite_command(folder, workers=3), cwd=folder, env=suite_environment(),
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
     assert len(list(folder.glob("alone-*"))) == 1

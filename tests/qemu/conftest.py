@@ -27,6 +27,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.locks import locked
+from tests.qemu.lengths import LONG
 
 TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
@@ -34,7 +35,7 @@ PROGRAMS = ("qemu-system-x86_64", "makedumpfile", "readelf", "busybox", "cpio", 
 FETCH_S = 600.0
 BOOT_S = 600.0
 STEP_S = 300.0
-CHURN = 3 if int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10 else 1
+CHURN = 3 if LONG else 1
 """Processes of the guest that write memory all the time, and take a processor of ours each."""
 PROTECTED = 57
 """Bit of /proc/PID/pagemap: write-protected by userfaultfd."""

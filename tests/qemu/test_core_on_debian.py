@@ -5,7 +5,6 @@ guest."""
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +13,7 @@ import pytest
 
 from native.build_native import CORE
 from tests.fixtures.program_files import program_file
-
-LONG = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10
+from tests.qemu.lengths import LONG
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = TOP / "guest" / "linux" / "build"

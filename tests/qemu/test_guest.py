@@ -25,9 +25,9 @@ from livedumpfs.errors import UsageError
 from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import PAGE_SIZE
+from tests.qemu.lengths import DUMPS, LONG
 
 Guest = Any  # conftest.Guest
-DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "3"))
 DEADLINE_S = 300.0
 MIB = 1 << 20
 BALLOON = (None, None, 700, 500, None, None, 1024, 600)
@@ -324,7 +324,7 @@ def test_a_kernel_that_comes_up_between_init_and_start(guest_parts: Any, tmp_pat
         check_vmcore(guest, target)
 
 
-@pytest.mark.skipif(DUMPS < 10, reason="`make test-qemu`; test_qemu_firmware.py without a kernel")
+@pytest.mark.skipif(not LONG, reason="`make test-qemu`; test_qemu_firmware.py without a kernel")
 @pytest.mark.parametrize("format", ["elf", "kdump"])
 def test_memory_above_4_gib(
     guest_parts: Any, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +17,10 @@ from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
 from tests.fixtures.program_files import program_file
+from tests.qemu.lengths import LONG
 
 DEADLINE_S = 300.0
 MIB = 1 << 20
-LONG = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "0")) >= 10
-"""`make test-qemu`: also what firmware instead of a kernel shows in test_qemu_host_ends.py."""
 SIZE = 256 * MIB
 SMALL: dict[str, Any] = {"memory": "256M", "churn": 1, "fill": 16}
 """Enough for a sweep that must not end: it boots and is compared in less time."""
