@@ -25,6 +25,7 @@ from livedumpfs.machines.qemu.memory_map import read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.registers import STATE_SIZE, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
+from tests.fixtures.open_files import no_file_stays_open
 
 PROGRAM = "qemu-system-x86_64"
 BASE = (PROGRAM, "-accel", "tcg", "-display", "none", "-nodefaults")
@@ -185,14 +186,15 @@ def test_a_qemu_that_does_not_start(start: Start, tmp_path: Path) -> None:
 def test_no_thread_or_descriptor_is_left(start: Start) -> None:
     qemu = start("-m", "64M")
     qemu.monitor().close()
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
-        qemu.monitor().close()
-    with qemu.monitor():
-        for _ in range(3):
-            with pytest.raises(MachineError):
-                qemu.monitor(0.05)
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
+    threads = set(threading.enumerate())
+    with no_file_stays_open():
+        for _ in range(5):
+            qemu.monitor().close()
+        with qemu.monitor():
+            for _ in range(3):
+                with pytest.raises(MachineError):
+                    qemu.monitor(0.05)
+    assert not set(threading.enumerate()) - threads
 
 
 def test_a_copy_of_the_connection_can_let_the_guest_go(start: Start) -> None:

@@ -19,6 +19,7 @@ import pytest
 from livedumpfs.rights import opener
 from livedumpfs.rights.folder import Refused
 from livedumpfs.rights.helper import Helper, RemoteFolder
+from tests.fixtures.open_files import no_file_stays_open
 
 DEADLINE_S = 300
 GOOD = {"errno": 0, "text": "", "mode": 0, "reason": "", "result": None}
@@ -29,10 +30,6 @@ def helper() -> Iterator[Helper]:
     made = Helper(threading.get_native_id(), os.geteuid(), os.getegid())
     yield made
     made.end()
-
-
-def descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 def answering(helper: Helper, data: bytes, give: bool) -> None:
@@ -67,16 +64,14 @@ def test_no_answer_is_an_error_and_no_descriptor_stays(
     helper: Helper, step: str, data: bytes
 ) -> None:
     folder = RemoteFolder(helper, 0)
-    before = descriptors()
     whole = data == json.dumps(GOOD).encode()
     for give in (False, True):
         answering(helper, data, give)
         if whole and step != "find" and give == (step in ("open", "make")):
             continue  # that is one
-        with pytest.raises(Refused) as caught:
+        with no_file_stays_open(), pytest.raises(Refused) as caught:
             STEPS[step](helper, folder)
         assert caught.value.errno == (errno.EACCES if b"13" in data else errno.EIO)
-        assert descriptors() == before
 
 
 LISTS = b"[" * 60_000
@@ -101,12 +96,11 @@ WRONG: dict[str, tuple[bytes, ...]] = {
 @pytest.mark.parametrize("give", [False, True])
 def test_an_answer_of_another_kind_is_none(helper: Helper, step: str, give: bool) -> None:
     """It went on as if it were one, or ended the host's thread."""
-    folder, before = RemoteFolder(helper, 0), descriptors()
+    folder = RemoteFolder(helper, 0)
     for data in WRONG[step]:
         answering(helper, data, give)
-        with pytest.raises(Refused, match="gave no answer"):
+        with no_file_stays_open(), pytest.raises(Refused, match="gave no answer"):
             STEPS[step](helper, folder)
-    assert descriptors() == before
 
 
 def test_names_that_are_no_text_come_through(helper: Helper, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextvars
 import errno
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from livedumpfs.control.calls import Control
 from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import MachineError, StateError
 from livedumpfs.machines import ThreadMachine
+from tests.fixtures.open_files import no_file_stays_open
 
 MIB = 1 << 20
 DEADLINE_S = 300.0
@@ -235,11 +235,10 @@ def test_who_is_done_with_an_arena_has_its_memory_back() -> None:
     gc.collect()
     gc.disable()
     try:
-        before = len(os.listdir("/proc/self/fd"))
-        with Arena(MIB) as arena, LiveDump(arena, quiesce=int, resume=int) as live:
-            live.init(None)
-            live.start()
-        del arena, live
-        assert len(os.listdir("/proc/self/fd")) == before
+        with no_file_stays_open():
+            with Arena(MIB) as arena, LiveDump(arena, quiesce=int, resume=int) as live:
+                live.init(None)
+                live.start()
+            del arena, live
     finally:
         gc.enable()

@@ -15,6 +15,7 @@ import pytest
 
 from livedumpfs.errors import TargetError, UsageError
 from livedumpfs.targets import Kind, adopt_sidecar, adopt_target, open_target
+from tests.fixtures.open_files import no_file_stays_open
 
 END = (-1, -1)
 DEADLINE = 300.0
@@ -59,11 +60,9 @@ class Reader:
 
 @contextmanager
 def refused(code: int, cause: str) -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
-    with pytest.raises(TargetError, match=cause) as caught:
+    with no_file_stays_open(), pytest.raises(TargetError, match=cause) as caught:
         yield
     assert caught.value.errno == code
-    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.fixture

@@ -139,6 +139,6 @@ def test_readers_at_release_get_the_bytes_or_a_documented_error() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Any:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     yield
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
