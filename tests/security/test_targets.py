@@ -27,6 +27,7 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import Plan
 from livedumpfs.rights import folder
 from livedumpfs.targets import open_target, retire_sidecar
+from tests.fixtures.open_files import no_file_stays_open
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -149,7 +150,7 @@ def swapping(path: Path, others: list[Path], monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "open", opened)
 
 
-@pytest.mark.parametrize("kind", ["file", "fifo", "link"])
+@pytest.mark.parametrize("kind", ["file", "fifo", "link", "nowhere", "folder", "socket"])
 def test_the_helper_opens_what_it_looked_at_or_nothing(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,14 +160,19 @@ def test_the_helper_opens_what_it_looked_at_or_nothing(
         os.mkfifo(other)
     elif kind == "link":
         other.symlink_to("/dev/null")
+    elif kind == "nowhere":
+        other.symlink_to(tmp_path / "none")
+    elif kind == "folder":
+        (tmp_path / "there").mkdir()
+        other.symlink_to(tmp_path / "there")
+    elif kind == "socket":  # ENXIO, as of a terminal that is not there
+        socket.socket(socket.AF_UNIX).bind(str(other))
     else:
         other.write_bytes(FOREIGN)
     swapping(path, [other], monkeypatch)
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(folder.Refused) as caught:
+    with no_file_stays_open(), pytest.raises(folder.Refused) as caught:
         folder.find(str(path), {}, folder.by_name)
     assert caught.value.errno == errno.EAGAIN
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_target_of_ones_own_is_what_was_looked_at(
