@@ -18,8 +18,9 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
 
 LIMIT = Path("/proc/sys/vm/max_map_count")
-THREADS = 300
-"""Of QEMU, each with two mappings: it has more than we, and meets the limit first."""
+MORE = 300
+"""Threads that QEMU has, each with two mappings, beyond what gives it as many mappings as we have:
+it meets the limit first."""
 WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
 ]  # fmt: skip
@@ -76,7 +77,8 @@ def test_a_qemu_at_its_limit(tmp_path: Path, firmware: Path, step: str, limit: o
     """What cannot be done says so; what needs nothing more is done: stores before the sweep, and
     all of it, to the seal, beside a guest that stores."""
     assert callable(limit)
-    threads = [word for i in range(THREADS) for word in ("-object", f"iothread,id=io{i}")]
+    count = MORE + mappings("self") // 2
+    threads = [word for i in range(count) for word in ("-object", f"iothread,id=io{i}")]
     with QemuMachine([*WORDS, "-bios", str(firmware), *threads]) as machine:
         machine.start()
         pid = machine._process.pid

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from livedumpfs.dumpfile.checksums import verify_checksums
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.mount import host
+from tests.fixtures.open_files import open_files
 
 MIB = 1 << 20
 DEADLINE_S = 300.0
@@ -52,14 +53,14 @@ class Starts:
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     gc.collect()
-    threads, files = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), open_files()
     yield Starts(monkeypatch)
     monkeypatch.undo()
     for thread in set(threading.enumerate()) - threads:
         thread.join(DEADLINE_S)
     gc.collect()  # tracebacks hold arenas
     assert not set(threading.enumerate()) - threads
-    assert len(os.listdir("/proc/self/fd")) <= files
+    assert not open_files() - files
 
 
 def expect_refusal(error: MachineError) -> None:
@@ -67,10 +68,14 @@ def expect_refusal(error: MachineError) -> None:
     assert "ulimit -u" in error.hint
 
 
-def settle(live: LiveDump) -> None:
+def wait_for(what: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + DEADLINE_S
-    while not live._hanging.settled():
-        assert time.monotonic() < end, "it is not freed"
+    while not what():
+        assert time.monotonic() < end, otherwise
+
+
+def settle(live: LiveDump) -> None:
+    wait_for(live._hanging.settled, "it is not freed")
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["free", "hanging"])
@@ -163,8 +168,13 @@ def test_no_thread_to_read_a_dump_back(starts: Starts, tmp_path: Path) -> None:
     with open_dump(tmp_path / "dump") as dump:
         for number in (1, 2):
             starts.refuse(number)
+
+            def second_wanted(*_: int) -> None:
+                """A pool has use for the first thread again once that one is done."""
+                wait_for(lambda: starts.calls >= 2, "the pool wants no second thread")
+
             with pytest.raises(MachineError) as caught:
-                verify_checksums(dump, threads=2)
+                verify_checksums(dump, second_wanted, threads=2)
             expect_refusal(caught.value)
         starts.refuse(0)
         assert verify_checksums(dump).ok
