@@ -3,23 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from livedumpfs.cli.output import shielded
-from livedumpfs.cli.rate import RateColumn
 from livedumpfs.errors import printable
 from livedumpfs.units import format_size
 
@@ -44,36 +35,6 @@ class Display(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
-
-
-class Bar:
-    """A bar with rate and remaining time."""
-
-    def __init__(self, label: str, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn(label),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            RateColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[lost]}", style="bold red"),
-            console=console,
-        )
-        self._task = self._bar.add_task(label, total=None, lost="")
-
-    def update(self, done: int, total: int, lost: int) -> None:
-        text = f"{format_size(lost)} lost" if lost else ""
-        self._bar.update(self._task, completed=done, total=total, lost=text)
-
-    def warn(self, text: str) -> None:
-        self._bar.console.print(f"livedump: {printable(text)}", markup=False, highlight=False)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 class Lines:
@@ -120,8 +81,13 @@ class Lines:
 
 
 def display(label: str) -> Display:
-    """The display that fits standard error."""
+    """The display that fits standard error. rich takes longer to load than all else that a command
+    does, and only a terminal needs it. A terminal without rich gets lines: what shows a dump must
+    not end it."""
     stream = shielded(sys.stderr)
     if stream.isatty():
-        return Bar(label, Console(file=stream))
+        with contextlib.suppress(ImportError):
+            from livedumpfs.cli.bar import bar
+
+            return bar(label, stream)
     return Lines(label, stream)

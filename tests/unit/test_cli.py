@@ -13,10 +13,11 @@ from rich.console import Console
 
 from livedumpfs.cli import arguments as options
 from livedumpfs.cli import text
+from livedumpfs.cli.bar import Bar
 from livedumpfs.cli.connect import init_options
 from livedumpfs.cli.main import build_parser, main
 from livedumpfs.cli.outcome import Exit, exit_code, sentence
-from livedumpfs.cli.progress import Bar, Lines
+from livedumpfs.cli.progress import Lines
 from livedumpfs.errors import HostError, InvalidDump, TargetError, UsageError
 
 COUNTERS = {

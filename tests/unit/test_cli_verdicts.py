@@ -15,9 +15,10 @@ from livedumpfs import abi
 from livedumpfs.abi import State, Verdict
 from livedumpfs.cli import conclusion
 from livedumpfs.cli import status_command as status
+from livedumpfs.cli.bar import Bar
 from livedumpfs.cli.connect import follow
 from livedumpfs.cli.outcome import Exit
-from livedumpfs.cli.progress import Bar, Display, Lines
+from livedumpfs.cli.progress import Display, Lines
 from livedumpfs.client import DumpStatus
 
 GIB = 1 << 30

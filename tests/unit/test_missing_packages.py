@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,12 +15,12 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from livedumpfs.cli import outcome
+from livedumpfs.cli import outcome, progress
+from livedumpfs.cli.bar import Bar
 from tests.fixtures.program_files import program_file
 
 TOP = Path(__file__).resolve().parents[2]
 NEEDS = {
-    "rich": ("rich", "verify dump"),
     "msgspec": ("msgspec", "info dump"),
     "numpy": ("numpy", "info dump"),
     "xxhash": ("xxhash", "verify dump"),
@@ -78,8 +79,29 @@ def test_each_package_is_pinned_within_its_range() -> None:
 def test_all_that_setup_names_is_tried() -> None:
     required = {package.name for package in required_packages()}
     in_the_mount = {"prometheus_client"}  # loaded when `metrics` is looked at, by no command
-    tried = {package for package, _ in NEEDS.values()} | in_the_mount
+    on_a_terminal = {"rich"}  # see test_a_terminal_without_rich
+    tried = {package for package, _ in NEEDS.values()} | in_the_mount | on_a_terminal
     assert required == tried, json.dumps(sorted(required))
+
+
+def test_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for in the middle of a dump, which goes on."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress.display("dump") as shown:
+        assert isinstance(shown, Bar)
+    monkeypatch.setitem(sys.modules, "livedumpfs.cli.bar", None)  # its import fails
+    with progress.display("dump") as shown:
+        shown.update(1, 2, 0)
+    assert stream.getvalue().endswith("dump  50%, 1 B of 2 B\n")
+
+
+def test_commands_load_no_rich() -> None:
+    """It takes more time than all else that a short command does."""
+    code = "import sys, livedumpfs.cli.main; print('rich' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert said.stdout == "False\n", said
 
 
 def test_a_folder_that_this_user_may_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
