@@ -23,11 +23,13 @@ import pytest
 from accelerator import accelerator
 from firmware import build
 
+from livedumpfs.dump import LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.locks import locked
 from tests.qemu.lengths import LONG
+from tests.qemu.small_guests import FirmwareGuest, children, firmware_command, qemu_of
 
 TOP = Path(__file__).resolve().parents[2]
 GUEST = TOP / "guest" / "linux"
@@ -62,6 +64,7 @@ class Guest:
 
     machine: QemuMachine | None
     console: Path
+    first: Path | None = None
     protected: Protection | None = None
 
     def lines(self) -> list[str]:
@@ -176,13 +179,22 @@ def protection() -> type[Protection]:
 
 @pytest.fixture(scope="module")
 def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """Its first dump has an INIT from before its kernel came up: it is checked by a test."""
     del guest_files
-    console = tmp_path_factory.mktemp("guest") / "console"
-    with QemuMachine(guest_command(console)) as machine:
-        found = Guest(machine, console)
-        machine.start()
+    folder = tmp_path_factory.mktemp("guest")
+    with QemuMachine(guest_command(folder / "console")) as machine:
+        found = Guest(machine, folder / "console", folder / "first")
         found.protected = Protection(machine._process.pid)
-        found.boot()
+        live = LiveDump(machine)
+        live.init(found.first)
+        try:
+            machine.start()
+            found.boot()
+            live.start()
+            live.sweep()
+            assert live.finish(BOOT_S) == "consistent"
+        finally:
+            live.release()
         yield found
 
 
@@ -190,10 +202,6 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For QEMU's -bios: guest/firmware.S."""
     return build(tmp_path_factory.mktemp("firmware"))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextlib.contextmanager
@@ -204,7 +212,7 @@ def _outliving(host: subprocess.Popen[str]) -> Iterator[list[int]]:
         yield orphans
     finally:
         with contextlib.suppress(OSError):
-            orphans += _children(host.pid)
+            orphans += children(host.pid)
         host.kill()
         host.wait()
         for pid in orphans:
@@ -221,23 +229,49 @@ def outliving() -> Callable[[subprocess.Popen[str]], AbstractContextManager[list
     return _outliving
 
 
+@dataclass(frozen=True)
+class SmallGuests:
+    """A guest of 256 MiB with 2 vCPUs at most: `command(console)` starts it, and `of(pid of QEMU,
+    console)` is it then."""
+
+    command: Callable[[Path], list[str]]
+    of: Callable[[int, Path], Any]
+
+
 @pytest.fixture
-def hosted(guest_parts: Any, tmp_path: Path) -> Iterator[Any]:
-    """`livedump qemu` in a process of its own, and its guest, a small one: (host, device,
-    guest)."""
-    command, make_guest = guest_parts
+def small_guests(request: pytest.FixtureRequest) -> Iterator[SmallGuests]:
+    """Firmware, which is up within a second; by `make test-qemu` Debian."""
+    if LONG:
+        request.getfixturevalue("guest_files")
+        yield SmallGuests(
+            lambda console: guest_command(console, "256M", churn=1, fill=16),
+            lambda _, console: Guest(None, console),
+        )
+        return
+    firmware = request.getfixturevalue("firmware")
+    with contextlib.ExitStack() as made:
+
+        def of(pid: int, _: Path) -> FirmwareGuest:
+            return made.enter_context(contextlib.closing(FirmwareGuest(pid)))
+
+        yield SmallGuests(lambda _: firmware_command(firmware), of)
+
+
+@pytest.fixture
+def hosted(small_guests: SmallGuests, tmp_path: Path) -> Iterator[Any]:
+    """`livedump qemu` in a process of its own, and its guest: (host, device, guest)."""
     mount, console = tmp_path / "mount", tmp_path / "console"
     mount.mkdir()
     words = ["-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--"]
-    words += command(console, "256M", churn=1, fill=16)
+    words += small_guests.command(console)
     host = subprocess.Popen(
         [sys.executable, *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    guest = make_guest(None, console)
     try:
         with _outliving(host):
             assert host.stderr and "running" in host.stderr.readline()
             device = host.stderr.readline().split()[1]
+            guest = small_guests.of(qemu_of(host.pid), console)
             guest.boot()
             yield host, device, guest
     finally:

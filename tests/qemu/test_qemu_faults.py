@@ -18,19 +18,11 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
 from tests.fixtures.program_files import program_file
 from tests.qemu.lengths import LONG
+from tests.qemu.small_guests import SIZE, qemu_of
 
 DEADLINE_S = 300.0
 MIB = 1 << 20
-SIZE = 256 * MIB
-SMALL: dict[str, Any] = {"memory": "256M", "churn": 1, "fill": 16}
-"""Enough for a sweep that must not end: it boots and is compared in less time."""
 CLI = [sys.executable, "-m", "livedumpfs.cli"]
-
-
-def qemus(host: subprocess.Popen[str]) -> list[int]:
-    children = Path(f"/proc/{host.pid}/task/{host.pid}/children").read_text().split()
-    names = {int(pid): Path(f"/proc/{pid}/comm").read_text() for pid in children}
-    return [pid for pid, name in names.items() if name.startswith("qemu")]
 
 
 def gone(pid: int) -> bool:
@@ -55,7 +47,7 @@ def test_from_the_command_line(hosted: Any, tmp_path: Path) -> None:
     state = (Path(device).parent / "machine" / "state").read_text()
     assert state.startswith("qemu x86_64")
     guest.goes_on()
-    (qemu,) = qemus(host)
+    qemu = qemu_of(host.pid)
     host.terminate()
     assert host.wait(DEADLINE_S) == 0
     guest.wait_for(lambda: gone(qemu))
@@ -66,7 +58,8 @@ def test_a_killed_host_leaves_the_guest_running(
     hosted: Any, tmp_path: Path, sweep: bool, protection: Any, outliving: Any
 ) -> None:
     host, device, guest = hosted
-    target, protected = tmp_path / "dump", protection(*qemus(host), SIZE)
+    qemu = qemu_of(host.pid)
+    target, protected = tmp_path / "dump", protection(qemu, SIZE)
     words = ["--device", device, "--sweep-rate", "4M", str(target)]
     assert livedump("init", *words).returncode == 0
     assert livedump("start", "--device", device).returncode == 0
@@ -75,8 +68,7 @@ def test_a_killed_host_leaves_the_guest_running(
         with Client(device) as client:
             guest.wait_for(lambda: client.status().bytes_done > 0)
     with outliving(host) as orphans:
-        orphans += qemus(host)
-        (qemu,) = orphans
+        orphans.append(qemu)
         assert protected.count() > 0
         host.kill()
         host.wait()
@@ -89,19 +81,22 @@ def test_a_killed_host_leaves_the_guest_running(
 
 @pytest.mark.parametrize("program", ["held_guest", "long_start"], ids=["held", "starting"])
 def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
-    guest_parts: Any, tmp_path: Path, program: str, protection: Any, outliving: Any
+    small_guests: Any,
+    tmp_path: Path,
+    program: str,
+    protection: Any,
+    outliving: Any,
 ) -> None:
-    command, make_guest = guest_parts
     console = tmp_path / "console"
     host = subprocess.Popen(
-        [sys.executable, program_file(__file__, f"{program}.py"), *command(console, **SMALL)],
+        [sys.executable, program_file(__file__, f"{program}.py"), *small_guests.command(console)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    guest = make_guest(None, console)
     with outliving(host) as orphans:
         assert host.stdin and host.stdout and host.stdout.readline() == "started\n"
-        orphans += qemus(host)
-        protected = protection(*orphans, SIZE)
+        qemu = qemu_of(host.pid)
+        orphans.append(qemu)
+        guest, protected = small_guests.of(qemu, console), protection(qemu, SIZE)
         guest.boot()
         host.stdin.write("\n")
         host.stdin.flush()
@@ -158,14 +153,13 @@ def expect_given_up(machine: QemuMachine, guest: Any, target: Path, protected: A
 
 
 def test_a_full_target_a_second_start_and_a_socket_that_is_closed(
-    guest_parts: Any, tmp_path: Path, protection: Any
+    small_guests: Any, tmp_path: Path, protection: Any
 ) -> None:
-    """One guest for all three: it takes longer to boot than to dump."""
-    command, make_guest = guest_parts
+    """One guest for all three: Debian takes longer to boot than to dump."""
     console = tmp_path / "console"
-    with QemuMachine(command(console, **SMALL)) as machine:
-        guest = make_guest(machine, console)
-        protected = protection(machine._process.pid, SIZE)
+    with QemuMachine(small_guests.command(console)) as machine:
+        pid = machine._process.pid
+        guest, protected = small_guests.of(pid, console), protection(pid, SIZE)
         machine.start()
         guest.boot()
         expect_room_ran_out(machine, guest, tmp_path)

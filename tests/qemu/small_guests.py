@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest for the tests of faults that is up within a second: firmware that stores to all of its
+memory, over and over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from aftermath import wait_for
+from firmware import ROUNDS
+
+from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
+
+SIZE = 256 << 20
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def qemu_of(host: int) -> int:
+    """Process id of the one QEMU among the children of a process."""
+    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children(host)}
+    (found,) = [pid for pid, name in names.items() if name.startswith("qemu")]
+    return found
+
+
+def firmware_command(firmware: Path) -> list[str]:
+    return [
+        "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults",
+        "-m", str(SIZE >> 20), "-bios", str(firmware),
+    ]  # fmt: skip
+
+
+class FirmwareGuest:
+    """Offers what these tests use of conftest.Guest. Its heart is the number of rounds that it has
+    stored, which is in its memory."""
+
+    def __init__(self, pid: int) -> None:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        self._memory = open_mapped(pid, find_mapping(maps, SIZE))
+
+    def close(self) -> None:
+        os.close(self._memory)
+
+    def rounds(self) -> int:
+        return int.from_bytes(os.pread(self._memory, 4, ROUNDS), "little")
+
+    def wait_for(self, what: Callable[[], object]) -> None:
+        wait_for(what, lambda: f"the guest has stored {self.rounds()} rounds")
+
+    def boot(self) -> None:
+        self.wait_for(lambda: self.rounds() > 1)
+
+    def goes_on(self) -> None:
+        """A store to each of its pages has come through."""
+        before = self.rounds()
+        self.wait_for(lambda: self.rounds() > before + 1)
