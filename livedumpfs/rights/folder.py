@@ -31,9 +31,6 @@ _KERNELS: Final = frozenset({
 })  # fmt: skip
 """Kinds of the kernel's own file systems: they do not store data."""
 
-_OF_OTHER_KINDS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENODEV)
-"""Errors of open that a file which is no folder, and which was found before, does not give."""
-
 _NO_DEVICE: Final = "it is a file in /dev, and no device"
 
 Mounts = Mapping[int, str]
@@ -231,9 +228,6 @@ def _drop_access_list(fd: int) -> None:
             raise
 
 
-# ------------------------------------------------------------------------- where a path leads
-
-
 class Found(NamedTuple):
     """The result of resolving a path. The receiver owns `fd` and `folder`."""
 
@@ -281,23 +275,14 @@ def by_name(look: int, path: str, flags: int) -> int:
     """A Reopen without /proc/self/fd, for the caller's root directory: that may have no /proc, and
     a /proc of ours, held open, would be a way out of that root. The caller keeps `look` open, so no
     other file can have its inode number meanwhile."""
+    others = [errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR]
+    others += [errno.ENXIO, errno.ENODEV] if stat.S_ISREG(os.fstat(look).st_mode) else []
     try:
         return os.open(path, flags)
     except OSError as error:
-        if _led_elsewhere(look, path, error.errno or 0):
+        if error.errno in others:  # no error of the file that was there before
             raise refused(errno.EAGAIN) from None
         raise
-
-
-def _led_elsewhere(look: int, path: str, code: int) -> bool:
-    """Whether `code` is about another file than that of `look`: by now it may be back again."""
-    seen = os.fstat(look)
-    if code in _OF_OTHER_KINDS or (code == errno.ENXIO and stat.S_ISREG(seen.st_mode)):
-        return True
-    try:
-        return not os.path.samestat(seen, os.stat(path))
-    except OSError:
-        return True
 
 
 def by_descriptor(look: int, path: str, flags: int) -> int:
