@@ -85,17 +85,17 @@ test: setup
 
 test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
 
-model: $(pins)
+model: setup
 	LIVEDUMP_MODEL=1 $(parallel) tests/model $(ARGS)
 
-interleave: $(pins)
+interleave: setup
 	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
 
 # Of tests/native/bug_patches.py; ARGS names some.
 bugs: $(pins)
 	$(python) -m tests.native.bug_patches $(ARGS)
 
-sanitize: $(pins)
+sanitize: setup
 	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py tests/native/test_signal_safety.py $(ARGS)
 
 # A copy of the tree: the build in place stays as it is.
