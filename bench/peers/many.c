@@ -4,7 +4,10 @@
  * program. Each cell is a process of its own (this program again). The cells run round after round
  * until the time is spent; what got no time is listed.
  *
- *     peers many budget=SECONDS size=BYTES target=FILE threads=MOST verify=0
+ *     peers many budget=SECONDS size=BYTES target=FILE threads=MOST verify=0 rounds=0 before=300
+ *         after=600
+ *
+ * rounds=0: as many as there is time for. before and after are those of main.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -44,9 +47,9 @@ static const char *const patterns[] = { "hot", "uniform", "in order" };
 static const char *comma = "";
 
 static struct {
-	uint64_t budget, size, threads, verify;
+	uint64_t budget, size, threads, verify, rounds, before, after;
 	const char *target;
-} opt = { 60, 256u << 20, 0, 0, NULL };
+} opt = { .budget = 60, .size = 256u << 20, .before = 300, .after = 600 };
 
 static unsigned processors(void)
 {
@@ -89,8 +92,8 @@ static void add_writers(unsigned threads, unsigned pattern)
 	const char *name = patterns[pattern];
 
 	snprintf(words, sizeof(words),
-		 "size=%lu target=%s writers=%u pattern=%u before=300 after=600 verify=%lu",
-		 opt.size, opt.target, threads, pattern, opt.verify);
+		 "size=%lu target=%s writers=%u pattern=%u before=%lu after=%lu verify=%lu",
+		 opt.size, opt.target, threads, pattern, opt.before, opt.after, opt.verify);
 	snprintf(all, sizeof(all), "pool=%lu", opt.size + (1 << 20));
 	add("run", "fork", name, threads, words, "fork");
 	for (unsigned i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
@@ -140,9 +143,9 @@ static void add_cells(void)
 	for (unsigned i = 0; i < sizeof(threads_of) / sizeof(threads_of[0]); i++) {
 		if (threads_of[i] > opt.threads)
 			continue;
+		add_first(threads_of[i]);
 		for (unsigned pattern = 0; pattern < 3; pattern++)
 			add_writers(threads_of[i], pattern);
-		add_first(threads_of[i]);
 	}
 }
 
@@ -208,7 +211,7 @@ static int run_cells(bool *ran, uint64_t end)
 {
 	uint64_t longest = 0;
 
-	for (unsigned round = 0;; round++) {
+	for (unsigned round = 0; !opt.rounds || round < opt.rounds; round++) {
 		bool none = true;
 
 		for (unsigned i = 0; i < cell_count; i++) {
@@ -228,8 +231,9 @@ static int run_cells(bool *ran, uint64_t end)
 				longest = now_ns() - began;
 		}
 		if (none)
-			return 0;
+			break;
 	}
+	return 0;
 }
 
 static bool take(const char *key, const char *value)
@@ -240,7 +244,10 @@ static bool take(const char *key, const char *value)
 	} wide[] = { { "budget", &opt.budget },
 		     { "size", &opt.size },
 		     { "threads", &opt.threads },
-		     { "verify", &opt.verify } };
+		     { "verify", &opt.verify },
+		     { "rounds", &opt.rounds },
+		     { "before", &opt.before },
+		     { "after", &opt.after } };
 
 	if (!strcmp(key, "target"))
 		return opt.target = value, strlen(value) < 100 && !strchr(value, ' ');
