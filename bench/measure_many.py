@@ -171,7 +171,8 @@ def _first(groups: dict[Key, list[Found]]) -> Measurement:
 
 
 def _cost(runs: Sequence[Found]) -> float:
-    return median(turn["armed_ns"] / run["granules"] for run in runs for turn in run["turns"])
+    costs = [turn["armed_ns"] / run["granules"] for run in runs for turn in run["turns"]]
+    return float(median(costs))
 
 
 def _init(groups: dict[Key, list[Found]]) -> Measurement:
@@ -185,7 +186,7 @@ def _init(groups: dict[Key, list[Found]]) -> Measurement:
 
 
 def _per_gib(run: Found, ns: float) -> float:
-    return ns / MS / (run["size"] / GIB)
+    return float(ns / MS / (run["size"] / GIB))
 
 
 def markdown(table: Measurement) -> list[str]:
