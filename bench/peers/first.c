@@ -167,7 +167,6 @@ int init(struct bench *b)
 			return rc;
 		printf("%s%lu", comma, took);
 	}
-	printf("],\"changed\":%lu,\"granules\":%lu}\n", changed,
-	       b->opt.size / granule);
+	printf("],\"changed\":%lu,\"granules\":%lu}\n", changed, b->opt.size / granule);
 	return 0;
 }

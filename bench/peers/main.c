@@ -11,7 +11,8 @@
  *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
- * pool, auto, copy, policy, backend, arming, before, after (ms), verify, broken. peer.h explains them.
+ * pool, auto, copy, policy, backend, arming, before, after (ms), verify, broken. peer.h explains
+ * them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -30,9 +31,8 @@
 #define TICK_NS 5000000ull
 #define TICKS_MOST 200000
 
-static const struct peer *const peers[] = { &ours,        &forked,      &stopped,
-					    &mprotected,  &uffd_thread, &uffd_sigbus,
-					    &open_segv, &open_sigbus };
+static const struct peer *const peers[] = { &ours,        &forked,      &stopped,   &mprotected,
+					    &uffd_thread, &uffd_sigbus, &open_segv, &open_sigbus };
 
 static struct {
 	uint64_t ns, stores;

@@ -241,12 +241,9 @@ static bool take(const char *key, const char *value)
 	const struct {
 		const char *key;
 		uint64_t *at;
-	} wide[] = { { "budget", &opt.budget },
-		     { "size", &opt.size },
-		     { "threads", &opt.threads },
-		     { "verify", &opt.verify },
-		     { "rounds", &opt.rounds },
-		     { "before", &opt.before },
+	} wide[] = { { "budget", &opt.budget },   { "size", &opt.size },
+		     { "threads", &opt.threads }, { "verify", &opt.verify },
+		     { "rounds", &opt.rounds },   { "before", &opt.before },
 		     { "after", &opt.after } };
 
 	if (!strcmp(key, "target"))

@@ -126,9 +126,9 @@ static void on_bus(int signo, siginfo_t *info, void *context)
 
 static int uffd_prepare(struct bench *b)
 {
-	struct uffdio_api api = { .api = UFFD_API,
-				  .features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-					      UFFD_FEATURE_SIGBUS };
+	struct uffdio_api api = {
+		.api = UFFD_API, .features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_SIGBUS
+	};
 	struct uffdio_register r = { .range = { (uintptr_t)b->memory, b->opt.size },
 				     .mode = UFFDIO_REGISTER_MODE_WP };
 
@@ -159,6 +159,6 @@ static int no_sweep(struct bench *b)
 }
 
 const struct peer open_segv = { "open-mprotect", map_shared, mprotect_prepare,
-				    mprotect_start,  no_sweep,   mprotect_finish };
+				mprotect_start,  no_sweep,   mprotect_finish };
 const struct peer open_sigbus = { "open-uffd", map_shared, uffd_prepare,
-				uffd_start,  no_sweep,   uffd_finish };
+				  uffd_start,  no_sweep,   uffd_finish };

@@ -36,7 +36,7 @@ struct options {
 	/* Of way "ours": the pool grows by itself, where the core can do that (POOL_AUTO). */
 	uint32_t pool_auto;
 	unsigned before_ms, after_ms;
-	bool verify; /* compare the target with a copy made while the writers were stopped */
+	bool verify;   /* compare the target with a copy made while the writers were stopped */
 	uint32_t copy; /* of the ways open-...: copy the granule, too */
 	bool broken;   /* for tests: spoil one byte of the first page on the target */
 };
@@ -61,7 +61,7 @@ struct bench {
 	uint64_t slot_waits; /* of way "ours" */
 	/* Granules that the fault path made writable; of way "ours" and the ways open-... */
 	uint64_t served;
-	void *own;           /* data of the way itself */
+	void *own; /* data of the way itself */
 };
 
 /* One way. Each function returns 0 or a negative errno. */
