@@ -26,11 +26,13 @@ static void *main_of(void *arena)
 
 void ldfs_afterwards_start(ldfs_arena *a, uint32_t backend)
 {
+	if (!a->spare_mapped && !ldfs_huge_fits(a))
+		return;
 	store_seq(&a->afterwards.stop, 0);
 	a->afterwards.backend = backend;
 	/* If no thread can be made, INIT does the one, and khugepaged the other some time. */
-	a->afterwards.made =
-		ldfs_thread_start(&a->afterwards.thread, main_of, a, "ldfs-after") == 0;
+	a->afterwards.made = ldfs_thread_start(&a->afterwards.thread, main_of, a, "ldfs-after") ==
+			     0;
 }
 
 void ldfs_afterwards_stop(ldfs_arena *a)

@@ -56,8 +56,8 @@ static int fill_gap(const struct fill *f, uint64_t at, uint64_t end)
 	uint64_t first, last = at;
 	int rc = 0;
 
-	while (!rc && ldfs_pagemap_next(&f->pagemap, f->a->live, last, end, LDFS_MAPPED, &first,
-					&last))
+	while (!rc &&
+	       ldfs_pagemap_next(&f->pagemap, f->a->live, last, end, LDFS_MAPPED, &first, &last))
 		rc = populate(f->view, first, last);
 	return rc;
 }
@@ -83,8 +83,8 @@ static int fill_piece(const struct fill *f, uint64_t at)
 	uint64_t end = f->a->size - at < PIECE ? f->a->size : at + PIECE, first, last = at;
 	int rc = f->guard ? guard(f, at, end) : 0;
 
-	while (!rc && ldfs_pagemap_next(&f->pagemap, f->view, last, end, LDFS_MAPPED_NOT, &first,
-					&last))
+	while (!rc &&
+	       ldfs_pagemap_next(&f->pagemap, f->view, last, end, LDFS_MAPPED_NOT, &first, &last))
 		rc = fill_gap(f, first, last);
 	return rc;
 }

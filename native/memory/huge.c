@@ -73,6 +73,11 @@ static uint64_t first_whole(const ldfs_arena *a)
 	return -(uintptr_t)a->live % HUGE;
 }
 
+bool ldfs_huge_fits(const ldfs_arena *a)
+{
+	return first_whole(a) + HUGE <= a->size;
+}
+
 static void restore(ldfs_arena *a, const struct probe *p, const _Atomic uint32_t *stop)
 {
 	uint64_t begin = first_whole(a), at = begin;
@@ -93,7 +98,7 @@ void ldfs_huge_restore(ldfs_arena *a, const _Atomic uint32_t *stop)
 {
 	struct probe p;
 
-	if (first_whole(a) + HUGE > a->size || load_seq(stop))
+	if (!ldfs_huge_fits(a) || load_seq(stop))
 		return;
 	open_probe(&p, a);
 	if (p.pagemap.scan || p.all_huge)

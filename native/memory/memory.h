@@ -57,6 +57,8 @@ void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
  * set. Only when nothing is protected any more.
  */
 void ldfs_huge_restore(ldfs_arena *a, const _Atomic uint32_t *stop);
+/* Whether the memory has room for a huge page at all. */
+bool ldfs_huge_fits(const ldfs_arena *a);
 
 /* ------------------------------------------------------------ afterwards.c */
 struct ldfs_afterwards {

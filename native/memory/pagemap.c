@@ -75,7 +75,8 @@ void ldfs_pagemap_open(struct ldfs_pagemap *p, const ldfs_arena *a)
 	struct region found;
 
 	p->fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	p->scan = p->fd >= 0 && scan(p->fd, page, page + LDFS_PAGE_SIZE, LDFS_MAPPED_NOT, &found) >= 0;
+	p->scan = p->fd >= 0 &&
+		  scan(p->fd, page, page + LDFS_PAGE_SIZE, LDFS_MAPPED_NOT, &found) >= 0;
 }
 
 void ldfs_pagemap_close(const struct ldfs_pagemap *p)
@@ -84,7 +85,8 @@ void ldfs_pagemap_close(const struct ldfs_pagemap *p)
 		close(p->fd);
 }
 
-/* How many of the first `pages` entries from `page` on are alike, and in *present how. 0: unknown. */
+/* How many of the first `pages` entries from `page` on are alike, and in *present how. 0: unknown.
+ */
 static uint64_t alike(int fd, uintptr_t page, uint64_t pages, bool *present)
 {
 	uint64_t entries[ENTRIES], most = pages < ENTRIES ? pages : ENTRIES, n = 0;
@@ -137,7 +139,8 @@ static int scan_next(int fd, const uint8_t *view, uint64_t from, uint64_t limit,
 	return rc;
 }
 
-/* What lies between the gaps: pages that it need not tell of the kernel passes over 3 times as fast. */
+/* What lies between the gaps: pages that it need not tell of the kernel passes over 3 times as
+ * fast. */
 static bool mapped_next(int fd, const uint8_t *view, uint64_t from, uint64_t limit, uint64_t *start,
 			uint64_t *end)
 {
