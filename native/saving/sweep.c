@@ -16,8 +16,6 @@
 #include "saving/within.h"
 
 #define THROTTLE_STEP_NS 20000000u
-/* Bytes protected while mmap_lock is held once: other handlers' mprotect waits so long. */
-#define CLOSE_PIECE (1ULL << 20)
 
 /* Granules that were claimed together, and what was found out about each. */
 struct run {
@@ -302,15 +300,6 @@ static void throttle(ldfs_dump *d)
 		usleep((useconds_t)((left < THROTTLE_STEP_NS ? left : THROTTLE_STEP_NS) / 1000 +
 				    1));
 	}
-}
-
-void ldfs_sweep_close(ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	uint64_t at = ldfs_granule_start(d, first), stop = end_of(d, end - 1);
-
-	for (; at < stop && !ldfs_released(d); at += CLOSE_PIECE)
-		ldfs_arena_close(d->arena, d->backend, at,
-				 stop - at < CLOSE_PIECE ? stop - at : CLOSE_PIECE);
 }
 
 static void walk(ldfs_dump *d)

@@ -47,12 +47,6 @@ bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t lim
  * and wake the threads that wait for them or for a slot.
  */
 void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end);
-/*
- * Behind the sweep of [first, end): protect there what was live before the swap, for the next
- * INIT. The kernel's data on these pages is in the processor's cache now, so it costs half. All
- * granules of a stretch, saved by whom they may be: a mapping in one piece stays one.
- */
-void ldfs_sweep_close(ldfs_dump *d, uint32_t first, uint32_t end);
 /* Record that writing the claimed granules [first, end) failed with `rc`. */
 void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc);
 /* The time (CLOCK_MONOTONIC) at which the sweep may write again, by its rate limit. */
@@ -60,5 +54,13 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d);
 /* How many granules a run may have now. */
 uint32_t ldfs_sweep_run_most(const ldfs_dump *d);
 bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end);
+
+/* ---------------------------------------------------------------- close.c */
+/*
+ * Behind the sweep of [first, end): protect there what was live before the swap, for the next
+ * INIT. The kernel's data on these pages is in the processor's cache now, so it costs half. All
+ * granules of a stretch, saved by whom they may be: a mapping in one piece stays one.
+ */
+void ldfs_sweep_close(ldfs_dump *d, uint32_t first, uint32_t end);
 
 #endif
