@@ -16,6 +16,10 @@
 
 /* One slot of so many is fault-around's, at the most, while the target frees none. */
 #define TO_SPARE_SHARE 16
+/* A run of the sweep is in few groups, and few other granules are. */
+#ifndef GROUP_GRANULES
+#define GROUP_GRANULES 16
+#endif
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -67,7 +71,38 @@ void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
 {
 	sub_seq(&r->in_use, 1);
 	push_free(r, slot);
-	ldfs_event_notify(&r->freed);
+	ldfs_event_notify_one(&r->freed);
+}
+
+bool ldfs_ring_has_free(struct ldfs_ring *r)
+{
+	return (load_seq(&r->free) & UINT32_MAX) != 0;
+}
+
+void ldfs_ring_pass_on(struct ldfs_ring *r)
+{
+	if (ldfs_ring_has_free(r))
+		ldfs_event_notify_one(&r->freed);
+}
+
+/* Which waiters belong together: those for granules that are near each other. */
+static uint32_t group_of(uint32_t granule)
+{
+	return 1u << (granule / GROUP_GRANULES % 32);
+}
+
+bool ldfs_ring_wait(struct ldfs_ring *r, uint32_t granule, uint32_t seen, uint64_t deadline_ns)
+{
+	return ldfs_event_wait_in(&r->freed, seen, deadline_ns, group_of(granule));
+}
+
+void ldfs_ring_need_none(struct ldfs_ring *r, uint32_t first, uint32_t end)
+{
+	uint32_t groups = 0;
+
+	for (uint32_t g = first; g < end && groups != UINT32_MAX; g++)
+		groups |= group_of(g);
+	ldfs_event_notify_groups(&r->freed, groups);
 }
 
 /*
@@ -108,7 +143,7 @@ int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count)
 	for (uint32_t slot = made; slot < count; slot++)
 		push_free(r, slot);
 	store_seq(&r->made, count);
-	ldfs_event_notify(&r->freed);
+	ldfs_event_notify_some(&r->freed, count - made);
 	return 0;
 }
 

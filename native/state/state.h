@@ -37,7 +37,10 @@ struct ldfs_ring {
 	_Atomic uint32_t in_use;
 	_Atomic int32_t to_spare; /* a hint: slots freed lately, for fault-around */
 	_Atomic uint64_t peak;
-	/* A slot was freed, or a granule is safe or lost: for threads that wait for a slot. */
+	/*
+	 * For threads that wait for a slot: one was freed (wakes one), or a granule needs none any
+	 * more (wakes its group).
+	 */
 	struct ldfs_event freed;
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
 	struct ldfs_event low;     /* for the keeper */
@@ -55,6 +58,15 @@ void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot);
 void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot); /* [signal] to the filled ones */
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);    /* chain by `next`, index + 1; 0: none */
 bool ldfs_ring_can_grow(const struct ldfs_ring *r);     /* [signal] */
+bool ldfs_ring_has_free(struct ldfs_ring *r);           /* [signal] */
+/*
+ * [signal] Sleep till a slot is free or `granule` needs none, after ldfs_event_prepare of `freed`;
+ * see ldfs_event_wait. Who was woken for a slot and takes none must call ldfs_ring_pass_on.
+ */
+bool ldfs_ring_wait(struct ldfs_ring *r, uint32_t granule, uint32_t seen, uint64_t deadline_ns);
+void ldfs_ring_pass_on(struct ldfs_ring *r); /* [signal] */
+/* [signal] Granules [first, end) are safe or lost: wake who wants a slot for one. */
+void ldfs_ring_need_none(struct ldfs_ring *r, uint32_t first, uint32_t end);
 /* Make slots up to `count` exist; their pages are there afterwards. 0 or -errno. One thread at a
  * time. */
 int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count);

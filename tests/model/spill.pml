@@ -26,10 +26,10 @@ inline grow()
 	if
 	:: free_slots = free_slots | BIT(made);
 		made++;
-		atomic { wake_slot_waiters() }
+		atomic { wake_one_waiter() }
 	:: atomic { growth_failed = 1; limit = made };
 #ifndef BUG_NO_WAKE_AT_LIMIT
-		atomic { wake_slot_waiters() }
+		atomic { wake_all_waiters() }
 #endif
 	fi
 }

@@ -148,7 +148,6 @@ def test_known_bug_is_found(
 
 
 IN_THE_MODEL_ALONE = {
-    "WAKE_ONE",  # not met in 20 s of random runs: each save is followed by a give, which wakes, too
     "POLL",  # an endless run of the model's waiting; here an actor that waits sleeps
     "WIDEN_HOLDS_CLAIM",  # there is no place in C where a claim could outlive its copy
     "WAKE_ONE_PACKER",  # packers are not among the cases
