@@ -19,8 +19,9 @@ static bool may_wait(const ldfs_dump *d)
 {
 	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
 		return false;
-	/* Without a target nothing ever frees a slot: only a pool that grows is waited for. */
-	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
+	/* Without a target nothing frees a slot: only a pool that grows is waited for. */
+	return d->target.fd >= 0 || d->at_limit == LDFS_AT_LIMIT_HOLD ||
+	       ldfs_ring_can_grow(&d->ring);
 }
 
 static bool needs_slot(const ldfs_dump *d, uint32_t g)
@@ -185,10 +186,10 @@ static void make_safe(ldfs_dump *d, uint32_t g)
  *
  * Yes when the pool has a slot for each granule. Otherwise two things must hold. The first: a slot
  * taken here cannot cost another granule its bytes. It could where a store that finds no slot does
- * not wait but loses its granule (policy fail, given up), or where no target frees slots, unless
- * the pool can grow to a slot for each granule; and behind a target that frees none just now
- * (to_spare) stores need every slot that there is. The second: a quarter of the pool stays free for
- * stores elsewhere.
+ * not wait but loses its granule (policy fail, given up). It could also where no target frees
+ * slots, and behind a target that frees none just now (to_spare) stores need every slot that there
+ * is, unless the pool can grow to a slot for each granule. The second: a quarter of the pool stays
+ * free for stores elsewhere.
  */
 static bool slot_to_spare(const ldfs_dump *d)
 {
@@ -197,9 +198,10 @@ static bool slot_to_spare(const ldfs_dump *d)
 
 	if (made >= d->granules)
 		return true;
+	if (d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up))
+		return false;
 	if (load_relaxed(&r->limit) < d->granules &&
-	    (d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up) ||
-	     load_relaxed(&r->to_spare) <= 0))
+	    (d->target.fd < 0 || load_relaxed(&r->to_spare) <= 0))
 		return false;
 	return made / 4 + load_relaxed(&r->in_use) < made;
 }

@@ -210,7 +210,7 @@ void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint
 {
 	unprotect_published(d, states, first, end);
 	ldfs_ring_need_none(&d->ring, first, end); /* vCPUs that waited for a slot: it is saved */
-	ldfs_event_notify(&d->ring.arrived);       /* the writer may have stolen granules put aside */
+	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
 }
 
 static void end_run(ldfs_dump *d, const struct run *r)

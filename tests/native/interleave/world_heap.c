@@ -80,9 +80,17 @@ int hook_munmap(void *at, size_t length)
 	return 0;
 }
 
+/* Memory that was given back reads as zeros. */
 int hook_madvise(void *at, size_t length, int advice)
 {
-	return world_arena ? 0 : madvise(at, length, advice);
+	if (!world_arena)
+		return madvise(at, length, advice);
+	if (advice == MADV_DONTNEED && pool_of(at) >= 0) {
+		STEP("give back");
+		memset(at, 0, length);
+		actor_wrote();
+	}
+	return 0;
 }
 
 /* In place of memory/headroom.c, which reads files. */
@@ -90,4 +98,10 @@ int ldfs_headroom(uint64_t bytes)
 {
 	(void)bytes;
 	return true;
+}
+
+int ldfs_headroom_ram(uint64_t bytes)
+{
+	(void)bytes;
+	return !world.short_of || !turn_choose(2, "no memory for the pool");
 }
