@@ -15,7 +15,6 @@ from livedumpfs.errors import LivedumpError
 from livedumpfs.kinds import AUTO
 from livedumpfs.units import format_size
 
-
 _BEYOND: Final = {
     "lose": "; what the machine overwrites beyond that is lost, and `livedump status` says so",
     "hold": "; where the machine overwrites more it waits for the release, until --deadline",

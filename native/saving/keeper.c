@@ -104,7 +104,8 @@ static bool grow(struct keeper *k)
 
 	if (r->follows && k->leads)
 		look_ahead(k);
-	link = ldfs_pool_plan(r, (uint32_t)(bytes / r->slot_size) + 1, &count);
+	link = ldfs_pool_plan(r, bytes > r->slot_size ? (uint32_t)(bytes / r->slot_size) : 1,
+			      &count);
 	if (!link)
 		return false;
 	if (ldfs_pool_grow(r, link, count, memory_for(d, count)))

@@ -76,6 +76,7 @@ MODELS = (
 VARIANTS = (
     Check("readers_two", ("NS=1", "ONE_READ=1")),
     Check("spill", ("TARGET",)),
+    Check("spill", ("TARGET", "SHRINKS=2")),
     Check("around", ("NS=1",)),
     Check("durable", ("SIDECAR",)),
 )
@@ -106,6 +107,7 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("spill", ("BUG_END_NOT_LOOKED_AT",)), ASSERTION),
     (Check("spill", ("BUG_NO_WAKE_AT_LIMIT",)), DEADLOCK),
     (Check("spill", ("BUG_NO_WAKE_KEEPER", "NS=3", "NV=3")), DEADLOCK),
+    (Check("spill", ("BUG_SHRINK_IN_USE", "TARGET", "SHRINKS=2")), ASSERTION),
     (Check("each", ("BUG_NO_LOOK_AGAIN",)), ASSERTION),
     (Check("hang", ("BUG_CLAIM_FIRST",)), DEADLOCK),
     (Check("slots", ("BUG_NO_WAKE_BACK",)), DEADLOCK),

@@ -139,7 +139,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #define fopen(path, mode) \
 	((FILE *)NULL) /* /proc: how many mappings there are, which threads block SIGSEGV */
 #define free(p) hook_free(p)
-#define sysconf(name) 1L /* processors: one keeper */
+#define sysconf(name) ((name) == _SC_NPROCESSORS_ONLN ? 1L : sysconf(name)) /* one keeper */
 #define mmap(at, length, prot, flags, fd, offset) \
 	hook_mmap((at), (length), (prot), (flags), (fd), (offset))
 #define munmap(at, length) hook_munmap((at), (length))
