@@ -74,11 +74,12 @@ uint64_t ldfs_ring_wanted(const struct ldfs_ring *r, uint32_t used);
 bool ldfs_ring_has_free(struct ldfs_ring *r); /* [signal] */
 /*
  * [signal] Sleep till a slot is free or `granule` needs none, after ldfs_event_prepare of `freed`;
- * see ldfs_event_wait. Who was woken for a slot and takes none must call ldfs_ring_pass_on.
+ * see ldfs_event_wait. A thread that was woken for a slot and takes none must call
+ * ldfs_ring_pass_on.
  */
 bool ldfs_ring_wait(struct ldfs_ring *r, uint32_t granule, uint32_t seen, uint64_t deadline_ns);
 void ldfs_ring_pass_on(struct ldfs_ring *r); /* [signal] */
-/* [signal] Granules [first, end) are safe or lost: wake who wants a slot for one. */
+/* [signal] Granules [first, end) are safe or lost: wake the threads that want a slot for one. */
 void ldfs_ring_need_none(struct ldfs_ring *r, uint32_t first, uint32_t end);
 /* Of the stack of free slots alone: for pool.c. */
 void ldfs_ring_push(struct ldfs_ring *r, uint32_t slot);

@@ -172,7 +172,8 @@ def test_numbers_of_choices_are_those_of_c(one: Option) -> None:
 SOME = DumpSettings(
     format="kdump", policy="spill", arming="mprotect", backend="uffd", granule=8192, pool=16384,
     spill_limit=65536, at_limit="hold", sweep_rate=5, stall_deadline=0.5, quiesce_deadline=0.25,
-    init_deadline=3.5, force=True, buffered=True, table="tail", compression="zlib", level=9, threads=3, max_age=2.5,
+    init_deadline=3.5, force=True, buffered=True, table="tail", compression="zlib", level=9,
+    threads=3, max_age=2.5,
 )  # fmt: skip
 """Nothing as usual."""
 

@@ -16,19 +16,13 @@ from livedumpfs.dump import DumpSettings
 
 MIB = 1 << 20
 SIZE = 256 * MIB
-EATER = """
-import sys
-eaten = []
-for _ in sys.stdin:
-    eaten.append(bytearray(b"1") * (1 << 20))
-    print("eaten", flush=True)
-"""
+EATER = Path(__file__).resolve().parents[1] / "eater.py"
 
 place = Path(sys.argv[1])
 group = MemoryGroup(Path(sys.argv[2]))
 group.join()
 eater = subprocess.Popen(
-    [sys.executable, "-c", EATER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    [sys.executable, str(EATER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
 )
 assert eater.stdin and eater.stdout
 
