@@ -34,8 +34,8 @@ struct keeper {
 	ldfs_dump *d;
 	bool leads; /* the one that measures, and gives back */
 	uint64_t then_ns;
-	uint32_t then_used,
-		lately; /* slots in use at then_ns; the most lately, and less by and by */
+	uint32_t then_used; /* slots in use at then_ns */
+	uint32_t lately;    /* most slots in use lately, and less by and by */
 };
 
 /* ----------------------------------------------------------------------- grow */
