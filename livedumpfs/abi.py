@@ -14,6 +14,7 @@ import enum
 from livedumpfs import kinds
 
 VERSION = 1
+POOL_AUTO = kinds.AUTO_NUMBER
 PATH_MAX = kinds.PATH_MAX
 """Most bytes of a path, the NUL included."""
 NO_PFN = 2**64 - 1
@@ -58,6 +59,13 @@ class Compression(enum.IntEnum):
     LZO = 3
     SNAPPY = 4
     NONE = 5
+
+
+class AtLimit(enum.IntEnum):
+    """Without a target, when the pool cannot grow."""
+
+    LOSE = 1
+    HOLD = 2
 
 
 class Table(enum.IntEnum):
@@ -179,7 +187,8 @@ class Init(ctypes.Structure):
         ("threads", ctypes.c_uint32),
         ("table", ctypes.c_uint32),
         ("max_age_ns", ctypes.c_uint64),
-        ("reserved", ctypes.c_uint64),
+        ("at_limit", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("path", ctypes.c_char * PATH_MAX),
         ("sidecar", ctypes.c_char * PATH_MAX),
     )
@@ -207,7 +216,7 @@ _FIRST_COUNTERS = (
     "sweep_start_ns",
     "drained_ns",
 )
-STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end", "resume_ns")
+STATUS_COUNTERS = (*_FIRST_COUNTERS, "target_end", "resume_ns", "slots_most")
 """Members of struct livedump_status that are counters of the core with the same name."""
 
 
@@ -234,7 +243,7 @@ class Status(ctypes.Structure):
     backend: int
     resume_ns: int
     so_far: int
-    reserved2: int
+    slots_most: int
     target: bytes
     _fields_ = (
         ("version", ctypes.c_uint32),
@@ -258,7 +267,7 @@ class Status(ctypes.Structure):
         ("backend", ctypes.c_uint32),
         ("resume_ns", ctypes.c_uint64),
         ("so_far", ctypes.c_uint32),
-        ("reserved2", ctypes.c_uint32),
+        ("slots_most", ctypes.c_uint32),
         ("target", ctypes.c_char * PATH_MAX),
     )
 

@@ -22,6 +22,9 @@ MOST: Final = (1 << 63) - 1
 LONGEST: Final = 1e9
 """Upper limit of a time in seconds, exclusive."""
 _NS: Final = 1e9
+AUTO: Final = "auto"
+AUTO_NUMBER: Final = (1 << 64) - 1
+"""The same in the ioctl interface: LIVEDUMP_POOL_AUTO."""
 
 
 class ValueKind:
@@ -209,6 +212,56 @@ class Size(ValueKind):
         power = not self.power or value & (value - 1) == 0
         if not (power and self.low <= value <= self.high) and (value or not self.power):
             raise UsageError(f"a {noun} of {value} {self.unit} is not possible", hint=self._range())
+
+
+@dataclass(frozen=True)
+class AutoSize(Size):
+    """A size, or "auto"."""
+
+    start: int = 0
+    """What `auto` begins with, in bytes."""
+
+    types: ClassVar[tuple[type, ...]] = (int, str)
+    called: ClassVar[str] = f'a whole number, or "{AUTO}"'
+
+    def parse(self, text: str) -> Any:
+        """See ValueKind."""
+        return AUTO if text == AUTO else super().parse(text)
+
+    def argument(self, text: str) -> Any:
+        """See ValueKind."""
+        return AUTO if text == AUTO else super().argument(text)
+
+    def show(self, value: Any) -> str:
+        """See ValueKind."""
+        return AUTO if value == AUTO else super().show(value)
+
+    def usual(self, value: Any) -> str:
+        """See ValueKind."""
+        return AUTO if value == AUTO else super().usual(value)
+
+    def values(self) -> str:
+        """See ValueKind."""
+        return f"{self.unit}, or `{AUTO}`"
+
+    def check(self, noun: str, value: Any) -> None:
+        """See ValueKind."""
+        if isinstance(value, str) and value != AUTO:
+            raise UsageError(f"unknown {noun} {value!r}", hint=f"a size, or {AUTO}")
+        if value != AUTO:
+            super().check(noun, value)
+
+    def to_ioctl(self, value: Any) -> int:
+        """See ValueKind."""
+        return AUTO_NUMBER if value == AUTO else int(value)
+
+    def from_ioctl(self, number: int) -> Any:
+        """See ValueKind."""
+        return AUTO if number == AUTO_NUMBER else number
+
+    def to_core(self, value: Any) -> int:
+        """See ValueKind."""
+        return self.start if value == AUTO else int(value)
 
 
 class Seconds(ValueKind):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, get_args
 
 from livedumpfs.errors import UsageError
-from livedumpfs.kinds import Choice, Count, Duration, FilePath, Flag, Seconds, Size
+from livedumpfs.kinds import AUTO, AutoSize, Choice, Count, Duration, FilePath, Flag, Seconds, Size
 from livedumpfs.option import Option, made, option, rows_of
 from livedumpfs.units import PAGE_SIZE, format_size
 
@@ -26,6 +26,7 @@ Arming = Literal["swap", "mprotect"]
 Backend = Literal["sigsegv", "uffd"]
 Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
 Table = Literal["sidecar", "tail"]
+AtLimit = Literal["lose", "hold"]
 
 # The order of the words is that of their numbers in both C interfaces.
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -34,6 +35,7 @@ ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 """How kdump stores pages; the fastest good one first."""
+AT_LIMITS: Final[tuple[AtLimit, ...]] = get_args(AtLimit)
 TABLES: Final[tuple[Table, ...]] = get_args(Table)
 """Places of superblock and granule table of a raw dump."""
 
@@ -56,8 +58,10 @@ MAX_THREADS: Final = 64
 _USUAL_THREADS: Final = 4
 """Most threads by default: the machine runs beside them."""
 MAX_GRANULE: Final = 64 << 20
+POOL_START: Final = 64 << 20
+"""What pool `auto` has at INIT, and keeps, in bytes."""
 SPILL_LIMIT: Final = 256 << 20
-"""Default limit in bytes of policy `spill` on a target."""
+"""Default limit in bytes of policy `spill` on a target, with a pool that is set."""
 
 # Seconds. It is read at each creation of settings, so a program can set it once for all.
 STALL_DEADLINE = 10.0
@@ -101,7 +105,7 @@ class DumpSettings:
         Choice(POLICIES),
         "what to do when no slot is free",
         more="what happens when no slot is free: `block`, the vCPU waits; `fail`, the page is lost "
-        "and the dump torn; `spill`, more memory is taken, and then the vCPU waits",
+        "and the dump torn; `spill`, a pool of a set size grows, and then the vCPU waits",
         ioctl="policy",
         status="policy",
         core="policy",
@@ -137,10 +141,14 @@ class DumpSettings:
         ioctl="granule_size",
         core="granule_size",
     )
-    pool: int = option(
-        64 << 20,
-        Size(1),
-        "memory for slots",
+    pool: int | Literal["auto"] = option(
+        "auto",
+        AutoSize(1, start=POOL_START),
+        "memory for slots, or auto: as much as the machine needs and is free",
+        more=f"memory for slots. `auto` has {format_size(POOL_START)} at INIT, or what the machine "
+        "has; it grows ahead of need, up to `--spill-limit`, the machine's RAM and half of the "
+        "memory that is available (without swap), and gives back what it does not need any more. "
+        "A size is fixed",
         file="buffer_size",
         ioctl="pool_size",
         core="pool_size",
@@ -148,13 +156,23 @@ class DumpSettings:
     spill_limit: int = option(
         0,
         Size(),
-        "memory for slots at the most under spill",
-        usual=f"{format_size(SPILL_LIMIT)}, without a target more",
-        more="memory for slots at the most under policy `spill`; less where the machine's process "
-        "would be killed for it. The default is another [without a target](control.md#no-target)",
+        "memory for slots at the most, where the pool grows",
+        usual=f"the machine's RAM, or half of what is free; {format_size(SPILL_LIMIT)} under spill",
+        more="memory for slots at the most with pool `auto` or policy `spill`; less where the "
+        "machine's process would be killed for it",
         ioctl="spill_limit",
         status="spill_limit",
         core="spill_limit",
+    )
+    at_limit: AtLimit = option(
+        "lose",
+        Choice(AT_LIMITS),
+        "without a target: what to do when the pool cannot grow",
+        more="[without a target](control.md#no-target), when the pool is at its limit or there is "
+        "no memory: `lose`, the page is lost; `hold`, the vCPU waits until there is memory, the "
+        "dump is released, or `--deadline` has passed, and then pages are lost",
+        ioctl="at_limit",
+        core="at_limit",
     )
     sweep_rate: int = option(
         0,
@@ -317,18 +335,26 @@ class DumpSettings:
         chosen = self.backend or backends[0]
         return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
-    def on_target(self) -> DumpSettings:
-        """A copy for a dump on a target."""
-        return replace(self, spill_limit=self.spill_limit or SPILL_LIMIT)
+    @property
+    def pool_is_auto(self) -> bool:
+        """Whether the pool follows the memory that is free."""
+        return self.pool == AUTO
+
+    def on_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
+        """A copy for a dump on a target. `room`: the limit in bytes of pool `auto` when none is
+        set."""
+        usual = room if self.pool_is_auto else SPILL_LIMIT
+        return replace(self, spill_limit=self.spill_limit or usual)
 
     def without_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
         """A copy for a dump in memory. Nothing frees a slot there, so instead of waiting, a thread
         that needs a slot gets more memory up to the limit; beyond it the granule is lost. `room`:
         the limit in bytes when none is set."""
-        if self.policy == "fail":
-            return self
         limit = self.spill_limit or room
-        return replace(self, policy="spill", pool=min(self.pool, limit), spill_limit=limit)
+        if self.policy == "fail":
+            return replace(self, spill_limit=limit)
+        pool = self.pool if isinstance(self.pool, str) else min(self.pool, limit)
+        return replace(self, policy="spill", pool=pool, spill_limit=limit)
 
     def check_types(self) -> None:
         """WrongType (UsageError, TypeError): a value does not have its member's type."""

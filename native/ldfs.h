@@ -117,6 +117,11 @@ typedef struct ldfs_dump ldfs_dump;
 
 enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPILL = 2 };
 /*
+ * Without a target, when the pool cannot grow: LOSE the granule, or HOLD the storing thread until
+ * there is memory, or the dump is released, or stall_deadline_ns has passed.
+ */
+enum ldfs_at_limit { LDFS_AT_LIMIT_LOSE = 0, LDFS_AT_LIMIT_HOLD = 1 };
+/*
  * How memory is armed. SWAP: a view that INIT has prepared takes the place of the live view.
  * MPROTECT: START write-protects the live view itself.
  */
@@ -160,14 +165,22 @@ typedef struct ldfs_stream ldfs_stream;
 typedef struct ldfs_dump_config {
 	uint64_t granule_size; /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
 	uint64_t pool_size;    /* bytes of slots made at INIT; at least one granule */
-	uint64_t spill_limit;  /* policy spill: bytes of slots at the most; else ignored */
+	/* Policy spill or pool_auto: bytes of slots at the most; else ignored. */
+	uint64_t spill_limit;
 	/* Most bytes per second that the sweep may write, see bytes_written; 0: no limit. */
 	uint64_t sweep_rate;
 	/* Longest wait of a vCPU for a slot; after it the policy becomes `fail`. */
 	uint64_t stall_deadline_ns;
-	uint32_t policy;  /* enum ldfs_policy */
-	uint32_t arming;  /* enum ldfs_arming */
-	uint32_t backend; /* enum ldfs_backend */
+	uint32_t policy; /* enum ldfs_policy */
+	/*
+	 * Nonzero: under each policy the pool grows ahead of need, up to spill_limit and to half of
+	 * the memory that is available, free swap not counted, and gives back what it does not
+	 * need.
+	 */
+	uint32_t pool_auto;
+	uint32_t at_limit; /* enum ldfs_at_limit */
+	uint32_t arming;   /* enum ldfs_arming */
+	uint32_t backend;  /* enum ldfs_backend */
 	/* For UFFD: /dev/userfaultfd, opened by a process that is allowed to; -1: open it here. */
 	int uffd_fd;
 	int target_fd;         /* -1: no target. Duplicated; the caller keeps its own. */
@@ -234,6 +247,7 @@ typedef struct ldfs_counters {
 	uint64_t widened;      /* granules saved early because mprotect met ENOMEM */
 	uint64_t slots;        /* slots that exist now */
 	uint64_t slots_peak;   /* most in use at once */
+	uint64_t slots_most;   /* most that were there at once */
 	uint64_t slot_waits;   /* times that a vCPU found no free slot and waited */
 	uint64_t slot_wait_ns; /* sum of those waits */
 	uint64_t spilled;      /* slots added by `spill` */
@@ -293,6 +307,8 @@ uint64_t ldfs_granule_default(uint64_t arena_size);
  * no.
  */
 int ldfs_headroom(uint64_t bytes);
+/* [any thread] The same, and without anything being moved to swap. */
+int ldfs_headroom_ram(uint64_t bytes);
 
 /*
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,

@@ -69,6 +69,11 @@
 #define LIVEDUMP_BACKEND_SIGSEGV 1
 #define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel too */
 
+#define LIVEDUMP_POOL_AUTO (~(__u64)0) /* follows need, and the memory that is free */
+
+#define LIVEDUMP_AT_LIMIT_LOSE 1
+#define LIVEDUMP_AT_LIMIT_HOLD 2
+
 #define LIVEDUMP_INIT_RELEASE_ON_CLOSE 0x1 /* RELEASE when this open file is closed */
 #define LIVEDUMP_INIT_FORCE 0x2            /* overwrite a file system, or a file that is no dump */
 #define LIVEDUMP_INIT_NO_TARGET 0x4        /* memory only; `path` must be empty */
@@ -83,7 +88,7 @@ struct livedump_init {
 	__u32 arming;
 	__u32 backend;           /* 0 in older programs, which do not have it */
 	__u64 granule_size;      /* bytes, power of two */
-	__u64 pool_size;         /* bytes */
+	__u64 pool_size;         /* bytes, or LIVEDUMP_POOL_AUTO */
 	__u64 spill_limit;       /* bytes */
 	__u64 sweep_rate;        /* bytes a second */
 	__u64 stall_deadline_ns; /* longest wait of a vCPU for a free slot */
@@ -93,7 +98,8 @@ struct livedump_init {
 	__u32 threads;    /* number of threads that compress and write */
 	__u32 table;      /* raw only */
 	__u64 max_age_ns; /* the host releases a dump on which no step is taken for so long */
-	__u64 reserved;   /* must be 0 */
+	__u32 at_limit;   /* without a target, when the pool cannot grow */
+	__u32 reserved;   /* must be 0 */
 	char path[LIVEDUMP_PATH_MAX];    /* empty: as set in control/output */
 	char sidecar[LIVEDUMP_PATH_MAX]; /* empty: as set in control/sidecar */
 };
@@ -176,7 +182,7 @@ struct livedump_status {
 	__u32 threads;
 	__u32 table;
 	__u64 max_age_ns;  /* 0: none */
-	__u64 spill_limit; /* bytes of slots at the most, if the policy is `spill` */
+	__u64 spill_limit; /* bytes of slots at the most, where the pool grows */
 	__u64 target_end;  /* kdump: bytes of the target in use; else 0 */
 	__u32 ended;       /* LIVEDUMP_ENDED_* */
 	/* LIVEDUMP_BACKEND_* of this dump. 0: from an older host. */
@@ -185,7 +191,7 @@ struct livedump_status {
 	__u64 resume_ns;
 	/* The verdict (LIVEDUMP_VERDICT_*) so far, from START on. Torn stays torn. */
 	__u32 so_far;
-	__u32 reserved2;
+	__u32 slots_most; /* that the pool had at once, in all */
 	char target[LIVEDUMP_PATH_MAX]; /* path as it was given; empty: no target */
 };
 #define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)

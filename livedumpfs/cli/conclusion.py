@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from livedumpfs import pause
 from livedumpfs.abi import State, Verdict
@@ -12,7 +12,13 @@ from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.output import say
 from livedumpfs.client import Client, DumpStatus
 from livedumpfs.errors import LivedumpError
+from livedumpfs.kinds import AUTO
 from livedumpfs.units import format_size
+
+_BEYOND: Final = {
+    "lose": "; what the machine overwrites beyond that is lost, and `livedump status` says so",
+    "hold": "; where the machine overwrites more it waits for the release, until --deadline",
+}
 
 
 def print_pause(status: DumpStatus) -> None:
@@ -84,9 +90,8 @@ def released(client: Client, before: DumpStatus) -> int:
 
 def note_room(client: Client, status: DumpStatus) -> None:
     """Tell how much memory a snapshot without a target may take, and what happens then."""
-    spills = status.settings["policy"] == "spill"
-    limit = status.settings["spill_limit"] if spills else client.stats()["settings"]["pool"]
-    more = "" if limit >= status.bytes_total else (
-        "; what the machine overwrites beyond that is lost, and `livedump status` says so"
-    )  # fmt: skip
+    settings = client.stats()["settings"]
+    fixed = status.settings["policy"] != "spill" and settings["pool"] != AUTO
+    limit = settings["pool"] if fixed else status.settings["spill_limit"]
+    more = "" if limit >= status.bytes_total else _BEYOND[settings.get("at_limit", "lose")]
     note(f"the snapshot may take {format_size(limit)} of memory, until `livedump release`{more}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from livedumpfs.cli.arguments import (
     TARGET_HELP,
@@ -27,6 +27,9 @@ from livedumpfs.settings import OPTION
 if TYPE_CHECKING:
     from livedumpfs.client import Client
 
+_OF_INIT: Final = ("spill_limit", "at_limit", "stall_deadline", "max_age")
+"""Options of `start --no-target` that are INIT's."""
+
 
 def add_commands(commands: Commands) -> None:
     """Register this group."""
@@ -45,10 +48,11 @@ def add_commands(commands: Commands) -> None:
     )
     add_option(
         start,
-        OPTION["spill_limit"],
+        OPTION[_OF_INIT[0]],
         "memory for it at the most; default: what the machine has, or half of what is free",
     )
-    add_option(start, OPTION["max_age"])
+    for name in _OF_INIT[1:]:
+        add_option(start, OPTION[name])
     sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
@@ -111,12 +115,12 @@ def run_start(args: argparse.Namespace) -> int:
     from livedumpfs.cli.conclusion import note_room, print_pause
     from livedumpfs.client import Client
 
-    for option in (OPTION["spill_limit"], OPTION["max_age"]):
+    for option in (OPTION[name] for name in _OF_INIT):
         if getattr(args, option.name) and not args.no_target:
             raise UsageError(f"{option.flag} goes with --no-target", hint="give it to init")
     with Client(args.device) as client:
         if args.no_target:
-            start_in_memory(client, args.spill_limit, args.max_age)
+            start_in_memory(client, {name: getattr(args, name) for name in _OF_INIT})
         else:
             client.start()
         status = client.status()
@@ -126,11 +130,11 @@ def run_start(args: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-def start_in_memory(client: Client, limit: int, max_age: float) -> None:
-    """INIT and START without a target. `limit` in bytes; `max_age` in seconds, 0: the host's."""
+def start_in_memory(client: Client, values: dict[str, Any]) -> None:
+    """INIT and START without a target. `values`: settings of INIT; what is empty is the host's."""
     from livedumpfs.client import InitOptions
 
-    client.init(None, InitOptions(spill_limit=limit, max_age=max_age))
+    client.init(None, InitOptions(**values))
     try:
         client.start()
     except BaseException:

@@ -83,6 +83,13 @@ def instant(wall_ns: int) -> str:
     return moment.isoformat(sep=" ", timespec="milliseconds")
 
 
+def pool(numbers: Numbers) -> str:
+    """How large the pool was, and how much of it was in use at once."""
+    size = numbers.get("granule_size", 0)
+    most, used = numbers.get("slots_most", 0) * size, numbers.get("slots_peak", 0) * size
+    return f"{format_size(most)} at most, {format_size(used)} in use" if most else ""
+
+
 def counter_rows(numbers: Numbers, machine: str = "") -> list[tuple[str, str]]:
     """The rows that `status` and `finish` share. `machine`: the machine's name."""
     return [
@@ -90,5 +97,6 @@ def counter_rows(numbers: Numbers, machine: str = "") -> list[tuple[str, str]]:
         ("pause", pause.text(numbers, machine)),
         ("faults", faults(numbers)),
         ("granules", saved(numbers)),
+        ("pool", pool(numbers)),
         ("written", throughput(numbers)),
     ]

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from livedumpfs import abi
 from livedumpfs.errors import UsageError
-from livedumpfs.kinds import Choice, FilePath, Flag
+from livedumpfs.kinds import AUTO, Choice, FilePath, Flag
 from livedumpfs.option import Option, rows_of
 from livedumpfs.request import read_init
 from livedumpfs.settings import DumpSettings
@@ -103,10 +103,15 @@ def _show_type(settings: Settings) -> str:
 
 
 def _show_buffer(settings: Settings) -> str:
-    pages = settings.dump.pool // PAGE_SIZE
+    pool = settings.dump.pool
+    pages = pool if isinstance(pool, str) else pool // PAGE_SIZE
     # A slot holds a granule; below a few of them every fault waits for the disk.
     granule = max(settings.dump.granule, PAGE_SIZE) // PAGE_SIZE
     return f"{pages}\n\nMinimal: {granule}\nRecommended: {max(granule * 64, 16384)}"
+
+
+def _pool(text: str) -> int | str:
+    return AUTO if text == AUTO else _pages(text)
 
 
 def _pages(text: str) -> int:
@@ -129,7 +134,7 @@ _SUSE: Final[dict[str, Setting]] = {
         lambda s: s.output, lambda s, text: replace(s, output=_PATH.parse(text) or "")
     ),
     "type": Setting(_show_type, lambda s, text: replace(s, type=Choice(TYPES).parse(text))),
-    "buffer_size": Setting(_show_buffer, lambda s, text: _with(s, "pool", _pages(text))),
+    "buffer_size": Setting(_show_buffer, lambda s, text: _with(s, "pool", _pool(text))),
     "consistent": Setting(lambda s: str(int(s.dump.policy != "fail")), _set_consistent),
     "use_interrupt": Setting(
         lambda s: str(int(s.use_interrupt)),

@@ -72,6 +72,9 @@ def core_config(
     for one in rows_of(type(settings)):
         if one.core:
             setattr(config, one.core, one.kind.to_core(getattr(settings, one.name)))
+    config.pool_auto = settings.pool_is_auto
+    if settings.pool_is_auto and settings.spill_limit:
+        config.pool_size = min(config.pool_size, settings.spill_limit)
     config.uffd_fd = -1
     config.target_fd, config.table_fd = files.target_fd, files.table_fd
     config.target_reads_zero = files.reads_zero

@@ -38,6 +38,7 @@ class Counters:
     widened: int = 0
     slots: int = 0
     slots_peak: int = 0
+    slots_most: int = 0
     slot_waits: int = 0
     slot_wait_ns: int = 0
     spilled: int = 0

@@ -197,10 +197,9 @@ class LiveDump(Closing):
             try:
                 settings.check()
                 settings = settings.for_machine(self.machine.backends)
+                room = memory_room(self.machine.arena.size, settings)
                 settings = (
-                    settings.without_target(memory_room(self.machine.arena.size))
-                    if target is None
-                    else settings.on_target()
+                    settings.without_target(room) if target is None else settings.on_target(room)
                 )
                 self._hanging.free_unwatched()
                 self._expect_no_dump()

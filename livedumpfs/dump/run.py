@@ -88,9 +88,8 @@ class DumpRun:
         """The first error in one sentence; None: none."""
         if self.core is None:
             return self.error
-        target = self.target or "the memory store"
         failure = self.core.counters().failure
-        return explain(failure, target, self.settings.stall_deadline) or self.error
+        return explain(failure, self.target, self.settings.stall_deadline) or self.error
 
     @property
     def reason(self) -> str | None:

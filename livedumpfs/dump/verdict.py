@@ -39,19 +39,21 @@ def judge(counters: Counters) -> VerdictWord:
     return "torn" if counters.lost else "consistent"
 
 
-def explain(failure: CoreFailure, target: str, deadline_s: float) -> str | None:
+def explain(failure: CoreFailure, target: str | None, deadline_s: float) -> str | None:
     """One sentence: what object, what cause; None when nothing failed."""
     if not failure.error:
         return None
     page = "memory" if failure.pfn == NO_PFN else f"page {failure.pfn:#x}"
     if failure.operation == lib.LDFS_OP_WAIT_SLOT:
-        return (
-            f"{page} found no free slot within {deadline_s:g} s: "
+        why = (
             f"{target} is slower than the memory is written"
+            if target
+            else "the memory that the snapshot may take is full, and it was not released"
         )
+        return f"{page} found no free slot within {deadline_s:g} s: {why}"
     if failure.operation == lib.LDFS_OP_HANDLER:
         return _NOT_ON_TOP
-    doing = _ON_TARGET[failure.operation].format(page=page, target=target)
+    doing = _ON_TARGET[failure.operation].format(page=page, target=target or "the memory store")
     return f"cannot {doing}: {os_cause(failure.error)}"
 
 

@@ -102,6 +102,7 @@ def format_description(described: dict[str, Any], *, verbose: bool = False) -> s
         ("policy", described.get("policy")),
         ("backend", _backend_text(described)),
         ("stall", _stall_text(described.get("counters"))),
+        ("pool", _pool_text(described.get("counters"))),
         ("granules", _granules_text(described)),
         ("saved by", ", ".join(f"{k} {v}" for k, v in described["saved_by"].items())),
         *[(_KIND_NAMES[name], _kind_text(name, kind)) for name, kind in _kinds(described)],
@@ -167,6 +168,20 @@ def _stall_text(counters: object) -> str:
     longest = counters.get("stall_max_ns") if isinstance(counters, dict) else None
     text = _duration_text(longest)
     return f"{text} at the longest" if text else ""
+
+
+def _pool_text(counters: object) -> str:
+    """How large the pool was, and how much of it was in use at once."""
+    if not isinstance(counters, dict):
+        return ""
+    names = ("granule_size", "slots_most", "slots_peak")
+    size, most, used = (_number(counters.get(name)) for name in names)
+    return f"{format_size(most * size)} at most, {format_size(used * size)} in use" if most else ""
+
+
+def _number(value: object) -> int:
+    """What is in a file may be anything."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
 
 def _verdict_text(described: dict[str, Any]) -> str:

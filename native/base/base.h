@@ -40,10 +40,18 @@ uint32_t ldfs_event_prepare(struct ldfs_event *e);
  * without cause. False: the deadline has passed.
  */
 bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns);
+/* The same of a waiter that ldfs_event_notify_groups reaches, too; `groups`: bits, not 0. */
+bool ldfs_event_wait_in(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns, uint32_t groups);
 void ldfs_event_cancel(struct ldfs_event *e); /* instead of wait, if the condition holds already */
 void ldfs_event_notify(struct ldfs_event *e);
-/* Wake one waiter only. For conditions where the woken thread ends the wait of all others. */
+/*
+ * Wake `most` waiters only. For conditions that are gone when so many threads have looked, each of
+ * which wakes another if it leaves the condition as it is.
+ */
+void ldfs_event_notify_some(struct ldfs_event *e, uint32_t most);
 void ldfs_event_notify_one(struct ldfs_event *e);
+/* Wake all that wait in one of these groups. */
+void ldfs_event_notify_groups(struct ldfs_event *e, uint32_t groups);
 /*
  * One turn of a loop that waits for something which another thread is about to finish: spins, then
  * yields, then sleeps. *turns counts the turns; the caller sets it to 0 before the first.

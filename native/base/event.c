@@ -68,7 +68,7 @@ void ldfs_event_cancel(struct ldfs_event *e)
 	sub_seq(&e->waiters, 1);
 }
 
-bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
+bool ldfs_event_wait_in(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns, uint32_t groups)
 {
 	struct timespec ts, *timeout = NULL;
 	long rc;
@@ -80,28 +80,46 @@ bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
 		timeout = &ts;
 	}
 	/* FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC, FUTEX_WAIT a duration. */
-	rc = syscall(SYS_futex, &e->seq, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, NULL,
-		     FUTEX_BITSET_MATCH_ANY);
+	rc = syscall(SYS_futex, &e->seq, FUTEX_WAIT_BITSET_PRIVATE, seen, timeout, NULL, groups);
 	if (rc < 0)
 		error = errno;
 	ldfs_event_cancel(e);
 	return error != ETIMEDOUT;
 }
 
-static void wake(struct ldfs_event *e, int most)
+bool ldfs_event_wait(struct ldfs_event *e, uint32_t seen, uint64_t deadline_ns)
+{
+	return ldfs_event_wait_in(e, seen, deadline_ns, FUTEX_BITSET_MATCH_ANY);
+}
+
+/*
+ * A waiter that has not yet gone to sleep sees the other `seq`, and looks again, whatever the
+ * number and its groups.
+ */
+static void wake(struct ldfs_event *e, int most, uint32_t groups)
 {
 	if (load_seq(&e->waiters) == 0)
 		return;
 	add_seq(&e->seq, 1);
-	syscall(SYS_futex, &e->seq, FUTEX_WAKE_PRIVATE, most, NULL, NULL, 0);
+	syscall(SYS_futex, &e->seq, FUTEX_WAKE_BITSET_PRIVATE, most, NULL, NULL, groups);
 }
 
 void ldfs_event_notify(struct ldfs_event *e)
 {
-	wake(e, INT_MAX);
+	wake(e, INT_MAX, FUTEX_BITSET_MATCH_ANY);
+}
+
+void ldfs_event_notify_some(struct ldfs_event *e, uint32_t most)
+{
+	wake(e, most < INT_MAX ? (int)most : INT_MAX, FUTEX_BITSET_MATCH_ANY);
 }
 
 void ldfs_event_notify_one(struct ldfs_event *e)
 {
-	wake(e, 1);
+	wake(e, 1, FUTEX_BITSET_MATCH_ANY);
+}
+
+void ldfs_event_notify_groups(struct ldfs_event *e, uint32_t groups)
+{
+	wake(e, INT_MAX, groups);
 }

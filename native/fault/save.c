@@ -19,8 +19,9 @@ static bool may_wait(const ldfs_dump *d)
 {
 	if (load_seq(&d->gave_up) || d->policy == LDFS_POLICY_FAIL)
 		return false;
-	/* Without a target nothing ever frees a slot: only a pool that grows is waited for. */
-	return d->target.fd >= 0 || ldfs_ring_can_grow(&d->ring);
+	/* Without a target nothing frees a slot: only a pool that grows is waited for. */
+	return d->target.fd >= 0 || d->at_limit == LDFS_AT_LIMIT_HOLD ||
+	       ldfs_ring_can_grow(&d->ring);
 }
 
 static bool needs_slot(const ldfs_dump *d, uint32_t g)
@@ -40,10 +41,9 @@ static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
 	add_relaxed(&d->slot_waits, 1);
 	ldfs_event_notify(&d->ring.low);
 	seen = ldfs_event_prepare(&d->ring.freed);
-	if (load_seq(&d->ring.free) & UINT32_MAX || !may_wait(d) || ldfs_released(d) ||
-	    !needs_slot(d, g)) {
+	if (ldfs_ring_has_free(&d->ring) || !may_wait(d) || ldfs_released(d) || !needs_slot(d, g)) {
 		ldfs_event_cancel(&d->ring.freed);
-	} else if (!ldfs_event_wait(&d->ring.freed, seen, *deadline_ns) && needs_slot(d, g)) {
+	} else if (!ldfs_ring_wait(&d->ring, g, seen, *deadline_ns) && needs_slot(d, g)) {
 		ldfs_fail(d, LDFS_OP_WAIT_SLOT, ETIMEDOUT,
 			  ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
 		ldfs_give_up(d);
@@ -91,6 +91,7 @@ static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 {
 	if (!copy_granule(d, g, ldfs_slot_bytes(&d->ring, slot))) {
 		ldfs_step_copy_lost(d, g);
+		ldfs_ring_need_none(&d->ring, g, g + 1);
 		ldfs_ring_give(&d->ring, slot);
 		return;
 	}
@@ -98,44 +99,67 @@ static void save_in_slot(ldfs_dump *d, uint32_t g, uint32_t slot, bool stolen)
 	ldfs_step_publish(d, g, slot, stolen);
 	ldfs_ring_put(&d->ring, slot);
 	/* A thread that found no slot may wait for one for this very granule. */
-	ldfs_event_notify(&d->ring.freed);
+	ldfs_ring_need_none(&d->ring, g, g + 1);
 }
 
 /* ------------------------------------------------------------- make safe */
 
-/* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
-static void make_safe(ldfs_dump *d, uint32_t g)
+/* What a thread that saves one granule has waited for. */
+struct wait {
+	uint64_t deadline_ns; /* 0: not begun */
+	unsigned turns;       /* of ldfs_event_soon */
+	bool woken;           /* perhaps for a slot that is free, and not taken yet */
+};
+
+/* It needs no slot now: the wake-up is another's. */
+static void pass_on(ldfs_dump *d, struct wait *w)
 {
-	uint64_t deadline_ns = 0;
-	unsigned turns = 0;
+	if (w->woken)
+		ldfs_ring_pass_on(&d->ring);
+	w->woken = false;
+}
+
+/* True: g is lost. */
+static bool lose(ldfs_dump *d, uint32_t g, struct wait *w)
+{
+	/*
+	 * With as many slots as granules, and none free: another thread holds a second one for the
+	 * same granule, and gives it back at once.
+	 */
+	if (load_seq(&d->ring.made) >= d->granules) {
+		ldfs_event_soon(&w->turns);
+		return false;
+	}
+	if (!ldfs_step_lose(d, g))
+		return false;
+	ldfs_ring_need_none(&d->ring, g, g + 1);
+	return true;
+}
+
+static void make_safe_waiting(ldfs_dump *d, uint32_t g, struct wait *w)
+{
 	uint32_t slot;
 
 	while (!ldfs_released(d)) {
 		uint8_t s = ldfs_state(d, g);
 
 		if (s == LDFS_G_CLAIMED || s == LDFS_G_STEALING) {
-			ldfs_event_soon(&turns);
+			pass_on(d, w);
+			ldfs_event_soon(&w->turns);
 			continue;
 		}
 		if (s != LDFS_G_ARMED && s != LDFS_G_SWEEPING)
 			return;
-		switch (take_slot(d, g, &slot, &deadline_ns)) {
+		switch (take_slot(d, g, &slot, &w->deadline_ns)) {
 		case SLOT_LOOK_AGAIN:
+			w->woken = true;
 			continue;
 		case SLOT_NONE:
-			/*
-			 * With as many slots as granules, and none free: another thread holds a
-			 * second one for the same granule, and gives it back at once.
-			 */
-			if (load_seq(&d->ring.made) >= d->granules) {
-				ldfs_event_soon(&turns);
-				continue;
-			}
-			if (!ldfs_step_lose(d, g))
-				continue;
-			ldfs_event_notify(&d->ring.freed);
-			return;
+			if (lose(d, g, w))
+				return;
+			continue;
 		case SLOT_TAKEN:
+			w->woken = false;
 			break;
 		}
 		if (s == LDFS_G_ARMED ? ldfs_step_claim(d, g) : ldfs_step_steal(d, g)) {
@@ -146,6 +170,15 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 	}
 }
 
+/* Steps 1 to 4: returns once the bytes of g are safe or lost, or the dump is released. */
+static void make_safe(ldfs_dump *d, uint32_t g)
+{
+	struct wait w = { 0 };
+
+	make_safe_waiting(d, g, &w);
+	pass_on(d, &w);
+}
+
 /* ----------------------------------------------------------- fault-around */
 
 /*
@@ -153,10 +186,10 @@ static void make_safe(ldfs_dump *d, uint32_t g)
  *
  * Yes when the pool has a slot for each granule. Otherwise two things must hold. The first: a slot
  * taken here cannot cost another granule its bytes. It could where a store that finds no slot does
- * not wait but loses its granule (policy fail, given up), or where no target frees slots, unless
- * the pool can grow to a slot for each granule; and behind a target that frees none just now
- * (to_spare) stores need every slot that there is. The second: a quarter of the pool stays free for
- * stores elsewhere.
+ * not wait but loses its granule (policy fail, given up). It could also where no target frees
+ * slots, and behind a target that frees none just now (to_spare) stores need every slot that there
+ * is, unless the pool can grow to a slot for each granule. The second: a quarter of the pool stays
+ * free for stores elsewhere.
  */
 static bool slot_to_spare(const ldfs_dump *d)
 {
@@ -165,9 +198,10 @@ static bool slot_to_spare(const ldfs_dump *d)
 
 	if (made >= d->granules)
 		return true;
+	if (d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up))
+		return false;
 	if (load_relaxed(&r->limit) < d->granules &&
-	    (d->target.fd < 0 || d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up) ||
-	     load_relaxed(&r->to_spare) <= 0))
+	    (d->target.fd < 0 || load_relaxed(&r->to_spare) <= 0))
 		return false;
 	return made / 4 + load_relaxed(&r->in_use) < made;
 }

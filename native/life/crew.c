@@ -2,6 +2,19 @@
 /* crew.c - the threads of a dump. All are made at INIT, and wait until their phase begins. */
 #include "life/life.h"
 
+static int start_keepers(ldfs_dump *d)
+{
+	struct ldfs_ring *r = &d->ring;
+	uint32_t wanted = ldfs_keepers_wanted(d);
+	int rc = 0;
+
+	for (; !rc && r->keepers_made < wanted; r->keepers_made += rc == 0)
+		rc = ldfs_threads_start(d, &r->keepers[r->keepers_made],
+					r->keepers_made ? ldfs_keeper_more_main : ldfs_keeper_main,
+					d, "ldfs-keeper");
+	return rc;
+}
+
 int ldfs_life_start_threads(ldfs_dump *d)
 {
 	int rc = 0;
@@ -16,10 +29,8 @@ int ldfs_life_start_threads(ldfs_dump *d)
 		rc = ldfs_threads_start(d, &d->sweep_thread, ldfs_sweep_main, d, "ldfs-sweep");
 		d->sweep_made = rc == 0;
 	}
-	if (!rc && d->ring.grows) {
-		rc = ldfs_threads_start(d, &d->ring.keeper, ldfs_keeper_main, d, "ldfs-keeper");
-		d->ring.keeper_made = rc == 0;
-	}
+	if (!rc)
+		rc = start_keepers(d);
 	if (!rc && d->backend == LDFS_BACKEND_SIGSEGV) {
 		rc = ldfs_threads_start(d, &d->guard_thread, ldfs_guard_main, d, "ldfs-guard");
 		d->guard_made = rc == 0;
@@ -34,8 +45,8 @@ void ldfs_life_join_threads(ldfs_dump *d)
 	if (d->writer_made)
 		pthread_join(d->writer_thread, NULL);
 	ldfs_packers_join(d);
-	if (d->ring.keeper_made)
-		pthread_join(d->ring.keeper, NULL);
+	for (uint32_t i = 0; i < d->ring.keepers_made; i++)
+		pthread_join(d->ring.keepers[i], NULL);
 	if (d->guard_made)
 		pthread_join(d->guard_thread, NULL);
 }

@@ -12,7 +12,7 @@ static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t
 	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
 		return -EINVAL;
 	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT ||
-	    c->backend > LDFS_BACKEND_UFFD || c->pool_size == 0)
+	    c->backend > LDFS_BACKEND_UFFD || c->at_limit > LDFS_AT_LIMIT_HOLD || c->pool_size == 0)
 		return -EINVAL;
 	if ((a->size + granule - 1) / granule >= UINT32_MAX)
 		return -EINVAL;
@@ -30,7 +30,8 @@ static uint64_t slots_for(const ldfs_dump *d, uint64_t bytes)
 
 static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 {
-	bool grows = c->policy == LDFS_POLICY_SPILL && c->spill_limit > c->pool_size;
+	bool grows = (c->pool_auto || c->policy == LDFS_POLICY_SPILL) &&
+		     c->spill_limit > c->pool_size;
 	uint64_t made = slots_for(d, c->pool_size);
 	uint64_t limit = grows ? slots_for(d, c->spill_limit) : made;
 	int rc = -ENOMEM;
@@ -39,6 +40,9 @@ static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit, grows);
 	if (rc)
 		return rc;
+	d->ring.follows = grows && c->pool_auto;
+	if (d->ring.follows)
+		store_seq(&d->ring.ahead, (uint32_t)made / 4);
 	return ldfs_batch_init(&d->writer_batch, &d->ring);
 }
 

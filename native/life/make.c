@@ -20,6 +20,7 @@ ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gran
 	d->granule_shift = (uint32_t)__builtin_ctzll(granule);
 	d->granules = (uint32_t)((a->size + granule - 1) / granule);
 	d->policy = c->policy;
+	d->at_limit = c->at_limit;
 	d->arming = c->arming;
 	d->backend = c->backend;
 	d->sweep_rate = c->sweep_rate;

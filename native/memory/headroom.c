@@ -7,9 +7,9 @@
  * INIT and the keeper look first: at what the machine has available, and at the memory cgroups (v1
  * and v2) of this process, up to the topmost one that it can see. A limit that cannot be read
  * counts as no limit. Free swap counts as memory, because pages that exist already can be moved to
- * it; for a group it counts as far as the group's own swap limit allows, and not at all where that
- * limit cannot be read. What other processes allocate in the meantime is not foreseen; RESERVE is
- * for that.
+ * it, unless the caller wants that nothing is (ldfs_headroom_ram); for a group it counts as far as
+ * the group's own swap limit allows, and not at all where that limit cannot be read. What other
+ * processes allocate in the meantime is not foreseen; RESERVE is for that.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -78,11 +78,11 @@ static uint64_t free_swap(const char *meminfo)
 	return kib == UNKNOWN ? 0 : kib << 10;
 }
 
-static bool machine_has(const char *meminfo, uint64_t bytes)
+static bool machine_has(const char *meminfo, uint64_t swap, uint64_t bytes)
 {
 	uint64_t kib = number_after(meminfo, "MemAvailable:");
 
-	return kib == UNKNOWN || (kib << 10) + free_swap(meminfo) >= bytes;
+	return kib == UNKNOWN || (kib << 10) + swap >= bytes;
 }
 
 static bool read_of(const struct hierarchy *h, const char *group, const char *file, char *text,
@@ -191,12 +191,24 @@ static bool all_groups_have(uint64_t swap, uint64_t bytes)
 	return true;
 }
 
-int ldfs_headroom(uint64_t bytes)
+static bool has(uint64_t bytes, bool swap_counts)
 {
 	char meminfo[4096];
+	uint64_t swap;
 
 	if (!read_text("/proc/meminfo", meminfo, sizeof(meminfo)))
 		meminfo[0] = 0;
+	swap = swap_counts ? free_swap(meminfo) : 0;
 	bytes += RESERVE;
-	return machine_has(meminfo, bytes) && all_groups_have(free_swap(meminfo), bytes);
+	return machine_has(meminfo, swap, bytes) && all_groups_have(swap, bytes);
+}
+
+int ldfs_headroom(uint64_t bytes)
+{
+	return has(bytes, true);
+}
+
+int ldfs_headroom_ram(uint64_t bytes)
+{
+	return has(bytes, false);
 }

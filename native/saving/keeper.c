@@ -1,55 +1,194 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * keeper.c - the thread that adds slots to the pool before the free ones run out; only under policy
- * spill.
+ * keeper.c - the threads that add slots to the pool before the free ones run out, and with pool
+ * auto also give memory back that is not needed any more.
+ *
+ * How many free slots are enough goes by how fast they went lately. With pool auto free swap is no
+ * memory, and the pool takes half of what is available at the most: of what would be there without
+ * it. Memory that is missing may come later, so the keepers look again, unless a thread that finds
+ * no slot has to know at once that none will come (see patient).
  */
+#include <unistd.h>
+
 #include "saving/saving.h"
 
-#define GROW_BYTES (4u << 20) /* bytes of slots added at once */
+#define SPILL_BYTES (4u << 20) /* slots added at once under policy spill */
+#define AUTO_BYTES (16u << 20) /* and with pool auto */
+#define AHEAD_NS 30000000u     /* free slots are to last so long */
+#define LOOK_NS 50000000u      /* between two looks at what could be given back */
+#define AGAIN_NS 20000000u     /* after a growth that found no memory */
+#define PROCESSORS_EACH 4      /* one keeper for so many */
 
-static bool grow(struct ldfs_dump *d)
+uint32_t ldfs_keepers_wanted(const ldfs_dump *d)
+{
+	long wanted = sysconf(_SC_NPROCESSORS_ONLN) / PROCESSORS_EACH;
+
+	if (!d->ring.grows)
+		return 0;
+	if (!d->ring.follows || wanted < 1)
+		return 1;
+	return wanted < LDFS_KEEPERS_MOST ? (uint32_t)wanted : LDFS_KEEPERS_MOST;
+}
+
+struct keeper {
+	ldfs_dump *d;
+	bool leads; /* the one that measures, and gives back */
+	uint64_t then_ns;
+	uint32_t then_used; /* slots in use at then_ns */
+	uint32_t lately;    /* most slots in use lately, and less by and by */
+};
+
+/* ----------------------------------------------------------------------- grow */
+
+static bool memory_for(const ldfs_dump *d, uint32_t count)
+{
+	const struct ldfs_ring *r = &d->ring;
+	uint64_t bytes = count * r->slot_size, grown;
+
+	if (!r->follows)
+		return ldfs_headroom(bytes);
+	grown = (uint64_t)(load_seq(&r->made) - r->least) * r->slot_size;
+	return ldfs_headroom_ram(grown + 2 * bytes);
+}
+
+/* Whether a thread that finds no slot may wait until there is memory for one. */
+static bool patient(const ldfs_dump *d)
+{
+	return d->ring.follows && (d->target.fd >= 0 || d->at_limit == LDFS_AT_LIMIT_HOLD);
+}
+
+static void no_memory(ldfs_dump *d)
 {
 	struct ldfs_ring *r = &d->ring;
-	uint32_t made = load_seq(&r->made), limit = load_seq(&r->limit);
-	uint32_t step = (uint32_t)(GROW_BYTES / r->slot_size) + 1;
-	uint32_t count = limit - made < step ? limit : made + step;
+	uint32_t seen;
 
-	if (!ldfs_headroom((uint64_t)(count - made) * r->slot_size) || ldfs_ring_grow(r, count)) {
-		/*
-		 * No memory: the pool stays as large as it is. The waiting threads look again and
-		 * see the limit.
-		 */
-		store_seq(&r->limit, made);
+	if (!patient(d)) {
+		/* The pool stays as large as it is. The waiting threads look again, and see it. */
+		store_seq(&r->limit, load_seq(&r->made));
 		ldfs_event_notify(&r->freed);
-		return false;
+		return;
 	}
-	add_relaxed(&d->spilled, count - made);
+	/* Not `low`: every store would wake it. */
+	seen = ldfs_event_prepare(&d->progress);
+	if (ldfs_released(d))
+		ldfs_event_cancel(&d->progress);
+	else
+		ldfs_event_wait(&d->progress, seen, ldfs_deadline(AGAIN_NS));
+}
+
+/* How many free slots are wanted, by how many more are in use than at the last look. */
+static void look_ahead(struct keeper *k)
+{
+	struct ldfs_ring *r = &k->d->ring;
+	uint64_t now = ldfs_now_ns(), passed = now - k->then_ns, ahead = 0;
+	uint32_t used = load_seq(&r->in_use), more = used > k->then_used ? used - k->then_used : 0;
+
+	if (passed < AHEAD_NS / 30)
+		return;
+	if (passed < 10ull * AHEAD_NS)
+		ahead = (uint64_t)more * AHEAD_NS / passed;
+	ahead = ahead > used / 2 ? ahead : used / 2;
+	ahead = ahead > r->least / 4 ? ahead : r->least / 4;
+	store_seq(&r->ahead, ahead < r->reserved ? (uint32_t)ahead : r->reserved);
+	k->then_ns = now;
+	k->then_used = used;
+}
+
+/* False: nothing was wanted. */
+static bool grow(struct keeper *k)
+{
+	ldfs_dump *d = k->d;
+	struct ldfs_ring *r = &d->ring;
+	uint64_t bytes = r->follows ? AUTO_BYTES : SPILL_BYTES;
+	uint32_t count, link;
+
+	if (r->follows && k->leads)
+		look_ahead(k);
+	link = ldfs_pool_plan(r, bytes > r->slot_size ? (uint32_t)(bytes / r->slot_size) : 1,
+			      &count);
+	if (!link)
+		return false;
+	if (ldfs_pool_grow(r, link, count, memory_for(d, count)))
+		no_memory(d);
+	else
+		add_relaxed(&d->spilled, count);
 	return true;
 }
 
+/* ------------------------------------------------------------------ give back */
+
+static bool gives_back(const struct keeper *k)
+{
+	const struct ldfs_ring *r = &k->d->ring;
+
+	return k->leads && r->follows && k->d->target.fd >= 0 && load_seq(&r->made) > r->least;
+}
+
+/*
+ * Twice what was in use lately stays, and what INIT made. Less by and by: stores come in bursts. No
+ * store finds the pool smaller than INIT made it: so many slots are in use then.
+ */
+static void give_back(struct keeper *k)
+{
+	struct ldfs_ring *r = &k->d->ring;
+	uint32_t used = load_seq(&r->in_use), made = load_seq(&r->made), keep;
+
+	k->lately = used > k->lately / 8 * 7 ? used : k->lately / 8 * 7;
+	keep = k->lately * 2ull < r->least ? r->least : k->lately * 2;
+	if (made <= keep || (keep > r->least && made - keep < made / 8))
+		return;
+	store_seq(&r->ahead, r->least / 4);
+	while (made > keep && !ldfs_released(k->d)) {
+		uint32_t gone = ldfs_pool_shrink(r, made - keep);
+
+		if (!gone)
+			break;
+		made -= gone;
+	}
+}
+
+/* ------------------------------------------------------------------ the thread */
+
 static bool wants_more(const struct ldfs_ring *r)
 {
-	uint32_t used = load_seq(&r->in_use);
+	return ldfs_ring_can_grow(r) &&
+	       ldfs_ring_wanted(r, load_seq(&r->in_use)) >= load_seq(&r->made);
+}
 
-	return used + used / 4 >= load_seq(&r->made);
+static void wait_till_low(struct keeper *k)
+{
+	struct ldfs_ring *r = &k->d->ring;
+	uint32_t seen = ldfs_event_prepare(&r->low);
+
+	if (wants_more(r) || ldfs_released(k->d))
+		ldfs_event_cancel(&r->low);
+	else if (!ldfs_event_wait(&r->low, seen,
+				  gives_back(k) ? ldfs_deadline(LOOK_NS) : UINT64_MAX))
+		give_back(k);
+}
+
+static void *keep(ldfs_dump *d, bool leads)
+{
+	struct keeper k = { .d = d, .leads = leads, .then_ns = ldfs_now_ns() };
+	unsigned turns = 0;
+
+	while (!ldfs_released(d) && (d->ring.follows || ldfs_ring_can_grow(&d->ring))) {
+		wait_till_low(&k);
+		if (!wants_more(&d->ring) || ldfs_released(d) || grow(&k))
+			turns = 0;
+		else
+			ldfs_event_soon(&turns); /* other keepers are making what is wanted */
+	}
+	ldfs_threads_ended(d);
+	return NULL;
 }
 
 void *ldfs_keeper_main(void *dump)
 {
-	struct ldfs_dump *d = dump;
-	struct ldfs_ring *r = &d->ring;
+	return keep(dump, true);
+}
 
-	while (!ldfs_released(d) && ldfs_ring_can_grow(r)) {
-		uint32_t seen = ldfs_event_prepare(&r->low);
-
-		if (wants_more(r) || ldfs_released(d)) {
-			ldfs_event_cancel(&r->low);
-			if (!ldfs_released(d))
-				grow(d);
-			continue;
-		}
-		ldfs_event_wait(&r->low, seen, UINT64_MAX);
-	}
-	ldfs_threads_ended(d);
-	return NULL;
+void *ldfs_keeper_more_main(void *dump)
+{
+	return keep(dump, false);
 }

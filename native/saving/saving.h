@@ -18,7 +18,10 @@
 /* ---------------------------------------------------------------- threads */
 void *ldfs_sweep_main(void *dump);  /* sweep.c */
 void *ldfs_writer_main(void *dump); /* writer.c */
-void *ldfs_keeper_main(void *dump); /* keeper.c; only under policy spill */
+/* keeper.c; only where the pool grows: the first, and all others. */
+void *ldfs_keeper_main(void *dump);
+void *ldfs_keeper_more_main(void *dump);
+uint32_t ldfs_keepers_wanted(const ldfs_dump *d);
 
 /* --------------------------------------------------------------- packer.c */
 int ldfs_packers_init(ldfs_dump *d, uint32_t count);

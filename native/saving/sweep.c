@@ -209,7 +209,7 @@ static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t fi
 void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
 {
 	unprotect_published(d, states, first, end);
-	ldfs_event_notify(&d->ring.freed);   /* vCPUs that waited for a slot: it is saved */
+	ldfs_ring_need_none(&d->ring, first, end); /* vCPUs that waited for a slot: it is saved */
 	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
 }
 

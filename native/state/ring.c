@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * ring.c - the pool of slots: taken and put by handlers, taken by the writer, grown by the keeper.
+ * ring.c - the slots of the pool: taken and put by handlers, taken by the writer. How many there
+ * are is pool.c's.
  *
  * Two lock-free stacks of slot numbers. The free one is popped by many, so its head carries a tag
  * against ABA (Treiber 1986, with a counted pointer as in Michael and Scott 1996). The filled one
@@ -8,20 +9,16 @@
  * thread that is preempted halfway, and that is why they are stacks and not a ring of cells.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-
 #include "state/state.h"
 
 /* One slot of so many is fault-around's, at the most, while the target frees none. */
 #define TO_SPARE_SHARE 16
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+/* A run of the sweep is in few groups, and few other granules are. */
+#ifndef GROUP_GRANULES
+#define GROUP_GRANULES 16
 #endif
 
-static void push_free(struct ldfs_ring *r, uint32_t slot)
+void ldfs_ring_push(struct ldfs_ring *r, uint32_t slot)
 {
 	uint64_t seen = load_seq(&r->free), head;
 
@@ -31,7 +28,7 @@ static void push_free(struct ldfs_ring *r, uint32_t slot)
 	} while (!cas_seq(&r->free, &seen, head));
 }
 
-static uint32_t pop_free(struct ldfs_ring *r)
+uint32_t ldfs_ring_pop(struct ldfs_ring *r)
 {
 	uint64_t seen = load_seq(&r->free), head;
 	uint32_t slot;
@@ -50,15 +47,23 @@ bool ldfs_ring_can_grow(const struct ldfs_ring *r)
 	return r->grows && load_seq(&r->made) < load_seq(&r->limit);
 }
 
+/* Stores go on while the keepers make more: fewer free ones than that are too few. */
+uint64_t ldfs_ring_wanted(const struct ldfs_ring *r, uint32_t used)
+{
+	uint32_t ahead = load_seq(&r->ahead);
+
+	return (uint64_t)used + (ahead > used / 4 ? ahead : used / 4);
+}
+
 uint32_t ldfs_ring_take(struct ldfs_ring *r)
 {
-	uint32_t slot = pop_free(r), used;
+	uint32_t slot = ldfs_ring_pop(r), used;
 
 	if (slot == NO_SLOT)
 		return NO_SLOT;
 	used = add_seq(&r->in_use, 1) + 1;
 	raise_u64(&r->peak, used);
-	if (used + used / 4 >= load_relaxed(&r->made) && ldfs_ring_can_grow(r))
+	if (ldfs_ring_wanted(r, used) >= load_seq(&r->made) && ldfs_ring_can_grow(r))
 		ldfs_event_notify(&r->low);
 	return slot;
 }
@@ -66,8 +71,39 @@ uint32_t ldfs_ring_take(struct ldfs_ring *r)
 void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot)
 {
 	sub_seq(&r->in_use, 1);
-	push_free(r, slot);
-	ldfs_event_notify(&r->freed);
+	ldfs_ring_push(r, slot);
+	ldfs_event_notify_one(&r->freed);
+}
+
+bool ldfs_ring_has_free(struct ldfs_ring *r)
+{
+	return (load_seq(&r->free) & UINT32_MAX) != 0;
+}
+
+void ldfs_ring_pass_on(struct ldfs_ring *r)
+{
+	if (ldfs_ring_has_free(r))
+		ldfs_event_notify_one(&r->freed);
+}
+
+/* Which waiters belong together: those for granules that are near each other. */
+static uint32_t group_of(uint32_t granule)
+{
+	return 1u << (granule / GROUP_GRANULES % 32);
+}
+
+bool ldfs_ring_wait(struct ldfs_ring *r, uint32_t granule, uint32_t seen, uint64_t deadline_ns)
+{
+	return ldfs_event_wait_in(&r->freed, seen, deadline_ns, group_of(granule));
+}
+
+void ldfs_ring_need_none(struct ldfs_ring *r, uint32_t first, uint32_t end)
+{
+	uint32_t groups = 0;
+
+	for (uint32_t g = first; g < end && groups != UINT32_MAX; g++)
+		groups |= group_of(g);
+	ldfs_event_notify_groups(&r->freed, groups);
 }
 
 /*
@@ -95,65 +131,4 @@ void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot)
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r)
 {
 	return exchange_seq(&r->filled, 0);
-}
-
-/* The pages are there afterwards, so that no handler waits for memory. */
-int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count)
-{
-	uint32_t made = load_seq(&r->made);
-
-	if (madvise(ldfs_slot_bytes(r, made), (uint64_t)(count - made) * r->slot_size,
-		    MADV_POPULATE_WRITE))
-		return -errno;
-	for (uint32_t slot = made; slot < count; slot++)
-		push_free(r, slot);
-	store_seq(&r->made, count);
-	ldfs_event_notify(&r->freed);
-	return 0;
-}
-
-/* Slots are copies of what its owner may keep out of core files and children. */
-static int keep_private(const struct ldfs_ring *r)
-{
-	uint64_t size = r->reserved * r->slot_size;
-
-	return madvise(r->bytes, size, MADV_DONTFORK) || madvise(r->bytes, size, MADV_DONTDUMP)
-		       ? -errno
-		       : 0;
-}
-
-int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
-		   bool grows)
-{
-	int rc;
-
-	if (made == 0 || limit < made || limit >= UINT32_MAX)
-		return -EINVAL;
-	r->slot_size = slot_size;
-	r->grows = grows;
-	r->reserved = (uint32_t)limit;
-	r->slots = calloc(limit, sizeof(*r->slots));
-	r->bytes = mmap(NULL, limit * slot_size, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (!r->slots || r->bytes == MAP_FAILED) {
-		r->bytes = r->bytes == MAP_FAILED ? NULL : r->bytes;
-		ldfs_ring_destroy(r);
-		return -ENOMEM;
-	}
-	store_seq(&r->limit, (uint32_t)limit);
-	rc = keep_private(r);
-	if (!rc)
-		rc = ldfs_ring_grow(r, (uint32_t)made);
-	if (rc)
-		ldfs_ring_destroy(r);
-	return rc == -EFAULT ? -ENOMEM : rc;
-}
-
-void ldfs_ring_destroy(struct ldfs_ring *r)
-{
-	if (r->bytes)
-		munmap(r->bytes, r->reserved * r->slot_size);
-	free(r->slots);
-	r->bytes = NULL;
-	r->slots = NULL;
 }

@@ -15,6 +15,7 @@
 #include "target/target.h"
 
 #define NO_SLOT UINT32_MAX
+#define LDFS_KEEPERS_MOST 4
 #define GRANULE_FULL 1    /* in ldfs_dump.full; 0: may have holes */
 #define GRANULE_PUNCHED 2 /* had a hole made in it during this dump: never full again */
 
@@ -25,24 +26,37 @@ struct ldfs_slot {
 };
 
 struct ldfs_ring {
-	uint8_t *bytes; /* limit slots of slot_size, reserved; [0, made) are there */
+	uint8_t *map; /* what is mapped for them, map_size bytes */
+	uint64_t map_size;
+	uint8_t *bytes; /* addresses of `reserved` slots of slot_size; `made` of them have memory */
 	struct ldfs_slot *slots;
 	uint64_t slot_size;     /* bytes */
-	_Atomic uint32_t made;  /* slots that exist */
+	_Atomic uint32_t made;  /* slots that are there */
 	_Atomic uint32_t limit; /* slots at the most */
+	_Atomic uint32_t ahead; /* so many are to be free, or a quarter of those in use */
+	_Atomic uint64_t most;  /* the highest `made` */
 	uint32_t reserved;      /* slots that `bytes` and `slots` have room for */
-	bool grows;             /* policy spill: the keeper adds slots */
+	uint32_t least;         /* slots that INIT made; they stay */
+	bool grows;             /* keepers add slots */
+	bool follows;           /* pool auto: as memory and need go, and they give some back */
 	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));   /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;
 	_Atomic int32_t to_spare; /* a hint: slots freed lately, for fault-around */
 	_Atomic uint64_t peak;
-	/* A slot was freed, or a granule is safe or lost: for threads that wait for a slot. */
+	/*
+	 * For threads that wait for a slot: one was freed (wakes one), or a granule needs none any
+	 * more (wakes its group).
+	 */
 	struct ldfs_event freed;
 	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
 	struct ldfs_event low;     /* for the keeper */
-	pthread_t keeper;
-	bool keeper_made; /* owner */
+	pthread_t keepers[LDFS_KEEPERS_MOST];
+	uint32_t keepers_made;   /* owner */
+	pthread_mutex_t keeping; /* of the three below, among keepers */
+	uint32_t planned;        /* slots from this number on have never been there */
+	uint32_t away;           /* chain by `next` of slots that were given back, index + 1 */
+	uint32_t growing;        /* slots that keepers are making */
 };
 
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
@@ -55,9 +69,35 @@ void ldfs_ring_freed(struct ldfs_ring *r, uint32_t slot);
 void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot); /* [signal] to the filled ones */
 uint32_t ldfs_ring_take_filled(struct ldfs_ring *r);    /* chain by `next`, index + 1; 0: none */
 bool ldfs_ring_can_grow(const struct ldfs_ring *r);     /* [signal] */
-/* Make slots up to `count` exist; their pages are there afterwards. 0 or -errno. One thread at a
- * time. */
-int ldfs_ring_grow(struct ldfs_ring *r, uint32_t count);
+/* [signal] So many slots there should be more than, when `used` are in use. */
+uint64_t ldfs_ring_wanted(const struct ldfs_ring *r, uint32_t used);
+bool ldfs_ring_has_free(struct ldfs_ring *r); /* [signal] */
+/*
+ * [signal] Sleep till a slot is free or `granule` needs none, after ldfs_event_prepare of `freed`;
+ * see ldfs_event_wait. A thread that was woken for a slot and takes none must call
+ * ldfs_ring_pass_on.
+ */
+bool ldfs_ring_wait(struct ldfs_ring *r, uint32_t granule, uint32_t seen, uint64_t deadline_ns);
+void ldfs_ring_pass_on(struct ldfs_ring *r); /* [signal] */
+/* [signal] Granules [first, end) are safe or lost: wake the threads that want a slot for one. */
+void ldfs_ring_need_none(struct ldfs_ring *r, uint32_t first, uint32_t end);
+/* Of the stack of free slots alone: for pool.c. */
+void ldfs_ring_push(struct ldfs_ring *r, uint32_t slot);
+uint32_t ldfs_ring_pop(struct ldfs_ring *r);
+
+/* ------------------------------------------------------------------ pool.c */
+/*
+ * Up to `most` slots that are wanted and that no other keeper makes, *count of them: to be handed
+ * to ldfs_pool_grow. 0: none.
+ */
+uint32_t ldfs_pool_plan(struct ldfs_ring *r, uint32_t most, uint32_t *count);
+/*
+ * Make them, if `allowed`; their pages are there before a handler gets them. 0 or -errno: some of
+ * them are not there.
+ */
+int ldfs_pool_grow(struct ldfs_ring *r, uint32_t link, uint32_t count, bool allowed);
+/* Give back the memory of up to `most` free slots. Returns of how many; fewer: call it again. */
+uint32_t ldfs_pool_shrink(struct ldfs_ring *r, uint32_t most);
 
 static inline uint8_t *ldfs_slot_bytes(const struct ldfs_ring *r, uint32_t slot)
 {
@@ -111,6 +151,7 @@ struct ldfs_dump {
 	uint32_t granules;
 	uint32_t granule_shift; /* granule size is 1 << shift */
 	uint32_t policy;
+	uint32_t at_limit;
 	uint32_t arming;
 	uint32_t backend;
 	uint64_t sweep_rate;

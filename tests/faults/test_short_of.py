@@ -113,6 +113,16 @@ def test_a_memory_cgroup_that_is_nearly_full(
     )
 
 
+def test_auto_beside_a_program_that_eats_memory(
+    tmp_path: Path, failing_calls: Path, group: MemoryGroup
+) -> None:
+    """The pool takes half of what is there, less as there is less, and no process is killed."""
+    expect_done(
+        "short_of/auto_beside_a_program_that_eats_memory.py",
+        tmp_path, failing_calls, str(group.path),
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------------------- descriptors
 
 

@@ -203,7 +203,7 @@ def test_memory_alone_at_its_limit_loses_pages_and_goes_on(policy: str) -> None:
     with dumped(4 * MIB) as (live, memory):
         settings = DumpSettings(policy=policy, spill_limit=MIB, granule=PAGE)
         live.init(None, settings)
-        assert (live.settings.policy, live.settings.pool) == ("spill", MIB)
+        assert (live.settings.policy, live.settings.spill_limit) == ("spill", MIB)
         live.start()
         done = threading.Event()
 

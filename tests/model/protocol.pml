@@ -125,7 +125,8 @@ bit table_out;                      /* ghost: the table went into the pipe */
 #endif
 bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
 bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
-bit slot_event[3] = 1;              /* one for each that may wait for a slot */
+bit slot_event[3] = 1;              /* one for each that may wait for a slot; 0: it sleeps */
+byte wants[3] = NONE;               /* for which granule */
 bit sweep_ended;
 bit writer_ended;
 bit stop;                           /* quiesce asked for */
@@ -133,9 +134,6 @@ byte running;                       /* vCPUs that are not parked */
 byte vcpus_ended;
 hidden byte i;                      /* only used within one atomic step */
 hidden byte vmas;
-#ifdef BUG_WAKE_ONE
-bit asleep[3];
-#endif
 
 #ifdef DISCARDS
 bit data[NG] = 1;                   /* 0: the memfd has a hole here */
@@ -208,23 +206,50 @@ inline wake_one_packer()
 	fi
 }
 
-/* Everybody who waits for a slot: one who wakes may need no slot any more. */
-inline wake_slot_waiters()
+/* A slot is free: any one of those who sleep. */
+inline wake_one_waiter()
 {
-#ifdef BUG_WAKE_ONE
-	slot_event[0] = slot_event[0] || !asleep[0];
-	slot_event[1] = slot_event[1] || !asleep[1];
-	slot_event[2] = slot_event[2] || !asleep[2];
 	if
 	:: !slot_event[0] -> slot_event[0] = 1
 	:: !slot_event[1] -> slot_event[1] = 1
 	:: !slot_event[2] -> slot_event[2] = 1
 	:: slot_event[0] && slot_event[1] && slot_event[2]
 	fi
+}
+
+/* Granule x needs no slot any more: all who want one for it. In C also some who want one for a granule near it. */
+inline wake_waiters_of(x)
+{
+#ifdef BUG_WAKE_ONE
+	wake_one_waiter()
 #else
+	slot_event[0] = slot_event[0] || wants[0] == x;
+	slot_event[1] = slot_event[1] || wants[1] == x;
+	slot_event[2] = slot_event[2] || wants[2] == x
+#endif
+}
+
+/* No one is to wait any more. */
+inline wake_all_waiters()
+{
 	slot_event[0] = 1;
 	slot_event[1] = 1;
 	slot_event[2] = 1
+}
+
+/* Who was woken for a slot and needs none: the wake-up is another's. */
+inline pass_on()
+{
+#ifdef BUG_NO_PASS_ON
+	woken = 0
+#else
+	atomic {
+		if
+		:: woken && free_slots != 0 -> wake_one_waiter()
+		:: else
+		fi;
+		woken = 0
+	}
 #endif
 }
 
@@ -366,7 +391,7 @@ inline slot_free(slot)
 	atomic {
 		assert(!freed && !(free_slots & BIT(slot)));
 		free_slots = free_slots | BIT(slot);
-		wake_slot_waiters()
+		wake_one_waiter()
 	}
 }
 
@@ -507,7 +532,7 @@ inline publish(x)
 		slot_push(slot)         /* only the writer can tell that this comes later in C */
 	};
 #ifndef BUG_NO_WAKE_PUBLISH
-	d_step { wake_slot_waiters() }  /* somebody may wait for a slot for this very granule */
+	atomic { wake_waiters_of(x) }   /* somebody may wait for a slot for this very granule */
 #endif
 }
 
@@ -524,30 +549,30 @@ inline wait_for_slot(x)
 {
 	d_step {
 		slot_event[me] = 0;
+		wants[me] = x;
 		if
 		:: free_slots != 0 || policy == FAIL || !MAY_WAIT || !ON || !TAKEABLE(state[x]) -> slot_event[me] = 1
 		:: else
-#ifdef BUG_WAKE_ONE
-			-> asleep[me] = 1
-#endif
 		fi
 	};
-	if
-	:: slot_event[me]
+	atomic {
+		if
+		:: slot_event[me]
 #ifdef BUG_POLL
-	:: true
+		:: true
 #endif
 #ifdef DEADLINE
-	:: atomic { !slot_event[me] ->
-		if
-		:: TAKEABLE(state[x]) -> policy = FAIL; io_failed = 1; wake_slot_waiters()
-		:: else                 /* it needs no slot any more: nothing to give up for */
-		fi }
+		:: !slot_event[me] ->
+			if
+			:: TAKEABLE(state[x]) -> policy = FAIL; io_failed = 1; wake_all_waiters()
+			:: else                 /* it needs no slot any more: nothing to give up for */
+			fi
 #endif
-	fi;
-#ifdef BUG_WAKE_ONE
-	asleep[me] = 0
-#endif
+		fi;
+		slot_event[me] = 1;
+		wants[me] = NONE;
+		woken = 1
+	}
 }
 
 /* Steps 1 to 4 of the fault path on granule x. Ends with the bytes safe, or the dump released. */
@@ -597,7 +622,7 @@ inline save(x)
 				won = 0;
 				step_lose(x, won);
 				if
-				:: won -> d_step { wake_slot_waiters() }; break
+				:: won -> atomic { wake_waiters_of(x) }; break
 				:: else
 				fi
 			:: slot == NONE && !won ->
@@ -616,7 +641,7 @@ inline save(x)
 			:: slot == NONE && policy == FAIL ->
 				step_lose(x, won);
 				if
-				:: won -> d_step { wake_slot_waiters() }; break
+				:: won -> atomic { wake_waiters_of(x) }; break
 				:: else
 				fi
 #endif
@@ -624,6 +649,7 @@ inline save(x)
 			:: slot == NONE && policy == BLOCK -> wait_for_slot(x)
 #endif
 			:: slot != NONE ->
+				woken = 0;
 				claim_or_steal(x);
 				if
 				:: won ->
@@ -635,6 +661,7 @@ inline save(x)
 					:: true
 					:: io_failed = 1;
 						step_copy_lost(x);
+						atomic { wake_waiters_of(x) };
 						slot_give_back(slot);
 						break
 					fi;
@@ -653,6 +680,7 @@ inline save(x)
 			fi
 #endif
 		:: ON && COPYING(s) ->
+			pass_on();
 			if
 			:: !COPYING(state[x])
 #ifdef RELEASES
@@ -663,6 +691,7 @@ inline save(x)
 		:: ON && !IN_MEMORY(s) -> break
 		fi
 	od;
+	pass_on();
 	atomic { s = 0; won = 0 }
 }
 
@@ -673,7 +702,7 @@ inline wait_for_slot_holding_claim()
 	:: slot_event[me]
 #ifdef DEADLINE
 	:: atomic { !slot_event[me] && policy == BLOCK ->
-		policy = FAIL; io_failed = 1; wake_slot_waiters() }
+		policy = FAIL; io_failed = 1; wake_all_waiters() }
 #endif
 	fi
 }
@@ -849,7 +878,7 @@ inline pick(g)
 #else
 #define HELD_LOCALS
 #endif
-#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide; WIDEN_LOCALS HELD_LOCALS
+#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide, woken; WIDEN_LOCALS HELD_LOCALS
 
 proctype vcpu(byte me)
 {
@@ -1023,7 +1052,11 @@ inline end_run()
 		od
 	};
 	atomic {
-		wake_slot_waiters();
+		k = first;
+		do
+		:: k < g -> wake_waiters_of(k); k++
+		:: else -> break
+		od;
 #ifdef BUG_WAKE_ONE_PACKER
 		packer_event[0] = 1;
 #else
@@ -1169,7 +1202,7 @@ inline write_slot()
 #ifdef FAILING_IO
 		if
 		:: true
-		:: good = 0; io_failed = 1; policy = FAIL; wake_slot_waiters()
+		:: good = 0; io_failed = 1; policy = FAIL; wake_all_waiters()
 		fi
 #endif
 	};
@@ -1556,7 +1589,7 @@ inline release()
 #ifdef BUG_RELEASE_NO_SLOT_WAKE
 	atomic { wake_writer(); drain_event = 1 };
 #else
-	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
+	atomic { wake_writer(); drain_event = 1; wake_all_waiters() };
 #endif
 #ifdef UFFD
 	if                          /* START may not have begun */

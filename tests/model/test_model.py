@@ -75,6 +75,7 @@ MODELS = (
 # The same models with other sizes, or another target.
 VARIANTS = (
     Check("spill", ("TARGET",)),
+    Check("spill", ("TARGET", "SHRINKS=2")),
     Check("around", ("NS=1",)),
     Check("durable", ("SIDECAR",)),
 )
@@ -105,11 +106,13 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("spill", ("BUG_END_NOT_LOOKED_AT",)), ASSERTION),
     (Check("spill", ("BUG_NO_WAKE_AT_LIMIT",)), DEADLOCK),
     (Check("spill", ("BUG_NO_WAKE_KEEPER", "NS=3", "NV=3")), DEADLOCK),
+    (Check("spill", ("BUG_SHRINK_IN_USE", "TARGET", "SHRINKS=2")), ASSERTION),
     (Check("each", ("BUG_NO_LOOK_AGAIN",)), ASSERTION),
     (Check("hang", ("BUG_CLAIM_FIRST",)), DEADLOCK),
     (Check("slots", ("BUG_NO_WAKE_BACK",)), DEADLOCK),
     (Check("same_granule", ("BUG_NO_WAKE_PUBLISH",)), DEADLOCK),
-    (Check("slots", ("BUG_WAKE_ONE",)), DEADLOCK),
+    (Check("same_granule", ("BUG_WAKE_ONE",)), DEADLOCK),
+    (Check("slots", ("BUG_NO_PASS_ON",)), DEADLOCK),
     (Check("slots", ("BUG_POLL",), cycles=True), CYCLE),
     (Check("around", ("BUG_AROUND_COPYING",)), ASSERTION),
     (Check("around", ("BUG_AROUND_SWEEPING",)), ASSERTION),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* headroom_below FOLDER BYTES - what headroom.c, built with -Dopen=open_below, says where /proc and
- * /sys are below a folder. */
+/* headroom_below FOLDER BYTES [ram] - what headroom.c, built with -Dopen=open_below, says where
+ * /proc and /sys are below a folder. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,9 +21,12 @@ int open_below(const char *path, int flags, ...)
 
 int main(int argc, char **argv)
 {
-	if (argc != 3)
+	uint64_t bytes;
+
+	if (argc < 3)
 		return 2;
 	folder = argv[1];
-	puts(ldfs_headroom(strtoull(argv[2], NULL, 10)) ? "yes" : "no");
+	bytes = strtoull(argv[2], NULL, 10);
+	puts((argc > 3 ? ldfs_headroom_ram(bytes) : ldfs_headroom(bytes)) ? "yes" : "no");
 	return 0;
 }

@@ -55,14 +55,14 @@ class Kernel:
             self.write(f"{folder}{name}/{files[figure.replace('_', ' ')]}", text)
         self.write(f"{folder}{name}/memory.stat", f"anon 1\n{stat}")
 
-    def has(self, mib: int) -> bool:
-        code, said = self._run(self._program, str(self.place), str(mib * MIB))
+    def has(self, mib: int, *how: str) -> bool:
+        code, said = self._run(self._program, str(self.place), str(mib * MIB), *how)
         assert code == 0, said
         return bool(said == "yes\n")
 
-    def expect(self, mib: int) -> None:
+    def expect(self, mib: int, *how: str) -> None:
         """It has that much, and not more, besides the reserve."""
-        assert (self.has(mib - RESERVE), self.has(mib - RESERVE + 1)) == (True, False)
+        assert (self.has(mib - RESERVE, *how), self.has(mib - RESERVE + 1, *how)) == (True, False)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,15 @@ def test_free_swap_of_the_machine_counts(kernel: Kernel) -> None:
     kernel.expect(100)
     kernel.memory(100, swap=4000)
     kernel.expect(4100)
+
+
+def test_a_pool_that_follows_the_memory_does_not_count_swap(kernel: Kernel) -> None:
+    kernel.memory(100, swap=4000)
+    kernel.expect(100, "ram")
+    kernel.memory(1000, swap=300)
+    kernel.group(2, "/one", limit=500, usage=400, swap_usage=0, swap_limit="max")
+    kernel.expect(400)
+    kernel.expect(100, "ram")
 
 
 def test_a_kernel_that_says_nothing_has_no_limit(kernel: Kernel) -> None:

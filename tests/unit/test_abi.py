@@ -37,6 +37,7 @@ ENUMS = {
     "FORMAT": abi.Format,
     "COMPRESSION": abi.Compression,
     "TABLE": abi.Table,
+    "AT_LIMIT": abi.AtLimit,
     "ENDED": abi.Ended,
     "OPERATION": abi.Operation,
     "ARMING": abi.Arming,
@@ -62,6 +63,7 @@ def expected() -> Iterator[tuple[str, int]]:
             yield f"LIVEDUMP_{prefix}_{one.name}", int(one)
     yield "LIVEDUMP_ABI_VERSION", abi.VERSION
     yield "LIVEDUMP_PATH_MAX", abi.PATH_MAX
+    yield "LIVEDUMP_POOL_AUTO", abi.POOL_AUTO
     yield "LIVEDUMP_NO_PFN", abi.NO_PFN
 
 

@@ -189,7 +189,7 @@ def test_without_a_target_nothing_waits_for_a_slot(bench: Bench, way: str) -> No
         else:
             bench.write("control/state", "1")
     taken = bench.dump.settings
-    assert (taken.policy, taken.spill_limit, taken.pool) == ("spill", 1 << 20, 1 << 20)
+    assert (taken.policy, taken.spill_limit, taken.pool) == ("spill", 1 << 20, "auto")
     status = abi.Status.from_buffer_copy(bench.ioctl(abi.STATUS))
     assert (status.policy, status.spill_limit) == (abi.Policy.SPILL, 1 << 20)
     assert json.loads(bench.read("stats.json"))["settings"]["policy"] == "spill"

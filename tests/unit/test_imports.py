@@ -47,7 +47,7 @@ OF_LEAVES = {
 }
 """What one leaf imports of others."""
 
-WORDS_OF_ENUMS = {"Arming", "Backend", "Compression", "Format", "Policy", "Table"}
+WORDS_OF_ENUMS = {"Arming", "AtLimit", "Backend", "Compression", "Format", "Policy", "Table"}
 WORDS = ["abi.py", "settings.py"]
 """The numbers of the interface, and the words for them: the one exception to the rule that two
 public classes have two names."""

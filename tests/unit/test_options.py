@@ -156,22 +156,24 @@ def test_numbers_of_choices_are_those_of_c(one: Option) -> None:
     """In both interfaces, and the words are those that type checkers know."""
     kind = one.kind
     assert isinstance(kind, Choice)
-    literal = getattr(settings, one.name.capitalize())
+    name = "".join(part.capitalize() for part in one.name.split("_"))
+    literal = getattr(settings, name)
     assert get_args(literal) == kind.words
-    numbers: type[enum.IntEnum] = getattr(abi, one.name.capitalize())
+    numbers: type[enum.IntEnum] = getattr(abi, name)
     assert {word.upper(): kind.to_ioctl(word) for word in kind.words} == {
         name: int(member) for name, member in numbers.__members__.items()
     }
     if one.core:
-        prefix = {"policy": "POLICY", "arming": "ARM", "backend": "BACKEND"}[one.name]
+        prefix = {"arming": "ARM"}.get(one.name, one.name.upper())
         for word in kind.words:
             assert getattr(lib, f"LDFS_{prefix}_{word.upper()}") == kind.to_core(word)
 
 
 SOME = DumpSettings(
     format="kdump", policy="spill", arming="mprotect", backend="uffd", granule=8192, pool=16384,
-    spill_limit=65536, sweep_rate=5, stall_deadline=0.5, quiesce_deadline=0.25, init_deadline=3.5,
-    force=True, buffered=True, table="tail", compression="zlib", level=9, threads=3, max_age=2.5,
+    spill_limit=65536, at_limit="hold", sweep_rate=5, stall_deadline=0.5, quiesce_deadline=0.25,
+    init_deadline=3.5, force=True, buffered=True, table="tail", compression="zlib", level=9,
+    threads=3, max_age=2.5,
 )  # fmt: skip
 """Nothing as usual."""
 

@@ -111,6 +111,9 @@ int hook_madvise(void *at, size_t length, int advice);
 #undef look_seq
 #define look_seq(p) HOOK_VALUE(p, "look " #p, atomic_load(p))
 
+/* So few granules are to be in different groups of waiters all the same. */
+#define GROUP_GRANULES 1
+
 #undef memcpy
 #define memcpy(to, from, length) hook_memcpy((to), (from), (length))
 #define copy_past_cache(to, from, length) ((void)hook_memcpy((to), (from), (length)))
@@ -136,6 +139,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #define fopen(path, mode) \
 	((FILE *)NULL) /* /proc: how many mappings there are, which threads block SIGSEGV */
 #define free(p) hook_free(p)
+#define sysconf(name) ((name) == _SC_NPROCESSORS_ONLN ? 1L : sysconf(name)) /* one keeper */
 #define mmap(at, length, prot, flags, fd, offset) \
 	hook_mmap((at), (length), (prot), (flags), (fd), (offset))
 #define munmap(at, length) hook_munmap((at), (length))

@@ -47,8 +47,9 @@ void turn_spin(void);
 /* The same, or until time passes since no actor can go on; whether it did. */
 bool turn_sleep(void);
 /* Until an actor wakes those that wait at `word`; false: `timed`, and the time passed. */
-bool turn_wait(const void *word, bool timed);
-int turn_wake(const void *word, int most);
+bool turn_wait(const void *word, bool timed, uint32_t groups);
+/* So many of those that wait there in one of `groups`, any ones. */
+int turn_wake(const void *word, int most, uint32_t groups);
 void turn_until_ended(int actor);
 /* 0 to count - 1: one of several things that may happen. Any but 0 costs as a preemption. */
 int turn_choose(int count, const char *what);

@@ -19,6 +19,7 @@ struct actor {
 	bool timed; /* SPINS, WAITS: time ends it, too */
 	bool timed_out;
 	const void *word;   /* WAITS */
+	uint32_t groups;    /* WAITS: bits */
 	int other;          /* JOINS */
 	uint64_t own, seen; /* writes: its own; those of others at its last look */
 	uint64_t history;   /* of what it has read */

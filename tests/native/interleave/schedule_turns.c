@@ -170,12 +170,13 @@ bool turn_sleep(void)
 	return a->timed_out;
 }
 
-bool turn_wait(const void *word, bool timed)
+bool turn_wait(const void *word, bool timed, uint32_t groups)
 {
 	struct actor *a = &actors[running];
 
 	a->waits = WAITS;
 	a->word = word;
+	a->groups = groups;
 	a->timed = timed;
 	a->timed_out = false;
 	give_turn();
@@ -183,15 +184,26 @@ bool turn_wait(const void *word, bool timed)
 	return !a->timed_out;
 }
 
-int turn_wake(const void *word, int most)
+static int list_those_that_wait(const void *word, uint32_t groups, int *found)
 {
-	int woken = 0;
+	int n = 0;
 
-	for (int i = 0; i < actors_made && woken < most; i++)
-		if (actors[i].waits == WAITS && actors[i].word == word) {
-			actors[i].waits = GOES;
-			woken++;
-		}
+	for (int i = 0; i < actors_made; i++)
+		if (actors[i].waits == WAITS && actors[i].word == word && actors[i].groups & groups)
+			found[n++] = i;
+	return n;
+}
+
+int turn_wake(const void *word, int most, uint32_t groups)
+{
+	int found[ACTORS_MOST], n, woken = 0;
+
+	while (woken < most && (n = list_those_that_wait(word, groups, found))) {
+		int one = n <= most - woken ? 0 : turn_choose(n, "who is woken");
+
+		actors[found[one]].waits = GOES;
+		woken++;
+	}
 	return woken;
 }
 

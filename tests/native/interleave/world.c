@@ -25,9 +25,11 @@ void world_dump_init(void)
 		.granule_size = PAGE,
 		.pool_size = (uint64_t)world.slots * PAGE,
 		.spill_limit = (uint64_t)world.spill * PAGE,
-		.policy = world.spill  ? LDFS_POLICY_SPILL
-			  : world.fail ? LDFS_POLICY_FAIL
-				       : LDFS_POLICY_BLOCK,
+		.policy = world.spill && !world.grows ? LDFS_POLICY_SPILL
+			  : world.fail                ? LDFS_POLICY_FAIL
+						      : LDFS_POLICY_BLOCK,
+		.pool_auto = world.grows,
+		.at_limit = world.holds ? LDFS_AT_LIMIT_HOLD : LDFS_AT_LIMIT_LOSE,
 		.stall_deadline_ns = 100ull * SECOND,
 		.arming = LDFS_ARM_MPROTECT,
 		.uffd_fd = -1,

@@ -21,6 +21,9 @@
 struct world_config {
 	uint32_t granules, slots, spill; /* spill: slots at the most, 0: policy block */
 	bool fail;                       /* policy */
+	bool grows;                      /* pool auto, up to `spill` */
+	bool short_of;                   /* memory for the pool may be short */
+	bool holds;                      /* at its limit, without a target */
 	bool no_target;
 	bool table;         /* marks on the target, at every tick */
 	uint32_t hole;      /* bit g: granule g is one at first */

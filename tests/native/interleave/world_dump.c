@@ -12,6 +12,8 @@ static uint64_t mix_ring(uint64_t h, const struct ldfs_ring *r)
 	h = mix(h, atomic_load(&r->free));
 	h = mix(h, (uint64_t)atomic_load(&r->filled) << 32 | atomic_load(&r->in_use));
 	h = mix(h, (uint64_t)atomic_load(&r->made) << 32 | atomic_load(&r->limit));
+	h = mix(h, (uint64_t)r->planned << 32 | r->away << 16 | r->growing);
+	h = mix(h, atomic_load(&r->ahead));
 	for (uint32_t i = 0; i < r->reserved; i++) {
 		h = mix(h, (uint64_t)atomic_load(&r->slots[i].next) << 32 | r->slots[i].granule);
 		h = mix(h, word_at(ldfs_slot_bytes(r, i)));

@@ -84,10 +84,20 @@ int hook_munmap(void *at, size_t length)
 	return 0;
 }
 
-/* INIT finds out what a view maps by its page tables, so it really fills them. */
+/*
+ * INIT finds out what a view maps by its page tables, so it really fills them. Memory that was given
+ * back reads as zeros.
+ */
 int hook_madvise(void *at, size_t length, int advice)
 {
-	return world_arena && advice != MADV_POPULATE_READ ? 0 : madvise(at, length, advice);
+	if (!world_arena || advice == MADV_POPULATE_READ)
+		return madvise(at, length, advice);
+	if (advice == MADV_DONTNEED && pool_of(at) >= 0) {
+		STEP("give back");
+		memset(at, 0, length);
+		actor_wrote();
+	}
+	return 0;
 }
 
 /* In place of memory/headroom.c, which reads files. */
@@ -95,4 +105,10 @@ int ldfs_headroom(uint64_t bytes)
 {
 	(void)bytes;
 	return true;
+}
+
+int ldfs_headroom_ram(uint64_t bytes)
+{
+	(void)bytes;
+	return !world.short_of || !turn_choose(2, "no memory for the pool");
 }

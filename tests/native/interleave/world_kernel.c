@@ -11,7 +11,8 @@
 
 #include "world_parts.h"
 
-static long futex_wait(const uint32_t *word, uint32_t value, const struct timespec *deadline)
+static long futex_wait(const uint32_t *word, uint32_t value, const struct timespec *deadline,
+		       uint32_t groups)
 {
 	hook_step(word, "futex wait", "syscall", 0);
 	actor_saw(*word != value);
@@ -19,18 +20,18 @@ static long futex_wait(const uint32_t *word, uint32_t value, const struct timesp
 		errno = EAGAIN;
 		return -1;
 	}
-	if (turn_wait(word, deadline && (world.waits_end || world.deadlines)))
+	if (turn_wait(word, deadline && (world.waits_end || world.deadlines), groups))
 		return 0;
 	clock_passes();
 	errno = ETIMEDOUT;
 	return -1;
 }
 
-static long futex_wake(const uint32_t *word, int most)
+static long futex_wake(const uint32_t *word, int most, uint32_t groups)
 {
 	hook_step(word, "futex wake", "syscall", 0);
 	actor_wrote();
-	return turn_wake(word, most);
+	return turn_wake(word, most, groups);
 }
 
 /* No signals come here: all are blocked already. */
@@ -55,8 +56,9 @@ long hook_syscall(long number, ...)
 	switch (number) {
 	case SYS_futex:
 		if ((a[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET)
-			return futex_wait((void *)a[0], (uint32_t)a[2], (void *)a[3]);
-		return futex_wake((void *)a[0], (int)a[2]);
+			return futex_wait((void *)a[0], (uint32_t)a[2], (void *)a[3],
+					  (uint32_t)a[5]);
+		return futex_wake((void *)a[0], (int)a[2], (uint32_t)a[5]);
 	case SYS_pread64:
 		if (a[0] == world_arena->memfd)
 			return memory_read((void *)a[1], (size_t)a[2], a[3]);

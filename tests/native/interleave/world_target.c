@@ -82,7 +82,7 @@ static int io_error(void)
 
 	if (world.hangs) {
 		if (!io_back)
-			turn_wait(&io_back, false);
+			turn_wait(&io_back, false, 1);
 		return io_fails(EIO);
 	}
 	which = world.errors & 1 ? turn_choose(3, "I/O: good, EIO, ENOSPC") : 0;
@@ -92,7 +92,7 @@ static int io_error(void)
 void io_comes_back(void)
 {
 	io_back = true;
-	turn_wake(&io_back, ACTORS_MOST);
+	turn_wake(&io_back, ACTORS_MOST, 1);
 }
 
 /* ------------------------------------------------------------------------ I/O */
