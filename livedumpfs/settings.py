@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, get_args
 
@@ -23,7 +23,7 @@ from livedumpfs.units import PAGE_SIZE, format_size
 Format = Literal["elf", "raw", "kdump"]
 Policy = Literal["block", "fail", "spill"]
 Arming = Literal["swap", "mprotect"]
-Backend = Literal["sigsegv", "uffd"]
+Backend = Literal["sigsegv", "uffd", "sigbus", "auto"]
 Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
 Table = Literal["sidecar", "tail"]
 
@@ -117,13 +117,15 @@ class DumpSettings:
     )
     backend: Backend | Literal[""] = option(
         "",
-        Choice(BACKENDS, unset="auto"),
+        Choice(BACKENDS, unset="default"),
         "what notices a store",
         usual="as the machine has it",
-        more="what notices a store: `sigsegv`, a SIGSEGV handler on the thread that stores "
-        "(machines in the host's process), or `uffd`, userfaultfd with a thread of its own, which "
-        "sees stores of the kernel's too (the only one for QEMU). One that the machine has not is "
-        "EINVAL at INIT",
+        more="what notices a store: `sigsegv`, mprotect and a SIGSEGV handler on the thread that "
+        "stores; `sigbus`, userfaultfd and a SIGBUS handler on that thread, which many threads that "
+        "store do not slow down (both for machines in the host's process); `uffd`, userfaultfd with "
+        "a thread of its own, which sees stores of the kernel's too (the only one for QEMU); "
+        "`auto`, [the one that measures best here](performance.md#backends), by which STATUS and "
+        "`info` then call the dump. One that the machine has not is EINVAL at INIT",
         ioctl="backend",
         status="backend",
         core="backend",
@@ -305,16 +307,17 @@ class DumpSettings:
         foreign = [one for one in rows if not one.goes_with(self.format)]
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
-    def for_machine(self, backends: Sequence[str]) -> DumpSettings:
-        """A copy with a backend that the machine has. UsageError: the machine lacks the one that is
-        set."""
-        if self.backend and self.backend not in backends:
+    def for_machine(self, backends: Sequence[str], best: Callable[[], str]) -> DumpSettings:
+        """A copy with a backend that the machine has. `best`: the one that `auto` stands for here.
+        UsageError: the machine lacks the one that is set."""
+        if self.backend and self.backend not in (*backends, "auto"):
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
                 errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
         chosen = self.backend or backends[0]
+        chosen = best() if chosen == "auto" else chosen
         return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
     def on_target(self) -> DumpSettings:

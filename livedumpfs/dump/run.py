@@ -21,7 +21,11 @@ from livedumpfs.machines import Machine
 from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import needing_threads, start_thread
 
-_BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
+_BACKENDS = {
+    "sigsegv": "SIGSEGV in the machine's process",
+    "uffd": "userfaultfd",
+    "sigbus": "SIGBUS by userfaultfd in the machine's process",
+}
 """How writes are noticed."""
 _POLL_S = 0.5
 _RELEASE_PATIENCE_S = 2.0
@@ -90,7 +94,7 @@ class DumpRun:
             return self.error
         target = self.target or "the memory store"
         failure = self.core.counters().failure
-        return explain(failure, target, self.settings.stall_deadline) or self.error
+        return explain(failure, target, self.settings) or self.error
 
     @property
     def reason(self) -> str | None:

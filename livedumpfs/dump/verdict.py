@@ -21,7 +21,7 @@ _ON_TARGET: Final = {
     lib.LDFS_OP_PROTECT: "make {page} of the arena writable",
 }
 _NOT_ON_TOP: Final = (
-    "cannot catch stores any more: another SIGSEGV handler was installed during the dump, over "
+    "cannot catch stores any more: another {signal} handler was installed during the dump, over "
     "which ours cannot be put (install it before the first arena is made, or take backend uffd)"
 )
 _NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
@@ -39,18 +39,18 @@ def judge(counters: Counters) -> VerdictWord:
     return "torn" if counters.lost else "consistent"
 
 
-def explain(failure: CoreFailure, target: str, deadline_s: float) -> str | None:
+def explain(failure: CoreFailure, target: str, settings: DumpSettings) -> str | None:
     """One sentence: what object, what cause; None when nothing failed."""
     if not failure.error:
         return None
     page = "memory" if failure.pfn == NO_PFN else f"page {failure.pfn:#x}"
     if failure.operation == lib.LDFS_OP_WAIT_SLOT:
         return (
-            f"{page} found no free slot within {deadline_s:g} s: "
+            f"{page} found no free slot within {settings.stall_deadline:g} s: "
             f"{target} is slower than the memory is written"
         )
     if failure.operation == lib.LDFS_OP_HANDLER:
-        return _NOT_ON_TOP
+        return _NOT_ON_TOP.format(signal=settings.backend.upper())
     doing = _ON_TARGET[failure.operation].format(page=page, target=target)
     return f"cannot {doing}: {os_cause(failure.error)}"
 

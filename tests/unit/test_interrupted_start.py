@@ -75,7 +75,7 @@ def expect_free(live: LiveDump, state: DumpState) -> None:
 
 
 def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
-    """It comes while START waits for a thread that blocks SIGSEGV."""
+    """It comes while START waits for a thread that blocks the signal."""
     calls, blocks = Calls(), threading.Event()
 
     def looks() -> bool:
