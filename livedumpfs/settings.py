@@ -32,6 +32,8 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
+REAL_BACKENDS: Final = BACKENDS[:-1]
+"""Without the word for one of them."""
 COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 """How kdump stores pages; the fastest good one first."""
 TABLES: Final[tuple[Table, ...]] = get_args(Table)
@@ -318,7 +320,7 @@ class DumpSettings:
             )
         chosen = self.backend or backends[0]
         chosen = best() if chosen == "auto" else chosen
-        return replace(self, backend=next(one for one in BACKENDS if one == chosen))
+        return replace(self, backend=next(one for one in REAL_BACKENDS if one == chosen))
 
     def on_target(self) -> DumpSettings:
         """A copy for a dump on a target."""

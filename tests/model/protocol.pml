@@ -149,7 +149,7 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #endif
 
 /* Who stores although the machine stands: a thread that quiesce does not stop. */
-#ifdef UFFD
+#if defined(UFFD) || defined(SIGNALS)
 #define STOPS(me) ((me) == 0)
 #else
 #define STOPS(me) true
@@ -184,6 +184,9 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 
 #ifdef UFFD
 #include "kernel.pml"
+#endif
+#ifdef SIGNALS
+#include "signals.pml"
 #endif
 
 /* ------------------------------------------------------------------ waking */
@@ -795,6 +798,10 @@ inline fault(g)
 {
 #ifdef UFFD
 	sleep_in_store(g)
+#elif defined(SIGNALS)
+	atomic { sent = sigbus };
+	handle(g, sent);
+	sent = 0
 #elif defined(RELEASES)
 	if
 	:: atomic { !linked -> skip }       /* no dump: all is writable; try the store again */
@@ -849,7 +856,12 @@ inline pick(g)
 #else
 #define HELD_LOCALS
 #endif
-#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide; WIDEN_LOCALS HELD_LOCALS
+#ifdef SIGNALS
+#define SENT_LOCALS bit sent;
+#else
+#define SENT_LOCALS
+#endif
+#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide; WIDEN_LOCALS HELD_LOCALS SENT_LOCALS
 
 proctype vcpu(byte me)
 {
@@ -1549,7 +1561,11 @@ inline release()
 #ifdef BUG_CANCEL_FIRST
 	cancelled = 1;
 #endif
+#ifdef SIGNALS
+	d_step { overtakes = (phase == PHASE_READY); phase = PHASE_RELEASED };
+#else
 	phase = PHASE_RELEASED;
+#endif
 #if defined(STREAM) && !defined(BUG_NO_CANCEL)
 	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
 #endif
@@ -1558,7 +1574,13 @@ inline release()
 #else
 	atomic { wake_writer(); drain_event = 1; wake_slot_waiters() };
 #endif
-#ifdef UFFD
+#if defined(SIGNALS)
+	if
+	:: overtakes -> !linked     /* START disarms, if it has begun */
+	:: !overtakes && linked -> disarm()
+	:: !overtakes && !linked
+	fi;
+#elif defined(UFFD)
 	if                          /* START may not have begun */
 	:: linked -> disarm()
 	:: !linked
@@ -1576,7 +1598,7 @@ inline release()
 	closed = 1;                 /* free: no new call finds it, and those under way end */
 	users == 0;
 #endif
-#if !defined(DISCARDS) && !defined(UFFD)    /* these free it by themselves */
+#if !defined(DISCARDS) && !defined(UFFD) && !defined(SIGNALS)   /* these free it by themselves */
 	freed = 1
 #endif
 }
