@@ -5,6 +5,7 @@
  *     peers run WAY key=value...      the times of each dump, the writers' stores in every 5 ms,
  *                                     and how long each store took
  *     peers touch WAY key=value...    the cost of the first store to a page (touch.c)
+ *     peers granules WAY key=value... a granule that several threads open (granules.c)
  *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
@@ -360,7 +361,9 @@ int main(int argc, char **argv)
 		rc = b.peer->map(&b);
 	if (!rc) {
 		fill(&b);
-		rc = strcmp(argv[1], "touch") ? run(&b) : touch(&b);
+		rc = !strcmp(argv[1], "touch")      ? touch(&b)
+		     : !strcmp(argv[1], "granules") ? granules(&b)
+						    : run(&b);
 	}
 	if (rc)
 		fprintf(stderr, "%s: %s\n", argv[2], strerror(-rc));

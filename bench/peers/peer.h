@@ -31,7 +31,8 @@ struct options {
 	unsigned dumps;
 	/* A file. NULL: no target, for measurements that need none. */
 	const char *target;
-	uint64_t granule, pool;           /* of way "ours"; 0: default granule, pool of 64 MiB */
+	/* Of way "ours"; 0: default granule, pool of 64 MiB. Granule also of "uffd-sigbus". */
+	uint64_t granule, pool;
 	uint32_t policy, backend, arming; /* of way "ours": numbers of ldfs.h */
 	unsigned before_ms, after_ms;
 	bool verify; /* compare the target with a copy made while the writers were stopped */
@@ -94,8 +95,9 @@ void pattern_begin(uint64_t *state, unsigned writer);
 /* The byte offset of the next store of a pattern. */
 uint64_t pattern_next(uint64_t *state, enum pattern pattern, uint64_t pages);
 
-/* touch.c and floor.c: they print JSON. */
+/* touch.c, granules.c and floor.c: they print JSON. */
 int touch(struct bench *b);
+int granules(struct bench *b);
 int print_floor(void);
 
 #endif

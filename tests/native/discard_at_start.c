@@ -121,8 +121,7 @@ int main(int argc, char **argv)
 	if (pthread_create(&reader, NULL, read_on, NULL))
 		return 2;
 	for (int i = 0; i < atoi(argv[2]); i++)
-		one_round((unsigned)atoi(argv[1]),
-			  i % 2 ? LDFS_BACKEND_SIGBUS : LDFS_BACKEND_UFFD);
+		one_round((unsigned)atoi(argv[1]), i % 2 ? LDFS_BACKEND_SIGBUS : LDFS_BACKEND_UFFD);
 	over = 1;
 	pthread_join(reader, NULL);
 	puts("same");

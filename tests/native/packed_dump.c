@@ -206,7 +206,7 @@ static int run(ldfs_dump *d)
 
 static uint32_t backend_of(const char *word)
 {
-	return !strcmp(word, "uffd")   ? LDFS_BACKEND_UFFD
+	return !strcmp(word, "uffd")     ? LDFS_BACKEND_UFFD
 	       : !strcmp(word, "sigbus") ? LDFS_BACKEND_SIGBUS
 					 : LDFS_BACKEND_SIGSEGV;
 }

@@ -48,7 +48,8 @@ def test_packed_dumps_are_exact(
 
 @pytest.mark.parametrize("arming", [SWAP, MPROTECT], ids=["swap", "mprotect"])
 @pytest.mark.parametrize(
-    ("backend", "answer"), [(SIGSEGV, "EFAULT"), (UFFD, "read"), (SIGBUS, "EFAULT")],
+    ("backend", "answer"),
+    [(SIGSEGV, "EFAULT"), (UFFD, "read"), (SIGBUS, "EFAULT")],
     ids=["sigsegv", "uffd", "sigbus"],
 )
 def test_stores_of_the_kernel(
