@@ -39,8 +39,8 @@ _HINTS = {
 }
 """What to do, where the system's own sentence is the cause."""
 _NO_USERFAULTFD: Final = (
-    "this process may not use userfaultfd at all (a seccomp filter, as containers have it?); backend "
-    "sigsegv does without"
+    "this process may not use userfaultfd at all (a seccomp filter, as containers have it?); "
+    "backend sigsegv does without"
 )
 """The same for backend sigbus."""
 _CAUSES = {

@@ -96,7 +96,7 @@ def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
     blocker = threading.Thread(target=block)
     with Arena(MIB) as arena, LiveDump(arena, quiesce=calls.quiesce, resume=calls.resume) as live:
         arena.live[:] = 1
-        live.init(tmp_path / "dump")
+        live.init(tmp_path / "dump", DumpSettings(backend="sigsegv"))
         blocker.start()
         blocks.wait(DEADLINE_S)
         with pytest.raises(Interrupted):
