@@ -109,6 +109,8 @@ class Backend(enum.IntEnum):
 
     SIGSEGV = 1
     UFFD = 2
+    SIGBUS = 3
+    AUTO = 4
 
 
 class Verdict(enum.IntEnum):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, get_args
 
@@ -23,7 +23,7 @@ from livedumpfs.units import PAGE_SIZE, format_size
 Format = Literal["elf", "raw", "kdump"]
 Policy = Literal["block", "fail", "spill"]
 Arming = Literal["swap", "mprotect"]
-Backend = Literal["sigsegv", "uffd"]
+Backend = Literal["sigsegv", "uffd", "sigbus", "auto"]
 Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
 Table = Literal["sidecar", "tail"]
 AtLimit = Literal["lose", "hold"]
@@ -33,6 +33,8 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 POLICIES: Final[tuple[Policy, ...]] = get_args(Policy)
 ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
+REAL_BACKENDS: Final = BACKENDS[:-1]
+"""Without the word for one of them."""
 COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 """How kdump stores pages; the fastest good one first."""
 AT_LIMITS: Final[tuple[AtLimit, ...]] = get_args(AtLimit)
@@ -121,13 +123,16 @@ class DumpSettings:
     )
     backend: Backend | Literal[""] = option(
         "",
-        Choice(BACKENDS, unset="auto"),
+        Choice(BACKENDS, unset="default"),
         "what notices a store",
         usual="as the machine has it",
-        more="what notices a store: `sigsegv`, a SIGSEGV handler on the thread that stores "
-        "(machines in the host's process), or `uffd`, userfaultfd with a thread of its own, which "
-        "sees stores of the kernel's too (the only one for QEMU). One that the machine has not is "
-        "EINVAL at INIT",
+        more="what notices a store: `sigsegv`, mprotect and a SIGSEGV handler on the thread that "
+        "stores; `sigbus`, userfaultfd and a SIGBUS handler on that thread, which many threads "
+        "that store do not slow down (both for machines in the host's process); `uffd`, "
+        "userfaultfd with a thread of its own, which sees stores of the kernel's too (the only "
+        "one for QEMU); `auto`, [the one that measures best here](performance.md#backends), by "
+        "which STATUS and `info` then call the dump. One that the machine has not is EINVAL at "
+        "INIT",
         ioctl="backend",
         status="backend",
         core="backend",
@@ -323,17 +328,18 @@ class DumpSettings:
         foreign = [one for one in rows if not one.goes_with(self.format)]
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
-    def for_machine(self, backends: Sequence[str]) -> DumpSettings:
-        """A copy with a backend that the machine has. UsageError: the machine lacks the one that is
-        set."""
-        if self.backend and self.backend not in backends:
+    def for_machine(self, backends: Sequence[str], best: Callable[[], str]) -> DumpSettings:
+        """A copy with a backend that the machine has. `best`: the one that `auto` stands for here.
+        UsageError: the machine lacks the one that is set."""
+        if self.backend and self.backend not in (*backends, "auto"):
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
                 errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
         chosen = self.backend or backends[0]
-        return replace(self, backend=next(one for one in BACKENDS if one == chosen))
+        chosen = best() if chosen == "auto" else chosen
+        return replace(self, backend=next(one for one in REAL_BACKENDS if one == chosen))
 
     @property
     def pool_is_auto(self) -> bool:

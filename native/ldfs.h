@@ -77,18 +77,26 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
 
 /* ----------------------------------------------------------- fault handler */
 
-/* [any thread] 0 if our handler of SIGSEGV is installed; -ENOTCONN: another one replaced it. */
-int ldfs_fault_verify(void);
 /*
- * [any thread] The id of a thread of this process that blocks SIGSEGV, 0 if there is none, or
+ * Our handler serves SIGSEGV from the first arena on, and SIGBUS from the first INIT with backend
+ * SIGBUS on, both until the last arena goes. `signo`: one of the two.
+ *
+ * [any thread] 0 if our handler of that signal is installed, also of SIGBUS before the first such
+ * INIT; -ENOTCONN: another one replaced it.
+ */
+int ldfs_fault_verify(int signo);
+/*
+ * [any thread] The id of a thread of this process that blocks the signal, 0 if there is none, or
  * -errno.
  */
-int ldfs_fault_blocked_task(void);
+int ldfs_fault_blocked_task(int signo);
 /*
- * [any thread] Both checks, as START with backend SIGSEGV does them: 0; -ENOTCONN; -EDEADLK: a
- * thread still blocks SIGSEGV after a wait.
+ * [any thread] Both checks, as START with backend SIGSEGV or SIGBUS does them: 0; -ENOTCONN;
+ * -EDEADLK: a thread still blocks the signal after a wait.
  */
-int ldfs_fault_check(void);
+int ldfs_fault_check(int signo);
+/* [any thread] Whether this process may use backend SIGBUS: 0, -EACCES or -ENOSYS, or -errno. */
+int ldfs_sigbus_possible(void);
 
 /* ------------------------------------------------------------------ machine */
 
@@ -129,9 +137,16 @@ enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
 /*
  * What notices a store to an armed page. SIGSEGV: mprotect, and our handler on the thread that
  * stores; a system call that writes armed memory fails with EFAULT. UFFD: userfaultfd write
- * protection and a monitor thread; stores of the kernel are noticed, too.
+ * protection and a monitor thread; stores of the kernel are noticed, too. SIGBUS: userfaultfd write
+ * protection, and our handler on the thread that stores; no right is needed, no mapping is split,
+ * and a system call that writes armed memory fails with EFAULT.
  */
-enum ldfs_backend { LDFS_BACKEND_SIGSEGV = 0, LDFS_BACKEND_UFFD = 1 };
+enum ldfs_backend {
+	LDFS_BACKEND_SIGSEGV = 0,
+	LDFS_BACKEND_UFFD = 1,
+	LDFS_BACKEND_SIGBUS = 2,
+	LDFS_BACKEND_AUTO = 3 /* the caller chooses: INIT takes it for none (-EINVAL) */
+};
 
 /*
  * Granule states: one byte each, changed only by the steps in state/granule.c. See
@@ -237,7 +252,7 @@ typedef struct ldfs_failure {
 typedef struct ldfs_counters {
 	uint64_t granule_size; /* bytes */
 	uint64_t granules;     /* granules of the arena */
-	uint64_t faults;       /* SIGSEGVs in the arena while a dump was armed */
+	uint64_t faults;       /* stores that were caught in the arena while a dump was armed */
 	uint64_t steals;       /* granules stolen from sweep I/O in progress */
 	uint64_t by_fault;     /* final, saved by the fault path (steals included) */
 	uint64_t by_sweep;     /* final, saved by the sweep */
@@ -278,8 +293,9 @@ typedef struct ldfs_counters {
 	uint64_t abandoned;       /* 1: the target was given up; what was not saved then is lost */
 	/* 1: a sync or a write of the table failed; that may have been after `failure`. */
 	uint64_t not_durable;
-	uint64_t chained; /* SIGSEGVs passed on to another handler (whole process) */
-	/* How often another SIGSEGV handler was found installed, and ours put back before it. */
+	uint64_t chained; /* SIGSEGVs and SIGBUSes passed on to another handler (whole process) */
+	/* How often another handler of the signal was found installed, and ours put back over it.
+	 */
 	uint64_t retaken;
 	ldfs_failure failure;
 } ldfs_counters;
@@ -314,16 +330,17 @@ int ldfs_headroom_ram(uint64_t bytes);
  * [owner] INIT: check the config, allocate pool and table, write the empty table to the target,
  * build the shadow view, start the threads. The machine runs meanwhile. -EBUSY: the arena has a
  * dump (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target;
- * -EPERM: the memfd is sealed against writing, or read-only. With backend UFFD: -EACCES: we may not
- * use userfaultfd; -ENOSYS: the kernel's userfaultfd cannot write-protect shared memory (before
+ * -EPERM: the memfd is sealed against writing, or read-only. With UFFD and SIGBUS: -EACCES: we may
+ * not use userfaultfd; -ENOSYS: the kernel's userfaultfd cannot write-protect shared memory (before
  * Linux 5.19).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
 /*
  * [owner] START: check handler and signal masks, stop the machine by `ops` (NULL: already stopped),
  * arm, let it go. `quiesce_ns` is relative. -EINVAL: not READY; -ENOTCONN: another handler of
- * SIGSEGV replaced ours; -EDEADLK: a thread blocks SIGSEGV; -ETIMEDOUT: the machine did not stop
- * within `quiesce_ns`. A failure leaves the machine running, unarmed, and the dump READY.
+ * SIGSEGV (SIGBUS) replaced ours; -EDEADLK: a thread blocks that signal; -ETIMEDOUT: the machine
+ * did not stop within `quiesce_ns`. A failure leaves the machine running, unarmed, and the dump
+ * READY.
  */
 int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns);
 /*

@@ -65,9 +65,11 @@
 #define LIVEDUMP_ARMING_SWAP 1
 #define LIVEDUMP_ARMING_MPROTECT 2
 
-/* What notices a store. 0 in INIT, when control/backend is auto: what the machine supports. */
+/* What notices a store. 0 in INIT, when control/backend is default: what the machine has. */
 #define LIVEDUMP_BACKEND_SIGSEGV 1
-#define LIVEDUMP_BACKEND_UFFD 2 /* userfaultfd: stores of the kernel too */
+#define LIVEDUMP_BACKEND_UFFD 2   /* userfaultfd: stores of the kernel too */
+#define LIVEDUMP_BACKEND_SIGBUS 3 /* userfaultfd, and a signal to the thread that stores */
+#define LIVEDUMP_BACKEND_AUTO 4   /* the best one here; only in INIT, STATUS says which it is */
 
 #define LIVEDUMP_POOL_AUTO (~(__u64)0) /* follows need, and the memory that is free */
 

@@ -101,6 +101,12 @@ def touch(way: str, **options: Any) -> dict[str, Any]:
     return _call("touch", way, *_words(options))
 
 
+def granules(way: str, **options: Any) -> dict[str, Any]:
+    """The wall time of a granule that `writers` threads open at once, without a target.
+    PeerError."""
+    return _call("granules", way, *_words(options))
+
+
 def floor() -> dict[str, Any]:
     """The least cost of a page fault that is handled in user space, in ns. PeerError."""
     return _call("floor")

@@ -8,6 +8,7 @@
  *     peers first WAY key=value...    the same for many threads together, a granule (first.c)
  *     peers init WAY key=value...     INIT, and INIT again after a dump (first.c)
  *     peers many key=value...         all of that for 1 to 14 writers, within a time (many.c)
+ *     peers granules WAY key=value... a granule that several threads open (granules.c)
  *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
@@ -339,7 +340,11 @@ static int (*command(const char *name))(struct bench *b)
 	const struct {
 		const char *name;
 		int (*call)(struct bench *b);
-	} all[] = { { "run", run }, { "touch", touch }, { "first", first }, { "init", init } };
+	} all[] = { { "run", run },
+		    { "touch", touch },
+		    { "first", first },
+		    { "init", init },
+		    { "granules", granules } };
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (!strcmp(all[i].name, name))

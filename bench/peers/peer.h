@@ -31,7 +31,8 @@ struct options {
 	unsigned dumps;
 	/* A file. NULL: no target, for measurements that need none. */
 	const char *target;
-	uint64_t granule, pool;           /* of way "ours"; 0: default granule, pool of 64 MiB */
+	/* Of way "ours"; 0: default granule, pool of 64 MiB. Granule also of "uffd-sigbus". */
+	uint64_t granule, pool;
 	uint32_t policy, backend, arming; /* of way "ours": numbers of ldfs.h */
 	/* Of way "ours": the pool grows by itself, where the core can do that (POOL_AUTO). */
 	uint32_t pool_auto;
@@ -100,10 +101,11 @@ void pattern_begin(uint64_t *state, unsigned writer);
 /* The byte offset of the next store of a pattern. */
 uint64_t pattern_next(uint64_t *state, enum pattern pattern, uint64_t pages);
 
-/* touch.c, first.c, many.c and floor.c: they print JSON. */
+/* touch.c, first.c, granules.c, many.c and floor.c: they print JSON. */
 int touch(struct bench *b);
 int first(struct bench *b);
 int init(struct bench *b);
+int granules(struct bench *b);
 int many(int argc, char **argv);
 int print_floor(void);
 

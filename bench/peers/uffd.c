@@ -37,7 +37,7 @@ static int open_pages_of(struct bench *b, uint64_t first, uint64_t count)
 	return protect(b, first, count, 0);
 }
 
-static void serve(struct bench *b, uint64_t at, bool wait)
+static void serve(struct bench *b, uint64_t at)
 {
 	uint64_t since = now_ns();
 
@@ -45,9 +45,7 @@ static void serve(struct bench *b, uint64_t at, bool wait)
 	 * A page that the sweep is writing: the sweep makes it writable, which wakes the waiting
 	 * thread.
 	 */
-	if (wait)
-		saver_save_or_wait(b, at / PAGE);
-	else if (!saver_save(b, at / PAGE))
+	if (!saver_save(b, at / PAGE))
 		return;
 	open_pages_of(b, at / PAGE, 1);
 	saver_note(b, since);
@@ -63,8 +61,21 @@ static void *monitor_main(void *arg)
 	while (poll(fds, 2, -1) > 0 && !fds[1].revents)
 		while (read(uffd, &m, sizeof(m)) == sizeof(m))
 			if (m.event == UFFD_EVENT_PAGEFAULT)
-				serve(b, m.arg.pagefault.address - (uintptr_t)b->memory, false);
+				serve(b, m.arg.pagefault.address - (uintptr_t)b->memory);
 	return NULL;
+}
+
+/* All pages of a granule at once. */
+static void serve_granule(struct bench *b, uint64_t at)
+{
+	uint64_t since = now_ns(), count = b->opt.granule ? b->opt.granule / PAGE : 1;
+	uint64_t first = at / PAGE / count * count;
+
+	count = b->pages - first < count ? b->pages - first : count;
+	for (uint64_t page = first; page < first + count; page++)
+		saver_save_or_wait(b, page);
+	open_pages_of(b, first, count);
+	saver_note(b, since);
 }
 
 static void handler(int signo, siginfo_t *info, void *context)
@@ -73,7 +84,7 @@ static void handler(int signo, siginfo_t *info, void *context)
 
 	(void)context;
 	if (at < armed->opt.size)
-		serve(armed, at, true);
+		serve_granule(armed, at);
 	else
 		signal(signo, SIG_DFL);
 }

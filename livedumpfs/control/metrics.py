@@ -78,7 +78,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "gave_up": Family("gauge", "gave_up", "1: the policy became fail, for an error or a deadline."),
     "abandoned": Family("gauge", "abandoned", "1: the target was given up."),
     "not_durable": Family("gauge", "not_durable", "1: a sync or a write of the table failed."),
-    "chained": Family("counter", "signals_passed_on", "SIGSEGVs passed on to another handler."),
+    "chained": Family(
+        "counter", "signals_passed_on", "SIGSEGVs and SIGBUSes passed on to another handler."
+    ),
     "retaken": Family("counter", "handler_retaken", "Times that our handler was put back."),
 }
 """All members but the handler's times and the failure, which have their own."""

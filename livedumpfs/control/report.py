@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from livedumpfs import __version__, abi, pause
 from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
-from livedumpfs.machines import HasStatus, Machine, NumbersVcpus, PhysicalRange, Registers
+from livedumpfs.machines import (
+    HasStatus,
+    Machine,
+    NumbersVcpus,
+    PhysicalRange,
+    Registers,
+    best_backend,
+)
 from livedumpfs.option import rows_of
 from livedumpfs.request import fill_status
 
@@ -49,8 +56,10 @@ def status_of(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Statu
     status.so_far = abi.Verdict[(dump.so_far or "none").upper()]
     status.verdict = abi.Verdict[(dump.verdict or "none").upper()]
     chosen = settings.dump
-    if not chosen.backend:
-        chosen = chosen.for_machine(dump.machine.backends)
+    if dump.settings.backend:
+        chosen = replace(chosen, backend=dump.settings.backend)
+    elif chosen.backend in ("", "auto"):
+        chosen = chosen.for_machine(dump.machine.backends, lambda: best_backend(dump.machine))
     fill_status(status, chosen, rows_of(type(chosen)))
     status.ended = ended(state, dump)
     status.bytes_total, status.bytes_done = progress.total, progress.done

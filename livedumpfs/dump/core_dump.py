@@ -21,7 +21,7 @@ from livedumpfs.dump.counters import Counters, take_counters
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import HoldsNobody, Machine
-from livedumpfs.machines.signals import SIGNAL_CAUSES
+from livedumpfs.machines.signals import signal_cause
 from livedumpfs.option import rows_of
 from livedumpfs.settings import DumpSettings, usual_threads
 from livedumpfs.targets.pipe import PipeTarget
@@ -38,8 +38,12 @@ _HINTS = {
     "vm.max_map_count, ulimit -v, the limit of its memory cgroup",
 }
 """What to do, where the system's own sentence is the cause."""
+_NO_USERFAULTFD: Final = (
+    "this process may not use userfaultfd at all (a seccomp filter, as containers have it?); "
+    "backend sigsegv does without"
+)
+"""The same for backend sigbus."""
 _CAUSES = {
-    **SIGNAL_CAUSES,
     errno.ECHILD: (
         "the arena is not this process's",
         "it belongs to the process that made it, not to a child of that",
@@ -107,10 +111,13 @@ class CoreFiles:
     """All is written there."""
 
 
-def step_error(step: str, error: int) -> LivedumpError:
+def step_error(step: str, error: int, backend: str = "") -> LivedumpError:
     """What to raise when INIT ("prepare") or START ("start") gave that errno."""
     kind = LivedumpError if error == errno.EINVAL else MachineError
-    cause, hint = _CAUSES.get(error) or (os_cause(error), _HINTS.get(error, ""))
+    known = signal_cause(error, backend) or _CAUSES.get(error)
+    if not known and error == errno.EACCES and backend == "sigbus":
+        known = os_cause(error), _NO_USERFAULTFD
+    cause, hint = known or (os_cause(error), _HINTS.get(error, ""))
     return kind(f"cannot {step} the dump: {cause}", errno=error, hint=hint)
 
 
@@ -210,7 +217,8 @@ class CoreDump:
                 hint="release it, or wait for the target",
             )
         if rc:
-            raise step_error("prepare", -rc)
+            raise step_error("prepare", -rc, settings.backend)
+        self._backend = settings.backend
         self._dump: CData = out[0]
         self._pid = os.getpid()
         self._lock = threading.Condition()
@@ -258,7 +266,7 @@ class CoreDump:
                 self._attempt = python
                 rc = python.run(start)
             if rc < 0:
-                raise step_error("start", -rc)
+                raise step_error("start", -rc, self._backend)
         except BaseException:
             if not self.startable or (python and python.may_arm):
                 self.release()  # the instant is taken, but what is armed would not be swept

@@ -23,7 +23,7 @@ from livedumpfs.dump.stage import DumpState, Stage
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import VerdictWord
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, machine_for
+from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, best_backend, machine_for
 from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands
 
@@ -196,7 +196,7 @@ class LiveDump(Closing):
         with self._step:
             try:
                 settings.check()
-                settings = settings.for_machine(self.machine.backends)
+                settings = self._for_machine(settings)
                 room = memory_room(self.machine.arena.size, settings)
                 settings = (
                     settings.without_target(room) if target is None else settings.on_target(room)
@@ -217,7 +217,10 @@ class LiveDump(Closing):
         target is opened for this dump. StateError, MachineError, UsageError."""
         self._expect_own("INIT")
         self._expect_no_dump()
-        self._expect_startable(settings.for_machine(self.machine.backends))
+        self._expect_startable(self._for_machine(settings))
+
+    def _for_machine(self, settings: DumpSettings) -> DumpSettings:
+        return settings.for_machine(self.machine.backends, lambda: best_backend(self.machine))
 
     def _expect_startable(self, settings: DumpSettings) -> None:
         """Before anything is written: a dump that START refuses must not have cost one that was

@@ -21,7 +21,11 @@ from livedumpfs.machines import Machine
 from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import needing_threads, start_thread
 
-_BACKENDS = {"sigsegv": "SIGSEGV in the machine's process", "uffd": "userfaultfd"}
+_BACKENDS = {
+    "sigsegv": "SIGSEGV in the machine's process",
+    "uffd": "userfaultfd",
+    "sigbus": "SIGBUS by userfaultfd in the machine's process",
+}
 """How writes are noticed."""
 _POLL_S = 0.5
 _RELEASE_PATIENCE_S = 2.0
@@ -89,7 +93,7 @@ class DumpRun:
         if self.core is None:
             return self.error
         failure = self.core.counters().failure
-        return explain(failure, self.target, self.settings.stall_deadline) or self.error
+        return explain(failure, self.target, self.settings) or self.error
 
     @property
     def reason(self) -> str | None:

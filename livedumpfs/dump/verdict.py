@@ -21,7 +21,7 @@ _ON_TARGET: Final = {
     lib.LDFS_OP_PROTECT: "make {page} of the arena writable",
 }
 _NOT_ON_TOP: Final = (
-    "cannot catch stores any more: another SIGSEGV handler was installed during the dump, over "
+    "cannot catch stores any more: another {signal} handler was installed during the dump, over "
     "which ours cannot be put (install it before the first arena is made, or take backend uffd)"
 )
 _NOT_DURABLE: Final = (lib.LDFS_OP_WRITE_TABLE, lib.LDFS_OP_SYNC)
@@ -39,7 +39,7 @@ def judge(counters: Counters) -> VerdictWord:
     return "torn" if counters.lost else "consistent"
 
 
-def explain(failure: CoreFailure, target: str | None, deadline_s: float) -> str | None:
+def explain(failure: CoreFailure, target: str | None, settings: DumpSettings) -> str | None:
     """One sentence: what object, what cause; None when nothing failed."""
     if not failure.error:
         return None
@@ -50,9 +50,9 @@ def explain(failure: CoreFailure, target: str | None, deadline_s: float) -> str 
             if target
             else "the memory that the snapshot may take is full, and it was not released"
         )
-        return f"{page} found no free slot within {deadline_s:g} s: {why}"
+        return f"{page} found no free slot within {settings.stall_deadline:g} s: {why}"
     if failure.operation == lib.LDFS_OP_HANDLER:
-        return _NOT_ON_TOP
+        return _NOT_ON_TOP.format(signal=settings.backend.upper())
     doing = _ON_TARGET[failure.operation].format(page=page, target=target or "the memory store")
     return f"cannot {doing}: {os_cause(failure.error)}"
 

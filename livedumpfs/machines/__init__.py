@@ -4,6 +4,7 @@
 from livedumpfs.formats import Registers
 from livedumpfs.machines.capabilities import (
     ChecksFirst,
+    ChoosesBackend,
     HasStatus,
     HoldsNobody,
     InOtherProcess,
@@ -12,6 +13,7 @@ from livedumpfs.machines.capabilities import (
     NumbersVcpus,
     Outliving,
     StopsLater,
+    best_backend,
     shim_of,
 )
 from livedumpfs.machines.choice import machine_for
@@ -23,6 +25,7 @@ from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine, VcpuStat
 __all__ = [
     "BUILT_IN_GUEST",
     "ChecksFirst",
+    "ChoosesBackend",
     "HasStatus",
     "HoldsNobody",
     "InOtherProcess",
@@ -38,6 +41,7 @@ __all__ = [
     "ThreadMachine",
     "UnicornMachine",
     "VcpuStatus",
+    "best_backend",
     "machine_for",
     "shim_of",
     "verify_ledger",

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from livedumpfs.formats import Registers
+from livedumpfs.machines.machine import Machine
 from livedumpfs.machines.shim import Shim
 
 
@@ -22,6 +23,14 @@ class ChecksFirst(Protocol):
     def check_start(self, backend: str) -> None:
         """MachineError: a dump by that backend is not possible as it is now. The machine runs
         on."""
+
+
+@runtime_checkable
+class ChoosesBackend(Protocol):
+    """A machine with more than one backend, of which another may be the best one elsewhere."""
+
+    def best_backend(self) -> str:
+        """The one of them that measures best as this process is now."""
 
 
 @runtime_checkable
@@ -111,6 +120,11 @@ class HasStatus(Protocol):
 
     def status(self) -> Sequence[object]:
         """One object for each vCPU, in their order; str() of it is one line without its end."""
+
+
+def best_backend(machine: Machine) -> str:
+    """What backend "auto" stands for; the usual one where the machine does not choose."""
+    return machine.best_backend() if isinstance(machine, ChoosesBackend) else machine.backends[0]
 
 
 def shim_of(machine: object) -> Shim | None:

@@ -11,7 +11,7 @@ from livedumpfs.core.arena import ArrayInfo
 from livedumpfs.core.capi import CData
 from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
-from livedumpfs.machines.signals import check_signals
+from livedumpfs.machines.signals import SIGNALS, can_take_sigbus, check_signals
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
@@ -49,7 +49,7 @@ class Memory(Protocol):
 class InProcess:
     """What machines have in common whose memory is in this process, and whose programs are flat."""
 
-    backends: Sequence[str] = ("sigsegv", "uffd")
+    backends: Sequence[str] = ("sigsegv", "uffd", "sigbus")
     identity_mapped = True
 
     def note_room(self, vcpus: int) -> int:
@@ -69,8 +69,12 @@ class InProcess:
     def check_start(self, backend: str = "sigsegv") -> None:
         """MachineError: START with that backend would be refused now. See
         capabilities.ChecksFirst."""
-        if backend == "sigsegv":
-            check_signals()
+        if backend in SIGNALS:
+            check_signals(backend)
+
+    def best_backend(self) -> str:
+        """See capabilities.ChoosesBackend."""
+        return "sigbus" if can_take_sigbus() else "sigsegv"
 
 
 class Machine(Protocol):
@@ -102,7 +106,8 @@ class Machine(Protocol):
 
     @property
     def backends(self) -> Sequence[str]:
-        """Ways to notice its stores, "sigsegv" or "uffd"; the usual one first."""
+        """Ways to notice its stores, "sigsegv", "uffd", "sigbus"; the usual one first, which may be
+        "auto"."""
 
     @property
     def identity_mapped(self) -> bool:

@@ -1,31 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether stores of this process can be caught by SIGSEGV: what START refuses, before INIT."""
+"""Whether stores of this process can be caught by a signal: what START refuses, before INIT."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import signal
 from typing import Final
 
 from livedumpfs.core.capi import lib
 from livedumpfs.errors import MachineError
 
-SIGNAL_CAUSES: Final[Mapping[int, tuple[str, str]]] = {
-    errno.ENOTCONN: (
-        "another SIGSEGV handler was installed after the arena was made (faulthandler.enable?)",
-        "install it before the first arena is made, or take backend uffd",
-    ),
-    errno.EDEADLK: (
-        "a thread of this process blocks SIGSEGV",
-        "unblock it in every thread (pthread_sigmask), or take backend uffd",
-    ),
-}
-"""Cause and hint, for what the core answers when stores cannot be caught."""
+SIGNALS: Final = {"sigsegv": signal.SIGSEGV, "sigbus": signal.SIGBUS}
+"""The backends by which the thread that stores gets a signal, and which."""
+_SINCE: Final = {"sigsegv": "the arena was made", "sigbus": "the first INIT with that backend"}
+"""Since when our handler is there."""
 
 
-def check_signals() -> None:
-    """MachineError: START with backend sigsegv would be refused now."""
-    error = -lib.ldfs_fault_check()
+def signal_cause(error: int, backend: str) -> tuple[str, str] | None:
+    """Cause and hint, for what the core answers when stores cannot be caught; None: it is another
+    error."""
+    name = SIGNALS[backend].name if backend in SIGNALS else ""
+    if name and error == errno.ENOTCONN:
+        return (
+            f"another {name} handler was installed after {_SINCE[backend]} (faulthandler.enable?)",
+            "install it before the first arena is made, or take backend uffd",
+        )
+    if name and error == errno.EDEADLK:
+        return (
+            f"a thread of this process blocks {name}",
+            "unblock it in every thread (pthread_sigmask), or take backend uffd",
+        )
+    return None
+
+
+def check_signals(backend: str) -> None:
+    """MachineError: START with that backend, one of SIGNALS, would be refused now."""
+    error = -lib.ldfs_fault_check(SIGNALS[backend])
     if error:
-        cause, hint = SIGNAL_CAUSES.get(error, ("SIGSEGV cannot be looked at", ""))
+        unknown = (f"{SIGNALS[backend].name} cannot be looked at", "")
+        cause, hint = signal_cause(error, backend) or unknown
         raise MachineError(f"cannot catch stores: {cause}", errno=error, hint=hint)
+
+
+def can_take_sigbus() -> bool:
+    """Whether a dump with backend sigbus can be had here: the kernel lets us, and START would not
+    refuse it."""
+    troubles: tuple[int, ...] = (
+        lib.ldfs_sigbus_possible(),
+        lib.ldfs_fault_verify(signal.SIGBUS),
+        lib.ldfs_fault_blocked_task(signal.SIGBUS),
+    )
+    return not any(troubles)

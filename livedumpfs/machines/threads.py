@@ -42,6 +42,7 @@ class ThreadMachine(InProcess):
     """
 
     name = "threads"
+    backends = ("auto", *InProcess.backends)
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * chain.c - a SIGSEGV that is not ours goes to the handler that would have got it without us.
- * [signal]
+ * chain.c - a SIGSEGV or SIGBUS that is not ours goes to the handler that would have got it without
+ * us. [signal]
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -11,7 +11,7 @@
 
 #include "fault/within.h"
 
-struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
+struct ldfs_fault_entry ldfs_fault_chains[LDFS_CHAINS][LDFS_ENTRIES];
 _Atomic uint64_t ldfs_fault_chained;
 
 /*
@@ -32,6 +32,15 @@ uint64_t ldfs_fault_set_mask(uint64_t mask)
 	return was;
 }
 
+/*
+ * Whether it comes again by itself when the handler returns. Not so a signal that was sent, and
+ * what the kernel says of broken memory that no thread touches (PR_MCE_KILL of prctl(2)).
+ */
+static bool is_fault(int signo, const siginfo_t *info)
+{
+	return info->si_code > 0 && !(signo == SIGBUS && info->si_code == BUS_MCEERR_AO);
+}
+
 static void die_of(int signo, const siginfo_t *info)
 {
 	struct sigaction act = { .sa_handler = SIG_DFL };
@@ -39,7 +48,7 @@ static void die_of(int signo, const siginfo_t *info)
 	sigaction(signo, &act, NULL);
 	/* A fault comes again by itself; a signal that was sent does not. It is delivered when the
 	 * handler returns and the signal is unblocked. */
-	if (info->si_code <= 0)
+	if (!is_fault(signo, info))
 		syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signo);
 }
 
@@ -71,15 +80,16 @@ static bool is_default(struct ldfs_fault_entry *e)
 
 void ldfs_fault_pass_on(unsigned entry, int signo, siginfo_t *info, void *context)
 {
-	uint8_t to = load_seq(&ldfs_fault_chain[entry].to);
-	struct ldfs_fault_entry *e = &ldfs_fault_chain[to % LDFS_ENTRIES];
+	struct ldfs_fault_entry *chain = ldfs_fault_chain(signo);
+	uint8_t to = load_seq(&chain[entry].to);
+	struct ldfs_fault_entry *e = &chain[to % LDFS_ENTRIES];
 
 	add_relaxed(&ldfs_fault_chained, 1);
 	if (to == LDFS_TO_NONE)
 		die_of(signo, info);
 	/* As in the kernel, these two are no functions, whatever the flags say. */
 	else if (e->below.sa_handler == SIG_IGN)
-		info->si_code > 0 ? die_of(signo, info) : (void)0;
+		is_fault(signo, info) ? die_of(signo, info) : (void)0;
 	else if (is_default(e))
 		die_of(signo, info);
 	else

@@ -37,7 +37,7 @@ static void enter_and_save(ldfs_arena *a, uint64_t offset, uint64_t length)
 }
 
 /*
- * As in the SIGSEGV handler: a signal handler of the program that interrupted this thread and
+ * As in our handler: a signal handler of the program that interrupted this thread and
  * stored to a granule that the thread has claimed would wait for that claim for ever.
  */
 static void block_signals(sigset_t *before)
@@ -46,6 +46,7 @@ static void block_signals(sigset_t *before)
 
 	sigfillset(&all);
 	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
@@ -84,7 +85,7 @@ static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offse
 {
 	int rc;
 
-	if (owner->backend != LDFS_BACKEND_UFFD || owner->arming != LDFS_ARM_SWAP ||
+	if (!ldfs_uffd_protects(owner->backend) || owner->arming != LDFS_ARM_SWAP ||
 	    load_seq(&owner->phase) != LDFS_PHASE_READY || !load_seq(&a->shadow_guarded))
 		return 0;
 	rc = ldfs_uffd_protect(a, a->shadow + offset, length);

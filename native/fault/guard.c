@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * guard.c - the thread that keeps the SIGSEGV handler on top while memory is armed.
+ * guard.c - the thread that keeps our handler on top while memory is armed.
  *
  * Nothing tells a process that another part of it has installed a handler. START refuses when one
  * is there; while memory is armed the guard looks every TICK_NS. It has our handler put back on top
@@ -61,7 +61,7 @@ static bool on_duty(uint32_t phase)
 /* False: nothing is protected any more. */
 static bool look(ldfs_dump *d)
 {
-	int rc = ldfs_fault_retake();
+	int rc = ldfs_fault_retake(ldfs_fault_signal(d->backend));
 
 	if (rc > 0)
 		add_relaxed(&d->retaken, 1);
@@ -70,7 +70,7 @@ static bool look(ldfs_dump *d)
 	return rc >= 0;
 }
 
-/* The thread, from INIT to RELEASE. Only with backend SIGSEGV. */
+/* The thread, from INIT to RELEASE. Not with backend UFFD. */
 void *ldfs_guard_main(void *dump)
 {
 	ldfs_dump *d = dump;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * inside.c - the SIGSEGV handler.
+ * inside.c - the handler of SIGSEGV and SIGBUS.
  *
  *   THIS CODE RUNS IN A SIGNAL HANDLER, ON THE STACK OF A MACHINE'S vCPU OR OF ANY PYTHON THREAD.
  *   - async-signal-safe calls only: the allow-list is in tests/native/test_signal_safety.py
@@ -50,27 +50,40 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
 	count_fault(d, ldfs_now_ns() - before);
 }
 
+/*
+ * Whether the store should be tried again though it is nothing that we protect (any more). It
+ * succeeds if the page can be made writable by a page fault. If not, the fault is passed on: the
+ * program itself has made the page read-only, or there is no memory for it (SIGBUS).
+ */
+static bool populates(uintptr_t address)
+{
+	return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE,
+			MADV_POPULATE_WRITE);
+}
+
 /* A write fault at `address` in the arena of `seat`, already counted in. */
 static bool fault_in_arena(struct ldfs_fault_seat *seat, uintptr_t address)
 {
 	ldfs_arena *a = load_seq(&seat->arena);
 	uintptr_t start = load_seq(&seat->start);
 	ldfs_dump *d;
+	uint32_t g;
 
 	/* The range was first looked at before this thread was counted in: the arena may have gone
 	 * since. */
 	if (!a || address < start || address >= load_seq(&seat->end))
 		return false;
 	d = load_seq(&a->dump);
+	if (!d || !ldfs_fault_signal(d->backend))
+		return populates(address);
+	g = ldfs_granule_of(d, address - start);
 	/*
-	 * No write protection of ours (any more): the store is tried again. It succeeds if the page
-	 * can be made writable by a page fault. If not, the program itself has made it read-only,
-	 * and the fault is passed on.
+	 * A SIGBUS has other causes too, and so has a SIGSEGV where we protect by userfaultfd. They
+	 * show when the granule is open: then the kernel is asked.
 	 */
-	if (!d || d->backend == LDFS_BACKEND_UFFD)
-		return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE,
-				MADV_POPULATE_WRITE);
-	ldfs_fault_save_for(d, ldfs_granule_of(d, address - start));
+	if (d->backend == LDFS_BACKEND_SIGBUS && load_seq(&d->writable[g]))
+		return populates(address);
+	ldfs_fault_save_for(d, g);
 	return true;
 }
 
@@ -86,7 +99,7 @@ static bool write_fault(uintptr_t address)
 		if (address < load_relaxed(&seat->start) || address >= load_relaxed(&seat->end))
 			continue;
 		/*
-		 * Another SIGSEGV handler that called this one may have left signals open. Their
+		 * Another handler that called this one may have left signals open. Their
 		 * handlers could store to the granule that this thread is about to claim, and wait
 		 * for it for ever.
 		 */
@@ -102,7 +115,8 @@ static bool write_fault(uintptr_t address)
 	return false;
 }
 
-static bool any_armed(void)
+/* Whether memory is armed so that a store gets this signal. */
+static bool any_armed(int signo)
 {
 	uint32_t used = load_seq(&ldfs_fault_seats_used);
 	bool armed = false;
@@ -110,30 +124,32 @@ static bool any_armed(void)
 	for (uint32_t i = 0; i < used && !armed; i++) {
 		struct ldfs_fault_seat *seat = &ldfs_fault_seats[i];
 		ldfs_arena *a;
+		ldfs_dump *d;
 
 		add_seq(&seat->handlers, 1);
 		a = load_seq(&seat->arena);
-		armed = a && load_seq(&a->dump);
+		d = a ? load_seq(&a->dump) : NULL;
+		armed = d && ldfs_fault_signal(d->backend) == signo;
 		sub_seq(&seat->handlers, 1);
 	}
 	return armed;
 }
 
-static bool is_ours(const siginfo_t *info, const ucontext_t *context)
+static bool is_ours(int signo, const siginfo_t *info, const ucontext_t *context)
 {
-	if (info->si_code == SEGV_ACCERR)
+	if (info->si_code == (signo == SIGBUS ? BUS_ADRERR : SEGV_ACCERR))
 		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
 		       write_fault((uintptr_t)info->si_addr);
 	/*
-	 * A SIGSEGV that this process sent itself while memory is armed. Python's faulthandler does
+	 * A signal that this process sent itself while memory is armed. Python's faulthandler does
 	 * that when it was enabled after our handler and a store to armed memory reached it first:
 	 * it prints its report, installs the handler that it had found (an entry of ours), and
-	 * calls raise(SIGSEGV). That signal has no address. So it is dropped: the interrupted store
-	 * runs again and faults again, and this time the fault comes to us with its address. A real
-	 * crash faults again in the same way, and is passed on.
+	 * calls raise() with it. That signal has no address. So it is dropped: the interrupted
+	 * store runs again and faults again, and this time the fault comes to us with its address.
+	 * A real crash faults again in the same way, and is passed on.
 	 */
 	if (info->si_code == SI_TKILL)
-		return info->si_pid == getpid() && any_armed();
+		return info->si_pid == getpid() && any_armed(signo);
 	return false;
 }
 
@@ -141,7 +157,7 @@ void ldfs_fault_handler(unsigned entry, int signo, siginfo_t *info, void *contex
 {
 	int saved = errno;
 
-	if (!is_ours(info, context)) {
+	if (!is_ours(signo, info, context)) {
 		ldfs_child_tell(info);
 		ldfs_fault_pass_on(entry, signo, info, context);
 	}

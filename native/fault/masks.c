@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * masks.c - no task of the process may block SIGSEGV while memory is armed: its next store would
- * end the process.
+ * masks.c - no task of the process may block the signal that stores get while memory is armed: its
+ * next store would end the process.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -13,7 +13,7 @@
 
 #include "fault/within.h"
 
-/* For a task that blocks SIGSEGV for a moment only: it may have to wait for a processor. */
+/* For a task that blocks the signal for a moment only: it may have to wait for a processor. */
 #define MASK_PATIENCE_NS 2000000000u
 
 /* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
@@ -42,7 +42,7 @@ static bool blocks_everything(uint64_t mask)
 	return (mask | 1ULL << (SIGKILL - 1) | 1ULL << (SIGSTOP - 1) | 3ULL << 31) == UINT64_MAX;
 }
 
-int ldfs_fault_blocked_task(void)
+int ldfs_fault_blocked_task(int signo)
 {
 	DIR *dir = opendir("/proc/self/task");
 	/* A handler blocks all signals, also while a vCPU of another arena waits for a slot. */
@@ -55,7 +55,7 @@ int ldfs_fault_blocked_task(void)
 	while (!found && (entry = readdir(dir))) {
 		uint64_t mask = entry->d_name[0] == '.' ? 0 : blocked_signals(entry->d_name);
 
-		if (!(mask & 1ULL << (SIGSEGV - 1)))
+		if (!(mask & 1ULL << (signo - 1)))
 			continue;
 		if (tolerated && blocks_everything(mask))
 			tolerated--;
@@ -67,14 +67,14 @@ int ldfs_fault_blocked_task(void)
 }
 
 /* A task inside a handler, or being created, blocks all signals for a moment: that passes. */
-int ldfs_fault_check(void)
+int ldfs_fault_check(int signo)
 {
 	uint64_t deadline_ns = ldfs_deadline(MASK_PATIENCE_NS);
-	int rc = ldfs_fault_verify();
+	int rc = ldfs_fault_verify(signo);
 
 	if (rc)
 		return rc;
-	while ((rc = ldfs_fault_blocked_task()) > 0 && ldfs_now_ns() < deadline_ns)
+	while ((rc = ldfs_fault_blocked_task(signo)) > 0 && ldfs_now_ns() < deadline_ns)
 		usleep(1000);
 	return rc > 0 ? -EDEADLK : rc;
 }

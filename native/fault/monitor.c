@@ -5,7 +5,9 @@
  * that thread itself.
  *
  * One thread an arena, from its first dump with backend UFFD to the arena's end (memory/uffd.c says
- * why). It reads memory through the observer view and the memfd alone, which are never protected.
+ * why), or until a dump with backend SIGBUS needs another userfaultfd; with that one no store is
+ * told here, and the thread only reads the events of START's swap, so that mremap returns. It reads
+ * memory through the observer view and the memfd alone, which are never protected.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -80,13 +82,30 @@ static int start(ldfs_arena *a)
 	return rc;
 }
 
-int ldfs_monitor_start(ldfs_arena *a, int given)
+/*
+ * A discard that sees the shadow guarded uses the userfaultfd. Nothing is armed, so no thread else
+ * does.
+ */
+static void stop_for_another(ldfs_arena *a)
+{
+	unsigned turns = 0;
+
+	store_seq(&a->shadow_guarded, 0);
+	while (ldfs_fault_inside(a))
+		ldfs_event_soon(&turns);
+	ldfs_uffd_unregister(a);
+	ldfs_monitor_stop(a);
+}
+
+int ldfs_monitor_start(ldfs_arena *a, uint32_t backend, int given)
 {
 	int rc;
 
-	if (a->uffd.fd >= 0)
+	if (a->uffd.fd >= 0 && a->uffd.backend == backend)
 		return 0;
-	rc = ldfs_uffd_make(&a->uffd, given);
+	if (a->uffd.fd >= 0)
+		stop_for_another(a);
+	rc = ldfs_uffd_make(&a->uffd, backend, given);
 	if (rc)
 		return rc;
 	rc = start(a);
@@ -104,6 +123,8 @@ void ldfs_monitor_stop(ldfs_arena *a)
 	eventfd_write(a->uffd.stop, 1);
 	pthread_join(a->uffd.monitor, NULL);
 	close(a->uffd.stop);
+	store_seq(&a->uffd.self, 0);
+	store_seq(&a->uffd.tid, 0);
 	close(a->uffd.fd); /* the kernel unregisters all, and wakes all that wait */
 	a->uffd.fd = -1;
 }

@@ -19,7 +19,8 @@ void ldfs_child_tell(const siginfo_t *info)
 	uintptr_t address = (uintptr_t)info->si_addr;
 	uint32_t used = load_seq(&ldfs_fault_seats_used);
 
-	if (info->si_code != SEGV_MAPERR && info->si_code != SEGV_ACCERR)
+	if (info->si_signo != SIGSEGV ||
+	    (info->si_code != SEGV_MAPERR && info->si_code != SEGV_ACCERR))
 		return;
 	for (uint32_t i = 0; i < used; i++) {
 		const struct ldfs_fault_seat *seat = &ldfs_fault_seats[i];

@@ -35,7 +35,7 @@ uint32_t ldfs_seats_handlers(void);
 
 /*
  * The handler has three entries, which differ only in the handler to which they pass on a fault
- * that is not ours. Entry 0 is put over what was installed before the first arena; 1 and 2 are put
+ * that is not ours. Entry 0 is put over what was installed before we were; 1 and 2 are put
  * over a handler that another part of the program installed over ours. A handler that was put over
  * an entry may call that entry: it leads down the chain, never back to its caller.
  */
@@ -48,7 +48,15 @@ struct ldfs_fault_entry {
 				   LDFS_TO_NONE: the default action */
 	_Atomic uint8_t spent;  /* `below` has SA_RESETHAND, and was called */
 };
-extern struct ldfs_fault_entry ldfs_fault_chain[LDFS_ENTRIES];
+/* The chain of SIGSEGV and that of SIGBUS: an entry is the same function in both. */
+enum { LDFS_CHAIN_SIGSEGV, LDFS_CHAIN_SIGBUS, LDFS_CHAINS };
+extern struct ldfs_fault_entry ldfs_fault_chains[LDFS_CHAINS][LDFS_ENTRIES];
+
+/* [signal] */
+static inline struct ldfs_fault_entry *ldfs_fault_chain(int signo)
+{
+	return ldfs_fault_chains[signo == SIGBUS ? LDFS_CHAIN_SIGBUS : LDFS_CHAIN_SIGSEGV];
+}
 
 /* Signals that are blocked while a handler may hold a granule, as the kernel has them. */
 extern const uint64_t ldfs_fault_mask;
@@ -68,10 +76,11 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g);
 /* ---------------------------------------------------------------- setup.c */
 
 /*
- * [any thread] Put our handler back on top. 0: it was there; 1: it was not, and is now; -ENOTCONN:
- * it is not, because no entry is left for the handler found there; other -errno of sigaction.
+ * [any thread] Put our handler of that signal back on top. 0: it was there; 1: it was not, and is
+ * now; -ENOTCONN: it is not, because no entry is left for the handler found there; other -errno of
+ * sigaction.
  */
-int ldfs_fault_retake(void);
+int ldfs_fault_retake(int signo);
 
 /* ----------------------------------------------------------------- tell.c */
 

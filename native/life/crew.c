@@ -31,7 +31,7 @@ int ldfs_life_start_threads(ldfs_dump *d)
 	}
 	if (!rc)
 		rc = start_keepers(d);
-	if (!rc && d->backend == LDFS_BACKEND_SIGSEGV) {
+	if (!rc && ldfs_fault_signal(d->backend)) {
 		rc = ldfs_threads_start(d, &d->guard_thread, ldfs_guard_main, d, "ldfs-guard");
 		d->guard_made = rc == 0;
 	}

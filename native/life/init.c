@@ -12,7 +12,8 @@ static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t
 	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
 		return -EINVAL;
 	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT ||
-	    c->backend > LDFS_BACKEND_UFFD || c->at_limit > LDFS_AT_LIMIT_HOLD || c->pool_size == 0)
+	    c->backend > LDFS_BACKEND_SIGBUS || c->at_limit > LDFS_AT_LIMIT_HOLD ||
+	    c->pool_size == 0)
 		return -EINVAL;
 	if ((a->size + granule - 1) / granule >= UINT32_MAX)
 		return -EINVAL;
@@ -66,8 +67,10 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_packers_init(d, c->threads);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
-	if (!rc && d->backend == LDFS_BACKEND_UFFD)
-		rc = ldfs_monitor_start(d->arena, c->uffd_fd);
+	if (!rc && d->backend == LDFS_BACKEND_SIGBUS)
+		rc = ldfs_fault_serve_sigbus();
+	if (!rc && ldfs_uffd_protects(d->backend))
+		rc = ldfs_monitor_start(d->arena, d->backend, c->uffd_fd);
 	if (!rc && d->arming == LDFS_ARM_SWAP)
 		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
 	if (!rc)

@@ -30,7 +30,7 @@ void ldfs_life_disarm(ldfs_dump *d)
 static int arm(ldfs_dump *d)
 {
 	/* With userfaultfd mremap returns only when the monitor has read the event of it. */
-	pid_t monitor = d->backend == LDFS_BACKEND_UFFD ? load_seq(&d->arena->uffd.tid) : 0;
+	pid_t monitor = ldfs_uffd_protects(d->backend) ? load_seq(&d->arena->uffd.tid) : 0;
 	bool urgent = ldfs_urgent_raise(0), monitor_too = monitor && ldfs_urgent_raise(monitor);
 	unsigned turns = 0;
 	int rc;
@@ -109,13 +109,13 @@ static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t q
 
 int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
 {
-	int rc;
+	int signo = ldfs_fault_signal(d->backend), rc;
 
 	if (ldfs_arena_foreign(d->arena))
 		return -ECHILD;
 	if (ldfs_dump_phase(d) != LDFS_PHASE_READY)
 		return -EINVAL;
-	rc = d->backend == LDFS_BACKEND_SIGSEGV ? ldfs_fault_check() : 0;
+	rc = signo ? ldfs_fault_check(signo) : 0;
 	/* Not ready: an earlier START failed halfway. */
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
 		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);

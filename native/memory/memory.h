@@ -18,25 +18,36 @@
 #include "base/base.h"
 
 /* ----------------------------------------------------------------- uffd.c
- * Userfaultfd write protection on views of one arena: the second fault backend. Its messages are
- * read by the monitor thread (fault/monitor.c).
+ * Userfaultfd write protection on views of one arena, for two fault backends: UFFD, and SIGBUS,
+ * with which the kernel sends a signal to the thread that stores. Its messages are read by the
+ * monitor thread (fault/monitor.c).
  */
 struct ldfs_uffd {
-	int fd;                /* -1: not opened yet; stays open until the arena ends */
-	int stop;              /* eventfd: tells the monitor to end */
+	int fd;           /* -1: not opened yet; open until the arena ends or `backend` changes */
+	uint32_t backend; /* the enum ldfs_backend that `fd` was made for */
+	int stop;         /* eventfd: tells the monitor to end */
 	_Atomic uint64_t self; /* the monitor's pthread_self(); 0: it has not started */
 	_Atomic pid_t tid;     /* its thread id */
 	pthread_t monitor;
 };
 
+/* [signal] Whether pages are protected by userfaultfd, and not by mprotect. */
+static inline bool ldfs_uffd_protects(uint32_t backend)
+{
+	return backend != LDFS_BACKEND_SIGSEGV;
+}
+
 /*
- * [owner] Make the userfaultfd, nonblocking, with the features that an arena needs. `given` is
- * /dev/userfaultfd, opened by a process that is allowed to, or -1. 0 or -errno, and u->fd is -1
- * then. -EACCES: we lack the permission, -ENOSYS: the kernel lacks a feature.
+ * [owner] Make the userfaultfd, nonblocking, with the features that an arena needs for that
+ * backend. `given` is /dev/userfaultfd, opened by a process that is allowed to, or -1; only for
+ * UFFD, SIGBUS needs no permission. 0 or -errno, and u->fd is -1 then. -EACCES: we lack the
+ * permission, -ENOSYS: the kernel lacks a feature.
  */
-int ldfs_uffd_make(struct ldfs_uffd *u, int given);
+int ldfs_uffd_make(struct ldfs_uffd *u, uint32_t backend, int given);
 /* Let [start, start + length) of a view be one that can be protected; it protects nothing. */
 int ldfs_uffd_register(ldfs_arena *a, uint8_t *start, uint64_t length);
+/* [owner] No view is registered with it any more, and nothing is protected by it. */
+void ldfs_uffd_unregister(ldfs_arena *a);
 /* Write-protect [start, start + length) of a view of the arena, holes too. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /*

@@ -10,7 +10,7 @@
  *   INIT   of the next dump: spare becomes the new shadow; what of it is not read-only yet
  *          becomes so, and its page tables lack only what came since
  *
- * "Read-only" is PROT_READ with backend SIGSEGV; with backend UFFD it is the write protection
+ * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD and SIGBUS it is the write protection
  * of userfaultfd, which moves with the mapping.
  */
 #define _GNU_SOURCE
@@ -50,7 +50,7 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	int rc;
 
 	store_seq(&a->shadow_torn, 0);
-	if (backend == LDFS_BACKEND_UFFD) {
+	if (ldfs_uffd_protects(backend)) {
 		rc = protect_in_pieces(view, a->size, RW);
 		/*
 		 * Set before the first page is protected: a thread that discards memory and does
@@ -102,7 +102,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 
 	if (rc)
 		return rc;
-	if (!a->shadow_ready || a->shadow_backend != backend || backend == LDFS_BACKEND_UFFD) {
+	if (!a->shadow_ready || a->shadow_backend != backend || ldfs_uffd_protects(backend)) {
 		a->shadow_ready = false;
 		rc = protect_view(a, a->shadow, backend);
 	}
@@ -118,7 +118,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 	}
 	a->shadow_ready = true;
 	a->shadow_backend = backend;
-	return ldfs_fill(a, a->shadow, backend == LDFS_BACKEND_UFFD);
+	return ldfs_fill(a, a->shadow, ldfs_uffd_protects(backend));
 }
 
 int ldfs_arena_prepare_observer(ldfs_arena *a)
@@ -130,7 +130,7 @@ void ldfs_arena_close(ldfs_arena *a, uint32_t backend, uint64_t offset, uint64_t
 {
 	if (!a->spare_mapped)
 		return;
-	if (backend == LDFS_BACKEND_UFFD)
+	if (ldfs_uffd_protects(backend))
 		ldfs_uffd_protect(a, a->spare + offset, length);
 	else
 		mprotect(a->spare + offset, length, RO);
@@ -162,7 +162,7 @@ int ldfs_arena_swap(ldfs_arena *a)
 
 int ldfs_arena_protect(ldfs_arena *a, uint32_t backend)
 {
-	if (backend == LDFS_BACKEND_UFFD)
+	if (ldfs_uffd_protects(backend))
 		return ldfs_uffd_protect(a, a->live, a->size);
 	return mprotect(a->live, a->size, RO) ? -errno : 0;
 }
@@ -171,7 +171,7 @@ int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
 {
 	int rc;
 
-	if (backend == LDFS_BACKEND_UFFD)
+	if (ldfs_uffd_protects(backend))
 		return ldfs_uffd_unprotect(a, a->live, a->size);
 	rc = protect_in_pieces(a->live, a->size, RW);
 
@@ -186,6 +186,6 @@ int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend)
 
 void ldfs_arena_forget(ldfs_arena *a, uint32_t backend)
 {
-	if (backend == LDFS_BACKEND_UFFD)
+	if (ldfs_uffd_protects(backend))
 		ldfs_uffd_forget(a, a->live, a->size);
 }

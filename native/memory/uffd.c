@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection of views, for memory that the kernel writes too: a store to
- * a protected page, from user space or within a system call, waits until the page is unprotected.
+ * uffd.c - userfaultfd write protection of views, in two ways.
+ *
+ * UFFD is for memory that the kernel writes too: a store to a protected page, from user space or
+ * within a system call, waits until the page is unprotected. With SIGBUS (UFFD_FEATURE_SIGBUS) the
+ * thread that stores gets that signal instead, and a system call EFAULT; only faults of user mode
+ * are served (UFFD_USER_MODE_ONLY), which needs no right and no sysctl.
  *
  * The protection is a bit of the page table entries and moves with a mapping if
  * UFFD_FEATURE_EVENT_REMAP is on: the swap works as with PROT_READ. mremap() then blocks its caller
@@ -20,7 +24,10 @@
 
 #include "memory/memory.h"
 
-/* Since Linux 5.19 and 6.1; older headers do not have them. */
+/* Since Linux 5.11, 5.19 and 6.1; older headers do not have them. */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
 #endif
@@ -36,6 +43,8 @@
 #define FEATURES                                                     \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+#define FEATURES_OF(backend) \
+	(FEATURES | ((backend) == LDFS_BACKEND_SIGBUS ? UFFD_FEATURE_SIGBUS : 0))
 #define DEVICE "/dev/userfaultfd"
 /* Bytes protected while mmap_lock is held once: the machine's page faults wait so long. */
 #define PIECE (32ULL << 20)
@@ -138,26 +147,62 @@ static int make_fd(int given)
 	return fd;
 }
 
-static int negotiate(int fd)
+/* A kernel that does not know the flag answers EINVAL. */
+static int make_user_mode_fd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0 && errno == EINVAL)
+		errno = ENOSYS;
+	return fd;
+}
+
+static int negotiate(int fd, uint32_t backend)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES_OF(backend) };
 
 	if (ioctl(fd, UFFDIO_API, &api))
 		return errno == EINVAL ? -ENOSYS : errno == EPERM ? -EACCES : -errno;
 	return 0;
 }
 
-int ldfs_uffd_make(struct ldfs_uffd *u, int given)
+int ldfs_uffd_make(struct ldfs_uffd *u, uint32_t backend, int given)
 {
 	int rc;
 
-	u->fd = make_fd(given);
+	u->backend = backend;
+	u->fd = backend == LDFS_BACKEND_SIGBUS ? make_user_mode_fd() : make_fd(given);
 	if (u->fd < 0)
 		return errno == EPERM ? -EACCES : -errno;
-	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd);
+	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd, backend);
 	if (!rc)
 		return 0;
 	close(u->fd);
 	u->fd = -1;
+	return rc;
+}
+
+/*
+ * Closing the file would do it, but for a child by fork that still has it open. EINVAL of a range
+ * that is not mapped: nothing is registered there.
+ */
+void ldfs_uffd_unregister(ldfs_arena *a)
+{
+	uint8_t *views[] = { a->live, a->shadow, a->spare };
+
+	for (unsigned i = 0; i < sizeof(views) / sizeof(*views); i++) {
+		struct uffdio_range range = { (uintptr_t)views[i], a->size };
+
+		ioctl(a->uffd.fd, UFFDIO_UNREGISTER, &range);
+	}
+}
+
+int ldfs_sigbus_possible(void)
+{
+	struct ldfs_uffd u;
+	int rc = ldfs_uffd_make(&u, LDFS_BACKEND_SIGBUS, -1);
+
+	if (!rc)
+		close(u.fd);
 	return rc;
 }

@@ -30,7 +30,7 @@ static void count_opened(ldfs_dump *d, int64_t g)
 
 bool ldfs_protect_may_split(const ldfs_dump *d, uint32_t g)
 {
-	return d->backend == LDFS_BACKEND_UFFD || /* it splits no mapping */
+	return ldfs_uffd_protects(d->backend) || /* it splits no mapping */
 	       is_writable(d, (int64_t)g - 1) || is_writable(d, (int64_t)g + 1) ||
 	       load_relaxed(&d->islands) < d->islands_most;
 }
@@ -40,7 +40,7 @@ int ldfs_protect_open(ldfs_dump *d, uint32_t first, uint32_t last)
 	uint64_t start = ldfs_granule_start(d, first);
 	uint64_t end = ldfs_granule_start(d, last) + ldfs_granule_length(d, last);
 
-	if (d->backend == LDFS_BACKEND_UFFD) {
+	if (ldfs_uffd_protects(d->backend)) {
 		int rc = ldfs_uffd_unprotect(d->arena, d->arena->live + start, end - start);
 
 		if (rc)

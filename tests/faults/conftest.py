@@ -34,14 +34,15 @@ def handlers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def beside_handlers(handlers: Path) -> Callable[..., Done]:
-    """Runs Python on these arguments, with $HANDLERS, and no faulthandler unasked."""
+    """Runs Python on these arguments, with $HANDLERS and $BACKEND, and no faulthandler
+    unasked."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
     environment |= {"HANDLERS": str(handlers), "PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}"}
 
-    def run(*arguments: str) -> Done:
+    def run(*arguments: str, backend: str = "sigsegv") -> Done:
         return subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True, text=True, timeout=120, check=False, env=environment,
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False,
+            env=environment | {"BACKEND": backend},
         )  # fmt: skip
 
     return run

@@ -13,18 +13,58 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #define PAGE 4096
 
-/* ------------------------------------------------- handlers of SIGSEGV, four of them */
+/* ---------------------------- handlers of SIGSEGV, or of the signal in taken(), four of them */
+
+static int taken_signal = SIGSEGV;
+
+void taken(int signo)
+{
+	taken_signal = signo;
+}
 
 static struct thief {
 	struct sigaction before;
-	uint8_t *own; /* a page that only this handler makes writable, as garbage collectors do */
+	/*
+	 * A page that only this handler makes writable, as garbage collectors do: read-only, or for
+	 * SIGBUS in a file that is too short.
+	 */
+	uint8_t *own;
+	int file;
 	/* A fault that is not its own kills the process: it does not call the handler before it. */
 	bool alone;
 	volatile int own_faults, others, masks_lost;
 } thieves[4];
+
+/* Before a test looks at what the process has. */
+__attribute__((constructor)) static void make_own(void)
+{
+	for (unsigned n = 0; n < sizeof(thieves) / sizeof(*thieves); n++) {
+		thieves[n].file = memfd_create("own", 0);
+		if (ftruncate(thieves[n].file, PAGE))
+			abort();
+		thieves[n].own = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, thieves[n].file, 0);
+	}
+}
+
+static void close_own(struct thief *t)
+{
+	bool bus = taken_signal == SIGBUS;
+
+	mprotect(t->own, PAGE, bus ? PROT_READ | PROT_WRITE : PROT_READ);
+	if (bus && ftruncate(t->file, 0))
+		abort();
+}
+
+static void open_own(struct thief *t)
+{
+	if (ftruncate(t->file, PAGE))
+		abort();
+	mprotect(t->own, PAGE, PROT_READ | PROT_WRITE);
+}
 
 static void call_before(struct thief *t, int signo, siginfo_t *info, void *context)
 {
@@ -44,7 +84,7 @@ static void serve(struct thief *t, int signo, siginfo_t *info, void *context)
 {
 	if ((uint8_t *)info->si_addr >= t->own && (uint8_t *)info->si_addr < t->own + PAGE) {
 		t->own_faults++;
-		mprotect(t->own, PAGE, PROT_READ | PROT_WRITE);
+		open_own(t);
 		return;
 	}
 	t->others++;
@@ -71,15 +111,13 @@ HANDLER(3)
 static void (*const handlers[])(int, siginfo_t *, void *) = { handler_0, handler_1, handler_2,
 							      handler_3 };
 
-/* Install handler n for SIGSEGV, perhaps again. It blocks SIGUSR1 while it runs. */
+/* Install handler n for the signal, perhaps again. It blocks SIGUSR1 while it runs. */
 static void steal_with(int n, int flags)
 {
 	struct sigaction act = { .sa_sigaction = handlers[n], .sa_flags = SA_SIGINFO | flags };
 
 	sigaddset(&act.sa_mask, SIGUSR1);
-	if (!thieves[n].own)
-		thieves[n].own = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	sigaction(SIGSEGV, &act, &thieves[n].before);
+	sigaction(taken_signal, &act, &thieves[n].before);
 }
 
 void steal(int n)
@@ -92,7 +130,7 @@ void steal_for_one_fault(int n)
 	steal_with(n, (int)SA_RESETHAND);
 }
 
-/* With SA_NODEFER: SIGSEGV is not blocked while the handler runs. */
+/* With SA_NODEFER: the signal is not blocked while the handler runs. */
 void steal_open(int n)
 {
 	steal_with(n, SA_NODEFER);
@@ -120,12 +158,12 @@ void steal_once(int by_flag)
 	struct sigaction act = { .sa_sigaction = by_flag ? nothing : putting_back,
 				 .sa_flags = SA_SIGINFO | (by_flag ? (int)SA_RESETHAND : 0) };
 
-	sigaction(SIGSEGV, &act, &thieves[0].before);
+	sigaction(taken_signal, &act, &thieves[0].before);
 }
 
 /*
- * A handler that leaves by a longjmp which does not restore the signal mask: SIGSEGV must not stay
- * blocked. Returns how many times it came back.
+ * A handler that leaves by a longjmp which does not restore the signal mask: the signal must not
+ * stay blocked. Returns how many times it came back.
  */
 static jmp_buf back;
 
@@ -140,13 +178,14 @@ int jump_out(int times)
 	struct sigaction act = { .sa_handler = jumping, .sa_flags = SA_NODEFER }, was;
 	volatile int done = 0;
 
-	sigaction(SIGSEGV, &act, &was);
+	close_own(&thieves[0]);
+	sigaction(taken_signal, &act, &was);
 	while (done < times)
 		if (setjmp(back))
 			done++;
 		else
-			*(volatile int *)8 = 1;
-	sigaction(SIGSEGV, &was, NULL);
+			*(volatile uint8_t *)thieves[0].own = 1;
+	sigaction(taken_signal, &was, NULL);
 	return done;
 }
 
@@ -159,7 +198,7 @@ static void returning(int signo)
 
 void steal_and_return(void)
 {
-	signal(SIGSEGV, returning);
+	signal(taken_signal, returning);
 }
 
 void steal_alone(int n)
@@ -171,13 +210,13 @@ void steal_alone(int n)
 /* Put back the handler that was installed before. */
 void withdraw(int n)
 {
-	sigaction(SIGSEGV, &thieves[n].before, NULL);
+	sigaction(taken_signal, &thieves[n].before, NULL);
 }
 
 /* Cause a fault on handler n's own page; returns how many it has had. */
 int fault_of_its_own(int n)
 {
-	mprotect(thieves[n].own, PAGE, PROT_READ);
+	close_own(&thieves[n]);
 	*(volatile uint8_t *)thieves[n].own = 1;
 	return thieves[n].own_faults;
 }

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from aftermath import wait_for
 
-from livedumpfs import Arena, LiveDump
+from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.core.capi import lib
 
 SIZE = 1 << 20
@@ -44,7 +44,7 @@ def look() -> None:
     """Until the guard has seen what is installed now: it leaves nothing on top of ours."""
     if dump:
         counters = dump.counters
-        wait_for(lambda: lib.ldfs_fault_verify() == 0 or counters().lost, counters)
+        wait_for(lambda: lib.ldfs_fault_verify(signal.SIGSEGV) == 0 or counters().lost, counters)
         entries.add(on_top())
 
 
@@ -213,7 +213,7 @@ def measure(before: Step, during: Step) -> dict[str, object]:
     before()
     with Arena(SIZE) as arena, LiveDump(arena) as live:
         arena.live[:] = 1
-        live.init(None)
+        live.init(None, DumpSettings(backend="sigsegv"))
         live.start()
         dump = live
         look()

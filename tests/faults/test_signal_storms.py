@@ -16,13 +16,13 @@ Done = CompletedProcess[str]
 Run = Callable[..., Done]
 
 
-@pytest.fixture
-def run(beside_handlers: Callable[..., Done]) -> Run:
-    """run(name, *arguments): a program of programs/storms/."""
+@pytest.fixture(params=["sigsegv", "sigbus"])
+def run(request: pytest.FixtureRequest, beside_handlers: Callable[..., Done]) -> Run:
+    """run(name, *arguments): a program of programs/storms/, which dumps by that backend."""
 
     def run(name: str, *arguments: str | os.PathLike[str]) -> Done:
         program = program_file(__file__, f"storms/{name}.py")
-        return beside_handlers(str(program), *map(os.fspath, arguments))
+        return beside_handlers(str(program), *map(os.fspath, arguments), backend=request.param)
 
     return run
 

@@ -17,7 +17,7 @@ import pytest
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import MachineError, StateError, UsageError
-from livedumpfs.settings import BACKENDS
+from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -68,7 +68,7 @@ def until_written(live: LiveDump) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_arrays_come_back_as_they_were_at_the_instant(tmp_path: Path, backend: str) -> None:
     point = np.dtype([("x", "<f8"), ("n", "<i4", (3,))])
     with Arena("32MiB") as arena:
@@ -149,7 +149,7 @@ def test_system_calls_into_armed_memory(tmp_path: Path) -> None:
             arena.writable(MIB, 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         a = arena.array("u1", 4 * MIB)
@@ -190,7 +190,7 @@ def test_dense_stores_fault_less_often_than_they_meet_granules() -> None:
 
 @pytest.mark.parametrize("policy", ["block", "fail"])
 @pytest.mark.parametrize("step", [2, 8])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_what_nobody_stored_to_takes_no_slot_that_a_store_needs(
     backend: str, policy: str, step: int
 ) -> None:
@@ -205,7 +205,7 @@ def test_what_nobody_stored_to_takes_no_slot_that_a_store_needs(
         assert live.read(0, 16 * MIB).count(1) == 16 * MIB
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_the_next_dump_after_a_release_under_a_reader(tmp_path: Path, backend: str) -> None:
     """A reader has left the core, and has not come back to Python yet: for a busy program that can
     take a while. RELEASE returns when arena and target can be had again."""
@@ -259,7 +259,7 @@ def test_the_order_of_the_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_release_from_every_state_leaves_an_incomplete_dump_and_a_free_machine(
     tmp_path: Path, backend: str, steps: int
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import MachineError, UsageError
-from livedumpfs.settings import BACKENDS
+from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def test_discards_while_userfaultfd_is_prepared() -> None:
 @pytest.mark.parametrize("format", ["elf", "raw"])
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
 @pytest.mark.parametrize("granule", [4096, 65536])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_a_sparse_arena_stays_sparse(
     tmp_path: Path, backend: str, granule: int, arming: str, format: str
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_device_with_an_older_dump_shows_zeros_where_the_new_one_has_holes(
         assert data[: 4 * MIB].count(0xAA) == 4 * MIB
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_discard_during_a_dump_saves_first(tmp_path: Path, backend: str) -> None:
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         a = arena.array("u1", 4 * MIB, name="a")

@@ -65,7 +65,7 @@ def dump_once(arena: Arena, live: LiveDump, settings: DumpSettings) -> None:
 
 
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
-@pytest.mark.parametrize("backend", ["sigsegv", "uffd"])
+@pytest.mark.parametrize("backend", ["sigsegv", "uffd", "sigbus"])
 def test_huge_mappings_come_back(arena: Arena, backend: str, arming: str) -> None:
     """After each of some dumps, as many take turns in the view's place."""
     settings = DumpSettings(granule=PAGE_SIZE, backend=backend, arming=arming)

@@ -24,7 +24,7 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.dump import DumpSettings, LiveDump, Snapshot
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
-from livedumpfs.settings import BACKENDS
+from livedumpfs.settings import REAL_BACKENDS
 from tests.fixtures.refusals import refused
 
 DEADLINE = 300.0
@@ -63,7 +63,7 @@ def expected_file(name: str, head: bytes, memory: mmap.mmap, at: int, length: in
     return bytes(found[: max(0, end - at)])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
 def test_every_read_of_four_threads_is_right_against_the_copy_of_the_pause(
     tmp_path: Path, backend: str
 ) -> None:

@@ -147,7 +147,7 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #endif
 
 /* Who stores although the machine stands: a thread that quiesce does not stop. */
-#ifdef UFFD
+#if defined(UFFD) || defined(SIGNALS)
 #define STOPS(me) ((me) == 0)
 #else
 #define STOPS(me) true
@@ -182,6 +182,9 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 
 #ifdef UFFD
 #include "kernel.pml"
+#endif
+#ifdef SIGNALS
+#include "signals.pml"
 #endif
 
 /* ------------------------------------------------------------------ waking */
@@ -824,6 +827,10 @@ inline fault(g)
 {
 #ifdef UFFD
 	sleep_in_store(g)
+#elif defined(SIGNALS)
+	atomic { sent = sigbus };
+	handle(g, sent);
+	sent = 0
 #elif defined(RELEASES)
 	if
 	:: atomic { !linked -> skip }       /* no dump: all is writable; try the store again */
@@ -878,7 +885,12 @@ inline pick(g)
 #else
 #define HELD_LOCALS
 #endif
-#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide, woken; WIDEN_LOCALS HELD_LOCALS
+#ifdef SIGNALS
+#define SENT_LOCALS bit sent;
+#else
+#define SENT_LOCALS
+#endif
+#define HANDLER_LOCALS byte g, s, lo, hi; byte slot = NONE; bit won, wide, woken; WIDEN_LOCALS HELD_LOCALS SENT_LOCALS
 
 proctype vcpu(byte me)
 {
@@ -1582,7 +1594,11 @@ inline release()
 #ifdef BUG_CANCEL_FIRST
 	cancelled = 1;
 #endif
+#ifdef SIGNALS
+	d_step { overtakes = (phase == PHASE_READY); phase = PHASE_RELEASED };
+#else
 	phase = PHASE_RELEASED;
+#endif
 #if defined(STREAM) && !defined(BUG_NO_CANCEL)
 	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
 #endif
@@ -1591,7 +1607,13 @@ inline release()
 #else
 	atomic { wake_writer(); drain_event = 1; wake_all_waiters() };
 #endif
-#ifdef UFFD
+#if defined(SIGNALS)
+	if
+	:: overtakes -> !linked     /* START disarms, if it has begun */
+	:: !overtakes && linked -> disarm()
+	:: !overtakes && !linked
+	fi;
+#elif defined(UFFD)
 	if                          /* START may not have begun */
 	:: linked -> disarm()
 	:: !linked
@@ -1609,7 +1631,7 @@ inline release()
 	closed = 1;                 /* free: no new call finds it, and those under way end */
 	users == 0;
 #endif
-#if !defined(DISCARDS) && !defined(UFFD)    /* these free it by themselves */
+#if !defined(DISCARDS) && !defined(UFFD) && !defined(SIGNALS)   /* these free it by themselves */
 	freed = 1
 #endif
 }

@@ -69,6 +69,7 @@ MODELS = (
     "uffd",
     "uffd_slots",
     "uffd_sweep",
+    "sigbus",
     "durable",
     "rename",
 )
@@ -150,6 +151,9 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("uffd_slots", ("BUG_RELEASE_NO_SLOT_WAKE",)), DEADLOCK),
     (Check("uffd_slots", ("BUG_FORGET_FIRST",)), ASSERTION),
     (Check("uffd_slots", ("BUG_RELEASE_NO_WAKE",)), ASSERTION),
+    (Check("sigbus", ("BUG_LATE_PASSED_ON",)), ASSERTION),
+    (Check("sigbus", ("BUG_OPENED_EARLY",)), ASSERTION),
+    (Check("sigbus", ("BUG_READER_OF_ONE_DUMP",)), DEADLOCK),
     (Check("durable", ("BUG_MARK_BEFORE_DATA",)), ASSERTION),
     (Check("durable", ("BUG_SEAL_BEFORE_SYNC",)), ASSERTION),
     (Check("durable", ("BUG_SYNC_ERROR_SEALS",)), ASSERTION),

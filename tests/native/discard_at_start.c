@@ -73,7 +73,7 @@ static void store_and_look(ldfs_dump *d)
 		die("read", rc);
 }
 
-static void one_round(unsigned microseconds)
+static void one_round(unsigned microseconds, uint32_t backend)
 {
 	ldfs_dump_config config = {
 		.granule_size = STEP,
@@ -81,7 +81,7 @@ static void one_round(unsigned microseconds)
 		.stall_deadline_ns = 1000000000,
 		.policy = LDFS_POLICY_BLOCK,
 		.arming = LDFS_ARM_SWAP,
-		.backend = LDFS_BACKEND_UFFD,
+		.backend = backend,
 		.uffd_fd = -1,
 		.target_fd = -1,
 		.table_fd = -1,
@@ -121,7 +121,7 @@ int main(int argc, char **argv)
 	if (pthread_create(&reader, NULL, read_on, NULL))
 		return 2;
 	for (int i = 0; i < atoi(argv[2]); i++)
-		one_round((unsigned)atoi(argv[1]));
+		one_round((unsigned)atoi(argv[1]), i % 2 ? LDFS_BACKEND_SIGBUS : LDFS_BACKEND_UFFD);
 	over = 1;
 	pthread_join(reader, NULL);
 	puts("same");

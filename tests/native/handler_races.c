@@ -124,21 +124,21 @@ static int passes(int expected)
 static void comes_again(void)
 {
 	take(0);
-	ldfs_fault_retake();
+	ldfs_fault_retake(SIGSEGV);
 }
 
 /* What one guard has seen is out of date when another one has put ours back meanwhile. */
 static int late_look(void)
 {
 	take(0);
-	if (ldfs_fault_retake() != 1)
+	if (ldfs_fault_retake(SIGSEGV) != 1)
 		return 0;
 	kernel(&found[0], NULL); /* withdraws, and comes again while a guard looks */
-	ldfs_fault_verify();
+	ldfs_fault_verify(SIGSEGV);
 	after_look = comes_again;
-	ldfs_fault_verify();
+	ldfs_fault_verify(SIGSEGV);
 	take(0); /* over the entry that is over it */
-	return ldfs_fault_retake() == 1 && passes(1);
+	return ldfs_fault_retake(SIGSEGV) == 1 && passes(1);
 }
 
 static void take_1(void)
@@ -168,7 +168,7 @@ static int last_stays(void)
 {
 	before_set = take_1_then_both;
 	take(0);
-	return ldfs_fault_retake() < 0 && on_top(0);
+	return ldfs_fault_retake(SIGSEGV) < 0 && on_top(0);
 }
 
 /* One that comes while ours is put back, and an entry is left for it, too. */
@@ -176,26 +176,26 @@ static int both_below(void)
 {
 	before_set = take_1;
 	take(0);
-	return ldfs_fault_retake() == 1 && passes(2);
+	return ldfs_fault_retake(SIGSEGV) == 1 && passes(2);
 }
 
 /* signal(2) puts back what it found without its flags. */
 static int without_flags(void)
 {
 	signal(SIGSEGV, signal(SIGSEGV, SIG_IGN));
-	return ldfs_fault_verify() == 0 && passes(0);
+	return ldfs_fault_verify(SIGSEGV) == 0 && passes(0);
 }
 
 /* It was called once only, withdrew, and comes again for good. */
 static int other_flags(void)
 {
 	take_with(0, (int)SA_RESETHAND);
-	if (ldfs_fault_retake() != 1)
+	if (ldfs_fault_retake(SIGSEGV) != 1)
 		return 0;
 	kernel(&found[0], NULL);
-	ldfs_fault_verify();
+	ldfs_fault_verify(SIGSEGV);
 	take(0);
-	return ldfs_fault_retake() == 1 && passes(1) && passes(1);
+	return ldfs_fault_retake(SIGSEGV) == 1 && passes(1) && passes(1);
 }
 
 static const struct {

@@ -3,7 +3,7 @@
  * packed_dump.c - packed dumps under stores and reads: what lies behind the descriptors, what the
  * table says, and what readers got, against a copy that was taken at the snapshot instant.
  *
- *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe|uffd]
+ *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe|uffd|sigbus]
  *
  * Prints "same" when every page was right, and at least one was compared.
  */
@@ -204,7 +204,14 @@ static int run(ldfs_dump *d)
 	return rc;
 }
 
-static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd)
+static uint32_t backend_of(const char *word)
+{
+	return !strcmp(word, "uffd")     ? LDFS_BACKEND_UFFD
+	       : !strcmp(word, "sigbus") ? LDFS_BACKEND_SIGBUS
+					 : LDFS_BACKEND_SIGSEGV;
+}
+
+static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t backend)
 {
 	uint64_t granule = strtoull(argv[3], NULL, 0);
 	uint64_t granules = (SIZE + granule - 1) / granule;
@@ -243,7 +250,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, bool uffd
 		.extent_count = 2,
 		.table_fd = fd,
 		.table_offset = table,
-		.backend = uffd ? LDFS_BACKEND_UFFD : LDFS_BACKEND_SIGSEGV,
+		.backend = backend,
 		.uffd_fd = -1,
 		.packed = 1,
 		.codec = (uint32_t)atoi(argv[1]),
@@ -294,7 +301,7 @@ int main(int argc, char **argv)
 		pthread_create(&writers[i], NULL, write_memory, (void *)(i + 1));
 	for (int i = 0; i < DUMPS && !bad; i++)
 		bad = dump_once(a, argv, argc > 6 && !strcmp(argv[6], "pipe"),
-				argc > 6 && !strcmp(argv[6], "uffd"));
+				backend_of(argc > 6 ? argv[6] : ""));
 	over = 1;
 	for (int i = 0; i < WRITERS; i++)
 		pthread_join(writers[i], NULL);

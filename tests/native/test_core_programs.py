@@ -10,7 +10,7 @@ import pytest
 
 BLOCK, FAIL, SPILL = "0", "1", "2"
 SWAP, MPROTECT = "0", "1"
-SIGSEGV, UFFD = "0", "1"
+SIGSEGV, UFFD, SIGBUS = "0", "1", "2"
 
 
 Programs = dict[str, Path]
@@ -37,6 +37,7 @@ def test_a_signal_while_a_range_is_made_writable(programs: Programs, run_program
         pytest.param(("32", "2", "65536", "4096", BLOCK, "pipe"), id="zstd-pipe"),
         pytest.param(("32", "2", "4096", "256", BLOCK, "uffd"), id="zstd-uffd"),
         pytest.param(("4", "2", "16384", "64", FAIL, "uffd"), id="snappy-fail-uffd"),
+        pytest.param(("32", "2", "4096", "256", BLOCK, "sigbus"), id="zstd-sigbus"),
     ],
 )
 def test_packed_dumps_are_exact(
@@ -47,7 +48,9 @@ def test_packed_dumps_are_exact(
 
 @pytest.mark.parametrize("arming", [SWAP, MPROTECT], ids=["swap", "mprotect"])
 @pytest.mark.parametrize(
-    ("backend", "answer"), [(SIGSEGV, "EFAULT"), (UFFD, "read")], ids=["sigsegv", "uffd"]
+    ("backend", "answer"),
+    [(SIGSEGV, "EFAULT"), (UFFD, "read"), (SIGBUS, "EFAULT")],
+    ids=["sigsegv", "uffd", "sigbus"],
 )
 def test_stores_of_the_kernel(
     programs: Programs, run_program: Run, backend: str, answer: str, arming: str

@@ -30,8 +30,8 @@ ROUNDS = 10 if LONG else 1
 DISCARDS = 6 if LONG else 2
 THREAD = ("-O1", "-g", "-fsanitize=thread")
 ADDRESS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-# The core's handler must be the one that gets SIGSEGV.
-OPTIONS = "handle_segv=0:allow_user_segv_handler=1"
+# The core's handler must be the one that gets SIGSEGV and SIGBUS.
+OPTIONS = "handle_segv=0:handle_sigbus=0:allow_user_segv_handler=1"
 SUPPRESSIONS = Path(__file__).with_name("thread.suppressions")
 # history_size: both stacks of a race are known, by which it may be suppressed.
 ENVIRONMENT = {
@@ -59,12 +59,16 @@ WITH_SIGNALS = (
     ("kernel_writes 0 0", "EFAULT\nsame\n"),
     (f"discard_at_start 300 {DISCARDS}", "same\n"),
     ("packed_dump 32 3 4096 256 0", "same\n"),
+    ("kernel_writes 2 0", "EFAULT\nsame\n"),
+    ("packed_dump 32 3 4096 256 0 sigbus", "same\n"),
     *(
         (
             ("kernel_writes 0 1", "EFAULT\nsame\n"),
             (f"discard_at_start 0 {DISCARDS}", "same\n"),
             (f"discard_at_start 3000 {DISCARDS}", "same\n"),
             ("packed_dump 4 3 16384 64 1", "same\n"),
+            ("packed_dump 4 3 16384 64 1 sigbus", "same\n"),
+            ("kernel_writes 2 1", "EFAULT\nsame\n"),
             ("packed_dump 32 2 65536 4096 0 pipe", "same\n"),
         )
         if LONG

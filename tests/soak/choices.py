@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from writers import PATTERNS
 
 from livedumpfs.dump import DumpSettings
+from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -124,7 +125,7 @@ def _settings(r: random.Random, size: int, target: str) -> DumpSettings:
         **_format(r, target),  # type: ignore[arg-type]
         policy=r.choices(("block", "spill", "fail"), (5, 3, 2))[0],
         arming=r.choice(("swap", "mprotect")),
-        backend=r.choice(("sigsegv", "uffd")),
+        backend=r.choice(REAL_BACKENDS),
         granule=granule,
         pool=min(pool, most),
         spill_limit=r.choice((most, most, max(pool, size // 4))),

@@ -20,6 +20,7 @@ from judge import Verdict, judge_reads, judge_target
 from oracle import Reference
 
 from livedumpfs.dumpfile import HOLE, LOST, SAVED, open_dump
+from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 PROGRAM = Path(__file__).with_name("soak.py")
@@ -93,7 +94,7 @@ def test_choices_follow_from_seed_and_index_and_leave_nothing_out() -> None:
     assert {s.compression for s in settings} == {"zstd", "zlib", "lzo", "snappy", "none"}
     assert {s.policy for s in settings} == {"block", "spill", "fail"}
     both = {(s.backend, s.arming) for s in settings}
-    assert both == {(a, b) for a in ("sigsegv", "uffd") for b in ("swap", "mprotect")}
+    assert both == {(a, b) for a in REAL_BACKENDS for b in ("swap", "mprotect")}
     assert {c.target for c in chosen} == {"tmpfs", "file", "slow", "pipe", "none"}
     assert {c.end for c in chosen} == {"finish", "release", "kill"}
     assert {c.step for c in chosen if c.end == "kill"} >= {"begin", "init", "start", "sweep"}

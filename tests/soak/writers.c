@@ -149,8 +149,8 @@ static void write_blocks(struct writer *w)
 }
 
 /*
- * Stores by the kernel. userfaultfd catches them; with the other backend read(2) to armed memory
- * fails with EFAULT and changes nothing.
+ * Stores by the kernel. userfaultfd's thread catches them; with the other backends read(2) to armed
+ * memory fails with EFAULT and changes nothing.
  */
 static void write_by_kernel(struct writer *w)
 {

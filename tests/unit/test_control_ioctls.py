@@ -97,7 +97,7 @@ def test_typed_init_overrides_what_control_says(bench: Bench) -> None:
         {"arming": 77},
         {"stall_deadline_ns": 2**64 - 1},
         {"granule_size": 5000},
-        {"backend": 3},
+        {"backend": 5},
         {"reserved": 1},
     ],
 )

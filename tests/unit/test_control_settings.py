@@ -27,6 +27,7 @@ from tests.fixtures.refusals import refused
         ("arming", "mprotect", "mprotect"),
         ("backend", "uffd", "uffd"),
         ("backend", "auto", "auto"),
+        ("backend", "default", "default"),
         ("granule", "16K", "16384"),
         ("granule", "0", "0"),
         ("sweep_rate", "100MiB", "104857600"),

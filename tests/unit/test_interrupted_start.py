@@ -75,7 +75,7 @@ def expect_free(live: LiveDump, state: DumpState) -> None:
 
 
 def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
-    """It comes while START waits for a thread that blocks SIGSEGV."""
+    """It comes while START waits for a thread that blocks the signal."""
     calls, blocks = Calls(), threading.Event()
 
     def looks() -> bool:
@@ -96,7 +96,7 @@ def test_a_signal_before_quiesce_makes_no_instant(tmp_path: Path) -> None:
     blocker = threading.Thread(target=block)
     with Arena(MIB) as arena, LiveDump(arena, quiesce=calls.quiesce, resume=calls.resume) as live:
         arena.live[:] = 1
-        live.init(tmp_path / "dump")
+        live.init(tmp_path / "dump", DumpSettings(backend="sigsegv"))
         blocker.start()
         blocks.wait(DEADLINE_S)
         with pytest.raises(Interrupted):

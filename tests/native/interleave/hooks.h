@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -37,6 +38,7 @@ void hook_wrote(void);
 void hook_compared(const volatile void *at, uint64_t before, uint64_t after, bool good);
 
 int hook_mprotect(void *start, size_t length, int prot);
+int hook_ioctl(int fd, unsigned long request, void *argument);
 long hook_syscall(long number, ...);
 ssize_t hook_pwrite(int fd, const void *bytes, size_t length, off_t at);
 ssize_t hook_pwritev(int fd, const struct iovec *iov, int count, off_t at);
@@ -117,6 +119,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #undef memcpy
 #define memcpy(to, from, length) hook_memcpy((to), (from), (length))
 #define copy_past_cache(to, from, length) ((void)hook_memcpy((to), (from), (length)))
+#define ioctl(fd, request, argument) hook_ioctl((fd), (request), (void *)(uintptr_t)(argument))
 #define mprotect(start, length, prot) hook_mprotect((start), (length), (prot))
 #define syscall(...) hook_syscall(__VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L) /* six are looked at */
 #define pwrite(fd, bytes, length, at) hook_pwrite((fd), (bytes), (length), (at))

@@ -32,6 +32,7 @@ void world_dump_init(void)
 		.at_limit = world.holds ? LDFS_AT_LIMIT_HOLD : LDFS_AT_LIMIT_LOSE,
 		.stall_deadline_ns = 100ull * SECOND,
 		.arming = LDFS_ARM_MPROTECT,
+		.backend = world.sigbus ? LDFS_BACKEND_SIGBUS : LDFS_BACKEND_SIGSEGV,
 		.uffd_fd = -1,
 		.target_fd = world.no_target ? -1 : target_file(),
 		.extents = &all,
@@ -61,6 +62,7 @@ void world_end(void)
 	for (uint32_t g = 0; g < world.granules; g++)
 		if (is_readonly(g))
 			violated("granule %u: read-only after the end", g);
+	protection_end();
 	heap_end();
 }
 

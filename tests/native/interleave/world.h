@@ -36,7 +36,8 @@ struct world_config {
 	uint32_t deadlines; /* and so many at any time */
 	bool start_fails;   /* the first mprotect of START */
 	bool unstopped;     /* the vCPUs are threads that no quiesce stops */
-	bool stolen;        /* SIGSEGV, after the instant, and no entry of ours is left */
+	bool stolen;        /* the signal, after the instant, and no entry of ours is left */
+	bool sigbus;        /* backend: pages are protected by userfaultfd, no mapping is split */
 };
 
 void world_begin(const struct world_config *c);

@@ -76,6 +76,11 @@ long hook_syscall(long number, ...)
 	violated("system call %ld", number);
 }
 
+int world_signal(void)
+{
+	return world.sigbus ? SIGBUS : SIGSEGV;
+}
+
 static bool using_up;
 
 static void other_handler(int signo)
@@ -86,12 +91,15 @@ static void other_handler(int signo)
 /* Once in a process: from then on another handler is left where it is. */
 void handlers_begin(void)
 {
+	if (world.sigbus)
+		ldfs_fault_serve_sigbus();
 	using_up = world.stolen;
-	while (using_up && ldfs_fault_retake() >= 0)
+	while (using_up && ldfs_fault_retake(world_signal()) >= 0)
 		;
 	using_up = false;
 	if (world.stolen)
-		ldfs_fault_verify(); /* the first run begins as all others do: entry 0 was seen */
+		ldfs_fault_verify(world_signal()); /* the first run begins as all others do: entry 0
+						      was seen */
 }
 
 int hook_sigaction(int signo, const struct sigaction *act, struct sigaction *before)

@@ -48,6 +48,7 @@ uint64_t memory_state(uint64_t hash);
 /* ------------------------- world_protection.c: what is read-only, and the faults */
 
 void protection_begin(void);
+void protection_end(void);
 bool is_readonly(uint32_t g);
 long protection_populate(const uint8_t *page);
 uint64_t protection_state(uint64_t hash);
@@ -64,9 +65,10 @@ int io_fails(int error); /* sets errno; -1 */
 bool io_has_failed(void);
 uint64_t target_state(uint64_t hash);
 
-/* ------------------------------ world_kernel.c: system calls, the handler of SIGSEGV */
+/* ------------------------------ world_kernel.c: system calls, the our handler */
 
 void handlers_begin(void);
+int world_signal(void); /* that a store gets */
 
 /* ------------------------------------------------ world_rules.c: what must hold */
 

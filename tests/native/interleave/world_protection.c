@@ -2,13 +2,16 @@
 /* world_protection.c - which pages are read-only, and the faults of actors that store there. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
 #include "world_parts.h"
 
 #define PAGE_FAULT_WRITE 2
+#define UFFD 12345 /* a descriptor that no file has */
 
 bool world_stop;
 uint32_t world_in_store;
@@ -24,6 +27,17 @@ void protection_begin(void)
 	memset(enomem_met, 0, sizeof(enomem_met));
 	world_stop = false;
 	world_in_store = 0;
+	if (world.sigbus) {
+		/* Its monitor has no work: START by mprotect's way moves no mapping. */
+		world_arena->uffd.fd = UFFD;
+		world_arena->uffd.backend = LDFS_BACKEND_SIGBUS;
+	}
+}
+
+void protection_end(void)
+{
+	if (world_arena)
+		world_arena->uffd.fd = -1;
 }
 
 uint64_t protection_state(uint64_t h)
@@ -107,14 +121,38 @@ int hook_mprotect(void *start, size_t length, int prot)
 	return rc;
 }
 
-/* Of a handler that found no dump: then the store must succeed. */
+/* UFFDIO_UNREGISTER takes the protection, too. */
+int hook_ioctl(int fd, unsigned long request, void *argument)
+{
+	const struct uffdio_writeprotect *w = argument;
+	uint32_t first, last;
+	int rc;
+
+	if (fd != UFFD)
+		return ioctl(fd, request, argument);
+	if (request == UFFDIO_REGISTER)
+		return 0;
+	STEP("ioctl");
+	/* Both arguments begin with the range. */
+	first = memory_granule((void *)(uintptr_t)w->range.start);
+	last = first + (uint32_t)(w->range.len / PAGE) - 1;
+	rc = request == UFFDIO_WRITEPROTECT && w->mode ? close_range_of(first, last)
+						       : open_range(first, last);
+	actor_wrote();
+	actor_saw((uint64_t)rc);
+	return rc;
+}
+
+/*
+ * Of a handler that found no dump, or with SIGBUS an open granule: then the store must succeed.
+ */
 long protection_populate(const uint8_t *page)
 {
 	uint32_t g = memory_granule(page);
 
 	STEP("populate");
 	if (protection[g])
-		violated("granule %u: armed, and without a dump", g);
+		violated("granule %u: armed, and without a dump, or called open", g);
 	return 0;
 }
 
@@ -122,15 +160,15 @@ long protection_populate(const uint8_t *page)
 
 static void fault(uint32_t g, unsigned half)
 {
-	siginfo_t info = { .si_signo = SIGSEGV,
-			   .si_code = SEGV_ACCERR,
+	siginfo_t info = { .si_signo = world_signal(),
+			   .si_code = world.sigbus ? BUS_ADRERR : SEGV_ACCERR,
 			   .si_addr = world_arena->live + (uint64_t)g * PAGE + half * HALF };
 	ucontext_t context = { 0 };
 
 	context.uc_mcontext.gregs[REG_ERR] = PAGE_FAULT_WRITE;
 	in_fault[actor_now()] = true;
 	enomem_met[actor_now()] = 0;
-	ldfs_fault_handler(0, SIGSEGV, &info, &context);
+	ldfs_fault_handler(0, world_signal(), &info, &context);
 	in_fault[actor_now()] = false;
 }
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import resource
 
 from armed_dump import armed
+from caught import crash
 
 from livedumpfs import Arena
 
@@ -21,10 +21,6 @@ a = arena.array("u1", MIB)
 a[:] = 1
 live = armed(arena)
 a[0] = 2
-
-
-def crash():
-    ctypes.string_at(0)
 
 
 crash()

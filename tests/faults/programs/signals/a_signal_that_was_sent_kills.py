@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
+
+from armed_dump import armed
+from caught import SIGNAL
 
 from livedumpfs import Arena
 
@@ -14,4 +16,5 @@ MIB = 1 << 20
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 arena = Arena(MIB)
-os.kill(os.getpid(), signal.SIGSEGV)
+armed(arena).release()  # the handler is there now, whichever it is
+os.kill(os.getpid(), SIGNAL)

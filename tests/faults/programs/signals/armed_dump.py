@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from caught import SETTINGS
+
 from livedumpfs import Arena, LiveDump
 
 
 def armed(arena: Arena, target: str | None = None) -> LiveDump:
     live = LiveDump(arena)
-    live.init(target)
+    live.init(target, SETTINGS)
     live.start()
     return live

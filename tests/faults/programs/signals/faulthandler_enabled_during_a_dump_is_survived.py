@@ -7,6 +7,7 @@ import faulthandler
 import resource
 
 from aftermath import unharmed, wait_for
+from caught import SETTINGS, SIGNAL
 
 from livedumpfs import Arena, LiveDump
 from livedumpfs.core.capi import lib
@@ -20,10 +21,10 @@ a = arena.array("u1", 4 * MIB)
 live = LiveDump(arena)
 with unharmed(live):
     a[:] = 1
-    live.init(None)
+    live.init(None, SETTINGS)
     live.start()
     faulthandler.enable()
     a[0] = 2
     a[3 * MIB] = 2
     print(live.read(0, 4 * MIB).count(1) == 4 * MIB, int(a[0]), int(a[3 * MIB]))
-    wait_for(lambda: lib.ldfs_fault_verify() == 0)
+    wait_for(lambda: lib.ldfs_fault_verify(SIGNAL) == 0)

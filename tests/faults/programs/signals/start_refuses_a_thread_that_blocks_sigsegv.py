@@ -8,6 +8,7 @@ import signal
 import threading
 
 from aftermath import unharmed
+from caught import BACKEND, SETTINGS, SIGNAL
 
 from livedumpfs import Arena, LiveDump
 
@@ -22,17 +23,17 @@ blocked, end = threading.Event(), threading.Event()
 
 
 def block():
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
     blocked.set()
     end.wait(300)
 
 
 live = LiveDump(arena)
-live.init(None)
+live.init(None, SETTINGS)
 thread = threading.Thread(target=block)
 thread.start()
 blocked.wait(300)
-for step in (live.machine.check_start, live.start):
+for step in (lambda: live.machine.check_start(BACKEND), live.start):
     try:
         step()
     except OSError as error:

@@ -7,6 +7,7 @@ import faulthandler
 import resource
 
 from aftermath import unharmed
+from caught import BACKEND, SETTINGS
 
 from livedumpfs import Arena, LiveDump
 
@@ -19,9 +20,9 @@ a = arena.array("u1", MIB)
 a[:] = 1
 live = LiveDump(arena)
 with unharmed(live):
-    live.init(None)
+    live.init(None, SETTINGS)
     faulthandler.enable()
-    for step in (live.machine.check_start, live.start):
+    for step in (lambda: live.machine.check_start(BACKEND), live.start):
         try:
             step()
         except OSError as error:

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from armed_dump import armed
+from caught import SIGNAL
 
 from livedumpfs import Arena
 
@@ -18,5 +19,5 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 arena = Arena(MIB)
 arena.live[:] = 1
 live = armed(arena, sys.argv[1])
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGSEGV})
+signal.pthread_sigmask(signal.SIG_BLOCK, {SIGNAL})
 arena.live[0] = 2

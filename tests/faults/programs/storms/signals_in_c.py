@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from aftermath import expect_equal, memory_file, unharmed, wait_for
+from caught import BACKEND
 from stealing import MIB, handlers
 
 from livedumpfs import Arena, LiveDump
@@ -31,7 +32,9 @@ with Arena(SIZE) as arena, LiveDump(arena, quiesce=before, resume=after) as live
         for _ in range(6):
             with memory_file(SIZE) as reference:
                 after()
-                settings = DumpSettings(granule=4096, pool=MIB // 4, arming=arming, force=True)
+                settings = DumpSettings(
+                    granule=4096, pool=MIB // 4, arming=arming, backend=BACKEND, force=True
+                )
                 live.init(place / "dump", settings, reference=reference)
                 live.start()
                 begun = handlers.storms()

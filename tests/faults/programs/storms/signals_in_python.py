@@ -7,6 +7,7 @@ import signal
 import sys
 
 from aftermath import unharmed, wait_for
+from caught import BACKEND
 from stealing import MIB
 
 from livedumpfs import Arena, LiveDump
@@ -26,7 +27,7 @@ with Arena(64 * MIB) as arena, LiveDump(arena) as live, unharmed(live):
     for one in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(one, tick)
     arena.live[:] = 1
-    live.init(sys.argv[1], DumpSettings(granule=4096))
+    live.init(sys.argv[1], DumpSettings(granule=4096, backend=BACKEND))
     live.start()
     for timer in TIMERS:
         signal.setitimer(timer, 3e-4, 3e-4)
