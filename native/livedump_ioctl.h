@@ -193,7 +193,7 @@ struct livedump_status {
 	__u64 resume_ns;
 	/* The verdict (LIVEDUMP_VERDICT_*) so far, from START on. Torn stays torn. */
 	__u32 so_far;
-	__u32 slots_most; /* that the pool had at once, in all */
+	__u32 slots_most;               /* that the pool had at once, in all */
 	char target[LIVEDUMP_PATH_MAX]; /* path as it was given; empty: no target */
 };
 #define LIVEDUMP_IOC_STATUS _IOR(0xff, 0x67, struct livedump_status)

@@ -85,8 +85,8 @@ int hook_munmap(void *at, size_t length)
 }
 
 /*
- * INIT finds out what a view maps by its page tables, so it really fills them. Memory that was given
- * back reads as zeros.
+ * INIT finds out what a view maps by its page tables, so it really fills them. Memory that was
+ * given back reads as zeros.
  */
 int hook_madvise(void *at, size_t length, int advice)
 {
