@@ -101,11 +101,15 @@ static int set_last_words(struct shim_message *m, uint32_t length)
 {
 	int rc = 0;
 
-	if (m->head.arg[0] && !last_words.watched)
+	/*
+	 * At the first words of any kind: the host raises threads of this process, but no thread
+	 * that comes later, and raised vCPUs might keep this one from its turn.
+	 */
+	if (!last_words.watched)
 		rc = ldfs_thread_detached(words_main, NULL, SHIM_THREAD);
-	if (rc)
+	last_words.watched |= !rc;
+	if (rc && m->head.arg[0])
 		return rc;
-	last_words.watched |= m->head.arg[0] != 0;
 	if (last_words.fd >= 0)
 		close(last_words.fd);
 	shim_urgent_keep(m->payload + length, m->head.arg[1]);

@@ -110,10 +110,13 @@ class QemuMachine(Closing):
 
     def _connect(self, links: contextlib.ExitStack) -> None:
         ended = self._process.ended
+        assert self.shim is not None
         self.monitor = links.enter_context(
             Monitor(self._process.qmp, _START_S, alive=lambda: not ended())
         )
-        if not self.command.stopped:
+        if self.command.stopped:
+            self.shim.last_words(b"", -1)  # the shim gets all its threads before a stop
+        else:
             self._keep_last_words()
         self._expect_dumpable()
         self._states = links.enter_context(StateDump(self.monitor))

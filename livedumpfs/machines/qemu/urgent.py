@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -14,11 +15,16 @@ from typing import Final
 _RAISED: Final = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 """A thread that such a thread starts is an ordinary one. The shim knows by this which threads it
 has to lower (native/shim/urgent.c)."""
-_FIRST: Final = 2
+_FIRST: Final = 3
+_PYTHON: Final = 2
+"""Other threads of Python in this process: one of them may hold the interpreter's lock, for which
+the first ones wait."""
 _VCPU: Final = 1
 """Below all that must come to their turn to stop the vCPUs: those may run guest code still, which
 never sleeps."""
 _CAP_SYS_NICE: Final = 23
+_SWITCH_S: Final = 2e-4
+"""sys.setswitchinterval: a thread that computes in Python gives the lock up after so long."""
 _MOST: Final = 4096
 """LDFS_SHIM_THREADS: threads of a QEMU for which the shim has room."""
 
@@ -35,13 +41,20 @@ class Urgent:
         """Thread ids in QEMU that may be raised until `end`."""
         self._vcpus = [one for one in self.theirs if one in vcpus]
         self._others = [one for one in self.theirs if one not in vcpus]
-        self._ours = [one for one in (threading.get_native_id(), *ours) if self.theirs and
-                      _is_ordinary(one)]  # fmt: skip
+        first = {threading.get_native_id(), *ours} if self.theirs else set()
+        python = {one.native_id for one in threading.enumerate()} if self.theirs else set()
+        self._ours = [one for one in first if _is_ordinary(one)]
+        self._python = [one for one in python - first if one and _is_ordinary(one)]
         self._begun = False
 
     def begin(self) -> None:
         """All but the vCPUs: their guest code still runs."""
+        if not self.theirs or self._begun:
+            return
         self._begun = True
+        _QUICK.begin()
+        for one in self._python:
+            _set(one, _RAISED, _PYTHON)
         for one in (*self._ours, *self._others):
             _set(one, _RAISED, _FIRST)
 
@@ -56,9 +69,35 @@ class Urgent:
 
     def end(self) -> None:
         """All are ordinary threads again. May be called twice, and by any thread."""
-        self._begun = False
-        _lower(self.theirs)
-        _lower(self._ours)
+        if self._begun:
+            self._begun = False
+            _lower((*self.theirs, *self._python, *self._ours))
+            _QUICK.end()
+
+
+class _QuickSwitching:
+    """Of threads that compute in Python, while any guest of this process is being stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._count:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _SWITCH_S))
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                sys.setswitchinterval(self._before)
+
+
+_QUICK: Final = _QuickSwitching()
 
 
 def _may_raise() -> bool:
