@@ -21,6 +21,7 @@
 #   make bench        every measurement beside its peers, about 20 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
+#   make many-writers  a static program that measures many writers on another computer within a time
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
 #   make clean        remove what make made
@@ -44,7 +45,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
 .PHONY: sanitize coverage exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect
+.PHONY: bench bench-quick bench-guest bench-inspect many-writers
 
 all: setup
 
@@ -85,17 +86,17 @@ test: setup
 
 test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
 
-model: $(pins)
+model: setup
 	LIVEDUMP_MODEL=1 $(parallel) tests/model $(ARGS)
 
-interleave: $(pins)
+interleave: setup
 	LIVEDUMP_INTERLEAVE=1 $(parallel) tests/native/test_interleavings.py $(ARGS)
 
 # Of tests/native/bug_patches.py; ARGS names some.
 bugs: $(pins)
 	$(python) -m tests.native.bug_patches $(ARGS)
 
-sanitize: $(pins)
+sanitize: setup
 	LIVEDUMP_SANITIZE=1 $(parallel) tests/native/test_sanitizers.py tests/native/test_signal_safety.py $(ARGS)
 
 # A copy of the tree: the build in place stays as it is.
@@ -171,6 +172,9 @@ bench: setup $(bench_pins)
 
 bench-quick: setup $(bench_pins)
 	$(python) bench/suite.py --quick $(ARGS)
+
+many-writers: setup
+	$(python) bench/many_writers.py build
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)

@@ -37,6 +37,7 @@ NAMES = (
     "busy",
     "stall",
     "writers",
+    "many",
     "touch",
     "rate",
     "reads",

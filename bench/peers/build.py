@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from functools import cache
@@ -17,6 +18,8 @@ TOP: Final = HERE.parents[1]
 NATIVE: Final = TOP / "native"
 PROGRAM: Final = TOP / "build" / "bench" / "peers"
 LIBRARIES: Final = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
+STATIC: Final = TOP / "build" / "bench" / "peers-static"
+STATIC_LIBRARIES: Final = ("-static", *LIBRARIES, "-lstdc++", "-lm")
 DEADLINE_S: Final = 600.0
 
 WAYS: Final = ("ours", "fork", "stop", "mprotect", "uffd", "uffd-sigbus")
@@ -28,21 +31,52 @@ class PeerError(Exception):
     """A way failed; with its own message."""
 
 
-@cache
-def peers() -> Path:
-    """Path of the program; built if needed. CalledProcessError: it cannot be built."""
+def backends() -> dict[str, int]:
+    """The backends that this core has, by name, with their numbers; without `auto`, which leaves
+    the choice to Python."""
+    text = (NATIVE / "ldfs.h").read_text()
+    found = re.findall(r"\bLDFS_BACKEND_(\w+) = (\d+)", text)
+    return {name.lower(): int(number) for name, number in found if name != "AUTO"}
+
+
+def pool_grows() -> bool:
+    """Whether this core has a pool that grows by itself."""
+    return re.search(r"^\s*uint32_t pool_auto;", (NATIVE / "ldfs.h").read_text(), re.M) is not None
+
+
+def _defines() -> list[str]:
+    pairs = ", ".join(f'{{ "{name}", {number} }}' for name, number in backends().items())
+    return [f"-DCORE_BACKENDS={pairs}", *(["-DPOOL_AUTO"] if pool_grows() else [])]
+
+
+def _built(program: Path, libraries: tuple[str, ...]) -> Path:
     core = [TOP / name for name in CORE]
     sources = [*HERE.glob("*.c"), *core]
     newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.rglob("*.h")])
-    if not PROGRAM.exists() or PROGRAM.stat().st_mtime < newest:
-        PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-        command = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", f"-I{NATIVE}", "-o", PROGRAM]
-        subprocess.run([*command, *sorted(sources), *LIBRARIES], check=True)
-    return PROGRAM
+    if not program.exists() or program.stat().st_mtime < newest:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        command = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", f"-I{NATIVE}", *_defines()]
+        subprocess.run([*command, "-o", program, *sorted(sources), *libraries], check=True)
+    return program
+
+
+@cache
+def peers() -> Path:
+    """Path of the program; built if needed. CalledProcessError: it cannot be built."""
+    return _built(PROGRAM, LIBRARIES)
+
+
+@cache
+def static_peers() -> Path:
+    """The same program for a computer that has none of its libraries."""
+    return _built(STATIC, STATIC_LIBRARIES)
 
 
 def _call(*words: str) -> dict[str, Any]:
-    command = [str(peers()), *words]
+    return _parsed([str(peers()), *words])
+
+
+def _parsed(command: list[str]) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     if done.returncode:
         raise PeerError(f"{shlex.join(command)}: {done.stderr.strip() or done.returncode}")
@@ -70,3 +104,8 @@ def touch(way: str, **options: Any) -> dict[str, Any]:
 def floor() -> dict[str, Any]:
     """The least cost of a page fault that is handled in user space, in ns. PeerError."""
     return _call("floor")
+
+
+def many(**options: Any) -> dict[str, Any]:
+    """All cells of many.c within `budget` seconds, run by the static program. PeerError."""
+    return _parsed([str(static_peers()), "many", *_words(options)])

@@ -5,10 +5,14 @@
  *     peers run WAY key=value...      the times of each dump, the writers' stores in every 5 ms,
  *                                     and how long each store took
  *     peers touch WAY key=value...    the cost of the first store to a page (touch.c)
+ *     peers first WAY key=value...    the same for many threads together, a granule (first.c)
+ *     peers init WAY key=value...     INIT, and INIT again after a dump (first.c)
+ *     peers many key=value...         all of that for 1 to 14 writers, within a time (many.c)
  *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
- * pool, policy, backend, arming, before, after (ms), verify, broken. peer.h explains them.
+ * pool, auto, copy, policy, backend, arming, before, after (ms), verify, broken. peer.h explains
+ * them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,8 +31,8 @@
 #define TICK_NS 5000000ull
 #define TICKS_MOST 200000
 
-static const struct peer *const peers[] = { &ours,       &forked,      &stopped,
-					    &mprotected, &uffd_thread, &uffd_sigbus };
+static const struct peer *const peers[] = { &ours,        &forked,      &stopped,   &mprotected,
+					    &uffd_thread, &uffd_sigbus, &open_segv, &open_sigbus };
 
 static struct {
 	uint64_t ns, stores;
@@ -290,6 +294,7 @@ static bool set_option(struct options *o, const char *key, const char *value)
 		{ "policy", &o->policy },   { "backend", &o->backend },
 		{ "arming", &o->arming },   { "before", &o->before_ms },
 		{ "after", &o->after_ms },  { "pattern", (uint32_t *)&o->pattern },
+		{ "auto", &o->pool_auto },  { "copy", &o->copy },
 	};
 
 	for (unsigned i = 0; i < sizeof(wide) / sizeof(wide[0]); i++)
@@ -329,6 +334,19 @@ static const struct peer *find(const char *name)
 	return NULL;
 }
 
+static int (*command(const char *name))(struct bench *b)
+{
+	const struct {
+		const char *name;
+		int (*call)(struct bench *b);
+	} all[] = { { "run", run }, { "touch", touch }, { "first", first }, { "init", init } };
+
+	for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (!strcmp(all[i].name, name))
+			return all[i].call;
+	return NULL;
+}
+
 static int open_target(struct bench *b)
 {
 	b->target = -1;
@@ -346,11 +364,14 @@ int main(int argc, char **argv)
 					   .dumps = 1,
 					   .before_ms = 100,
 					   .after_ms = 100 } };
+	int (*call)(struct bench *b) = argc < 3 ? NULL : command(argv[1]);
 	int rc;
 
 	if (argc == 2 && !strcmp(argv[1], "floor"))
 		return print_floor() ? 1 : 0;
-	if (argc < 3 || !(b.peer = find(argv[2])) || !parse(&b.opt, argc - 3, argv + 3)) {
+	if (argc > 2 && !strcmp(argv[1], "many"))
+		return many(argc - 2, argv + 2);
+	if (!call || !(b.peer = find(argv[2])) || !parse(&b.opt, argc - 3, argv + 3)) {
 		fputs("see main.c for what it takes\n", stderr);
 		return 2;
 	}
@@ -360,7 +381,7 @@ int main(int argc, char **argv)
 		rc = b.peer->map(&b);
 	if (!rc) {
 		fill(&b);
-		rc = strcmp(argv[1], "touch") ? run(&b) : touch(&b);
+		rc = call(&b);
 	}
 	if (rc)
 		fprintf(stderr, "%s: %s\n", argv[2], strerror(-rc));

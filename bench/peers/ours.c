@@ -37,6 +37,9 @@ static int prepare(struct bench *b)
 		.policy = b->opt.policy,
 		.backend = b->opt.backend,
 		.arming = b->opt.arming,
+#ifdef POOL_AUTO
+		.pool_auto = b->opt.pool_auto,
+#endif
 		.uffd_fd = -1,
 		.target_fd = b->target,
 		.target_reads_zero = 0,
@@ -98,9 +101,12 @@ static int sweep(struct bench *b)
 
 static int finish(struct bench *b)
 {
-	int rc = ldfs_dump_release(dump);
+	ldfs_counters c;
+	int rc;
 
-	(void)b;
+	ldfs_dump_counters(dump, &c);
+	b->served = c.slots_peak; /* without a target no slot is freed before */
+	rc = ldfs_dump_release(dump);
 	return rc ? rc : ldfs_dump_free(dump);
 }
 

@@ -17,7 +17,7 @@
 
 #define PAGE 4096ull
 #define RUN_PAGES 256u /* most pages in one write */
-#define WRITERS_MOST 8
+#define WRITERS_MOST 16
 
 enum pattern { HOT, UNIFORM, SEQUENTIAL };
 enum era { BEFORE, DURING, AFTER, ERAS };
@@ -33,9 +33,12 @@ struct options {
 	const char *target;
 	uint64_t granule, pool;           /* of way "ours"; 0: default granule, pool of 64 MiB */
 	uint32_t policy, backend, arming; /* of way "ours": numbers of ldfs.h */
+	/* Of way "ours": the pool grows by itself, where the core can do that (POOL_AUTO). */
+	uint32_t pool_auto;
 	unsigned before_ms, after_ms;
-	bool verify; /* compare the target with a copy made while the writers were stopped */
-	bool broken; /* for tests: spoil one byte of the first page on the target */
+	bool verify;   /* compare the target with a copy made while the writers were stopped */
+	uint32_t copy; /* of the ways open-...: copy the granule, too */
+	bool broken;   /* for tests: spoil one byte of the first page on the target */
 };
 
 /* How long each part of one dump took, in ns. */
@@ -56,7 +59,9 @@ struct bench {
 	/* The longest time a fault took, in ns, for the ways that measure it. */
 	uint64_t save_max_ns;
 	uint64_t slot_waits; /* of way "ours" */
-	void *own;           /* data of the way itself */
+	/* Granules that the fault path made writable; of way "ours" and the ways open-... */
+	uint64_t served;
+	void *own; /* data of the way itself */
 };
 
 /* One way. Each function returns 0 or a negative errno. */
@@ -71,6 +76,7 @@ struct peer {
 };
 
 extern const struct peer ours, forked, stopped, mprotected, uffd_thread, uffd_sigbus;
+extern const struct peer open_segv, open_sigbus;
 
 uint64_t now_ns(void);
 int map_shared(struct bench *b);
@@ -94,8 +100,11 @@ void pattern_begin(uint64_t *state, unsigned writer);
 /* The byte offset of the next store of a pattern. */
 uint64_t pattern_next(uint64_t *state, enum pattern pattern, uint64_t pages);
 
-/* touch.c and floor.c: they print JSON. */
+/* touch.c, first.c, many.c and floor.c: they print JSON. */
 int touch(struct bench *b);
+int first(struct bench *b);
+int init(struct bench *b);
+int many(int argc, char **argv);
 int print_floor(void);
 
 #endif

@@ -42,7 +42,7 @@ int ldfs_arena_destroy(ldfs_arena *a)
 		return 0;
 	if (load_seq(&a->owner))
 		return -EBUSY;
-	ldfs_huge_stop(a);
+	ldfs_afterwards_stop(a);
 	ldfs_fault_unregister(a);
 	ldfs_monitor_stop(a);
 	ldfs_memory_free(a);

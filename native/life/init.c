@@ -50,10 +50,8 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	/* A discard that found no owner may not have punched its hole yet: wait until it has. */
 	while (ldfs_fault_inside(d->arena))
 		ldfs_event_soon(&turns);
-	ldfs_huge_stop(d->arena);
-	rc = ldfs_life_find_full(d);
-	if (!rc)
-		rc = ldfs_target_init(&d->target, c, d->arena->size);
+	ldfs_afterwards_stop(d->arena);
+	rc = ldfs_target_init(&d->target, c, d->arena->size);
 	if (!rc)
 		rc = ldfs_pack_init(d, c);
 	if (!rc)
@@ -64,12 +62,14 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_packers_init(d, c->threads);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
-	if (!rc)
-		rc = ldfs_arena_prepare_observer(d->arena);
 	if (!rc && d->backend == LDFS_BACKEND_UFFD)
 		rc = ldfs_monitor_start(d->arena, c->uffd_fd);
 	if (!rc && d->arming == LDFS_ARM_SWAP)
 		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
+	if (!rc)
+		rc = ldfs_arena_prepare_observer(d->arena);
+	if (!rc)
+		rc = ldfs_life_find_full(d);
 	return rc ? rc : ldfs_life_start_threads(d);
 }
 

@@ -37,20 +37,19 @@ static void mark_full(ldfs_dump *d, uint32_t g)
 	cas_seq(&d->full[g], &unknown, GRANULE_FULL);
 }
 
+static void mark_range(void *dump, uint64_t start, uint64_t end)
+{
+	ldfs_dump *d = dump;
+	uint32_t g = ldfs_granule_of(d, start + (1ULL << d->granule_shift) - 1);
+
+	while (g < d->granules && ldfs_granule_start(d, g) + ldfs_granule_length(d, g) <= end)
+		mark_full(d, g++);
+}
+
 /* See life.h. */
 int ldfs_life_find_full(ldfs_dump *d)
 {
-	uint64_t start, end = 0, size = 1ULL << d->granule_shift;
-	int error;
-
-	while (ldfs_arena_next_data(d->arena, end, d->arena->size, &start, &end, &error)) {
-		uint32_t g = ldfs_granule_of(d, start + size - 1);
-
-		while (g < d->granules &&
-		       ldfs_granule_start(d, g) + ldfs_granule_length(d, g) <= end)
-			mark_full(d, g++);
-	}
-	return error;
+	return ldfs_arena_each_data(d->arena, mark_range, d);
 }
 
 int ldfs_life_make_granules(ldfs_dump *d)

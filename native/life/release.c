@@ -119,7 +119,7 @@ int ldfs_dump_release(ldfs_dump *d)
 			wait_for_start(d);
 		else if (load_seq(&d->arena->dump))
 			ldfs_life_disarm(d);
-		ldfs_huge_restore(d->arena);
+		ldfs_afterwards_start(d->arena, d->backend);
 		store_seq(&d->release_done, 1);
 	}
 	/* Another thread's RELEASE may still be removing the protection. */

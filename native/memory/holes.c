@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "memory/memory.h"
+#include "memory/within.h"
 
 /* Up to so many bytes the end of data is searched page by page. */
 #define PROBE_MOST (2ULL << 20)
@@ -56,6 +56,22 @@ bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, ui
 	}
 	*end = (uint64_t)found;
 	return true;
+}
+
+/* See memory.h. Without a pagemap every page is asked for, which costs five times as much. */
+int ldfs_arena_each_data(const ldfs_arena *a, void (*found)(void *, uint64_t, uint64_t), void *ctx)
+{
+	uint64_t start, end = 0;
+	struct ldfs_pagemap p;
+	int error = 0;
+
+	ldfs_pagemap_open(&p, a);
+	while (p.fd >= 0
+		       ? ldfs_pagemap_next(&p, a->observer, end, a->size, LDFS_MAPPED, &start, &end)
+		       : ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
+		found(ctx, start, end);
+	ldfs_pagemap_close(&p);
+	return error;
 }
 
 int64_t ldfs_arena_resident(const ldfs_arena *a)

@@ -35,6 +35,8 @@ struct ldfs_uffd {
  * then. -EACCES: we lack the permission, -ENOSYS: the kernel lacks a feature.
  */
 int ldfs_uffd_make(struct ldfs_uffd *u, int given);
+/* Let [start, start + length) of a view be one that can be protected; it protects nothing. */
+int ldfs_uffd_register(ldfs_arena *a, uint8_t *start, uint64_t length);
 /* Write-protect [start, start + length) of a view of the arena, holes too. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length);
 /*
@@ -50,19 +52,26 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length);
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length);
 
 /* ----------------------------------------------------------------- huge.c */
-struct ldfs_huge {
+/*
+ * [owner] Map the live view by huge pages where its memory consists of huge pages, until `stop` is
+ * set. Only when nothing is protected any more.
+ */
+void ldfs_huge_restore(ldfs_arena *a, const _Atomic uint32_t *stop);
+/* Whether the memory has room for a huge page at all. */
+bool ldfs_huge_fits(const ldfs_arena *a);
+
+/* ------------------------------------------------------------ afterwards.c */
+struct ldfs_afterwards {
 	pthread_t thread;
 	bool made; /* of the thread that does RELEASE, afterwards of the owner */
+	uint32_t backend;
 	_Atomic uint32_t stop;
 };
 
-/*
- * [owner] Start the thread that maps the live view by huge pages where its memory consists of huge
- * pages. Only when nothing is protected any more.
- */
-void ldfs_huge_restore(ldfs_arena *a);
+/* [owner] Start the thread that makes the views ready for what comes after a dump. */
+void ldfs_afterwards_start(ldfs_arena *a, uint32_t backend);
 /* [owner] Stop that thread and join it; what it has not done yet stays undone. */
-void ldfs_huge_stop(ldfs_arena *a);
+void ldfs_afterwards_stop(ldfs_arena *a);
 
 /* ---------------------------------------------------------------- views.c */
 struct ldfs_arena {
@@ -84,7 +93,7 @@ struct ldfs_arena {
 	/* 1: userfaultfd protects the shadow, or is about to. Until the swap. */
 	_Atomic uint32_t shadow_guarded;
 	struct ldfs_uffd uffd;
-	struct ldfs_huge huge;
+	struct ldfs_afterwards afterwards;
 	bool spare_mapped;          /* owner */
 	int fault_seat;             /* index into ldfs_fault_seats */
 	pid_t pid;                  /* of the process that made the arena */
@@ -121,12 +130,21 @@ int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot);
 /* ----------------------------------------------------------------- swap.c */
 
 /*
+ * [owner] Make the shadow, and fill its page tables. Before the observer's are filled: the advice
+ * that is read for it costs time by them.
+ */
+int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend);
+/*
  * [owner] Fill the observer's page tables, so that neither the handler nor the sweep takes page
  * faults there.
  */
 int ldfs_arena_prepare_observer(ldfs_arena *a);
-int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_swap(ldfs_arena *a);
+/*
+ * [any thread] From the swap to the next INIT: protect a part of the mapping that was live before
+ * it, which the next dump's shadow will be, so that INIT need not. What fails, INIT does.
+ */
+void ldfs_arena_close(ldfs_arena *a, uint32_t backend, uint64_t offset, uint64_t length);
 int ldfs_arena_protect(ldfs_arena *a, uint32_t backend);
 int ldfs_arena_unprotect_all(ldfs_arena *a, uint32_t backend);
 /*
@@ -141,6 +159,13 @@ void ldfs_arena_forget(ldfs_arena *a, uint32_t backend);
  */
 bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
 			  uint64_t *end, int *error);
+
+/*
+ * [owner] Tell of all data that the observer view has in its page tables, in order; after
+ * ldfs_arena_prepare_observer that is all but what came meanwhile.
+ */
+int ldfs_arena_each_data(const ldfs_arena *a,
+			 void (*found)(void *ctx, uint64_t start, uint64_t end), void *ctx);
 
 /* ------------------------------------------------------------------ vma.c
  * The advice (madvise) that the program gave for the mapping at `view`, for example to keep it out

@@ -5,9 +5,10 @@
  * The mappings during one dump:
  *   INIT   shadow := read-only mapping with its page tables filled   (machine runs)
  *   START  live -> spare (MREMAP_DONTUNMAP), shadow -> live          (machine stands)
- *   ...    handlers and sweep make parts of live writable
- *   INIT   of the next dump: spare, made read-only, becomes the new shadow; its page
- *          tables are filled already
+ *   ...    handlers and sweep make parts of live writable; behind the sweep, spare is made
+ *          read-only
+ *   INIT   of the next dump: spare becomes the new shadow; what of it is not read-only yet
+ *          becomes so, and its page tables lack only what came since
  *
  * "Read-only" is PROT_READ with backend SIGSEGV; with backend UFFD it is the write protection
  * of userfaultfd, which moves with the mapping.
@@ -16,13 +17,10 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "memory/memory.h"
+#include "memory/within.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4 /* Linux 5.7; on shared memory 5.13 */
-#endif
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
 #endif
 
 /* Bytes whose page table entries are changed while mmap_lock is held once. */
@@ -46,34 +44,6 @@ static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
 	return 0;
 }
 
-static int populate_data(uint8_t *view, uint64_t start, uint64_t end)
-{
-	for (; start < end; start += PIECE)
-		if (madvise(view + start, end - start < PIECE ? end - start : PIECE,
-			    MADV_POPULATE_READ))
-			return -errno;
-	return 0;
-}
-
-/*
- * Fill the page tables for existing pages only. A page that is discarded in the meantime may be
- * allocated again, as zeros: that costs memory, but loses no data.
- */
-static int populate(const ldfs_arena *a, uint8_t *view)
-{
-	uint64_t start, end = 0;
-	int rc = 0, error = 0;
-
-	while (!rc && ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
-		rc = populate_data(view, start, end);
-	return rc ? rc : error;
-}
-
-int ldfs_arena_prepare_observer(ldfs_arena *a)
-{
-	return populate(a, a->observer);
-}
-
 /* Make a view that is not in use read-only, whatever protected it before. */
 static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
@@ -87,7 +57,7 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 		 * not see it has discarded before that.
 		 */
 		store_seq(&a->shadow_guarded, 1);
-		return rc ? rc : ldfs_uffd_protect(a, view, a->size);
+		return rc ? rc : ldfs_uffd_register(a, view, a->size);
 	}
 	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
 	return rc ? rc : protect_in_pieces(view, a->size, RO);
@@ -148,7 +118,22 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 	}
 	a->shadow_ready = true;
 	a->shadow_backend = backend;
-	return populate(a, a->shadow);
+	return ldfs_fill(a, a->shadow, backend == LDFS_BACKEND_UFFD);
+}
+
+int ldfs_arena_prepare_observer(ldfs_arena *a)
+{
+	return ldfs_fill(a, a->observer, false);
+}
+
+void ldfs_arena_close(ldfs_arena *a, uint32_t backend, uint64_t offset, uint64_t length)
+{
+	if (!a->spare_mapped)
+		return;
+	if (backend == LDFS_BACKEND_UFFD)
+		ldfs_uffd_protect(a, a->spare + offset, length);
+	else
+		mprotect(a->spare + offset, length, RO);
 }
 
 /*

@@ -74,15 +74,20 @@ static int in_pieces(const struct ldfs_uffd *u, uint8_t *start, uint64_t length,
 	return rc;
 }
 
-int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
+int ldfs_uffd_register(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
 	struct uffdio_register r = { .range = { (uintptr_t)start, length },
 				     .mode = UFFDIO_REGISTER_MODE_WP };
 
+	return ioctl(a->uffd.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
+int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
+{
 	/* Registering a registered range again does no harm. */
-	if (ioctl(a->uffd.fd, UFFDIO_REGISTER, &r))
-		return -errno;
-	return in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
+	int rc = ldfs_uffd_register(a, start, length);
+
+	return rc ? rc : in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)

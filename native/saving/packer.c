@@ -262,6 +262,7 @@ static bool sweep_piece(struct ldfs_packer *p)
 	limit = d->granules - first < most ? d->granules : first + most;
 	for (; !ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, limit); first = end)
 		pack_run(p, first, end);
+	ldfs_sweep_close(d, (uint32_t)next, limit);
 	return true;
 }
 

@@ -304,14 +304,17 @@ static void throttle(ldfs_dump *d)
 
 static void walk(ldfs_dump *d)
 {
-	uint32_t first = 0, end;
+	uint32_t first = 0, end, closed = 0;
 
 	while (!ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, d->granules)) {
 		sweep_run(d, first, end);
+		ldfs_sweep_close(d, closed, end);
 		ldfs_table_tick(d);
 		throttle(d);
-		first = end;
+		closed = first = end;
 	}
+	if (closed < d->granules)
+		ldfs_sweep_close(d, closed, d->granules);
 }
 
 /* ------------------------------------------------------------------- the drain */

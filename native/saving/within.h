@@ -55,4 +55,12 @@ uint64_t ldfs_sweep_due_ns(const ldfs_dump *d);
 uint32_t ldfs_sweep_run_most(const ldfs_dump *d);
 bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end);
 
+/* ---------------------------------------------------------------- close.c */
+/*
+ * Behind the sweep of [first, end): protect there what was live before the swap, for the next
+ * INIT. The kernel's data on these pages is in the processor's cache now, so it costs half. All
+ * granules of a stretch, however they were saved: a mapping in one piece stays one.
+ */
+void ldfs_sweep_close(ldfs_dump *d, uint32_t first, uint32_t end);
+
 #endif

@@ -122,7 +122,7 @@ def _threads(base: Path, pid: int | None) -> Iterator[str]:
     for one in os.listdir(base / "task"):
         with contextlib.suppress(OSError):
             name = (base / "task" / one / "comm").read_text().strip()
-            if name.startswith("ldfs-") and name != "ldfs-huge":  # it ends by itself, unasked
+            if name.startswith("ldfs-") and name != "ldfs-after":  # it ends by itself, unasked
                 yield name
     if pid is None or pid == os.getpid():
         yield from (thread.name for thread in threading.enumerate() if thread.is_alive())

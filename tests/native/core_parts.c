@@ -5,10 +5,13 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "memory/within.h"
 #include "state/state.h"
 
 #define STATES 9
@@ -194,6 +197,101 @@ static void check_swap(void)
 	CHECK(ldfs_arena_destroy(a) == 0);
 }
 
+/* ----------------------------------------------------------------- page tables */
+
+#define AT(page) ((uint64_t)(page) * LDFS_PAGE_SIZE)
+
+/* Whether exactly the pages of `bits`, of the first 64, are so. */
+static bool has(const struct ldfs_pagemap *p, const uint8_t *view, enum ldfs_mapped what,
+		uint64_t bits)
+{
+	uint64_t start, end = 0, found = 0;
+
+	while (ldfs_pagemap_next(p, view, end, AT(64), what, &start, &end))
+		for (uint64_t page = start / LDFS_PAGE_SIZE; page < end / LDFS_PAGE_SIZE; page++)
+			found |= 1ULL << page;
+	return found == bits;
+}
+
+/* By every way to ask there is. */
+static bool maps(const ldfs_arena *a, const uint8_t *view, uint64_t bits)
+{
+	struct ldfs_pagemap p, slow;
+	bool right;
+
+	ldfs_pagemap_open(&p, a);
+	slow = (struct ldfs_pagemap){ .fd = p.fd, .scan = false };
+	right = has(&p, view, LDFS_MAPPED, bits) && has(&p, view, LDFS_MAPPED_NOT, ~bits) &&
+		has(&slow, view, LDFS_MAPPED, bits) && has(&slow, view, LDFS_MAPPED_NOT, ~bits);
+	ldfs_pagemap_close(&p);
+	return right;
+}
+
+static void punch(const ldfs_arena *a, unsigned page)
+{
+	CHECK(!fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)AT(page),
+			 LDFS_PAGE_SIZE));
+}
+
+/* A view is filled where pages are, and a kept one where they came. `size`: by how many threads. */
+static void check_fill(uint64_t size)
+{
+	ldfs_arena *a;
+	uint8_t *live;
+
+	CHECK(ldfs_arena_create(size, &a) == 0);
+	live = ldfs_arena_live(a);
+	madvise(live, size, MADV_RANDOM); /* no entries but those of the stores */
+	live[AT(0)] = live[AT(1)] = live[AT(40)] = live[size - 1] = 1;
+	CHECK(pwrite(a->memfd, "x", 1, (off_t)AT(25)) == 1); /* a page that live does not map */
+	CHECK(maps(a, live, 3 | 1ULL << 40));
+	CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_SIGSEGV) == 0);
+	CHECK(ldfs_arena_prepare_observer(a) == 0);
+	CHECK(maps(a, a->shadow, 3 | 1ULL << 25 | 1ULL << 40));
+	CHECK(maps(a, a->observer, 3 | 1ULL << 25 | 1ULL << 40));
+	CHECK(ldfs_arena_resident(a) == (int64_t)AT(5));
+	CHECK(ldfs_arena_swap(a) == 0 && !is_writable(live) && is_writable(a->spare));
+	CHECK(ldfs_arena_unprotect_all(a, LDFS_BACKEND_SIGSEGV) == 0);
+	ldfs_arena_close(a, LDFS_BACKEND_SIGSEGV, 0, AT(32));
+	CHECK(!is_writable(a->spare + AT(31)) && is_writable(a->spare + AT(32)));
+	CHECK(is_writable(live));
+	live[AT(2)] = live[AT(50)] = 1;
+	punch(a, 40);
+	CHECK(maps(a, a->spare, 3)); /* what was live, and knows nothing of page 25 */
+	CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_SIGSEGV) == 0);
+	CHECK(ldfs_arena_prepare_observer(a) == 0);
+	CHECK(maps(a, a->shadow, 7 | 1ULL << 25 | 1ULL << 50));
+	CHECK(maps(a, a->observer, 7 | 1ULL << 25 | 1ULL << 50));
+	CHECK(!is_writable(a->shadow) && !is_writable(a->shadow + size - 1));
+	CHECK(ldfs_arena_resident(a) == (int64_t)AT(6));
+	CHECK(ldfs_arena_destroy(a) == 0);
+}
+
+/* Userfaultfd protects every page of the shadow, again where a page has lost its protection. */
+static void check_guard(void)
+{
+	struct ldfs_pagemap p;
+	ldfs_arena *a;
+
+	CHECK(ldfs_arena_create(AT(64), &a) == 0);
+	memset(a->live, 1, AT(8));
+	if (!ldfs_uffd_make(&a->uffd, -1)) {
+		ldfs_pagemap_open(&p, a);
+		for (int i = 0; i < 2; i++) {
+			CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_UFFD) == 0);
+			CHECK(!p.scan || has(&p, a->shadow, LDFS_MAPPED_GUARDED, ~0ULL));
+			CHECK(maps(a, a->shadow, i ? 0xf7 : 0xff));
+			punch(a, 3);
+			CHECK(!ldfs_uffd_unprotect(a, a->shadow + AT(3), LDFS_PAGE_SIZE));
+			CHECK(!p.scan || has(&p, a->shadow, LDFS_MAPPED_GUARDED, ~8ULL));
+		}
+		ldfs_pagemap_close(&p);
+		close(a->uffd.fd);
+		a->uffd.fd = -1;
+	}
+	CHECK(ldfs_arena_destroy(a) == 0);
+}
+
 /* --------------------------------------------------------------- huge mappings */
 
 /* Where there are none to be had, there is nothing to tell apart. */
@@ -221,6 +319,9 @@ int main(void)
 	check_granules();
 	check_ring();
 	check_swap();
+	check_fill(AT(65));
+	check_fill(512u << 20);
+	check_guard();
 	check_huge();
 	if (!wrong)
 		puts("right");

@@ -56,13 +56,10 @@ def test_stores_of_the_kernel(
     assert run_program(programs["kernel_writes"], backend, arming) == (0, f"{answer}\nsame\n")
 
 
-@pytest.mark.parametrize("microseconds", ["0", "1000", "3000"])
-def test_a_discard_under_way_at_start(
-    programs: Programs, run_program: Run, microseconds: str
-) -> None:
+def test_a_discard_under_way_at_start(programs: Programs, run_program: Run) -> None:
     """What START found unprotected by it is protected again before the swap. test_sanitizers.py
-    does it after 300, `make sanitize` more often."""
-    assert run_program(programs["discard_at_start"], microseconds, "2") == (0, "same\n")
+    does it after 300 us, `make sanitize` also after 0 and 3000."""
+    assert run_program(programs["discard_at_start"], "1000", "2") == (0, "same\n")
 
 
 def test_release_at_any_moment_of_a_start(programs: Programs, run_program: Run) -> None:

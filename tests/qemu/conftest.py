@@ -28,7 +28,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.locks import locked
-from tests.qemu.lengths import LONG
+from tests.qemu.lengths import LONG, MEMORY
 from tests.qemu.small_guests import FirmwareGuest, children, firmware_command, qemu_of
 
 TOP = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ PROTECTED = 57
 class Protection:
     """Of the guest's RAM, as QEMU sees it; to be made before its first dump."""
 
-    def __init__(self, pid: int, size: int = 1 << 30) -> None:
+    def __init__(self, pid: int, size: int = MEMORY << 20) -> None:
         self.pid, self.pages = pid, size // PAGE_SIZE
         found = find_mapping(Path(f"/proc/{pid}/maps").read_text(), size)
         self._first = found.address // PAGE_SIZE
@@ -133,7 +133,7 @@ def patience() -> Iterator[None]:
 
 
 def guest_command(
-    console: Path, memory: str = "1G", *, churn: int = CHURN, fill: int = 96
+    console: Path, memory: str = f"{MEMORY}M", *, churn: int = CHURN, fill: int = 96
 ) -> list[str]:
     """2 vCPUs; `churn` processes write 64 MiB each, one takes `fill` MiB and gives them back, one
     reads a disk directly."""

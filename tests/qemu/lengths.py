@@ -10,3 +10,5 @@ DUMPS = int(os.environ.get("LIVEDUMP_QEMU_DUMPS", "3"))
 LONG = DUMPS >= 10
 """`make test-qemu`: also what `make test` tries with smaller guests, or with firmware instead of a
 kernel."""
+MEMORY = 1024 if LONG else 512
+"""MiB of the guest that most tests share."""

@@ -25,13 +25,14 @@ from livedumpfs.errors import UsageError
 from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import PAGE_SIZE
-from tests.qemu.lengths import DUMPS, LONG
+from tests.qemu.lengths import DUMPS, LONG, MEMORY
 
 Guest = Any  # conftest.Guest
 DEADLINE_S = 300.0
 MIB = 1 << 20
-BALLOON = (None, None, 700, 500, None, None, 1024, 600)
-"""What the balloon is to leave the guest, in MiB, by the number of the dump; None: as it is."""
+BALLOON = (None, None, 0.7, 0.5, None, None, 1.0, 0.6)
+"""The share of its memory that the balloon is to leave the guest, by the number of the dump; None:
+as it is."""
 DISCARDED = 500
 """Pages with data, at the least, that are given back before they are saved."""
 
@@ -82,7 +83,7 @@ def test_a_live_dump_is_exact(guest: Guest, tmp_path: Path, number: int) -> None
     """Alternately elf and kdump; in every second pair the balloon takes or gives memory meanwhile:
     pages that had data in the snapshot are gone before anybody saved them, but for us."""
     machine, target = guest.machine, tmp_path / "dump"
-    size, balloon = machine.arena.size, BALLOON[number % len(BALLOON)]
+    size, share = machine.arena.size, BALLOON[number % len(BALLOON)]
     live = LiveDump(machine)
     reference = os.memfd_create("reference")
     try:
@@ -90,10 +91,11 @@ def test_a_live_dump_is_exact(guest: Guest, tmp_path: Path, number: int) -> None
         settings = DumpSettings(format="kdump" if number % 2 else "elf", sweep_rate=512 * MIB)
         live.init(target, settings, reference=reference)
         live.start()
-        if balloon is not None:
+        if share is not None:
             before = machine.monitor.execute("query-balloon")["actual"]
-            machine.monitor.execute("balloon", {"value": balloon * MIB})
-            if balloon * MIB < before:
+            left = int(share * MEMORY) * MIB
+            machine.monitor.execute("balloon", {"value": left})
+            if left < before:
                 had_data = nonzero_pages(reference, size)
                 fd = machine.arena.fd
                 guest.wait_for(lambda: (had_data & ~data_pages(fd, size)).sum() >= DISCARDED)
@@ -190,8 +192,9 @@ def test_holes_stay_holes(guest: Guest, tmp_path: Path) -> None:
     """Pages that nobody but the dump could have made."""
     machine = guest.machine
     size, fd = machine.arena.size, machine.arena.fd
-    machine.monitor.execute("balloon", {"value": 600 * MIB})
-    guest.wait_for(lambda: machine.monitor.execute("query-balloon")["actual"] == 600 * MIB)
+    left = int(0.6 * MEMORY) * MIB
+    machine.monitor.execute("balloon", {"value": left})
+    guest.wait_for(lambda: machine.monitor.execute("query-balloon")["actual"] == left)
     before = data_pages(fd, size)
     assert before.mean() < 0.7, "a guest with holes"
     for format in ("elf", "kdump", "raw"):

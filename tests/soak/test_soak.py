@@ -24,7 +24,7 @@ from livedumpfs.units import PAGE_SIZE
 
 PROGRAM = Path(__file__).with_name("soak.py")
 TOP = PROGRAM.parents[2]
-SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
 ROOM_S = 400.0
 """For the dump that is under way when the time is over, on busy cores, and its deadline."""
 PAGES = 64

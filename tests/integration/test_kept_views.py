@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What was live before the swap is the next dump's shadow: when it is wanted, it is read-only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aftermath import wait_for
+
+from livedumpfs import Arena, DumpSettings, LiveDump
+
+MIB = 1 << 20
+SIZE = 8 * MIB
+
+
+@pytest.fixture
+def arena() -> Iterator[Arena]:
+    with Arena(SIZE) as arena:
+        arena.live[:] = 1
+        yield arena
+
+
+def writable(arena: Arena) -> list[tuple[int, int]]:
+    """The mappings of the arena's memory that can be written: address and bytes."""
+    found = re.findall(
+        r"^([0-9a-f]+)-([0-9a-f]+) rw-s .*livedumpfs-arena",
+        Path("/proc/self/maps").read_text(),
+        re.MULTILINE,
+    )
+    return [(int(start, 16), int(end, 16) - int(start, 16)) for start, end in found]
+
+
+def expect_live_alone(arena: Arena) -> None:
+    def seen() -> list[tuple[int, int]]:
+        return writable(arena)
+
+    wait_for(lambda: seen() == [(arena.address, SIZE)], seen)
+
+
+@pytest.mark.parametrize("format", ["elf", "kdump"])
+def test_it_is_protected_behind_the_sweep(arena: Arena, tmp_path: Path, format: str) -> None:
+    settings = DumpSettings(format=format, force=True)
+    with LiveDump(arena) as live:
+        for number in range(2, 5):
+            live.init(tmp_path / "dump", settings)
+            live.start()
+            assert len(writable(arena)) == 1, "or this test shows nothing"
+            arena.live[number * MIB] = number  # a granule that the sweep passes over
+            live.sweep()
+            live.wait()
+            expect_live_alone(arena)
+            live.release()
+            assert arena.live[number * MIB] == number
+
+
+def test_it_is_protected_after_a_release(arena: Arena) -> None:
+    """No sweep has done it."""
+    with LiveDump(arena) as live:
+        for number in range(2, 5):
+            live.init(None)
+            live.start()
+            arena.live[0] = number
+            live.release()
+            expect_live_alone(arena)
+            assert arena.live[0] == number
