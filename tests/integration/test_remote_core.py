@@ -255,43 +255,6 @@ def test_words_that_were_said_already_are_said_again_at_our_end(
                 ours.recv(100)
 
 
-@pytest.mark.parametrize("end", ["late", "next words", "our end"])
-def test_threads_that_we_have_raised_are_lowered(machine: Elsewhere, end: str) -> None:
-    """Those alone that the last words name, and that have the policy that we give."""
-    assert machine.shim is not None
-    raised = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-    found = sorted(int(name) for name in os.listdir(f"/proc/{machine.process}/task"))
-    ours, chosen, unnamed = found[:3]
-    mine, theirs = socket.socketpair()
-    with mine, theirs:
-        threads, words = [ours, chosen, os.getpid()], b"cont\n"
-        machine.shim.last_words(words, theirs.fileno(), 0.2 if end == "late" else 0, threads)
-        try:
-            for one in (ours, chosen, unnamed):
-                policy = os.SCHED_RR if one == chosen else raised
-                os.sched_setscheduler(one, policy, os.sched_param(1))
-        except PermissionError:
-            pytest.skip("no right to SCHED_FIFO here")
-        if end == "next words":
-            machine.shim.last_words(b"", -1)
-        elif end == "our end":
-            machine.shim.close()
-        limit = time.monotonic() + DEADLINE_S
-        while os.sched_getscheduler(ours) != os.SCHED_OTHER:
-            assert time.monotonic() < limit, "it still runs before all others"
-            time.sleep(0.01)
-    if end != "our end":  # else these threads of the shim have ended
-        assert os.sched_getscheduler(chosen) == os.SCHED_RR
-        assert os.sched_getscheduler(unnamed) == raised
-
-
-@pytest.mark.parametrize("count", [2, 4097, 1 << 62, (1 << 64) - 1])
-def test_more_threads_than_there_are_in_the_message(machine: Elsewhere, count: int) -> None:
-    assert machine.shim is not None
-    answer = machine.shim.call(lib.LDFS_SHIM_LAST_WORDS, 0, count, b"\x01\x00\x00\x00")
-    assert answer.code == -errno.EINVAL
-
-
 @pytest.mark.parametrize("arming", ["swap", "mprotect"])
 @pytest.mark.parametrize("what", [*DISCARDS, "MADV_DONTNEED"])
 def test_what_the_other_process_discards_is_saved_first(
