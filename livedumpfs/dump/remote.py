@@ -145,6 +145,7 @@ class RemoteCore:
         now = time.monotonic_ns()
         if later:
             asked = max(asked, later.stop_asked_ns)
+            now = max(armed, later.resumed_ns)
         self._times = (stopped - asked, now - armed, now - asked)
         if code == -errno.ETIMEDOUT:
             raise MachineError(

@@ -57,6 +57,11 @@ class StopsLater(Protocol):
         stopped: the pause is counted from there."""
 
     @property
+    def resumed_ns(self) -> int:
+        """The first time, in ns of CLOCK_MONOTONIC, at which it certainly ran again after the last
+        resume that has returned."""
+
+    @property
     def pause_left_s(self) -> float:
         """Seconds, above 0, until the pause ends by itself; the least number once it has."""
 

@@ -231,12 +231,16 @@ class Shim(Closing):
         if code:
             raise refused(code, f"watch QEMU's memory at {address:#x}")
 
-    def last_words(self, text: bytes, fd: int, within: float = 0) -> None:
+    def last_words(
+        self, text: bytes, fd: int, within: float = 0, threads: Sequence[int] = ()
+    ) -> None:
         """What the shim is to write to `fd` should we die without another word, or have none for
-        `within` seconds (0: for ever); b"": nothing. MachineError."""
+        `within` seconds (0: for ever); b"": nothing. `threads`: which of its process it lowers
+        before that, and at the next call, where we have raised them. MachineError."""
         fds = (fd,) if text else ()
-        limit = int(within * 1e9)
-        code = self.call(lib.LDFS_SHIM_LAST_WORDS, limit, payload=text, fds=fds).code
+        limit, ids = int(within * 1e9), array.array("i", threads)
+        payload = text + ids.tobytes()
+        code = self.call(lib.LDFS_SHIM_LAST_WORDS, limit, len(ids), payload, fds).code
         if code:
             raise refused(code, "leave QEMU its last words")
 

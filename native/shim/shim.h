@@ -29,10 +29,11 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 5
+#define LDFS_SHIM_VERSION 6
 #define LDFS_SHIM_PAYLOAD 135168 /* most bytes behind a header: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
-#define LDFS_SHIM_WORDS 256 /* most bytes of last words */
+#define LDFS_SHIM_WORDS 256    /* most bytes of last words */
+#define LDFS_SHIM_THREADS 4096 /* most thread ids of a LAST_WORDS */
 
 /* Requests. `arg`, payload and descriptors (`fds`) are in the order given here. */
 enum ldfs_shim_op {
@@ -57,7 +58,10 @@ enum ldfs_shim_op {
 	LDFS_SHIM_READ = 12,     /* arg: offset, length in bytes. Answer: bytes of the snapshot. */
 	/*
 	 * Payload: what the shim writes to fds [fd] when the host has ended; empty: nothing.
-	 * arg[0]: write it also after so many nanoseconds; 0: only at the host's end.
+	 * arg[0]: write it also after so many nanoseconds; 0: only at the host's end. arg[1]: so
+	 * many thread ids (int32_t) of this process stand behind it in the payload, of threads that
+	 * the host may make SCHED_FIFO | SCHED_RESET_ON_FORK: they are lowered before it is
+	 * written, and at the next LAST_WORDS.
 	 */
 	LDFS_SHIM_LAST_WORDS = 13,
 	/* arg: offset. Payload: bytes of the file that goes to the pipe; empty: its last record. */

@@ -80,6 +80,16 @@ int shim_say_first_words(void);
 /* Read and drop what the other end of `fd` sends, until it closes. */
 void shim_listen_for_ever(int fd);
 
+/* ----------------------------------------------------------------- urgent.c */
+
+/*
+ * Lower the threads that were kept before, and keep these: `count` thread ids (int32_t, of any
+ * alignment), at most LDFS_SHIM_THREADS.
+ */
+void shim_urgent_keep(const uint8_t *ids, size_t count);
+/* Make those of them ordinary again that the host has raised; they stay kept. */
+void shim_urgent_lower(void);
+
 /* ------------------------------------------------------------------ serve.c */
 
 /*

@@ -59,6 +59,7 @@ bool shim_said_too_late(void)
  */
 static void say(void)
 {
+	shim_urgent_lower(); /* the machine's code must not run so */
 	if (last_words.length)
 		send(last_words.fd, last_words.text, last_words.length,
 		     MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -92,25 +93,33 @@ static void *words_main(void *unused)
 	return unused;
 }
 
-/* The caller holds words_lock. Takes the descriptor over if it returns 0. */
-static int set_last_words(struct shim_message *m)
+/*
+ * The caller holds words_lock. `length`: bytes of the text. Takes the descriptor over if it returns
+ * 0.
+ */
+static int set_last_words(struct shim_message *m, uint32_t length)
 {
 	int rc = 0;
 
-	if (m->head.arg[0] && !last_words.watched)
+	/*
+	 * At the first words of any kind: the host raises threads of this process, but no thread
+	 * that comes later, and raised vCPUs might keep this one from its turn.
+	 */
+	if (!last_words.watched)
 		rc = ldfs_thread_detached(words_main, NULL, SHIM_THREAD);
-	if (rc)
+	last_words.watched |= !rc;
+	if (rc && m->head.arg[0])
 		return rc;
-	last_words.watched |= m->head.arg[0] != 0;
 	if (last_words.fd >= 0)
 		close(last_words.fd);
-	memcpy(last_words.text, m->payload, m->head.size);
-	last_words.length = m->head.size;
-	last_words.fd = m->head.size ? m->fds[0] : -1;
-	last_words.until = m->head.size && m->head.arg[0] ? ldfs_now_ns() + m->head.arg[0] : 0;
+	shim_urgent_keep(m->payload + length, m->head.arg[1]);
+	memcpy(last_words.text, m->payload, length);
+	last_words.length = length;
+	last_words.fd = length ? m->fds[0] : -1;
+	last_words.until = length && m->head.arg[0] ? ldfs_now_ns() + m->head.arg[0] : 0;
 	last_words.late = false;
 	last_words.monitor.sun_path[0] = 0;
-	if (m->head.size)
+	if (length)
 		m->fds[0] = -1;
 	pthread_cond_signal(&words_changed);
 	return 0;
@@ -118,12 +127,17 @@ static int set_last_words(struct shim_message *m)
 
 int shim_keep_last_words(struct shim_message *m)
 {
+	uint64_t ids = m->head.arg[1] * sizeof(int32_t);
+	uint32_t length;
 	int rc;
 
-	if (m->head.size > sizeof(last_words.text) || (m->head.size && m->fds[0] < 0))
+	if (m->head.arg[1] > LDFS_SHIM_THREADS || ids > m->head.size)
+		return -EINVAL;
+	length = m->head.size - (uint32_t)ids;
+	if (length > sizeof(last_words.text) || (length && m->fds[0] < 0))
 		return -EINVAL;
 	pthread_mutex_lock(&words_lock);
-	rc = set_last_words(m);
+	rc = set_last_words(m, length);
 	pthread_mutex_unlock(&words_lock);
 	return rc;
 }

@@ -27,6 +27,10 @@ STOP_S: Final = 1.0
 _CONNECT_S: Final = 10.0
 _POLL_S: Final = 0.02
 _MARGIN_S: Final = 1.0
+_SENT_TURNS: Final = 4
+"""Turns of the event loop after which a request has been written."""
+_HURRY_S: Final = 0.05
+"""vCPUs that do not stand by then wait for something else than a processor."""
 _LIVE: Final = frozenset({"running", "suspended"})
 """Run states in which the guest's memory may be written; `cont` brings each of them back."""
 
@@ -73,6 +77,11 @@ class Monitor(Closing):
             self._sock.close()
             raise
 
+    @property
+    def thread(self) -> int:
+        """Thread id of the thread that speaks with QEMU."""
+        return self._thread.native_id or 0
+
     def fileno(self) -> int:
         """The socket. A process with a copy of it can still resume the guest after our end."""
         return self._sock.fileno()
@@ -118,17 +127,26 @@ class Monitor(Closing):
         `execute`."""
         return self._held or self.status(timeout=timeout) in _LIVE
 
-    def stop(self, *, timeout: float | None = None, until: float = math.inf) -> None:
+    def stop(
+        self,
+        *,
+        timeout: float | None = None,
+        until: float = math.inf,
+        hurry: Callable[[], object] = lambda: None,
+        calm: Callable[[], object] = lambda: None,
+    ) -> None:
         """Stop the guest; returns when no vCPU runs and no disk request is under way.
 
         A guest that is stopped already is left as it is. `until`: CLOCK_MONOTONIC in seconds, from
         which on no guest is stopped, because the shim, which would resume it in our place, has done
-        so by then. MachineError as in `execute`; the guest then runs on, if only when QEMU answers
-        again.
+        so by then. `hurry` is called on the connection's thread once QEMU has been told, unless it
+        has answered already, and `calm` when it has, fails, or takes long; `calm` maybe twice.
+        MachineError as in `execute`; the guest then runs on, if only when QEMU answers again.
         """
         seconds = STOP_S if timeout is None else timeout
         with self._holding:
-            self._submit(self._stop(min(until, time.monotonic() + seconds), seconds), seconds)
+            until = min(until, time.monotonic() + seconds)
+            self._submit(self._stop(until, seconds, hurry, calm), seconds)
 
     def cont(self, *, timeout: float | None = None) -> None:
         """Undo `stop`; does nothing if `stop` did nothing. MachineError as in `execute`."""
@@ -219,13 +237,20 @@ class Monitor(Closing):
             raise MachineError("QEMU answers 'query-status' with no state", errno=errno.EPROTO)
         return state
 
-    async def _stop(self, until: float, timeout: float) -> None:
+    async def _stop(
+        self,
+        until: float,
+        timeout: float,
+        hurry: Callable[[], object],
+        calm: Callable[[], object],
+    ) -> None:
         if await self._status(timeout) not in _LIVE:
             return
         if time.monotonic() >= until:
             raise MachineError("no time left to stop the guest", errno=errno.ETIMEDOUT)
         self._held = True
         self.stop_asked_ns = time.monotonic_ns()
+        hurrying = asyncio.ensure_future(_hurry(hurry, calm))
         try:
             await self._ask("stop", None, max(until - time.monotonic(), 0))
         except MachineError:
@@ -235,6 +260,9 @@ class Monitor(Closing):
             # Let the event loop write the request before the connection can be closed.
             await asyncio.sleep(0)
             raise
+        finally:
+            hurrying.cancel()
+            calm()
 
     async def _cont(self, timeout: float) -> None:
         if not self._held:
@@ -255,6 +283,14 @@ class Monitor(Closing):
 
 def _answer_s(timeout: float | None) -> float:
     return ANSWER_S if timeout is None else timeout
+
+
+async def _hurry(hurry: Callable[[], object], calm: Callable[[], object]) -> None:
+    for _ in range(_SENT_TURNS):
+        await asyncio.sleep(0)
+    hurry()
+    await asyncio.sleep(_HURRY_S)
+    calm()
 
 
 def _no_event(event: Message) -> bool:

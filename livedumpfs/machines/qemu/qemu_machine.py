@@ -29,6 +29,7 @@ from livedumpfs.machines.qemu.now import check_files, check_now, has_vmcoreinfo
 from livedumpfs.machines.qemu.process import QemuProcess
 from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
+from livedumpfs.machines.qemu.urgent import Urgent
 from livedumpfs.machines.qemu.vmcoreinfo import check_vmcoreinfo
 from livedumpfs.machines.shim import Shim
 
@@ -77,6 +78,10 @@ class QemuMachine(Closing):
         self._worded = False
         """Whether the shim has last words: what it sends to QEMU's monitor when we are gone."""
         self._pause_until = 0.0
+        self.resumed_ns = 0
+        """See StopsLater."""
+        self._urgent: Urgent | None = None
+        """While we hold the guest."""
         self._captured: list[VcpuState] = []
         self._told: bytes | None = None
         with contextlib.ExitStack() as undo:
@@ -105,10 +110,13 @@ class QemuMachine(Closing):
 
     def _connect(self, links: contextlib.ExitStack) -> None:
         ended = self._process.ended
+        assert self.shim is not None
         self.monitor = links.enter_context(
             Monitor(self._process.qmp, _START_S, alive=lambda: not ended())
         )
-        if not self.command.stopped:
+        if self.command.stopped:
+            self.shim.last_words(b"", -1)  # the shim gets all its threads before a stop
+        else:
             self._keep_last_words()
         self._expect_dumpable()
         self._states = links.enter_context(StateDump(self.monitor))
@@ -160,11 +168,12 @@ class QemuMachine(Closing):
 
     # ------------------------------------------------------------------- running
 
-    def _keep_last_words(self, within: float = 0) -> None:
-        """Let the shim resume the guest when this process is gone, or after `within` seconds."""
+    def _keep_last_words(self, within: float = 0, threads: Sequence[int] = ()) -> None:
+        """Let the shim resume the guest when this process is gone, or after `within` seconds, and
+        lower these threads of QEMU then."""
         assert self.shim is not None
         self._worded = True
-        self.shim.last_words(_CONTINUE, self.monitor.fileno(), within)
+        self.shim.last_words(_CONTINUE, self.monitor.fileno(), within, threads)
 
     def _drop_last_words(self) -> None:
         assert self.shim is not None
@@ -215,16 +224,36 @@ class QemuMachine(Closing):
         self.check_start()
         self._expect_room()
         self._states.prepare()
+        urgent = self._prepare_urgent()
         self._pause_until = time.monotonic() + seconds
         try:
             if self.monitor.live():  # else it was stopped by others, and we shall not resume it
-                self._keep_last_words(seconds + _SHIM_LATER_S)
-            self.monitor.stop(timeout=self.pause_left_s, until=self._pause_until)
+                self._keep_last_words(seconds + _SHIM_LATER_S, urgent.theirs)
+                self._urgent = urgent
+                urgent.begin()
+            self.monitor.stop(
+                timeout=self.pause_left_s,
+                until=self._pause_until,
+                hurry=urgent.hurry_vcpus,
+                calm=urgent.calm_vcpus,
+            )
             self._captured, self._told = self._capture()
         except BaseException:
             self._pause_until = 0.0
             self.resume()
             raise
+
+    def _prepare_urgent(self) -> Urgent:
+        """Of the threads that are there now. MachineError."""
+        self._end_urgent()
+        found = self.monitor.execute("query-cpus-fast")
+        vcpus = {one["thread-id"] for one in found} if isinstance(found, list) else set()
+        return Urgent(self.pid, vcpus, [self.monitor.thread])
+
+    def _end_urgent(self) -> None:
+        if self._urgent:
+            self._urgent.end()
+            self._urgent = None
 
     def check_start(self, backend: str = "uffd") -> None:
         """See ChecksFirst; also checked at each quiesce."""
@@ -246,7 +275,11 @@ class QemuMachine(Closing):
         """Undo one quiesce: a machine that was stopped before stays stopped. MachineError: QEMU has
         not confirmed within the pause that it runs."""
         over = self._pause_until <= time.monotonic()
-        self.monitor.cont(timeout=None if over else self.pause_left_s)
+        try:
+            self.monitor.cont(timeout=None if over else self.pause_left_s)
+            self.resumed_ns = time.monotonic_ns()
+        finally:
+            self._end_urgent()  # before the shim forgets the threads
         self._drop_last_words()
 
     def ended(self) -> bool:
