@@ -45,9 +45,8 @@ def check_signals(backend: str) -> None:
 def can_take_sigbus() -> bool:
     """Whether a dump with backend sigbus can be had here: the kernel lets us, and START would not
     refuse it."""
-    troubles: tuple[int, ...] = (
-        lib.ldfs_sigbus_possible(),
-        lib.ldfs_fault_verify(signal.SIGBUS),
-        lib.ldfs_fault_blocked_task(signal.SIGBUS),
+    return bool(
+        lib.ldfs_sigbus_possible() == 0
+        and lib.ldfs_fault_verify(signal.SIGBUS) == 0
+        and lib.ldfs_fault_blocked_task(signal.SIGBUS) == 0
     )
-    return not any(troubles)
