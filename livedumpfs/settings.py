@@ -151,9 +151,9 @@ class DumpSettings:
         AutoSize(1, start=POOL_START),
         "memory for slots, or auto: as much as the machine needs and is free",
         more=f"memory for slots. `auto` has {format_size(POOL_START)} at INIT, or what the machine "
-        "has; it grows ahead of need, up to `--spill-limit`, the machine's RAM and half of the "
-        "memory that is available (without swap), and gives back what it does not need any more. "
-        "A size is fixed",
+        "has or half of what is available; it grows ahead of need, up to `--spill-limit`, the "
+        "machine's RAM and half of what is available, without swap, and gives back what it does "
+        "not need any more. A size is fixed",
         file="buffer_size",
         ioctl="pool_size",
         core="pool_size",
@@ -162,7 +162,8 @@ class DumpSettings:
         0,
         Size(),
         "memory for slots at the most, where the pool grows",
-        usual=f"the machine's RAM, or half of what is free; {format_size(SPILL_LIMIT)} under spill",
+        usual=f"the machine's RAM, without a target at most half of what is free at INIT; "
+        f"{format_size(SPILL_LIMIT)} for spill with a pool that is set",
         more="memory for slots at the most with pool `auto` or policy `spill`; less where the "
         "machine's process would be killed for it",
         ioctl="spill_limit",
@@ -175,7 +176,8 @@ class DumpSettings:
         "without a target: what to do when the pool cannot grow",
         more="[without a target](control.md#no-target), when the pool is at its limit or there is "
         "no memory: `lose`, the page is lost; `hold`, the vCPU waits until there is memory, the "
-        "dump is released, or `--deadline` has passed, and then pages are lost",
+        "dump is released, or `--deadline` has passed, and then pages are lost; not with policy "
+        "`fail`, nor for threads of a Python program",
         ioctl="at_limit",
         core="at_limit",
     )
@@ -311,6 +313,10 @@ class DumpSettings:
                     f"{self.format}",
                     hint=f"format {' or '.join(one.formats)} has it",
                 )
+        if (self.policy, self.at_limit) == ("fail", "hold"):
+            raise UsageError(
+                "policy fail holds nothing at the pool's limit", hint="policy block or spill does"
+            )
         if self.table == "tail" and self.sidecar is not None:
             raise UsageError("a raw dump with its table at the tail has no sidecar file")
 
@@ -347,8 +353,7 @@ class DumpSettings:
         return self.pool == AUTO
 
     def on_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
-        """A copy for a dump on a target. `room`: the limit in bytes of pool `auto` when none is
-        set."""
+        """A copy for a dump on a target. `room`: pool `auto`'s limit in bytes when none is set."""
         usual = room if self.pool_is_auto else SPILL_LIMIT
         return replace(self, spill_limit=self.spill_limit or usual)
 

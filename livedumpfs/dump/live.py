@@ -18,7 +18,7 @@ from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.preparation import abandon, prepare
 from livedumpfs.dump.run import DumpRun, Outcome
-from livedumpfs.dump.spill import memory_room
+from livedumpfs.dump.spill import fitted_to_memory
 from livedumpfs.dump.stage import DumpState, Stage
 from livedumpfs.errors import LivedumpError, StateError, UsageError
 from livedumpfs.formats import VerdictWord
@@ -197,10 +197,7 @@ class LiveDump(Closing):
             try:
                 settings.check()
                 settings = self._for_machine(settings)
-                room = memory_room(self.machine.arena.size, settings)
-                settings = (
-                    settings.without_target(room) if target is None else settings.on_target(room)
-                )
+                settings = fitted_to_memory(self.machine, settings, target is not None)
                 self._hanging.free_unwatched()
                 self._expect_no_dump()
                 self._expect_startable(settings)

@@ -1,19 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much memory a pool may take that grows, when no limit is set."""
+"""How much memory a pool may take that grows, when no limit is set, and what happens there."""
 
 from __future__ import annotations
 
+import errno
 import resource
 from pathlib import Path
 from typing import Final
 
 from livedumpfs.core.capi import lib
+from livedumpfs.errors import UsageError
+from livedumpfs.machines import Machine, StoresFromPython
 from livedumpfs.settings import SPILL_LIMIT, DumpSettings
 
 _STEP: Final = 1 << 20
 _LIMITS: Final = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
 _OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 _NEVER: Final = "2"
+
+
+def fitted_to_memory(machine: Machine, settings: DumpSettings, on_target: bool) -> DumpSettings:
+    """A copy with the pool's limit. UsageError: the machine cannot be held there."""
+    size = machine.arena.size
+    if on_target:
+        # What is free goes up and down while the target takes slots: the core looks again then.
+        return settings.on_target(min(size, SPILL_LIMIT) if _reserving_costs() else size)
+    python = isinstance(machine, StoresFromPython) and machine.stores_from_python
+    if settings.at_limit == "hold" and python:
+        raise UsageError(
+            "the program's own Python threads cannot be held at the limit of a snapshot: one that "
+            "waits in a store keeps the interpreter, and nothing could release the dump",
+            errno=errno.EINVAL,
+            hint="a target, or <at_limit> lose with a larger <spill_limit>",
+        )
+    return settings.without_target(memory_room(size, settings))
 
 
 def memory_room(size: int, settings: DumpSettings) -> int:

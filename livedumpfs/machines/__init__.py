@@ -13,6 +13,7 @@ from livedumpfs.machines.capabilities import (
     NumbersVcpus,
     Outliving,
     StopsLater,
+    StoresFromPython,
     best_backend,
     shim_of,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "PhysicalRange",
     "Registers",
     "StopsLater",
+    "StoresFromPython",
     "ThreadMachine",
     "UnicornMachine",
     "VcpuStatus",

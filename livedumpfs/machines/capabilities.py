@@ -76,6 +76,16 @@ class HoldsNobody(Protocol):
 
 
 @runtime_checkable
+class StoresFromPython(Protocol):
+    """A machine whose writers may be Python threads of this process."""
+
+    @property
+    def stores_from_python(self) -> bool:
+        """They may store while they hold the interpreter's lock: then no other Python thread runs
+        while such a store waits."""
+
+
+@runtime_checkable
 class InOtherProcess(Protocol):
     """A machine that may have its memory in another process, where the core works then."""
 

@@ -42,6 +42,9 @@ class ThreadMachine(InProcess):
     """
 
     name = "threads"
+    stores_from_python = True
+    """See StoresFromPython. A subclass whose writers never store with the interpreter's lock (C
+    threads) may say False, and have `at_limit` "hold"."""
     backends = ("auto", *InProcess.backends)
 
     def __init__(

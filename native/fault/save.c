@@ -200,7 +200,7 @@ static bool slot_to_spare(const ldfs_dump *d)
 		return true;
 	if (d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up))
 		return false;
-	if (load_relaxed(&r->limit) < d->granules &&
+	if ((load_relaxed(&r->limit) < d->granules || load_relaxed(&r->short_of)) &&
 	    (d->target.fd < 0 || load_relaxed(&r->to_spare) <= 0))
 		return false;
 	return made / 4 + load_relaxed(&r->in_use) < made;

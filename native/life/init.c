@@ -7,6 +7,8 @@
 
 #include "life/life.h"
 
+#define AUTO_LEAST (1u << 20) /* bytes of slots at INIT with pool auto, however little there is */
+
 static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule)
 {
 	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
@@ -29,19 +31,29 @@ static uint64_t slots_for(const ldfs_dump *d, uint64_t bytes)
 	return slots > d->granules ? d->granules : slots;
 }
 
+/* With pool auto half of what is available now: the keepers add the rest when there is more. */
+static uint64_t slots_at_first(const ldfs_dump *d, const ldfs_dump_config *c)
+{
+	uint64_t bytes = c->pool_size;
+
+	while (c->pool_auto && bytes / 2 >= AUTO_LEAST && !ldfs_headroom_ram(2 * bytes))
+		bytes /= 2;
+	return slots_for(d, bytes);
+}
+
 static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 {
-	bool grows = (c->pool_auto || c->policy == LDFS_POLICY_SPILL) &&
-		     c->spill_limit > c->pool_size;
-	uint64_t made = slots_for(d, c->pool_size);
-	uint64_t limit = grows ? slots_for(d, c->spill_limit) : made;
+	uint64_t made = slots_at_first(d, c), limit = made;
 	int rc = -ENOMEM;
 
+	if (c->pool_auto || c->policy == LDFS_POLICY_SPILL)
+		limit = slots_for(d, c->spill_limit);
+	limit = limit > made ? limit : made;
 	if (ldfs_headroom(made << d->granule_shift))
-		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit, grows);
+		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit);
 	if (rc)
 		return rc;
-	d->ring.follows = grows && c->pool_auto;
+	d->ring.follows = d->ring.grows && c->pool_auto;
 	if (d->ring.follows)
 		store_seq(&d->ring.ahead, (uint32_t)made / 4);
 	return ldfs_batch_init(&d->writer_batch, &d->ring);

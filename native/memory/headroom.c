@@ -26,13 +26,15 @@
 #define UNKNOWN UINT64_MAX
 
 struct hierarchy {
-	const char *mount, *limit, *usage, *swap_limit, *swap_usage, *caches[3];
+	/* Above `high` the kernel does not kill, but moves to swap and holds threads up. */
+	const char *mount, *limit, *high, *usage, *swap_limit, *swap_usage, *caches[3];
 	bool swap_has_memory; /* its swap figures include memory */
 };
 
 static const struct hierarchy v1 = {
 	"/sys/fs/cgroup/memory",
 	"memory.limit_in_bytes",
+	NULL,
 	"memory.usage_in_bytes",
 	"memory.memsw.limit_in_bytes",
 	"memory.memsw.usage_in_bytes",
@@ -42,6 +44,7 @@ static const struct hierarchy v1 = {
 static const struct hierarchy v2 = {
 	"/sys/fs/cgroup",
 	"memory.max",
+	"memory.high",
 	"memory.current",
 	"memory.swap.max",
 	"memory.swap.current",
@@ -139,8 +142,9 @@ static uint64_t cache_of(const struct hierarchy *h, const char *group)
 static bool group_has(const struct hierarchy *h, const char *group, uint64_t swap, uint64_t bytes)
 {
 	uint64_t limit = number_in(h, group, h->limit), usage = number_in(h, group, h->usage);
-	uint64_t room, left;
+	uint64_t high = h->high ? number_in(h, group, h->high) : UNKNOWN, room, left;
 
+	limit = high < limit ? high : limit;
 	if (limit == UNKNOWN || usage == UNKNOWN)
 		return true;
 	room = limit > usage ? limit - usage : 0;

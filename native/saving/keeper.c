@@ -15,7 +15,7 @@
 #define SPILL_BYTES (4u << 20) /* slots added at once under policy spill */
 #define AUTO_BYTES (16u << 20) /* and with pool auto */
 #define AHEAD_NS 30000000u     /* free slots are to last so long */
-#define LOOK_NS 50000000u      /* between two looks at what could be given back */
+#define LOOK_NS 50000000u      /* between two looks at memory, and what could be given back */
 #define AGAIN_NS 20000000u     /* after a growth that found no memory */
 #define PROCESSORS_EACH 4      /* one keeper for so many */
 
@@ -36,19 +36,29 @@ struct keeper {
 	uint64_t then_ns;
 	uint32_t then_used; /* slots in use at then_ns */
 	uint32_t lately;    /* most slots in use lately, and less by and by */
+	uint32_t looked;    /* slots in use at the last look for memory */
 };
 
 /* ----------------------------------------------------------------------- grow */
 
-static bool memory_for(const ldfs_dump *d, uint32_t count)
+/* Slots added at once. */
+static uint32_t part_of(const struct ldfs_ring *r)
 {
-	const struct ldfs_ring *r = &d->ring;
+	uint64_t bytes = r->follows ? AUTO_BYTES : SPILL_BYTES;
+
+	return bytes > r->slot_size ? (uint32_t)(bytes / r->slot_size) : 1;
+}
+
+/* What other keepers are making counts as if none of it were there: they may all look at once. */
+static bool memory_for(ldfs_dump *d, uint32_t count)
+{
+	struct ldfs_ring *r = &d->ring;
 	uint64_t bytes = count * r->slot_size, grown;
 
 	if (!r->follows)
 		return ldfs_headroom(bytes);
 	grown = (uint64_t)(load_seq(&r->made) - r->least) * r->slot_size;
-	return ldfs_headroom_ram(grown + 2 * bytes);
+	return ldfs_headroom_ram(grown + ldfs_pool_growing(r) * r->slot_size + bytes);
 }
 
 /* Whether a thread that finds no slot may wait until there is memory for one. */
@@ -62,9 +72,11 @@ static void no_memory(ldfs_dump *d)
 	struct ldfs_ring *r = &d->ring;
 	uint32_t seen;
 
-	if (!patient(d)) {
-		/* The pool stays as large as it is. The waiting threads look again, and see it. */
-		store_seq(&r->limit, load_seq(&r->made));
+	store_seq(&r->short_of, 1);
+	/* Final only when no slot is free: what is short ahead of need may be there by then. */
+	if (!patient(d) && (!r->follows || !ldfs_ring_has_free(r))) {
+		/* It stays as it is, and what others are making. Threads that wait look again. */
+		ldfs_pool_settle(r);
 		ldfs_event_notify(&r->freed);
 		return;
 	}
@@ -99,19 +111,19 @@ static bool grow(struct keeper *k)
 {
 	ldfs_dump *d = k->d;
 	struct ldfs_ring *r = &d->ring;
-	uint64_t bytes = r->follows ? AUTO_BYTES : SPILL_BYTES;
 	uint32_t count, link;
 
 	if (r->follows && k->leads)
 		look_ahead(k);
-	link = ldfs_pool_plan(r, bytes > r->slot_size ? (uint32_t)(bytes / r->slot_size) : 1,
-			      &count);
+	link = ldfs_pool_plan(r, part_of(r), &count);
 	if (!link)
 		return false;
-	if (ldfs_pool_grow(r, link, count, memory_for(d, count)))
+	if (ldfs_pool_grow(r, link, count, memory_for(d, count))) {
 		no_memory(d);
-	else
+	} else {
+		store_seq(&r->short_of, 0);
 		add_relaxed(&d->spilled, count);
+	}
 	return true;
 }
 
@@ -121,7 +133,7 @@ static bool gives_back(const struct keeper *k)
 {
 	const struct ldfs_ring *r = &k->d->ring;
 
-	return k->leads && r->follows && k->d->target.fd >= 0 && load_seq(&r->made) > r->least;
+	return k->d->target.fd >= 0 && load_seq(&r->made) > r->least;
 }
 
 /*
@@ -155,16 +167,34 @@ static bool wants_more(const struct ldfs_ring *r)
 	       ldfs_ring_wanted(r, load_seq(&r->in_use)) >= load_seq(&r->made);
 }
 
+/*
+ * While stores take slots: for fault-around, which takes what no store needs yet. Whether the pool
+ * can grow would otherwise be known when most of it is in use.
+ */
+static void look_for_memory(struct keeper *k)
+{
+	struct ldfs_ring *r = &k->d->ring;
+	uint32_t used = load_seq(&r->in_use);
+
+	if (used == k->looked || !ldfs_ring_can_grow(r))
+		return;
+	k->looked = used;
+	store_relaxed(&r->short_of, !memory_for(k->d, part_of(r)));
+}
+
 static void wait_till_low(struct keeper *k)
 {
 	struct ldfs_ring *r = &k->d->ring;
 	uint32_t seen = ldfs_event_prepare(&r->low);
 
-	if (wants_more(r) || ldfs_released(k->d))
+	if (wants_more(r) || ldfs_released(k->d)) {
 		ldfs_event_cancel(&r->low);
-	else if (!ldfs_event_wait(&r->low, seen,
-				  gives_back(k) ? ldfs_deadline(LOOK_NS) : UINT64_MAX))
-		give_back(k);
+	} else if (!ldfs_event_wait(&r->low, seen,
+				    k->leads && r->follows ? ldfs_deadline(LOOK_NS) : UINT64_MAX)) {
+		look_for_memory(k);
+		if (gives_back(k))
+			give_back(k);
+	}
 }
 
 static void *keep(ldfs_dump *d, bool leads)

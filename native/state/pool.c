@@ -137,6 +137,23 @@ uint32_t ldfs_pool_plan(struct ldfs_ring *r, uint32_t most, uint32_t *count)
 	return link;
 }
 
+uint32_t ldfs_pool_growing(struct ldfs_ring *r)
+{
+	uint32_t growing;
+
+	pthread_mutex_lock(&r->keeping);
+	growing = r->growing;
+	pthread_mutex_unlock(&r->keeping);
+	return growing;
+}
+
+void ldfs_pool_settle(struct ldfs_ring *r)
+{
+	pthread_mutex_lock(&r->keeping);
+	store_seq(&r->limit, load_seq(&r->made) + r->growing);
+	pthread_mutex_unlock(&r->keeping);
+}
+
 int ldfs_pool_grow(struct ldfs_ring *r, uint32_t link, uint32_t count, bool allowed)
 {
 	int rc = -ENOMEM;
@@ -195,25 +212,38 @@ static int keep_private(const struct ldfs_ring *r)
 		       : 0;
 }
 
-/* Huge pages are there several times as fast. A kernel without them says EINVAL. */
-static int reserve(struct ldfs_ring *r)
+/*
+ * After mlockall(MCL_FUTURE) the kernel would make all of a new mapping at once, and would give
+ * none of it back. Of one without rights it makes nothing. EAGAIN: it is more than may be locked.
+ */
+static int map_unlocked(struct ldfs_ring *r, uint64_t size)
 {
-	uint64_t size = r->reserved * r->slot_size, slack = size >= HUGE ? HUGE : 0;
-	uint8_t *map = mmap(NULL, size + slack, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *map = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (map == MAP_FAILED)
-		return -ENOMEM;
+		return errno == EAGAIN ? -EAGAIN : -ENOMEM;
 	r->map = map;
-	r->map_size = size + slack;
-	r->bytes = slack ? map + (HUGE - (uintptr_t)map % HUGE) % HUGE : map;
+	r->map_size = size;
+	return munlock(map, size) || mprotect(map, size, PROT_READ | PROT_WRITE) ? -ENOMEM : 0;
+}
+
+/* Huge pages are there several times as fast. A kernel without them says EINVAL. */
+static int reserve(struct ldfs_ring *r, uint32_t slots)
+{
+	uint64_t size = slots * r->slot_size, slack = size >= HUGE ? HUGE : 0;
+	int rc = map_unlocked(r, size + slack);
+
+	if (rc)
+		return rc;
+	r->reserved = slots;
+	store_seq(&r->limit, slots);
+	r->bytes = slack ? r->map + (HUGE - (uintptr_t)r->map % HUGE) % HUGE : r->map;
 	if (slack)
 		madvise(r->bytes, size, MADV_HUGEPAGE);
 	return keep_private(r);
 }
 
-int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
-		   bool grows)
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit)
 {
 	uint32_t link, count;
 	int rc;
@@ -222,12 +252,12 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 		return -EINVAL;
 	pthread_mutex_init(&r->keeping, NULL);
 	r->slot_size = slot_size;
-	r->grows = grows;
-	r->reserved = (uint32_t)limit;
 	r->least = (uint32_t)made;
-	store_seq(&r->limit, (uint32_t)limit);
 	r->slots = calloc(limit, sizeof(*r->slots));
-	rc = r->slots ? reserve(r) : -ENOMEM;
+	rc = r->slots ? reserve(r, (uint32_t)limit) : -ENOMEM;
+	if (rc == -EAGAIN)
+		rc = reserve(r, r->least);
+	r->grows = r->reserved > r->least;
 	if (!rc) {
 		link = take_away(r, (uint32_t)made, &count);
 		r->growing = count;
@@ -235,7 +265,7 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 	}
 	if (rc)
 		ldfs_ring_destroy(r);
-	return rc;
+	return rc == -EAGAIN ? -ENOMEM : rc;
 }
 
 void ldfs_ring_destroy(struct ldfs_ring *r)

@@ -30,15 +30,16 @@ struct ldfs_ring {
 	uint64_t map_size;
 	uint8_t *bytes; /* addresses of `reserved` slots of slot_size; `made` of them have memory */
 	struct ldfs_slot *slots;
-	uint64_t slot_size;     /* bytes */
-	_Atomic uint32_t made;  /* slots that are there */
-	_Atomic uint32_t limit; /* slots at the most */
-	_Atomic uint32_t ahead; /* so many are to be free, or a quarter of those in use */
-	_Atomic uint64_t most;  /* the highest `made` */
-	uint32_t reserved;      /* slots that `bytes` and `slots` have room for */
-	uint32_t least;         /* slots that INIT made; they stay */
-	bool grows;             /* keepers add slots */
-	bool follows;           /* pool auto: as memory and need go, and they give some back */
+	uint64_t slot_size;        /* bytes */
+	_Atomic uint32_t made;     /* slots that are there */
+	_Atomic uint32_t limit;    /* slots at the most */
+	_Atomic uint32_t ahead;    /* so many are to be free, or a quarter of those in use */
+	_Atomic uint64_t most;     /* the highest `made` */
+	_Atomic uint32_t short_of; /* a hint: the last growth found no memory */
+	uint32_t reserved;         /* slots that `bytes` and `slots` have room for */
+	uint32_t least;            /* slots that INIT made; they stay */
+	bool grows;                /* keepers add slots */
+	bool follows;              /* pool auto: as memory and need go, and they give some back */
 	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));   /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;
@@ -59,8 +60,8 @@ struct ldfs_ring {
 	uint32_t growing;        /* slots that keepers are making */
 };
 
-int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit,
-		   bool grows);
+/* It may grow up to `limit` slots; where the process may not lock so much, it stays at `made`. */
+int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit);
 void ldfs_ring_destroy(struct ldfs_ring *r);
 uint32_t ldfs_ring_take(struct ldfs_ring *r);            /* [signal] a free slot or NO_SLOT */
 void ldfs_ring_give(struct ldfs_ring *r, uint32_t slot); /* [signal] back to the free ones */
@@ -96,6 +97,10 @@ uint32_t ldfs_pool_plan(struct ldfs_ring *r, uint32_t most, uint32_t *count);
  * them are not there.
  */
 int ldfs_pool_grow(struct ldfs_ring *r, uint32_t link, uint32_t count, bool allowed);
+/* Slots that keepers are making now, the caller's among them. */
+uint32_t ldfs_pool_growing(struct ldfs_ring *r);
+/* The pool grows no more, but for what other keepers are making. After ldfs_pool_grow. */
+void ldfs_pool_settle(struct ldfs_ring *r);
 /* Give back the memory of up to `most` free slots. Returns of how many; fewer: call it again. */
 uint32_t ldfs_pool_shrink(struct ldfs_ring *r, uint32_t most);
 

@@ -123,6 +123,15 @@ def test_auto_beside_a_program_that_eats_memory(
     )  # fmt: skip
 
 
+def test_a_pool_without_memory_to_grow(
+    tmp_path: Path, failing_calls: Path, group: MemoryGroup
+) -> None:
+    """What is free at INIT is not the limit; and where there is none, stores come first."""
+    expect_done(
+        "short_of/a_pool_without_memory_to_grow.py", tmp_path, failing_calls, str(group.path)
+    )
+
+
 # ---------------------------------------------------------------------------- descriptors
 
 

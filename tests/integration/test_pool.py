@@ -4,6 +4,7 @@ it does not need, and without a target its limit holds the machine if that is as
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ import pytest
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
 from livedumpfs.dumpfile.describe import describe_dump, format_description
+from livedumpfs.errors import UsageError
+from livedumpfs.machines import ThreadMachine
 from livedumpfs.units import format_size
 
 MIB = 1 << 20
@@ -85,6 +88,31 @@ def test_what_target_and_memory_cannot_hold_waits(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ held at the limit
 
 
+class NumpyThreads(ThreadMachine):
+    """A large assignment of numpy lets the interpreter go while it stores."""
+
+    stores_from_python = False
+
+
+@contextmanager
+def held(size: int) -> Iterator[tuple[LiveDump, np.ndarray]]:
+    with Arena(size) as arena, LiveDump(NumpyThreads(arena)) as live:
+        arena.live[:] = 1
+        yield live, arena.live
+
+
+def test_python_threads_are_not_held() -> None:
+    """They would keep the interpreter, and the release would never come."""
+    with dumped(4 * MIB) as (live, memory):
+        with pytest.raises(UsageError, match="keeps the interpreter") as caught:
+            live.init(None, DumpSettings(at_limit="hold"))
+        assert caught.value.errno == errno.EINVAL
+        live.init(None, DumpSettings())
+        live.start()
+        memory[:] = 2
+        assert live.so_far == "consistent"
+
+
 def overwrite(memory: np.ndarray) -> threading.Thread:
     def store() -> None:
         memory[:] = 2
@@ -96,7 +124,7 @@ def overwrite(memory: np.ndarray) -> threading.Thread:
 
 def test_hold_waits_for_the_release() -> None:
     """All that fits was saved, and nothing is lost while it waits."""
-    with dumped(4 * MIB) as (live, memory):
+    with held(4 * MIB) as (live, memory):
         settings = DumpSettings(spill_limit=MIB, granule=PAGE, at_limit="hold")
         live.init(None, settings)
         live.start()
@@ -112,7 +140,7 @@ def test_hold_waits_for_the_release() -> None:
 
 @pytest.mark.parametrize("pool", ["auto", 64 * 1024])
 def test_hold_loses_after_its_deadline_and_says_so(pool: int) -> None:
-    with dumped(4 * MIB) as (live, memory):
+    with held(4 * MIB) as (live, memory):
         settings = DumpSettings(
             pool=pool, spill_limit=MIB, granule=PAGE, at_limit="hold", stall_deadline=0.05
         )

@@ -132,9 +132,9 @@ static void check_ring(void)
 	struct ldfs_ring r = { 0 };
 	uint32_t seen = 0, slot, link;
 
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 0, 1, false) == -EINVAL);
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 2, 1, false) == -EINVAL);
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, SLOTS, SLOTS, false) == 0);
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 0, 1) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 2, 1) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, SLOTS, SLOTS) == 0);
 	CHECK(!ldfs_ring_can_grow(&r));
 	while ((slot = ldfs_ring_take(&r)) != NO_SLOT) {
 		CHECK(slot < SLOTS && !(seen & 1u << slot));
@@ -275,7 +275,7 @@ static void check_guard(void)
 
 	CHECK(ldfs_arena_create(AT(64), &a) == 0);
 	memset(a->live, 1, AT(8));
-	if (!ldfs_uffd_make(&a->uffd, -1)) {
+	if (!ldfs_uffd_make(&a->uffd, LDFS_BACKEND_UFFD, -1)) {
 		ldfs_pagemap_open(&p, a);
 		for (int i = 0; i < 2; i++) {
 			CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_UFFD) == 0);

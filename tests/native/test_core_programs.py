@@ -21,6 +21,12 @@ def test_states_pool_and_swap(programs: Programs, run_program: Run) -> None:
     assert run_program(programs["core_parts"]) == (0, "right\n")
 
 
+def test_the_pool_of_several_keepers_and_of_locked_memory(
+    programs: Programs, run_program: Run
+) -> None:
+    assert run_program(programs["pool_parts"]) == (0, "right\n")
+
+
 def test_a_signal_while_a_range_is_made_writable(programs: Programs, run_program: Run) -> None:
     assert run_program(programs["signal_in_writable"]) == (0, "hit\n")
 

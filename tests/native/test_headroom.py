@@ -19,6 +19,7 @@ V1 = {
 }
 V2 = {
     "limit": "memory.max",
+    "high": "memory.high",
     "usage": "memory.current",
     "swap limit": "memory.swap.max",
     "swap usage": "memory.swap.current",
@@ -122,6 +123,20 @@ def test_a_group_of_v2_has_the_swap_that_its_limit_leaves(
     kernel.memory(1000, swap=300)
     kernel.group(2, "/one", limit=500, usage=400, **swap)
     kernel.expect(room)
+
+
+@pytest.mark.parametrize(("high", "room"), [(450, 50), (600, 100), ("max", 100), (300, 0)])
+@pytest.mark.parametrize("limited", [True, False])
+def test_above_its_high_mark_a_group_is_held_up_and_swapped(
+    kernel: Kernel, high: int | str, room: int, limited: bool
+) -> None:
+    kernel.group(2, "/one", limit=500 if limited else "max", usage=400, high=high)
+    if room == 0:
+        assert not kernel.has(0)
+    elif limited or isinstance(high, int):
+        kernel.expect(room if limited else int(high) - 400)
+    else:
+        kernel.expect(1000)
 
 
 @pytest.mark.parametrize(

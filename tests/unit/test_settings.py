@@ -7,7 +7,9 @@ import math
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +109,29 @@ def test_a_limit_that_is_not_set_is_chosen_at_init() -> None:
     assert DumpSettings(spill_limit=4096).without_target(1 << 30).spill_limit == 4096
     small = DumpSettings().without_target(1 << 20)
     assert (small.pool, small.spill_limit) == ("auto", 1 << 20)
+
+
+def test_a_policy_that_never_waits_holds_nothing() -> None:
+    DumpSettings(at_limit="hold").check()
+    with pytest.raises(UsageError, match="policy fail holds nothing"):
+        DumpSettings(policy="fail", at_limit="hold").check()
+
+
+@pytest.mark.parametrize(("costs", "limit"), [(False, 1 << 30), (True, 256 << 20)])
+def test_on_a_target_what_is_free_now_is_no_limit(
+    costs: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Memory:
+        @staticmethod
+        def ldfs_headroom_ram(size: int) -> bool:
+            return size <= 64 << 20
+
+    machine = SimpleNamespace(arena=SimpleNamespace(size=1 << 30))
+    monkeypatch.setattr(spill, "lib", Memory)
+    monkeypatch.setattr(spill, "_reserving_costs", lambda: costs)
+    fitted = partial(spill.fitted_to_memory, machine)  # type: ignore[arg-type]
+    assert fitted(DumpSettings(), True).spill_limit == limit
+    assert (fitted(DumpSettings(), False).spill_limit <= 32 << 20) == (not costs)
 
 
 @pytest.mark.parametrize("size", [16 << 20, 256 << 30])

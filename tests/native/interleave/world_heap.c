@@ -21,8 +21,9 @@
 static void *freed[FREED_MOST];
 static size_t freed_length[FREED_MOST];
 static unsigned freed_count;
-/* The pool of a dump: the system calls for it would take most of a run's time. */
-static uint8_t pools[POOLS][GRANULES_MOST * PAGE];
+/* The pool of a dump: the system calls for it would take most of a run's time. Whole
+ * pages, because pool.c sets their rights. */
+static _Alignas(PAGE) uint8_t pools[POOLS][GRANULES_MOST * PAGE];
 static bool pool_taken[POOLS];
 
 void heap_end(void)

@@ -67,6 +67,8 @@ bool is_safe(uint32_t g)
 
 bool world_may_lose(void)
 {
+	if (world.no_target && world.grows && !world.holds)
+		return true;
 	return (world.fail && world.slots < world.granules) || io_has_failed() || world.stolen ||
 	       (world_dump && !world.guarded && atomic_load(&world_dump->gave_up));
 }
