@@ -314,9 +314,7 @@ class DumpSettings:
                     hint=f"format {' or '.join(one.formats)} has it",
                 )
         if (self.policy, self.at_limit) == ("fail", "hold"):
-            raise UsageError(
-                "policy fail holds nothing at the pool's limit", hint="policy block or spill does"
-            )
+            raise UsageError("policy fail holds nothing at its limit", hint="policy block does")
         if self.table == "tail" and self.sidecar is not None:
             raise UsageError("a raw dump with its table at the tail has no sidecar file")
 

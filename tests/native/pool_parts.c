@@ -14,7 +14,7 @@
 
 #include "state/state.h"
 
-#define SLOTS 5u
+#define SLOTS 6u
 #define CHECK(what)                                                       \
 	do {                                                              \
 		if (!(what)) {                                            \
