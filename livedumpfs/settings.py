@@ -163,7 +163,7 @@ class DumpSettings:
         Size(),
         "memory for slots at the most, where the pool grows",
         usual=f"the machine's RAM, without a target at most half of what is free at INIT; "
-        f"{format_size(SPILL_LIMIT)} for spill with a pool that is set",
+        f"{format_size(SPILL_LIMIT)} under spill",
         more="memory for slots at the most with pool `auto` or policy `spill`; less where the "
         "machine's process would be killed for it",
         ioctl="spill_limit",

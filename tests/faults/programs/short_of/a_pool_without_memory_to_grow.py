@@ -34,19 +34,6 @@ def only_what_is_stored(at: int) -> bool:
 
 with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     arena.live[:] = 1
-    # Little at INIT: the pool is small, and grows when there is more.
-    group.limit(group.usage() + 60 * MIB)
-    live.init(place / "small", settings)
-    first = live.counters().slots
-    assert MIB <= first * GRANULE <= 22 * MIB, live.counters()
-    assert live.settings.spill_limit == SIZE
-    group.limit(None)
-    live.start()
-    arena.live[: 64 * MIB : 4096] = 2
-    live.sweep()
-    assert live.finish(300) == "consistent", live.failure
-    live.release()
-
     # Little after INIT: slots are for stores alone, though each granule might have one.
     live.init(None, settings)
     live.start()
@@ -60,5 +47,18 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
         slowly = min(5, slowly * 1.1)
     group.limit(None)
     assert live.so_far == "consistent", live.counters()
+    live.release()
+
+    # Little at INIT: the pool is small, and grows when there is more.
+    group.limit(group.usage() + 60 * MIB)
+    live.init(place / "small", settings)
+    first = live.counters().slots
+    assert MIB <= first * GRANULE <= 22 * MIB, live.counters()
+    assert live.settings.spill_limit == SIZE
+    group.limit(None)
+    live.start()
+    arena.live[: 64 * MIB : 4096] = 2
+    live.sweep()
+    assert live.finish(300) == "consistent", live.failure
     live.release()
 print("done")
