@@ -25,11 +25,11 @@ def arena() -> Iterator[Arena]:
 
 def writable(arena: Arena) -> list[tuple[int, int]]:
     """The mappings of the arena's memory that can be written: address and bytes."""
-    found = re.findall(
-        r"^([0-9a-f]+)-([0-9a-f]+) rw-s .*livedumpfs-arena",
-        Path("/proc/self/maps").read_text(),
-        re.MULTILINE,
-    )
+    maps = Path("/proc/self/maps").read_text()
+    live = re.search(rf"^{arena.address:x}-\S+ \S+ \S+ \S+ (\d+)", maps, re.MULTILINE)
+    assert live
+    # By its inode: an arena of an earlier test may not be collected yet.
+    found = re.findall(rf"^([0-9a-f]+)-([0-9a-f]+) rw-s \S+ \S+ {live[1]} ", maps, re.MULTILINE)
     return [(int(start, 16), int(end, 16) - int(start, 16)) for start, end in found]
 
 
