@@ -130,20 +130,26 @@ static int fill_by_threads(struct fill *f)
 }
 
 /*
- * Fill of [at, end), which lacks all entries, what is no hole. By such lengths as are asked page by
- * page: to find where data ends, the kernel may walk the memory to its end.
+ * Fill of [at, end), which lacks all entries, what is no hole. Holes are passed over at once; data
+ * is taken by such lengths as are asked page by page: to find where data ends, the kernel may walk
+ * the memory to its end.
  */
 static int fill_unseen(const struct fill *f, uint64_t at, uint64_t end)
 {
-	uint64_t first, last, limit;
+	uint64_t first, last;
 	int rc = 0, error = 0;
 
 	for (; !rc && !error && at < end; at = last) {
-		limit = end - at < PROBED ? end : at + PROBED;
-		if (ldfs_arena_next_data(f->a, at, limit, &first, &last, &error))
+		off_t data = lseek(f->a->memfd, (off_t)at, SEEK_DATA);
+
+		if (data < 0)
+			return errno == ENXIO ? 0 : -errno;
+		if ((uint64_t)data >= end)
+			return 0;
+		at = (uint64_t)data;
+		last = end - at < PROBED ? end : at + PROBED;
+		if (ldfs_arena_next_data(f->a, at, last, &first, &last, &error))
 			rc = populate(f->view, first, last);
-		else
-			last = limit;
 	}
 	return rc ? rc : error;
 }
