@@ -28,25 +28,7 @@ static struct bench *armed;
 static uint8_t *served; /* a byte for each granule; only the thread that stores to it writes it */
 static uint8_t *copies;
 static int uffd = -1;
-
-static int prepare(struct bench *b, int signo, void (*handler)(int, siginfo_t *, void *))
-{
-	struct sigaction act = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO };
-
-	armed = b;
-	if (!served)
-		served = malloc(b->opt.size / b->opt.granule);
-	if (!served)
-		return -ENOMEM;
-	memset(served, 0, b->opt.size / b->opt.granule);
-	if (b->opt.copy && !copies) {
-		copies = mmap(NULL, b->opt.size, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-		if (copies == MAP_FAILED)
-			return -ENOMEM;
-	}
-	return sigaction(signo, &act, NULL) ? -errno : 0;
-}
+static int (*open_granule)(uint64_t at); /* [signal] 0: it is writable */
 
 /* [signal] The first byte of the granule of that address; the size of memory: it is not ours. */
 static uint64_t granule_of(const siginfo_t *info)
@@ -72,7 +54,8 @@ static void count_served(struct bench *b)
 		b->served += served[i];
 }
 
-static void on_segv(int signo, siginfo_t *info, void *context)
+/* [signal] Keeps the granule, and makes it writable by `open_granule`. */
+static void on_fault(int signo, siginfo_t *info, void *context)
 {
 	uint64_t at = granule_of(info);
 
@@ -82,13 +65,39 @@ static void on_segv(int signo, siginfo_t *info, void *context)
 		return;
 	}
 	keep(at);
-	if (mprotect(armed->memory + at, armed->opt.granule, PROT_READ | PROT_WRITE))
+	if (open_granule(at))
 		abort();
+}
+
+static int prepare(struct bench *b, int signo, int (*opens)(uint64_t at))
+{
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+
+	armed = b;
+	open_granule = opens;
+	if (!served)
+		served = malloc(b->opt.size / b->opt.granule);
+	if (!served)
+		return -ENOMEM;
+	memset(served, 0, b->opt.size / b->opt.granule);
+	if (b->opt.copy && !copies) {
+		copies = mmap(NULL, b->opt.size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (copies == MAP_FAILED)
+			return -ENOMEM;
+	}
+	return sigaction(signo, &act, NULL) ? -errno : 0;
+}
+
+/* [signal] */
+static int mprotect_open(uint64_t at)
+{
+	return mprotect(armed->memory + at, armed->opt.granule, PROT_READ | PROT_WRITE);
 }
 
 static int mprotect_prepare(struct bench *b)
 {
-	return prepare(b, SIGSEGV, on_segv);
+	return prepare(b, SIGSEGV, mprotect_open);
 }
 
 static int mprotect_start(struct bench *b)
@@ -110,18 +119,10 @@ static int uffd_set(struct bench *b, uint64_t at, uint64_t length, uint64_t mode
 	return ioctl(uffd, UFFDIO_WRITEPROTECT, &w) ? -errno : 0;
 }
 
-static void on_bus(int signo, siginfo_t *info, void *context)
+/* [signal] */
+static int uffd_open(uint64_t at)
 {
-	uint64_t at = granule_of(info);
-
-	(void)context;
-	if (at >= armed->opt.size) {
-		signal(signo, SIG_DFL);
-		return;
-	}
-	keep(at);
-	if (uffd_set(armed, at, armed->opt.granule, 0))
-		abort();
+	return uffd_set(armed, at, armed->opt.granule, 0);
 }
 
 static int uffd_prepare(struct bench *b)
@@ -135,7 +136,7 @@ static int uffd_prepare(struct bench *b)
 	uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &r))
 		return -errno;
-	return prepare(b, SIGBUS, on_bus);
+	return prepare(b, SIGBUS, uffd_open);
 }
 
 static int uffd_start(struct bench *b)

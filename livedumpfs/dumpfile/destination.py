@@ -11,9 +11,10 @@ from abc import abstractmethod
 from typing import Final, Protocol
 
 from livedumpfs.closing import Closing
-from livedumpfs.errors import TargetError, os_cause
+from livedumpfs.errors import MachineError, TargetError, os_cause
 from livedumpfs.formats.kdump import FLAT_MAGIC
 from livedumpfs.rights.folder import find_room, read_mounts
+from livedumpfs.thread import without_signals
 
 PIECE: Final = 1 << 20
 """Bytes in memory at once; whole pages."""
@@ -82,14 +83,17 @@ class Stream(Output):
 
 
 class NewFile(Output):
-    """A file that was not there before, with holes for zeros. Closed before finish() it goes."""
+    """A file that was not there before, with holes for zeros. Closed before finish() it goes, and
+    so it does where a signal's handler raises before a `with` has it."""
 
     def __init__(self, path: str) -> None:
-        """TargetError: EEXIST and whatever else keeps it from being made."""
+        """TargetError: EEXIST and whatever else keeps it from being made. MachineError EAGAIN."""
         self._finished = False
         self.fd = -1
         try:
-            super().__init__(_make(path), path)
+            without_signals(f"make {path}", lambda: Output.__init__(self, _make(path), path))
+        except MachineError:  # no thread
+            raise
         except (OSError, ValueError) as error:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
             reason = getattr(error, "reason", "")
@@ -101,6 +105,9 @@ class NewFile(Output):
         except BaseException:
             self.close()
             raise
+
+    def __del__(self) -> None:
+        self.close()
 
     def skip(self, length: int) -> None:
         """A hole."""

@@ -26,7 +26,6 @@
 #define PER_THREAD (128ULL << 20)
 /* The kernel's own locks let no more be of use. */
 #define THREADS_MOST 8
-#define PROBED (2ULL << 20)
 
 struct fill {
 	ldfs_arena *a;
@@ -129,22 +128,14 @@ static int fill_by_threads(struct fill *f)
 	return load_seq(&f->error);
 }
 
-/*
- * Fill of [at, end), which lacks all entries, what is no hole. By such lengths as are asked page by
- * page: to find where data ends, the kernel may walk the memory to its end.
- */
+/* Fill of [at, end), which lacks all entries, what is no hole. */
 static int fill_unseen(const struct fill *f, uint64_t at, uint64_t end)
 {
-	uint64_t first, last, limit;
+	uint64_t first, last = at;
 	int rc = 0, error = 0;
 
-	for (; !rc && !error && at < end; at = last) {
-		limit = end - at < PROBED ? end : at + PROBED;
-		if (ldfs_arena_next_data(f->a, at, limit, &first, &last, &error))
-			rc = populate(f->view, first, last);
-		else
-			last = limit;
-	}
+	while (!rc && ldfs_next_data_piece(f->a, last, end, &first, &last, &error))
+		rc = populate(f->view, first, last);
 	return rc ? rc : error;
 }
 

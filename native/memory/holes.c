@@ -33,8 +33,9 @@ static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
 	return (int64_t)limit;
 }
 
-bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
-			  uint64_t *end, int *error)
+/* Of the next data at most `most` bytes; otherwise ldfs_arena_next_data. */
+static bool next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t most,
+		      uint64_t *start, uint64_t *end, int *error)
 {
 	int64_t found;
 
@@ -49,13 +50,25 @@ bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, ui
 	if ((uint64_t)found >= limit)
 		return false;
 	*start = (uint64_t)found;
-	found = data_end(a, *start, limit);
+	found = data_end(a, *start, limit - *start > most ? *start + most : limit);
 	if (found < 0) {
 		*error = (int)found;
 		return false;
 	}
 	*end = (uint64_t)found;
 	return true;
+}
+
+bool ldfs_arena_next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error)
+{
+	return next_data(a, from, limit, UINT64_MAX, start, end, error);
+}
+
+bool ldfs_next_data_piece(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error)
+{
+	return next_data(a, from, limit, PROBE_MOST, start, end, error);
 }
 
 /* See memory.h. Without a pagemap every page is asked for, which costs five times as much. */

@@ -44,7 +44,11 @@ static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
 	return 0;
 }
 
-/* Make a view that is not in use read-only, whatever protected it before. */
+/*
+ * Make a view that is not in use read-only, whatever protected it before. Its parts may have been
+ * left registered and protected by userfaultfd by ldfs_arena_close, others not: that would be
+ * several mappings, and mremap moves one only.
+ */
 static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
 	int rc;
@@ -59,6 +63,10 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_register(a, view, a->size);
 	}
+	if (a->uffd.fd >= 0)
+		ldfs_uffd_forget(a, view, a->size);
+	/* After a forget that failed all of it is registered, so nothing protected is passed over.
+	 */
 	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
 	return rc ? rc : protect_in_pieces(view, a->size, RO);
 }
@@ -106,11 +114,14 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 		a->shadow_ready = false;
 		rc = protect_view(a, a->shadow, backend);
 	}
+	if (!rc)
+		rc = ldfs_fill(a, a->shadow, ldfs_uffd_protects(backend));
 	if (rc) {
 		/* Only partly protected, but mapped: the next INIT can begin with it. */
 		uint8_t *view = a->shadow;
 
 		store_seq(&a->shadow_guarded, 0);
+		a->shadow_ready = false;
 		a->shadow = a->spare;
 		a->spare = view;
 		a->spare_mapped = true;
@@ -118,7 +129,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 	}
 	a->shadow_ready = true;
 	a->shadow_backend = backend;
-	return ldfs_fill(a, a->shadow, ldfs_uffd_protects(backend));
+	return 0;
 }
 
 int ldfs_arena_prepare_observer(ldfs_arena *a)

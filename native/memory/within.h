@@ -31,6 +31,14 @@ void ldfs_pagemap_close(const struct ldfs_pagemap *p);
 bool ldfs_pagemap_next(const struct ldfs_pagemap *p, const uint8_t *view, uint64_t from,
 		       uint64_t limit, enum ldfs_mapped what, uint64_t *start, uint64_t *end);
 
+/* ---------------------------------------------------------------- holes.c */
+/*
+ * As ldfs_arena_next_data, for a caller that wants all data piece by piece: what is found ends
+ * early, so that the kernel is never asked where data ends, for which it may walk all memory.
+ */
+bool ldfs_next_data_piece(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64_t *start,
+			  uint64_t *end, int *error);
+
 /* ----------------------------------------------------------------- fill.c */
 /*
  * [owner] Fill the page tables of a view for all pages that exist, where they lack one, by several

@@ -27,6 +27,7 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import LivedumpError, StateError
 from livedumpfs.targets.names import incomplete_name
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.open_files import names_of_open_files
 
 Host = Any
 """RunningHost of tests/conftest.py."""
@@ -111,11 +112,9 @@ def mounts_and_loops(*folders: Path) -> collections.Counter[str]:
 
 
 def _files(base: Path) -> Iterator[str]:
-    for one in os.listdir(base / "fd"):
-        with contextlib.suppress(OSError):
-            name = re.sub(r"\[\d+\]", "", os.readlink(base / "fd" / one))
-            if not name.startswith("/proc/"):  # our own look
-                yield name
+    for name in names_of_open_files(base):
+        if not name.startswith("/proc/"):  # our own look
+            yield re.sub(r"\[\d+\]", "", name)
 
 
 def _threads(base: Path, pid: int | None) -> Iterator[str]:

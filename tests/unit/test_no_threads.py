@@ -9,12 +9,12 @@ import itertools
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aftermath import wait_for
 
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.cli.outlet import StandardOutput
@@ -68,14 +68,8 @@ def expect_refusal(error: MachineError) -> None:
     assert "ulimit -u" in error.hint
 
 
-def wait_for(what: Callable[[], bool], otherwise: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < end, otherwise
-
-
 def settle(live: LiveDump) -> None:
-    wait_for(live._hanging.settled, "it is not freed")
+    wait_for(live._hanging.settled, lambda: "it is not freed")
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["free", "hanging"])
@@ -171,7 +165,7 @@ def test_no_thread_to_read_a_dump_back(starts: Starts, tmp_path: Path) -> None:
 
             def second_wanted(*_: int) -> None:
                 """A pool has use for the first thread again once that one is done."""
-                wait_for(lambda: starts.calls >= 2, "the pool wants no second thread")
+                wait_for(lambda: starts.calls >= 2, lambda: "the pool wants no second thread")
 
             with pytest.raises(MachineError) as caught:
                 verify_checksums(dump, second_wanted, threads=2)
