@@ -333,8 +333,9 @@ class DumpSettings:
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
     def for_machine(self, backends: Sequence[str], best: Callable[[], str]) -> DumpSettings:
-        """A copy with a backend that the machine has. `best`: the one that `auto` stands for here.
-        UsageError: the machine lacks the one that is set."""
+        """A copy with a backend that the machine has, or with "auto", which is `sigbus` if INIT
+        finds it possible. `best`: the one that `auto` stands for here. UsageError: the machine
+        lacks the one that is set."""
         if self.backend and self.backend not in (*backends, "auto"):
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
@@ -342,8 +343,9 @@ class DumpSettings:
                 hint=f"backend {' or '.join(backends)} can",
             )
         chosen = self.backend or backends[0]
-        chosen = best() if chosen == "auto" else chosen
-        return replace(self, backend=next(one for one in REAL_BACKENDS if one == chosen))
+        if chosen == "auto" and (found := best()) != "sigbus":
+            chosen = found
+        return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
     @property
     def pool_is_auto(self) -> bool:

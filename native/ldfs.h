@@ -145,7 +145,7 @@ enum ldfs_backend {
 	LDFS_BACKEND_SIGSEGV = 0,
 	LDFS_BACKEND_UFFD = 1,
 	LDFS_BACKEND_SIGBUS = 2,
-	LDFS_BACKEND_AUTO = 3 /* the caller chooses: INIT takes it for none (-EINVAL) */
+	LDFS_BACKEND_AUTO = 3 /* SIGBUS; SIGSEGV where INIT by SIGBUS fails */
 };
 
 /*
@@ -365,6 +365,8 @@ int ldfs_dump_free(ldfs_dump *d);
 
 /* [any thread] enum ldfs_phase. */
 int ldfs_dump_phase(const ldfs_dump *d);
+/* [any thread] enum ldfs_backend: never AUTO. */
+uint32_t ldfs_dump_backend(const ldfs_dump *d);
 /* [any thread] The counters as they are now; while the dump runs they may not add up. */
 void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out);
 /* [any thread] Copy the states of granules [first, first + count), a byte each. -EINVAL: range. */

@@ -18,7 +18,6 @@ from livedumpfs.machines import (
     NumbersVcpus,
     PhysicalRange,
     Registers,
-    best_backend,
 )
 from livedumpfs.option import rows_of
 from livedumpfs.request import fill_status
@@ -58,8 +57,8 @@ def status_of(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Statu
     chosen = settings.dump
     if dump.settings.backend:
         chosen = replace(chosen, backend=dump.settings.backend)
-    elif chosen.backend in ("", "auto"):
-        chosen = chosen.for_machine(dump.machine.backends, lambda: best_backend(dump.machine))
+    elif not chosen.backend:
+        chosen = chosen.for_machine(dump.machine.backends, lambda: "sigbus")
     fill_status(status, chosen, rows_of(type(chosen)))
     status.ended = ended(state, dump)
     status.bytes_total, status.bytes_done = progress.total, progress.done

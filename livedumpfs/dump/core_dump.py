@@ -23,7 +23,7 @@ from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import HoldsNobody, Machine
 from livedumpfs.machines.signals import signal_cause
 from livedumpfs.option import rows_of
-from livedumpfs.settings import DumpSettings, usual_threads
+from livedumpfs.settings import REAL_BACKENDS, Backend, DumpSettings, usual_threads
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
@@ -144,6 +144,9 @@ def lost_page_ranges(
 class Core(Protocol):
     """One dump, from INIT until it is freed, wherever its memory is."""
 
+    backend: Backend
+    """What notices stores; never "auto"."""
+
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised. After an
         exception nothing is protected: either START can be tried again, or it is released."""
@@ -218,8 +221,8 @@ class CoreDump:
             )
         if rc:
             raise step_error("prepare", -rc, settings.backend)
-        self._backend = settings.backend
         self._dump: CData = out[0]
+        self.backend = REAL_BACKENDS[lib.ldfs_dump_backend(self._dump)]
         self._pid = os.getpid()
         self._lock = threading.Condition()
         self._users = 0
@@ -266,7 +269,7 @@ class CoreDump:
                 self._attempt = python
                 rc = python.run(start)
             if rc < 0:
-                raise step_error("start", -rc, self._backend)
+                raise step_error("start", -rc, self.backend)
         except BaseException:
             if not self.startable or (python and python.may_arm):
                 self.release()  # the instant is taken, but what is armed would not be swept

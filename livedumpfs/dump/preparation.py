@@ -30,7 +30,7 @@ def prepare(
     if target is None:
         run = DumpRun(machine, settings, None)
         _limit_vcpus(machine, None)
-        run.core = make_core(machine, settings, None, reference=reference)
+        run.take(make_core(machine, settings, None, reference=reference))
         return run
 
     def work() -> DumpRun:
@@ -40,8 +40,8 @@ def prepare(
         try:
             with files.patience(settings):
                 files.open(run.describe())
-                run.core = make_core(
-                    machine, settings, files.plan, files.for_core(), reference=reference
+                run.take(
+                    make_core(machine, settings, files.plan, files.for_core(), reference=reference)
                 )
         except BaseException:
             files.abandon()

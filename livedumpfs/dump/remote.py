@@ -60,6 +60,7 @@ class RemoteCore:
     ) -> None:
         """INIT, of `size` bytes of memory. StateError EBUSY: there is a dump; MachineError."""
         files = files or CoreFiles()
+        self.backend = settings.backend or "uffd"
         self._shim = shim
         self._copies = reference >= 0
         self._blocks = Blocks(self._read, size)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from livedumpfs import __version__
 from livedumpfs.dump.core_dump import Core
@@ -25,6 +25,7 @@ _BACKENDS = {
     "sigsegv": "SIGSEGV in the machine's process",
     "uffd": "userfaultfd",
     "sigbus": "SIGBUS by userfaultfd in the machine's process",
+    "auto": "not chosen yet",
 }
 """How writes are noticed."""
 _POLL_S = 0.5
@@ -79,6 +80,11 @@ class DumpRun:
         self._letting_go = threading.Lock()
         self._gone = False
         """Core and files are freed."""
+
+    def take(self, core: Core) -> None:
+        """INIT is done: from now on the settings say what it made of them."""
+        self.core = core
+        self.settings = replace(self.settings, backend=core.backend)
 
     # ------------------------------------------------------------------- looking
 

@@ -139,7 +139,9 @@ class HasStatus(Protocol):
 
 def best_backend(machine: Machine) -> str:
     """What backend "auto" stands for; the usual one where the machine does not choose."""
-    return machine.best_backend() if isinstance(machine, ChoosesBackend) else machine.backends[0]
+    if isinstance(machine, ChoosesBackend):
+        return machine.best_backend()
+    return next(one for one in machine.backends if one != "auto")
 
 
 def shim_of(machine: object) -> Shim | None:

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from livedumpfs.core.arena import ArrayInfo
+from livedumpfs.core.arena import Arena, ArrayInfo
 from livedumpfs.core.capi import CData
 from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.signals import SIGNALS, can_take_sigbus, check_signals
+
+_PROCESSORS_FOR_SIGBUS: Final = 4
+"""docs/performance.md, "Backends": with fewer, mprotect measures better."""
+_HOLES_FOR_SIGSEGV: Final = 4
+"""Less than one byte of so many has memory."""
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
@@ -46,11 +52,23 @@ class Memory(Protocol):
         """Live bytes [offset, offset+length)."""
 
 
+def _processors() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _mostly_holes(arena: Arena) -> bool:
+    """Userfaultfd needs page tables for holes too, 2 MiB a GiB, and twice."""
+    return arena.resident() < arena.size // _HOLES_FOR_SIGSEGV
+
+
 class InProcess:
     """What machines have in common whose memory is in this process, and whose programs are flat."""
 
     backends: Sequence[str] = ("sigsegv", "uffd", "sigbus")
     identity_mapped = True
+    arena: Arena
+    _without_sigbus = False
 
     def note_room(self, vcpus: int) -> int:
         """None."""
@@ -73,8 +91,12 @@ class InProcess:
             check_signals(backend)
 
     def best_backend(self) -> str:
-        """See capabilities.ChoosesBackend."""
-        return "sigbus" if can_take_sigbus() else "sigsegv"
+        """See capabilities.ChoosesBackend. What this process or another library of it forbids once
+        is not tried again: each change of backend costs INIT the page tables that it keeps."""
+        if _processors() < _PROCESSORS_FOR_SIGBUS or _mostly_holes(self.arena):
+            return "sigsegv"
+        self._without_sigbus = self._without_sigbus or not can_take_sigbus()
+        return "sigsegv" if self._without_sigbus else "sigbus"
 
 
 class Machine(Protocol):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import signal
 from typing import Final
 
@@ -42,11 +43,12 @@ def check_signals(backend: str) -> None:
         raise MachineError(f"cannot catch stores: {cause}", errno=error, hint=hint)
 
 
+@functools.cache
+def _kernel_has_sigbus() -> bool:
+    return bool(lib.ldfs_sigbus_possible() == 0)
+
+
 def can_take_sigbus() -> bool:
     """Whether a dump with backend sigbus can be had here: the kernel lets us, and START would not
-    refuse it."""
-    return bool(
-        lib.ldfs_sigbus_possible() == 0
-        and lib.ldfs_fault_verify(signal.SIGBUS) == 0
-        and lib.ldfs_fault_blocked_task(signal.SIGBUS) == 0
-    )
+    refuse it. Waits for seconds while a thread blocks the signal."""
+    return _kernel_has_sigbus() and bool(lib.ldfs_fault_check(signal.SIGBUS) == 0)

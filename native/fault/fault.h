@@ -45,6 +45,8 @@ extern _Atomic uint64_t ldfs_fault_chained;
  * of the other backend go. `given`: /dev/userfaultfd, or -1.
  */
 int ldfs_monitor_start(ldfs_arena *a, uint32_t backend, int given);
+/* Nothing is armed: let go what it has made, so that no view is registered with it. */
+void ldfs_monitor_give_up(ldfs_arena *a);
 /* At the arena's end. */
 void ldfs_monitor_stop(ldfs_arena *a);
 

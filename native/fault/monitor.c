@@ -86,10 +86,12 @@ static int start(ldfs_arena *a)
  * A discard that sees the shadow guarded uses the userfaultfd. Nothing is armed, so no thread else
  * does.
  */
-static void stop_for_another(ldfs_arena *a)
+void ldfs_monitor_give_up(ldfs_arena *a)
 {
 	unsigned turns = 0;
 
+	if (a->uffd.fd < 0)
+		return;
 	store_seq(&a->shadow_guarded, 0);
 	while (ldfs_fault_inside(a))
 		ldfs_event_soon(&turns);
@@ -103,8 +105,7 @@ int ldfs_monitor_start(ldfs_arena *a, uint32_t backend, int given)
 
 	if (a->uffd.fd >= 0 && a->uffd.backend == backend)
 		return 0;
-	if (a->uffd.fd >= 0)
-		stop_for_another(a);
+	ldfs_monitor_give_up(a);
 	rc = ldfs_uffd_make(&a->uffd, backend, given);
 	if (rc)
 		return rc;

@@ -9,6 +9,11 @@ int ldfs_dump_phase(const ldfs_dump *d)
 	return (int)load_seq(&d->phase);
 }
 
+uint32_t ldfs_dump_backend(const ldfs_dump *d)
+{
+	return d->backend;
+}
+
 static void copy_failure(const ldfs_dump *d, ldfs_failure *out)
 {
 	if (load_seq(&d->failure_taken) == 2)

@@ -92,7 +92,15 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 	return rc ? rc : ldfs_life_start_threads(d);
 }
 
-int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
+/* A dump by SIGSEGV may need the descriptors more. */
+static void give_up_sigbus(ldfs_arena *a)
+{
+	ldfs_afterwards_stop(a); /* it protects with them */
+	ldfs_monitor_give_up(a);
+}
+
+/* `config` names a backend. */
+static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
 {
 	uint64_t granule = config->granule_size ? config->granule_size
 						: ldfs_granule_default(a->size);
@@ -121,9 +129,30 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
 		 * RELEASED.
 		 */
 		ldfs_dump_release(d);
+		if (d->backend == LDFS_BACKEND_SIGBUS)
+			give_up_sigbus(a);
 		ldfs_life_end(d);
 		return rc;
 	}
 	*out = d;
 	return 0;
+}
+
+/*
+ * AUTO: what SIGBUS lacks (a descriptor, a thread, memory for page tables) SIGSEGV may not need. An
+ * error of both is the first one's, which has seen the arena as it was.
+ */
+int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
+{
+	ldfs_dump_config one = *config;
+	int rc;
+
+	if (config->backend != LDFS_BACKEND_AUTO)
+		return init_by_one(a, config, out);
+	one.backend = LDFS_BACKEND_SIGBUS;
+	rc = init_by_one(a, &one, out);
+	if (!rc || rc == -EBUSY)
+		return rc;
+	one.backend = LDFS_BACKEND_SIGSEGV;
+	return init_by_one(a, &one, out) ? rc : 0;
 }

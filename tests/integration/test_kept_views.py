@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from aftermath import wait_for
 
 from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.settings import REAL_BACKENDS, Backend
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -79,15 +81,18 @@ def registered(arena: Arena) -> bool:
 def test_a_backend_leaves_no_registration_to_the_next(arena: Arena, tmp_path: Path) -> None:
     """A program may have a userfaultfd of its own."""
     with LiveDump(arena) as live:
-        for backend in ("uffd", "sigsegv", "sigsegv"):
+        for backend in ("uffd", "sigsegv", "sigbus", "sigsegv", "sigsegv"):
             live.save(tmp_path / "dump", DumpSettings(backend=backend, force=True))
             assert not registered(arena)
 
 
-def test_a_dump_that_was_broken_off_leaves_one_mapping(tmp_path: Path) -> None:
-    """What the sweep has closed of the view with userfaultfd, and what it has not come to: START
-    moves one mapping alone."""
-    rate = DumpSettings(backend="uffd", sweep_rate=16 * MIB, force=True)
+@pytest.mark.parametrize(("first", "then"), [*permutations(REAL_BACKENDS, 2)])
+def test_a_dump_that_was_broken_off_leaves_one_mapping(
+    tmp_path: Path, first: Backend, then: Backend
+) -> None:
+    """What the sweep has closed of the view in its way, and what it has not come to: START moves
+    one mapping alone."""
+    rate = DumpSettings(backend=first, sweep_rate=16 * MIB, force=True)
     with Arena(64 * MIB) as arena, LiveDump(arena) as live:
         arena.live[:] = 1
         for number in range(2, 6):
@@ -96,9 +101,10 @@ def test_a_dump_that_was_broken_off_leaves_one_mapping(tmp_path: Path) -> None:
             live.sweep()
             wait_for(lambda: live.counters().bytes_written > 0, live.counters)
             live.release()
-            live.init(tmp_path / "dump", DumpSettings(backend="sigsegv", force=True))
+            live.init(tmp_path / "dump", DumpSettings(backend=then, force=True))
             live.start()
             arena.live[0] = number
             live.sweep()
             assert live.finish() == "consistent"
+            assert live.counters().faults > 0
             live.release()
