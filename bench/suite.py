@@ -35,6 +35,7 @@ TOP = HERE.parent
 NAMES = (
     "stop",
     "busy",
+    "guest_stop",
     "stall",
     "writers",
     "many",
