@@ -333,18 +333,16 @@ class DumpSettings:
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
     def for_machine(self, backends: Sequence[str], best: Callable[[], str]) -> DumpSettings:
-        """A copy with a backend that the machine has, or with "auto", which is `sigbus` if INIT
-        finds it possible. `best`: the one that `auto` stands for here. UsageError: the machine
-        lacks the one that is set."""
+        """A copy with a backend that the machine has, or "auto": `sigbus` if INIT can. `best`: what
+        `auto` stands for here. UsageError: the machine lacks the one that is set."""
         if self.backend and self.backend not in (*backends, "auto"):
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
                 errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
-        chosen = self.backend or backends[0]
-        if chosen == "auto" and (found := best()) != "sigbus":
-            chosen = found
+        if (chosen := self.backend or backends[0]) == "auto":
+            chosen = "auto" if best() == "sigbus" else best()
         return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
     @property
@@ -354,8 +352,8 @@ class DumpSettings:
 
     def on_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
         """A copy for a dump on a target. `room`: pool `auto`'s limit in bytes when none is set."""
-        usual = room if self.pool_is_auto else SPILL_LIMIT
-        return replace(self, spill_limit=self.spill_limit or usual)
+        limit = self.spill_limit or (room if self.pool_is_auto else SPILL_LIMIT)
+        return replace(self, spill_limit=limit)
 
     def without_target(self, room: int = SPILL_LIMIT) -> DumpSettings:
         """A copy for a dump in memory. Nothing frees a slot there, so instead of waiting, a thread

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""SIGSEGV, or SIGBUS, is taken from us while memory is armed: it is noticed, ours goes back on top,
-and the one that took it gets the faults that are not ours. Where that cannot be done again, the
-dump is torn, and the machine goes on."""
+"""SIGSEGV or SIGBUS is taken from us while memory is armed: ours goes back on top, and the handler
+that took it gets the faults that are not ours; or the dump is torn, and the machine goes on."""
 
 from __future__ import annotations
 
@@ -383,8 +382,7 @@ print("done")
 def test_an_arena_is_made_where_no_entry_is_left(run: Run) -> None:
     """It works, but START refuses; the handler there is left alone."""
     script = """
-arena = Arena(MIB); live = LiveDump(arena)
-arm(live)
+arena = Arena(MIB); live = LiveDump(arena); arm(live)
 for n in range(2): handlers.steal(n); retaken(live, n + 1)
 handlers.steal(2)
 expect_torn(live)
@@ -394,8 +392,7 @@ with Arena(MIB) as arena, LiveDump(arena) as live:
     arena.live[:] = 1
     try:
         live.init(None, SETTINGS); live.start()
-    except OSError as error:
-        print(error)
+    except OSError as error: print(error)
 print("done")
 """
     done = run(script)
