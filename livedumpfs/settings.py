@@ -333,16 +333,16 @@ class DumpSettings:
         return [one for one in foreign if not isinstance(one.kind, FilePath)]
 
     def for_machine(self, backends: Sequence[str], best: Callable[[], str]) -> DumpSettings:
-        """A copy with a backend that the machine has, or "auto": `sigbus` if INIT can. `best`: what
-        `auto` stands for here. UsageError: the machine lacks the one that is set."""
+        """A copy with a backend that the machine has, or "auto": `sigbus` if INIT can. `best`: see
+        ChoosesBackend, asked for "auto" alone. UsageError: the machine lacks what is set."""
         if self.backend and self.backend not in (*backends, "auto"):
             raise UsageError(
                 f"this machine's stores cannot be noticed by {self.backend}",
                 errno=errno.EINVAL,
                 hint=f"backend {' or '.join(backends)} can",
             )
-        if (chosen := self.backend or backends[0]) == "auto":
-            chosen = "auto" if best() == "sigbus" else best()
+        chosen = self.backend or backends[0]
+        chosen = best() if chosen == "auto" else chosen
         return replace(self, backend=next(one for one in BACKENDS if one == chosen))
 
     @property

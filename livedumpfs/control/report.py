@@ -58,7 +58,7 @@ def status_of(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Statu
     if dump.settings.backend:
         chosen = replace(chosen, backend=dump.settings.backend)
     elif not chosen.backend:
-        chosen = chosen.for_machine(dump.machine.backends, lambda: "sigbus")
+        chosen = chosen.for_machine(dump.machine.backends, lambda: "auto")
     fill_status(status, chosen, rows_of(type(chosen)))
     status.ended = ended(state, dump)
     status.bytes_total, status.bytes_done = progress.total, progress.done

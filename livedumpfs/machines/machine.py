@@ -96,7 +96,7 @@ class InProcess:
         if _processors() < _PROCESSORS_FOR_SIGBUS or _mostly_holes(self.arena):
             return "sigsegv"
         self._without_sigbus = self._without_sigbus or not can_take_sigbus()
-        return "sigsegv" if self._without_sigbus else "sigbus"
+        return "sigsegv" if self._without_sigbus else "auto"
 
 
 class Machine(Protocol):

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fixtures.program_files import program_command
 
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.machines import machine as rules
+from tests.fixtures.program_files import program_command
 
 SIZE = 8 << 20
 AUTO = DumpSettings(backend="auto", force=True)
