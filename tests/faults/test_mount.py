@@ -197,9 +197,15 @@ def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
     target, link, name = tmp_path / "dump", tmp_path / "link", tmp_path / "name"
     with host_unharmed(second):
         with Client(first.device) as one, Client(second.device) as other:
-            begin(one, target, rate=16 * MIB)
+            begin(one, target, rate=0)
+            assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+            one.release()
+            # From here on each of the names leads to a file that is in use, finished or not.
+            one.init(str(target), InitOptions(sweep_rate=16 * MIB, force=True))
             link.hardlink_to(incomplete_name(str(target)))
             name.symlink_to(target)
+            one.start()
+            one.sweep()
             for path in (target, link, name):
                 with pytest.raises(TargetError) as caught:
                     other.init(str(path), InitOptions(force=True))
