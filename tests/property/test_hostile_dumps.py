@@ -141,7 +141,7 @@ def interesting(sample: Sample, name: str) -> st.SearchStrategy[int]:
     return (near | st.integers(0, len(content) - 1)).map(lambda n: min(n, len(content) - 1))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_flipped_bytes(samples: list[Sample], data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(samples))
@@ -155,7 +155,7 @@ def test_flipped_bytes(samples: list[Sample], data: st.DataObject) -> None:
         check(path)
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 @given(data=st.data())
 def test_truncated_files(samples: list[Sample], data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(samples))
@@ -173,7 +173,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_superblocks_of_any_numbers_with_a_good_checksum(
     samples: list[Sample], data: st.DataObject
@@ -203,7 +203,7 @@ sizes = st.sampled_from([0, 1, 13, 100, 4095, 4096, 4097, (1 << 31) - 1, (1 << 3
 flags = st.sampled_from([0, 1, 2, 4, 8, 0x20, 0x21, (1 << 32) - 1])
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_descriptors_of_any_numbers(samples: list[Sample], data: st.DataObject) -> None:
     """They have no checksum: what they point to has."""
@@ -229,7 +229,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_meta_of_any_values(samples: list[Sample], data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(samples))
@@ -251,7 +251,7 @@ def test_meta_of_any_values(samples: list[Sample], data: st.DataObject) -> None:
         check(path)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     content=st.binary(max_size=9000),
     head=st.sampled_from([b"", b"\x7fELF\x02\x01\x01", b"KDUMP   \x06\0\0\0", b"makedumpfile"]),
@@ -267,7 +267,7 @@ def test_any_bytes(content: bytes, head: bytes) -> None:
             open_dump(path)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     rows=st.lists(
         st.tuples(

@@ -66,7 +66,7 @@ def positions(size: int) -> st.SearchStrategy[tuple[int, int]]:
     return ends.map(lambda pair: (min(pair), max(pair) - min(pair)))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(case=cases(), data=st.data(), format=st.sampled_from(["elf", "raw", "kdump"]))
 def test_every_read_is_right_or_an_error(
     write_dump: WriteDump,
@@ -134,7 +134,7 @@ def check_physical(
         assert read(address, length) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ranges=memory_maps(), shift=st.integers(0, 6), vcpus=st.integers(0, 40))
 def test_plans_cover_the_arena_once(
     ranges: tuple[MemoryRange, ...], shift: int, vcpus: int

@@ -94,7 +94,7 @@ def test_a_segment_may_lie_behind_the_hole_but_not_in_it() -> None:
             image.check_fits(ram)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, 130), st.binary(min_size=1, max_size=8))
 def test_damage_is_refused_or_harmless(at: int, damage: bytes) -> None:
     data = bytearray(elf())

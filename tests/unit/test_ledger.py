@@ -139,7 +139,7 @@ def test_exact_between_any_two_stores(vcpus: int, share: int) -> None:
     assert guest.verify().accounts == 7 * guest.used
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 1 << 32), st.integers(1, 3), st.integers(0, 20))
 def test_any_page_from_another_instant_is_found(seed: int, stale: int, stop: int) -> None:
     guest = Guest(2, seed=seed)
@@ -273,7 +273,7 @@ def test_not_begun_and_no_ledger() -> None:
     assert "not 200704" in report.message and not report.ok
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.integers(0, 1), st.integers(0, 160), st.binary(min_size=1, max_size=16))
 def test_damaged_control_data_never_raise(where: int, at: int, damage: bytes) -> None:
     guest = Guest(2)
