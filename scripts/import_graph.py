@@ -23,7 +23,9 @@ from graphs import Graph
 PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
 FACE = "__init__.py"
 OPTIONS = {"kinds", "option", "request", "settings"}
-LEAVES = frozenset({"abi", "closing", "errors", "pause", "thread", "units", *OPTIONS})
+LEAVES = frozenset(
+    {"abi", "closing", "errors", "pause", "signal_event", "thread", "units", *OPTIONS}
+)
 
 
 @dataclass(frozen=True)

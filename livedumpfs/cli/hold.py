@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from livedumpfs.cli.outcome import note, sentence
 from livedumpfs.cli.outlet import STANDARD_OUTPUT
 from livedumpfs.errors import LivedumpError, UsageError
+from livedumpfs.signal_event import SignalEvent
 
 if TYPE_CHECKING:
     from livedumpfs.client import Client
@@ -65,9 +65,9 @@ def hold(client: Client) -> bool:
 
 
 @contextmanager
-def _interrupted() -> Iterator[threading.Event]:
+def _interrupted() -> Iterator[SignalEvent]:
     """An event that a signal sets instead of ending the command: here it is no failure."""
-    ended = threading.Event()
+    ended = SignalEvent()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in _SIGNALS}
     try:
         yield ended

@@ -29,6 +29,7 @@ from livedumpfs.mount.mountpoint import (
     mount_hint,
     unmount,
 )
+from livedumpfs.signal_event import SignalEvent
 from livedumpfs.thread import needing_threads, start_thread
 
 MOUNT_TIMEOUT = 10.0
@@ -70,7 +71,7 @@ class Host:
         self.control = Control(
             machine, self.dump, access=Access(group=group), settings=settings, output=output
         )
-        self._stop = threading.Event()
+        self._stop = SignalEvent()
         self._ready = threading.Event()
         self._adapter = Adapter(self.control, self._ready.set)
         self._unmounted = threading.Event()

@@ -42,6 +42,7 @@ OF_LEAVES = {
     "pause": {"units"},
     "request": {"abi", "errors", "kinds", "option", "settings"},
     "settings": {"errors", "kinds", "option", "units"},
+    "signal_event": set(),
     "thread": {"errors", "units"},
     "units": set(),
 }
