@@ -68,6 +68,7 @@ class InProcess:
     backends: Sequence[str] = ("sigsegv", "uffd", "sigbus")
     identity_mapped = True
     arena: Arena
+    _filled = False
     _without_sigbus = False
 
     def note_room(self, vcpus: int) -> int:
@@ -91,12 +92,17 @@ class InProcess:
             check_signals(backend)
 
     def best_backend(self) -> str:
-        """See capabilities.ChoosesBackend. What this process or another library of it forbids once
-        is not tried again: each change of backend costs INIT the page tables that it keeps."""
-        if _processors() < _PROCESSORS_FOR_SIGBUS or _mostly_holes(self.arena):
+        """See capabilities.ChoosesBackend. Each change of backend costs INIT the page tables that
+        it keeps: memory that was filled once is not looked at again, and what this process or
+        another library of it forbids once is not tried again."""
+        if self._without_sigbus or _processors() < _PROCESSORS_FOR_SIGBUS:
             return "sigsegv"
-        self._without_sigbus = self._without_sigbus or not can_take_sigbus()
-        return "sigsegv" if self._without_sigbus else "auto"
+        self._filled = self._filled or not _mostly_holes(self.arena)
+        if not self._filled:
+            return "sigsegv"
+        possible = can_take_sigbus()
+        self._without_sigbus = possible is False
+        return "auto" if possible else "sigsegv"
 
 
 class Machine(Protocol):

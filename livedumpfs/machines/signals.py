@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import signal
 from typing import Final
 
@@ -43,12 +42,24 @@ def check_signals(backend: str) -> None:
         raise MachineError(f"cannot catch stores: {cause}", errno=error, hint=hint)
 
 
-@functools.cache
-def _kernel_has_sigbus() -> bool:
-    return bool(lib.ldfs_sigbus_possible() == 0)
+_kernel_says: list[int] = []
+"""0 or the errno, once it has said what holds for good: whether backend sigbus can be had."""
 
 
-def can_take_sigbus() -> bool:
+def _kernel_has_sigbus() -> bool | None:
+    if not _kernel_says:
+        error = -lib.ldfs_sigbus_possible()
+        if error not in (0, errno.EACCES, errno.EPERM, errno.ENOSYS):
+            return None
+        _kernel_says.append(error)
+    return _kernel_says[0] == 0
+
+
+def can_take_sigbus() -> bool | None:
     """Whether a dump with backend sigbus can be had here: the kernel lets us, and START would not
-    refuse it. Waits for seconds while a thread blocks the signal."""
-    return _kernel_has_sigbus() and bool(lib.ldfs_fault_check(signal.SIGBUS) == 0)
+    refuse it. None: not now, for want of a descriptor or memory. Waits for seconds while a thread
+    blocks the signal."""
+    if not (found := _kernel_has_sigbus()):
+        return found
+    error = -lib.ldfs_fault_check(signal.SIGBUS)
+    return False if error in (errno.ENOTCONN, errno.EDEADLK) else None if error else True

@@ -62,7 +62,7 @@ static bool populates(uintptr_t address)
 }
 
 /* A write fault at `address` in the arena of `seat`, already counted in. */
-static bool fault_in_arena(struct ldfs_fault_seat *seat, uintptr_t address)
+static bool fault_in_arena(struct ldfs_fault_seat *seat, int signo, uintptr_t address)
 {
 	ldfs_arena *a = load_seq(&seat->arena);
 	uintptr_t start = load_seq(&seat->start);
@@ -79,15 +79,16 @@ static bool fault_in_arena(struct ldfs_fault_seat *seat, uintptr_t address)
 	g = ldfs_granule_of(d, address - start);
 	/*
 	 * A SIGBUS has other causes too, and so has a SIGSEGV where we protect by userfaultfd. They
-	 * show when the granule is open: then the kernel is asked.
+	 * show when the granule is open: then the kernel is asked. Our handler of SIGBUS is there
+	 * after a dump by SIGBUS, whatever protects the memory now.
 	 */
-	if (d->backend == LDFS_BACKEND_SIGBUS && load_seq(&d->writable[g]))
+	if ((signo == SIGBUS || d->backend == LDFS_BACKEND_SIGBUS) && load_seq(&d->writable[g]))
 		return populates(address);
 	ldfs_fault_save_for(d, g);
 	return true;
 }
 
-static bool write_fault(uintptr_t address)
+static bool write_fault(int signo, uintptr_t address)
 {
 	uint32_t used = load_seq(&ldfs_fault_seats_used);
 
@@ -105,7 +106,7 @@ static bool write_fault(uintptr_t address)
 		 */
 		mask = ldfs_fault_set_mask(ldfs_fault_mask);
 		add_seq(&seat->handlers, 1);
-		ours = fault_in_arena(seat, address);
+		ours = fault_in_arena(seat, signo, address);
 		sub_seq(&seat->handlers, 1);
 		if ((mask & ldfs_fault_mask) != ldfs_fault_mask)
 			ldfs_fault_set_mask(mask);
@@ -139,7 +140,7 @@ static bool is_ours(int signo, const siginfo_t *info, const ucontext_t *context)
 {
 	if (info->si_code == (signo == SIGBUS ? BUS_ADRERR : SEGV_ACCERR))
 		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
-		       write_fault((uintptr_t)info->si_addr);
+		       write_fault(signo, (uintptr_t)info->si_addr);
 	/*
 	 * A signal that this process sent itself while memory is armed. Python's faulthandler does
 	 * that when it was enabled after our handler and a store to armed memory reached it first:

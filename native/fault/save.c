@@ -39,7 +39,8 @@ static void wait_for_slot(ldfs_dump *d, uint32_t g, uint64_t *deadline_ns)
 	if (*deadline_ns == 0)
 		*deadline_ns = ldfs_deadline(d->stall_deadline_ns);
 	add_relaxed(&d->slot_waits, 1);
-	ldfs_event_notify(&d->ring.low);
+	if (ldfs_ring_can_grow(&d->ring))
+		ldfs_event_notify(&d->ring.low);
 	seen = ldfs_event_prepare(&d->ring.freed);
 	if (ldfs_ring_has_free(&d->ring) || !may_wait(d) || ldfs_released(d) || !needs_slot(d, g)) {
 		ldfs_event_cancel(&d->ring.freed);

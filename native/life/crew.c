@@ -8,11 +8,12 @@ static int start_keepers(ldfs_dump *d)
 	uint32_t wanted = ldfs_keepers_wanted(d);
 	int rc = 0;
 
+	/* One is enough. */
 	for (; !rc && r->keepers_made < wanted; r->keepers_made += rc == 0)
 		rc = ldfs_threads_start(d, &r->keepers[r->keepers_made],
 					r->keepers_made ? ldfs_keeper_more_main : ldfs_keeper_main,
 					d, "ldfs-keeper");
-	return rc;
+	return r->keepers_made ? 0 : rc;
 }
 
 int ldfs_life_start_threads(ldfs_dump *d)

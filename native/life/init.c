@@ -44,22 +44,40 @@ static uint64_t slots_at_first(const ldfs_dump *d, const ldfs_dump_config *c)
 static int make_ring(ldfs_dump *d, const ldfs_dump_config *c)
 {
 	uint64_t made = slots_at_first(d, c), limit = made;
-	int rc = -ENOMEM;
+	int rc;
 
 	if (c->pool_auto || c->policy == LDFS_POLICY_SPILL)
 		limit = slots_for(d, c->spill_limit);
 	limit = limit > made ? limit : made;
-	if (ldfs_headroom(made << d->granule_shift))
-		rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit);
+	if (!ldfs_headroom(made << d->granule_shift))
+		return -errno;
+	rc = ldfs_ring_init(&d->ring, 1ULL << d->granule_shift, made, limit);
 	if (rc)
 		return rc;
 	d->ring.follows = d->ring.grows && c->pool_auto;
-	if (d->ring.follows)
+	if (d->ring.follows) {
 		store_seq(&d->ring.ahead, (uint32_t)made / 4);
+		store_seq(&d->ring.short_of, 1); /* until a keeper has looked */
+	}
 	return ldfs_batch_init(&d->writer_batch, &d->ring);
 }
 
-static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
+/* So that stores are noticed; nothing is armed. */
+static int prepare_backend(ldfs_dump *d, const ldfs_dump_config *c)
+{
+	int rc = 0;
+
+	if (d->backend == LDFS_BACKEND_SIGBUS)
+		rc = ldfs_fault_serve_sigbus();
+	if (!rc && ldfs_uffd_protects(d->backend))
+		rc = ldfs_monitor_start(d->arena, d->backend, c->uffd_fd);
+	if (!rc && d->arming == LDFS_ARM_SWAP)
+		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
+	return rc;
+}
+
+/* *by_backend: what failed is d->backend, and another one may be possible. */
+static int prepare(ldfs_dump *d, const ldfs_dump_config *c, bool *by_backend)
 {
 	unsigned turns = 0;
 	int rc;
@@ -79,12 +97,10 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_packers_init(d, c->threads);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
-	if (!rc && d->backend == LDFS_BACKEND_SIGBUS)
-		rc = ldfs_fault_serve_sigbus();
-	if (!rc && ldfs_uffd_protects(d->backend))
-		rc = ldfs_monitor_start(d->arena, d->backend, c->uffd_fd);
-	if (!rc && d->arming == LDFS_ARM_SWAP)
-		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
+	if (!rc) {
+		rc = prepare_backend(d, c);
+		*by_backend = rc;
+	}
 	if (!rc)
 		rc = ldfs_arena_prepare_observer(d->arena);
 	if (!rc)
@@ -100,12 +116,16 @@ static void give_up_sigbus(ldfs_arena *a)
 }
 
 /* `config` names a backend. */
-static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
+static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out,
+		       bool *by_backend)
 {
 	uint64_t granule = config->granule_size ? config->granule_size
 						: ldfs_granule_default(a->size);
 	ldfs_dump *d, *none = NULL;
-	int rc = ldfs_arena_foreign(a) ? -ECHILD : check_config(a, config, granule);
+	int rc;
+
+	*by_backend = false;
+	rc = ldfs_arena_foreign(a) ? -ECHILD : check_config(a, config, granule);
 
 	if (rc)
 		return rc;
@@ -122,7 +142,7 @@ static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump 
 		ldfs_life_free(d);
 		return -EBUSY;
 	}
-	rc = prepare(d, config);
+	rc = prepare(d, config, by_backend);
 	if (rc) {
 		/*
 		 * Threads that run already have nothing to do yet; they end when the phase is
@@ -145,14 +165,15 @@ static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump 
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out)
 {
 	ldfs_dump_config one = *config;
+	bool by_backend;
 	int rc;
 
 	if (config->backend != LDFS_BACKEND_AUTO)
-		return init_by_one(a, config, out);
+		return init_by_one(a, config, out, &by_backend);
 	one.backend = LDFS_BACKEND_SIGBUS;
-	rc = init_by_one(a, &one, out);
-	if (!rc || rc == -EBUSY)
+	rc = init_by_one(a, &one, out, &by_backend);
+	if (!by_backend)
 		return rc;
 	one.backend = LDFS_BACKEND_SIGSEGV;
-	return init_by_one(a, &one, out) ? rc : 0;
+	return init_by_one(a, &one, out, &by_backend) ? rc : 0;
 }

@@ -24,6 +24,8 @@
 /* Bytes that stay free: for page tables, the page cache of the target, other processes. */
 #define RESERVE (16ull << 20)
 #define UNKNOWN UINT64_MAX
+/* What a pool that grows by itself may take where the kernel does not tell (no /proc). */
+#define UNTOLD_MOST (256ull << 20)
 
 struct hierarchy {
 	/* Above `high` the kernel does not kill, but moves to swap and holds threads up. */
@@ -81,11 +83,11 @@ static uint64_t free_swap(const char *meminfo)
 	return kib == UNKNOWN ? 0 : kib << 10;
 }
 
-static bool machine_has(const char *meminfo, uint64_t swap, uint64_t bytes)
+static bool machine_has(const char *meminfo, uint64_t swap, uint64_t bytes, uint64_t unknown)
 {
 	uint64_t kib = number_after(meminfo, "MemAvailable:");
 
-	return kib == UNKNOWN || (kib << 10) + swap >= bytes;
+	return kib == UNKNOWN ? bytes <= unknown : (kib << 10) + swap >= bytes;
 }
 
 static bool read_of(const struct hierarchy *h, const char *group, const char *file, char *text,
@@ -199,12 +201,20 @@ static bool has(uint64_t bytes, bool swap_counts)
 {
 	char meminfo[4096];
 	uint64_t swap;
+	bool found;
 
-	if (!read_text("/proc/meminfo", meminfo, sizeof(meminfo)))
+	errno = 0;
+	if (!read_text("/proc/meminfo", meminfo, sizeof(meminfo))) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+			return false; /* not known now: errno says why */
 		meminfo[0] = 0;
+	}
 	swap = swap_counts ? free_swap(meminfo) : 0;
 	bytes += RESERVE;
-	return machine_has(meminfo, swap, bytes) && all_groups_have(swap, bytes);
+	found = machine_has(meminfo, swap, bytes, swap_counts ? UNKNOWN : UNTOLD_MOST) &&
+		all_groups_have(swap, bytes);
+	errno = ENOMEM;
+	return found;
 }
 
 int ldfs_headroom(uint64_t bytes)

@@ -49,35 +49,49 @@ static uint32_t part_of(const struct ldfs_ring *r)
 	return bytes > r->slot_size ? (uint32_t)(bytes / r->slot_size) : 1;
 }
 
-/* What other keepers are making counts as if none of it were there: they may all look at once. */
-static bool memory_for(ldfs_dump *d, uint32_t count)
+/*
+ * What other keepers are making counts as if none of it were there: they may all look at once.
+ * *alone: none was, so that the answer is about `count` and no more.
+ */
+static bool memory_for(ldfs_dump *d, uint32_t count, bool *alone)
 {
 	struct ldfs_ring *r = &d->ring;
-	uint64_t bytes = count * r->slot_size, grown;
+	uint64_t bytes = count * r->slot_size, growing = ldfs_pool_growing(r), grown;
 
+	*alone = growing == count;
 	if (!r->follows)
 		return ldfs_headroom(bytes);
 	grown = (uint64_t)(load_seq(&r->made) - r->least) * r->slot_size;
-	return ldfs_headroom_ram(grown + ldfs_pool_growing(r) * r->slot_size + bytes);
+	return ldfs_headroom_ram(grown + growing * r->slot_size + bytes);
 }
 
 /* Whether a thread that finds no slot may wait until there is memory for one. */
 static bool patient(const ldfs_dump *d)
 {
-	return d->ring.follows && (d->target.fd >= 0 || d->at_limit == LDFS_AT_LIMIT_HOLD);
+	return d->target.fd >= 0 ? d->ring.follows : d->at_limit == LDFS_AT_LIMIT_HOLD;
 }
 
-static void no_memory(ldfs_dump *d)
+/*
+ * Whether the pool stays as it is: only when no slot is free, because what is short ahead of need
+ * may be there by then; and when nothing is being made that could be the slot for a thread.
+ */
+static bool is_final(ldfs_dump *d, bool alone)
+{
+	struct ldfs_ring *r = &d->ring;
+
+	if (patient(d) || (r->follows && (!alone || ldfs_ring_has_free(r))))
+		return false;
+	return ldfs_pool_settle(r);
+}
+
+static void no_memory(ldfs_dump *d, bool alone)
 {
 	struct ldfs_ring *r = &d->ring;
 	uint32_t seen;
 
 	store_seq(&r->short_of, 1);
-	/* Final only when no slot is free: what is short ahead of need may be there by then. */
-	if (!patient(d) && (!r->follows || !ldfs_ring_has_free(r))) {
-		/* It stays as it is, and what others are making. Threads that wait look again. */
-		ldfs_pool_settle(r);
-		ldfs_event_notify(&r->freed);
+	if (is_final(d, alone)) {
+		ldfs_event_notify(&r->freed); /* threads that wait look again */
 		return;
 	}
 	/* Not `low`: every store would wake it. */
@@ -112,18 +126,18 @@ static bool grow(struct keeper *k)
 	ldfs_dump *d = k->d;
 	struct ldfs_ring *r = &d->ring;
 	uint32_t count, link;
+	bool alone, allowed;
 
 	if (r->follows && k->leads)
 		look_ahead(k);
 	link = ldfs_pool_plan(r, part_of(r), &count);
 	if (!link)
 		return false;
-	if (ldfs_pool_grow(r, link, count, memory_for(d, count))) {
-		no_memory(d);
-	} else {
-		store_seq(&r->short_of, 0);
+	allowed = memory_for(d, count, &alone);
+	if (ldfs_pool_grow(r, link, count, allowed))
+		no_memory(d, alone);
+	else
 		add_relaxed(&d->spilled, count);
-	}
 	return true;
 }
 
@@ -157,6 +171,7 @@ static void give_back(struct keeper *k)
 			break;
 		made -= gone;
 	}
+	ldfs_pool_split(r);
 }
 
 /* ------------------------------------------------------------------ the thread */
@@ -168,8 +183,8 @@ static bool wants_more(const struct ldfs_ring *r)
 }
 
 /*
- * While stores take slots: for fault-around, which takes what no store needs yet. Whether the pool
- * can grow would otherwise be known when most of it is in use.
+ * Whether there is memory for a slot for each granule: then fault-around takes no slot from a store
+ * elsewhere. Asked while stores take slots.
  */
 static void look_for_memory(struct keeper *k)
 {
@@ -179,7 +194,8 @@ static void look_for_memory(struct keeper *k)
 	if (used == k->looked || !ldfs_ring_can_grow(r))
 		return;
 	k->looked = used;
-	store_relaxed(&r->short_of, !memory_for(k->d, part_of(r)));
+	store_relaxed(&r->short_of,
+		      !ldfs_headroom_ram((uint64_t)(k->d->granules - r->least) * r->slot_size));
 }
 
 static void wait_till_low(struct keeper *k)
@@ -199,9 +215,11 @@ static void wait_till_low(struct keeper *k)
 
 static void *keep(ldfs_dump *d, bool leads)
 {
-	struct keeper k = { .d = d, .leads = leads, .then_ns = ldfs_now_ns() };
+	struct keeper k = { .d = d, .leads = leads, .then_ns = ldfs_now_ns(), .looked = NO_SLOT };
 	unsigned turns = 0;
 
+	if (leads && d->ring.follows)
+		look_for_memory(&k);
 	while (!ldfs_released(d) && (d->ring.follows || ldfs_ring_can_grow(&d->ring))) {
 		wait_till_low(&k);
 		if (!wants_more(&d->ring) || ldfs_released(d) || grow(&k))

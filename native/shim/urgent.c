@@ -40,6 +40,15 @@ void shim_urgent_lower(void)
 	}
 }
 
+/* A change of this thread that changes nothing needs no right. */
+bool shim_urgent_may_lower(void)
+{
+	struct sched_param param;
+	int policy = sched_getscheduler(0);
+
+	return policy >= 0 && !sched_getparam(0, &param) && !sched_setscheduler(0, policy, &param);
+}
+
 void shim_urgent_keep(const uint8_t *ids, size_t count)
 {
 	shim_urgent_lower();

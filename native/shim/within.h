@@ -87,6 +87,8 @@ void shim_listen_for_ever(int fd);
  * alignment), at most LDFS_SHIM_THREADS.
  */
 void shim_urgent_keep(const uint8_t *ids, size_t count);
+/* Whether that can be done: a seccomp filter may forbid it. */
+bool shim_urgent_may_lower(void);
 /* Make those of them ordinary again that the host has raised; they stay kept. */
 void shim_urgent_lower(void);
 

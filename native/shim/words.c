@@ -110,6 +110,8 @@ static int set_last_words(struct shim_message *m, uint32_t length)
 	last_words.watched |= !rc;
 	if (rc && m->head.arg[0])
 		return rc;
+	if (m->head.arg[1] && !shim_urgent_may_lower())
+		return -EPERM;
 	if (last_words.fd >= 0)
 		close(last_words.fd);
 	shim_urgent_keep(m->payload + length, m->head.arg[1]);

@@ -15,7 +15,11 @@
 
 #define HUGE (2ull << 20)
 #define AT_ONCE 512 /* slots given back together */
+#define FEWER_BYTES (256ull << 20) /* reserved where all cannot be */
 
+#ifndef MADV_COLD
+#define MADV_COLD 20 /* Linux 5.4 */
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
@@ -147,11 +151,16 @@ uint32_t ldfs_pool_growing(struct ldfs_ring *r)
 	return growing;
 }
 
-void ldfs_pool_settle(struct ldfs_ring *r)
+bool ldfs_pool_settle(struct ldfs_ring *r)
 {
+	bool settled;
+
 	pthread_mutex_lock(&r->keeping);
-	store_seq(&r->limit, load_seq(&r->made) + r->growing);
+	settled = r->growing == 0;
+	if (settled)
+		store_seq(&r->limit, load_seq(&r->made));
 	pthread_mutex_unlock(&r->keeping);
+	return settled;
 }
 
 int ldfs_pool_grow(struct ldfs_ring *r, uint32_t link, uint32_t count, bool allowed)
@@ -200,6 +209,18 @@ uint32_t ldfs_pool_shrink(struct ldfs_ring *r, uint32_t most)
 	return count;
 }
 
+/*
+ * The kernel frees a huge page when its last slot is given back. Of one that still has some it
+ * splits off the others when it is told that the page is not in use much: to hand, it stays.
+ */
+void ldfs_pool_split(struct ldfs_ring *r)
+{
+	uint8_t *end = ldfs_slot_bytes(r, r->reserved);
+
+	for (uint8_t *at = r->bytes; r->slot_size < HUGE && at < end; at += HUGE)
+		madvise(at, (uint64_t)(end - at) < HUGE ? (uint64_t)(end - at) : HUGE, MADV_COLD);
+}
+
 /* -------------------------------------------------------------- begin and end */
 
 /* Slots are copies of what its owner may keep out of core files and children. */
@@ -214,21 +235,25 @@ static int keep_private(const struct ldfs_ring *r)
 
 /*
  * After mlockall(MCL_FUTURE) the kernel would make all of a new mapping at once, and would give
- * none of it back. Of one without rights it makes nothing. EAGAIN: it is more than may be locked.
+ * none of it back. Of one without rights it makes nothing.
  */
 static int map_unlocked(struct ldfs_ring *r, uint64_t size)
 {
 	void *map = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (map == MAP_FAILED)
-		return errno == EAGAIN ? -EAGAIN : -ENOMEM;
+		return -ENOMEM;
+	if (munlock(map, size) || mprotect(map, size, PROT_READ | PROT_WRITE)) {
+		munmap(map, size);
+		return -ENOMEM;
+	}
 	r->map = map;
 	r->map_size = size;
-	return munlock(map, size) || mprotect(map, size, PROT_READ | PROT_WRITE) ? -ENOMEM : 0;
+	return 0;
 }
 
 /* Huge pages are there several times as fast. A kernel without them says EINVAL. */
-static int reserve(struct ldfs_ring *r, uint32_t slots)
+static int map_slots(struct ldfs_ring *r, uint32_t slots)
 {
 	uint64_t size = slots * r->slot_size, slack = size >= HUGE ? HUGE : 0;
 	int rc = map_unlocked(r, size + slack);
@@ -240,7 +265,20 @@ static int reserve(struct ldfs_ring *r, uint32_t slots)
 	r->bytes = slack ? r->map + (HUGE - (uintptr_t)r->map % HUGE) % HUGE : r->map;
 	if (slack)
 		madvise(r->bytes, size, MADV_HUGEPAGE);
-	return keep_private(r);
+	return 0;
+}
+
+/* A process may lack the right to so many addresses, or to so much locked memory. */
+static int reserve(struct ldfs_ring *r, uint32_t slots)
+{
+	uint64_t fewer = FEWER_BYTES / r->slot_size;
+	int rc = map_slots(r, slots);
+
+	if (rc && fewer > r->least && fewer < slots)
+		rc = map_slots(r, (uint32_t)fewer);
+	if (rc)
+		rc = map_slots(r, r->least);
+	return rc ? rc : keep_private(r);
 }
 
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit)
@@ -255,8 +293,6 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 	r->least = (uint32_t)made;
 	r->slots = calloc(limit, sizeof(*r->slots));
 	rc = r->slots ? reserve(r, (uint32_t)limit) : -ENOMEM;
-	if (rc == -EAGAIN)
-		rc = reserve(r, r->least);
 	r->grows = r->reserved > r->least;
 	if (!rc) {
 		link = take_away(r, (uint32_t)made, &count);
@@ -265,7 +301,7 @@ int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint6
 	}
 	if (rc)
 		ldfs_ring_destroy(r);
-	return rc == -EAGAIN ? -ENOMEM : rc;
+	return rc;
 }
 
 void ldfs_ring_destroy(struct ldfs_ring *r)

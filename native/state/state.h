@@ -35,7 +35,8 @@ struct ldfs_ring {
 	_Atomic uint32_t limit;    /* slots at the most */
 	_Atomic uint32_t ahead;    /* so many are to be free, or a quarter of those in use */
 	_Atomic uint64_t most;     /* the highest `made` */
-	_Atomic uint32_t short_of; /* a hint: the last growth found no memory */
+	/* A hint: not each granule can have a slot, by the last look or growth. */
+	_Atomic uint32_t short_of;
 	uint32_t reserved;         /* slots that `bytes` and `slots` have room for */
 	uint32_t least;            /* slots that INIT made; they stay */
 	bool grows;                /* keepers add slots */
@@ -60,7 +61,10 @@ struct ldfs_ring {
 	uint32_t growing;        /* slots that keepers are making */
 };
 
-/* It may grow up to `limit` slots; where the process may not lock so much, it stays at `made`. */
+/*
+ * It may grow up to `limit` slots; where the process may not have so many addresses, or not lock so
+ * much, to fewer, or it stays at `made`. 0 or -errno, and nothing is left then.
+ */
 int ldfs_ring_init(struct ldfs_ring *r, uint64_t slot_size, uint64_t made, uint64_t limit);
 void ldfs_ring_destroy(struct ldfs_ring *r);
 uint32_t ldfs_ring_take(struct ldfs_ring *r);            /* [signal] a free slot or NO_SLOT */
@@ -99,8 +103,10 @@ uint32_t ldfs_pool_plan(struct ldfs_ring *r, uint32_t most, uint32_t *count);
 int ldfs_pool_grow(struct ldfs_ring *r, uint32_t link, uint32_t count, bool allowed);
 /* Slots that keepers are making now, the caller's among them. */
 uint32_t ldfs_pool_growing(struct ldfs_ring *r);
-/* The pool grows no more, but for what other keepers are making. After ldfs_pool_grow. */
-void ldfs_pool_settle(struct ldfs_ring *r);
+/* The pool grows no more. False: it may, because a keeper is making slots. */
+bool ldfs_pool_settle(struct ldfs_ring *r);
+/* After slots were given back: let the kernel have their memory where it was part of huge pages. */
+void ldfs_pool_split(struct ldfs_ring *r);
 /* Give back the memory of up to `most` free slots. Returns of how many; fewer: call it again. */
 uint32_t ldfs_pool_shrink(struct ldfs_ring *r, uint32_t most);
 

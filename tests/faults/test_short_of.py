@@ -49,7 +49,8 @@ def expect_done(program: str, place: Path, failing_calls: Path, *arguments: str)
 def test_init_without_memory_for_the_pool(
     tmp_path: Path, failing_calls: Path, policy: str, limit: str
 ) -> None:
-    """Under `spill` the whole limit is reserved at once: that it will not do is known at INIT."""
+    """What is made at INIT must be there. Under `spill` the limit that cannot be reserved is a
+    lower one."""
     expect_done(
         "short_of/init_without_memory_for_the_pool.py", tmp_path, failing_calls, policy, limit
     )

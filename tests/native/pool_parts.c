@@ -39,9 +39,10 @@ static void check_two_keepers(void)
 	CHECK((mine = ldfs_pool_plan(&r, 3, &count)) && count == 3);
 	CHECK(ldfs_pool_growing(&r) == 2 + 3);
 	CHECK(ldfs_pool_grow(&r, mine, 3, false) == -ENOMEM);
-	ldfs_pool_settle(&r);
+	CHECK(!ldfs_pool_settle(&r) && load_seq(&r.limit) == SLOTS);
 	CHECK(ldfs_ring_can_grow(&r)); /* a thread that finds no slot waits */
 	CHECK(ldfs_pool_grow(&r, others, 2, true) == 0);
+	CHECK(ldfs_pool_settle(&r) && load_seq(&r.limit) == 1 + 2);
 	CHECK(!ldfs_ring_can_grow(&r) && load_seq(&r.made) == 1 + 2);
 	ldfs_ring_destroy(&r);
 }

@@ -168,12 +168,19 @@ class QemuMachine(Closing):
 
     # ------------------------------------------------------------------- running
 
-    def _keep_last_words(self, within: float = 0, threads: Sequence[int] = ()) -> None:
+    def _keep_last_words(self, within: float = 0, urgent: Urgent | None = None) -> None:
         """Let the shim resume the guest when this process is gone, or after `within` seconds, and
-        lower these threads of QEMU then."""
+        lower the threads of QEMU then that are urgent: none if it may not."""
         assert self.shim is not None
         self._worded = True
-        self.shim.last_words(_CONTINUE, self.monitor.fileno(), within, threads)
+        words, threads = (_CONTINUE, self.monitor.fileno(), within), urgent.theirs if urgent else []
+        try:
+            self.shim.last_words(*words, threads)
+        except MachineError as error:
+            if not urgent or not threads or error.errno != errno.EPERM:
+                raise
+            urgent.leave()
+            self.shim.last_words(*words)
 
     def _drop_last_words(self) -> None:
         assert self.shim is not None
@@ -228,7 +235,7 @@ class QemuMachine(Closing):
         self._pause_until = time.monotonic() + seconds
         try:
             if self.monitor.live():  # else it was stopped by others, and we shall not resume it
-                self._keep_last_words(seconds + _SHIM_LATER_S, urgent.theirs)
+                self._keep_last_words(seconds + _SHIM_LATER_S, urgent)
                 self._urgent = urgent
                 urgent.begin()
             self.monitor.stop(

@@ -36,8 +36,10 @@ class Urgent:
     def __init__(self, pid: int, vcpus: Collection[int], ours: Iterable[int]) -> None:
         """Nothing is raised yet. `pid`: QEMU's; `vcpus`: thread ids of its vCPUs; `ours`: threads
         of this process, beside the caller."""
-        found = _ordinary_threads(pid) if _may_raise() else []
-        self.theirs = found if len(found) <= _MOST else []
+        found = _ordinary_threads(pid) if _may_raise() and _has_our_ids(pid) else []
+        if len(found) > _MOST or not set(vcpus) <= set(_threads(pid)):
+            found = []  # one that is a vCPU could pass for another thread
+        self.theirs = found
         """Thread ids in QEMU that may be raised until `end`."""
         self._vcpus = [one for one in self.theirs if one in vcpus]
         self._others = [one for one in self.theirs if one not in vcpus]
@@ -46,6 +48,10 @@ class Urgent:
         self._ours = [one for one in first if _is_ordinary(one)]
         self._python = [one for one in python - first if one and _is_ordinary(one)]
         self._begun = False
+
+    def leave(self) -> None:
+        """Before `begin`: raise none at all. None but us could lower them again."""
+        self.theirs = []
 
     def begin(self) -> None:
         """All but the vCPUs: their guest code still runs."""
@@ -110,12 +116,21 @@ def _may_raise() -> bool:
     return False
 
 
+def _has_our_ids(pid: int) -> bool:
+    """Whether thread ids mean the same to that process: it is in this one's pid namespace."""
+    with contextlib.suppress(OSError):
+        return os.path.samefile(f"/proc/{pid}/ns/pid", "/proc/self/ns/pid")
+    return False
+
+
+def _threads(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    return []
+
+
 def _ordinary_threads(pid: int) -> list[int]:
-    try:
-        found = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except OSError:
-        return []
-    return [one for one in sorted(found) if _is_ordinary(one)]
+    return [one for one in _threads(pid) if _is_ordinary(one)]
 
 
 def _is_ordinary(thread: int) -> bool:
@@ -129,7 +144,16 @@ def _lower(threads: Iterable[int]) -> None:
         with contextlib.suppress(OSError):  # it has ended
             # Ours, or ours as a shim without the right has lowered it.
             if os.sched_getscheduler(one) & os.SCHED_RESET_ON_FORK:
-                _set(one, os.SCHED_OTHER, 0)
+                _make_ordinary(one)
+
+
+def _make_ordinary(thread: int) -> None:
+    """The capability may be one of a user namespace alone: then the flag stays, which does no
+    harm."""
+    try:
+        os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+    except PermissionError:
+        _set(thread, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, 0)
 
 
 def _set(thread: int, policy: int, priority: int) -> None:

@@ -36,12 +36,19 @@ with Arena(1 << 30) as arena, LiveDump(arena) as live:
     arena.live[:MIB] = 1
     small = Arena(4 * MIB)
     small_live = LiveDump(small)
-    with unharmed(small_live):
+    if policy == "spill":
         resource.setrlimit(kind, (used() + 100 * MIB, -1))
-        assert refused(lambda: live.init(place / "dump", settings)) == errno.ENOMEM
-        assert refused(lambda: live.init(None, settings)) == errno.ENOMEM
-        assert live.state.value == "uninit"
-        resource.setrlimit(kind, (-1, -1))
+        for target in (place / "dump", None):
+            live.init(target, settings)
+            live.release()
+    else:
+        with unharmed(small_live):
+            resource.setrlimit(kind, (used() + 100 * MIB, -1))
+            assert refused(lambda: live.init(place / "dump", settings)) == errno.ENOMEM
+            assert refused(lambda: live.init(None, settings)) == errno.ENOMEM
+            assert live.state.value == "uninit"
+            resource.setrlimit(kind, (-1, -1))
+    resource.setrlimit(kind, (-1, -1))
     live.init(place / "dump", settings)
     live.start()
     arena.live[:MIB] = 2
