@@ -37,7 +37,7 @@ with Arena(1 << 30) as arena, LiveDump(arena) as live:
     small = Arena(4 * MIB)
     small_live = LiveDump(small)
     if policy == "spill":
-        resource.setrlimit(kind, (used() + 100 * MIB, -1))
+        resource.setrlimit(kind, (used() + 200 * MIB, -1))
         for target in (place / "dump", None):
             live.init(target, settings)
             live.release()
