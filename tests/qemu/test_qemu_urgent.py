@@ -4,6 +4,7 @@ any longer than the stop, however that ends."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from aftermath import wait_for
 
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.machines.qemu import QemuMachine, urgent
 from livedumpfs.machines.qemu.urgent import Urgent
 from tests.fixtures.program_files import program_command, program_file
 from tests.qemu.small_guests import qemu_of
@@ -251,10 +252,18 @@ def test_the_shim_lowers_what_a_late_host_has_raised(firmware: Path, before: tup
         expect_all_ordinary(machine)
 
 
+SANDBOX = ("-sandbox", "on,resourcecontrol=deny")
+
+
 @needs_right
-def test_the_shim_lowers_what_a_killed_host_has_raised(firmware: Path, outliving: Any) -> None:
+@pytest.mark.parametrize("sandbox", [(), SANDBOX], ids=["plain", "sandbox"])
+def test_none_stays_raised_that_a_killed_host_has_raised(
+    firmware: Path, outliving: Any, sandbox: Sequence[str]
+) -> None:
+    """The shim lowers them; or none was raised, where a filter forbids it that."""
+    bios = ("-bios", str(firmware))
     host = subprocess.Popen(
-        [sys.executable, program_file(__file__, "held_guest.py"), *BASE, "-bios", str(firmware)],
+        [sys.executable, program_file(__file__, "held_guest.py"), *BASE, *bios, *sandbox],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with outliving(host) as orphans:
@@ -265,7 +274,7 @@ def test_the_shim_lowers_what_a_killed_host_has_raised(firmware: Path, outliving
         host.stdin.flush()
         assert host.stdout.readline() == "paused\n"
         host.send_signal(signal.SIGSTOP)  # its second of pause may not end before we have looked
-        assert RAISED in policies(qemu).values()
+        assert (RAISED in policies(qemu).values()) == (not sandbox)
         host.kill()
         host.wait()
         wait_for(lambda: all_ordinary(qemu), lambda: policies(qemu))
@@ -278,3 +287,28 @@ def test_without_the_right_all_stays_as_it_was(firmware: Path) -> None:
         capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "paused True\nrunning True\n"), done
+
+
+def test_ids_of_another_namespace_are_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU in a container: what it calls its vCPUs are other threads here."""
+    monkeypatch.setattr(urgent, "_may_raise", lambda: True)
+    here = os.getpid()
+    assert Urgent(here, [here], []).theirs
+    assert not Urgent(here, [here, 1 << 22], []).theirs, "a vCPU that is not known by its id"
+    monkeypatch.setattr(urgent, "_has_our_ids", lambda pid: False)
+    assert not Urgent(here, [here], []).theirs
+
+
+@needs_right
+def test_a_process_in_another_pid_namespace() -> None:
+    child = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "300"])
+    try:
+        inner = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        wait_for(lambda: inner.read_text().strip(), inner.read_text)
+        there = int(inner.read_text().split()[0])
+        assert urgent._has_our_ids(child.pid) and not urgent._has_our_ids(there)
+    finally:
+        with contextlib.suppress(ProcessLookupError, UnboundLocalError):
+            os.kill(there, signal.SIGKILL)
+        child.kill()
+        child.wait()
