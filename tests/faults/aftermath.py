@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,8 @@ def expect_next_dump(live: LiveDump, folder: Path) -> None:
     arena, target = live.machine.arena, folder / "next"
     with memory_file(arena.size) as reference:
         settings = DumpSettings(granule=16384, sweep_rate=64 << 20, force=True)
-        live.init(target, settings, reference=reference)
+        backend: Any = os.environ.get("BACKEND", "")  # of this program: see caught.py
+        live.init(target, replace(settings, backend=backend), reference=reference)
         live.start()
         arena.live[::PAGE_SIZE] += 1
         live.sweep()
