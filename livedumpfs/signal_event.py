@@ -30,6 +30,6 @@ class SignalEvent:
 
     def wait(self, seconds: float) -> bool:
         """True once it is set; False after that time."""
-        poll = select.poll()
+        poll = select.poll()  # one for each call: a handler may look while its thread waits
         poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))

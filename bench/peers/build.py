@@ -16,6 +16,7 @@ from native.build_native import CORE
 HERE: Final = Path(__file__).resolve().parent
 TOP: Final = HERE.parents[1]
 NATIVE: Final = TOP / "native"
+OBJECTS: Final = TOP / "build" / "bench" / "peers.o"
 PROGRAM: Final = TOP / "build" / "bench" / "peers"
 LIBRARIES: Final = ("-lz", "-lzstd", "-llzo2", "-lsnappy", "-pthread")
 STATIC: Final = TOP / "build" / "bench" / "peers-static"
@@ -49,14 +50,22 @@ def _defines() -> list[str]:
     return [f"-DCORE_BACKENDS={pairs}", *(["-DPOOL_AUTO"] if pool_grows() else [])]
 
 
-def _built(program: Path, libraries: tuple[str, ...]) -> Path:
+def _objects() -> Path:
+    """All sources in one object file, which both programs are linked from."""
     core = [TOP / name for name in CORE]
     sources = [*HERE.glob("*.c"), *core]
     newest = max(p.stat().st_mtime for p in [*sources, *HERE.glob("*.h"), *NATIVE.rglob("*.h")])
-    if not program.exists() or program.stat().st_mtime < newest:
-        program.parent.mkdir(parents=True, exist_ok=True)
+    if not OBJECTS.exists() or OBJECTS.stat().st_mtime < newest:
+        OBJECTS.parent.mkdir(parents=True, exist_ok=True)
         command = ["gcc", "-O2", "-std=gnu11", "-Wall", "-Wextra", f"-I{NATIVE}", *_defines()]
-        subprocess.run([*command, "-o", program, *sorted(sources), *libraries], check=True)
+        subprocess.run([*command, "-r", "-o", OBJECTS, *sorted(sources)], check=True)
+    return OBJECTS
+
+
+def _built(program: Path, libraries: tuple[str, ...]) -> Path:
+    objects = _objects()
+    if not program.exists() or program.stat().st_mtime < objects.stat().st_mtime:
+        subprocess.run(["gcc", "-o", program, objects, *libraries], check=True)
     return program
 
 

@@ -51,7 +51,7 @@ static int protect_in_pieces(uint8_t *view, uint64_t size, int prot)
  */
 static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 {
-	int rc;
+	int rc = 0;
 
 	store_seq(&a->shadow_torn, 0);
 	if (ldfs_uffd_protects(backend)) {
@@ -63,11 +63,11 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 		store_seq(&a->shadow_guarded, 1);
 		return rc ? rc : ldfs_uffd_register(a, view, a->size);
 	}
-	if (a->uffd.fd >= 0)
+	if (a->uffd.fd >= 0) {
 		ldfs_uffd_forget(a, view, a->size);
-	/* After a forget that failed all of it is registered, so nothing protected is passed over.
-	 */
-	rc = a->uffd.fd < 0 ? 0 : ldfs_uffd_unprotect(a, view, a->size);
+		/* Where that failed all is registered, so nothing protected is passed over. */
+		rc = ldfs_uffd_unprotect(a, view, a->size);
+	}
 	return rc ? rc : protect_in_pieces(view, a->size, RO);
 }
 

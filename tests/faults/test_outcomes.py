@@ -22,7 +22,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError
 
-pytestmark = [needs_fuse, pytest.mark.together]  # they share a host that never rests
+pytestmark = [needs_fuse, pytest.mark.together]  # they share a host
 
 
 def test_hosts_that_cannot_be(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_a_signal_takes_away_what_was_begun(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
-    """A host of 8 MiB that writes all the time."""
+    """A host of 8 MiB that writes now and then."""
     with commands(tmp_path_factory.mktemp("outcomes")) as some:
-        some.host("--ram", "8M", "--dirty", "60%")
+        some.host("--ram", "8M", "--dirty", "60%", "--idle")
         yield some
 
 
@@ -62,6 +62,16 @@ def calm(tmp_path: Path) -> Iterator[Commands]:
     (tmp_path / "calm").mkdir()
     with commands(tmp_path / "calm") as some:
         some.host("--ram", "8M", "--idle")
+        yield some
+
+
+@pytest.fixture
+def restless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    """A host that writes all the time."""
+    (tmp_path / "restless").mkdir()
+    with commands(tmp_path / "restless") as some:
+        some.host("--ram", "8M", "--dirty", "60%")
+        monkeypatch.setenv("LIVEDUMP_DEVICE", some.device)
         yield some
 
 
@@ -116,7 +126,7 @@ def test_start_that_is_refused(
     assert end("start --no-target") == 1
 
 
-def test_a_torn_dump(host: Commands, tmp_path: Path) -> None:
+def test_a_torn_dump(restless: Commands, tmp_path: Path) -> None:
     how = "--policy fail --granule 4K --pool 16K --sweep-rate 8M"
     assert end(f"dump {tmp_path / 'dump'} {how}") == 3
     assert worth(tmp_path / "dump") == "torn"

@@ -218,7 +218,10 @@ def _explore(check: Check, where: Path) -> str:
     small = ["-DCOLLAPSE"] if LONG else []
     options = [mode, "-DNOFAIR", *small, f"-DMEMLIM={MEMORY_MB}"]
     _run([*COMPILER, "-w", *options, "-o", "pan", "pan.c"], where)
-    found = _run(["./pan", f"-m{DEPTH}", *(["-l"] if check.cycles else [])], where)
+    # 2 to the power of so many slots of its hash table: to clear the usual one takes longer than
+    # most of the short searches.
+    table = [] if LONG else ["-w22"]
+    found = _run(["./pan", f"-m{DEPTH}", *table, *(["-l"] if check.cycles else [])], where)
     if list(where.glob("*.trail")):
         found += "\n" + _run(["spin", *macros, "-t", "-p", f"{check.model}.pml"], where)
     return found

@@ -31,7 +31,7 @@ from livedumpfs.dumpfile import open_dump
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "2500"))
+REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "1500"))
 SEED = os.environ.get("LIVEDUMP_FUZZ_SEED") or str(random.randrange(1 << 32))
 TREE = os.environ.get("LIVEDUMP_FUZZ_TREE")
 PROCESSES = 4
