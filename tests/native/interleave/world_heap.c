@@ -11,10 +11,6 @@
 
 #include "world_parts.h"
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#endif
-
 #define FREED_MOST 64
 #define POOLS 2
 
@@ -82,17 +78,4 @@ int hook_munmap(void *at, size_t length)
 		return munmap(at, length);
 	pool_taken[pool_of(at)] = false;
 	return 0;
-}
-
-/* INIT finds out what a view maps by its page tables, so it really fills them. */
-int hook_madvise(void *at, size_t length, int advice)
-{
-	return world_arena && advice != MADV_POPULATE_READ ? 0 : madvise(at, length, advice);
-}
-
-/* In place of memory/headroom.c, which reads files. */
-int ldfs_headroom(uint64_t bytes)
-{
-	(void)bytes;
-	return true;
 }
