@@ -40,7 +40,7 @@ inline protect_pages(protected)
  * An entry that lacks is made by a write fault (populate_dirty), and its page is not protected for that long. A
  * punch may come in between, and protect it.
  */
-inline fill()
+inline fill_what_lacks()
 {
 	do
 	:: k < NG && rc == 0 ->
@@ -74,7 +74,7 @@ inline prepare_shadow()
 		guarded = 1;
 #endif
 		protect_pages(1);
-		fill();
+		fill_what_lacks();
 #ifdef BUG_GUARDED_LATE
 		guarded = 1;
 #endif

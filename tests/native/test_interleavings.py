@@ -35,6 +35,8 @@ RANDOM = ("-s", "11", "-r", "6000")
 granules. Each bug is met within 5,000 of the right choice; the other choices take all of them."""
 UNHOOKED = {"checksum", "checksum_avx2", "codec"}
 """Functions of their arguments alone: no thread comes between their steps."""
+STOOD_IN_FOR = {"headroom", "pagemap", "urgent"}
+"""By world_computer.c."""
 HOOKS = ("-D_GNU_SOURCE=", "-include", str(HERE / "hooks.h"), "-Wno-unused-value")
 
 CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "cases.c").read_text(), re.MULTILINE)
@@ -59,8 +61,7 @@ class Interleave:
         own = build.objects_of(sorted(HERE.glob("*.c")))
         self.objects = {path.stem: path for path in own}
         for source in build.sources():
-            # world_heap.c stands in for headroom.c, which reads files.
-            if source.name != "headroom.c":
+            if source.stem not in STOOD_IN_FOR:
                 self.objects[source.stem] = self._hooked(build, source)
         self.program = build.link("interleave-program", self.objects.values())
 

@@ -11,10 +11,6 @@
 
 #include "world_parts.h"
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#endif
-
 #define FREED_MOST 64
 #define POOLS 2
 
@@ -85,13 +81,10 @@ int hook_munmap(void *at, size_t length)
 	return 0;
 }
 
-/*
- * INIT finds out what a view maps by its page tables, so it really fills them. Memory that was
- * given back reads as zeros.
- */
+/* The page tables of the views need not be filled. Memory that was given back reads as zeros. */
 int hook_madvise(void *at, size_t length, int advice)
 {
-	if (!world_arena || advice == MADV_POPULATE_READ)
+	if (!world_arena)
 		return madvise(at, length, advice);
 	if (advice == MADV_DONTNEED && pool_of(at) >= 0) {
 		STEP("give back");
@@ -99,17 +92,4 @@ int hook_madvise(void *at, size_t length, int advice)
 		actor_wrote();
 	}
 	return 0;
-}
-
-/* In place of memory/headroom.c, which reads files. */
-int ldfs_headroom(uint64_t bytes)
-{
-	(void)bytes;
-	return true;
-}
-
-int ldfs_headroom_ram(uint64_t bytes)
-{
-	(void)bytes;
-	return !world.short_of || !turn_choose(2, "no memory for the pool");
 }
