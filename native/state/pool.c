@@ -14,7 +14,7 @@
 #include "state/state.h"
 
 #define HUGE (2ull << 20)
-#define AT_ONCE 512 /* slots given back together */
+#define AT_ONCE 512                /* slots given back together */
 #define FEWER_BYTES (256ull << 20) /* reserved where all cannot be */
 
 #ifndef MADV_COLD

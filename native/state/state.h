@@ -30,17 +30,17 @@ struct ldfs_ring {
 	uint64_t map_size;
 	uint8_t *bytes; /* addresses of `reserved` slots of slot_size; `made` of them have memory */
 	struct ldfs_slot *slots;
-	uint64_t slot_size;        /* bytes */
-	_Atomic uint32_t made;     /* slots that are there */
-	_Atomic uint32_t limit;    /* slots at the most */
-	_Atomic uint32_t ahead;    /* so many are to be free, or a quarter of those in use */
-	_Atomic uint64_t most;     /* the highest `made` */
+	uint64_t slot_size;     /* bytes */
+	_Atomic uint32_t made;  /* slots that are there */
+	_Atomic uint32_t limit; /* slots at the most */
+	_Atomic uint32_t ahead; /* so many are to be free, or a quarter of those in use */
+	_Atomic uint64_t most;  /* the highest `made` */
 	/* A hint: not each granule can have a slot, by the last look or growth. */
 	_Atomic uint32_t short_of;
-	uint32_t reserved;         /* slots that `bytes` and `slots` have room for */
-	uint32_t least;            /* slots that INIT made; they stay */
-	bool grows;                /* keepers add slots */
-	bool follows;              /* pool auto: as memory and need go, and they give some back */
+	uint32_t reserved; /* slots that `bytes` and `slots` have room for */
+	uint32_t least;    /* slots that INIT made; they stay */
+	bool grows;        /* keepers add slots */
+	bool follows;      /* pool auto: as memory and need go, and they give some back */
 	_Atomic uint64_t free __attribute__((aligned(CACHE_LINE)));   /* tag << 32 | index + 1 */
 	_Atomic uint32_t filled __attribute__((aligned(CACHE_LINE))); /* index + 1 */
 	_Atomic uint32_t in_use;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * world_computer.c - in place of memory/pagemap.c, memory/headroom.c and base/urgent.c: what the
- * core asks the computer that it runs on. No order of steps depends on the answers but on those about
- * memory for the pool, and the system calls for them would take half of a run's time.
+ * core asks the computer that it runs on. No order of steps depends on the answers but on those
+ * about memory for the pool, and the system calls for them would take half of a run's time.
  */
 #define _GNU_SOURCE
 #include <unistd.h>
