@@ -136,8 +136,11 @@ class Hosted:
 
     def ready(self) -> None:
         assert self.host.stderr
+        said = []
         while "device" not in (line := self.host.stderr.readline()):
-            assert line
+            said.append(line)
+            if not line:
+                pytest.fail(f"the host ended with {self.host.wait(DEADLINE_S)}: {''.join(said)}")
         self.first = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), SIZE).address
 
 
