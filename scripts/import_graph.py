@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
 FACE = "__init__.py"
 OPTIONS = {"kinds", "option", "request", "settings"}
 LEAVES = frozenset(
-    {"abi", "closing", "errors", "pause", "signal_event", "thread", "units", *OPTIONS}
+    {"abi", "closing", "errors", "pause", "proc", "signal_event", "thread", "units", *OPTIONS}
 )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from livedumpfs.proc import proc_lines
+
 FILE_SYSTEM = "livedumpfs"
 OURS = f"fuse.{FILE_SYSTEM}"
 """File system type of our mounts."""
@@ -39,11 +41,10 @@ def mounts_at(mountpoint: str) -> list[str]:
 
 def _all_mounts() -> Iterator[tuple[str, str, str]]:
     """(mount point, type, options) of each mounted file system."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields, _, rest = line.partition(" - ")
-            words = rest.split()  # the source between type and options may be empty
-            yield _unescape(fields.split()[4]), words[0], words[-1]
+    for line in proc_lines("/proc/self/mountinfo"):
+        fields, _, rest = line.partition(" - ")
+        words = rest.split(" ")  # the source between type and options may be empty
+        yield _unescape(fields.split(" ")[4]), words[0], words[-1]
 
 
 def _mount(point: str, options: list[str]) -> Mount:

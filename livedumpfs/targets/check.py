@@ -14,6 +14,7 @@ import sys
 from typing import Final
 
 from livedumpfs.errors import TargetError, os_cause
+from livedumpfs.proc import proc_lines
 
 _BLKROGET: Final = 0x125E
 _BLKID_TIMEOUT_S: Final = 30
@@ -120,5 +121,5 @@ def _signature(export: str) -> str | None:
 def is_mounted(device: int) -> bool:
     """Whether the block device with that number is mounted somewhere in this mount namespace."""
     number = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        return any(line.split()[2] == number for line in mounts)
+    mounts = proc_lines("/proc/self/mountinfo")
+    return any(line.split(" ")[2] == number for line in mounts)

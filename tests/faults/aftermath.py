@@ -25,6 +25,7 @@ from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import LivedumpError, StateError
+from livedumpfs.proc import proc_lines
 from livedumpfs.targets.names import incomplete_name
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.open_files import names_of_open_files
@@ -102,7 +103,7 @@ def mounts_and_loops(*folders: Path) -> collections.Counter[str]:
     """What is mounted in these folders, and the loop devices over files there. Others run tests on
     this computer at the same time: whose they are, their folder says."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in proc_lines("/proc/self/mountinfo"):
         found.append((line.split()[4], "is mounted"))
     for loop in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached just now

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from livedumpfs.proc import proc_text
+
 DEADLINE_S = 300.0
 FAULTS = ("none", "eio", "once", "enospc", "slow", "hang", "mute", "sync", "short", "direct")
 """What writes do, from the offset given with it: as they should; EIO; EIO for one write only;
@@ -43,7 +45,7 @@ class FaultyDisk:
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    return f" {mountpoint} " in Path("/proc/self/mountinfo").read_text()
+    return f" {mountpoint} " in proc_text("/proc/self/mountinfo")
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from livedumpfs.abi import Format, State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import HOLE, SAVED, DumpFile, files_of, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError
+from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
@@ -143,7 +144,7 @@ class Victim:
         self.process.communicate(timeout=DEADLINE)
         _, left = psutil.wait_procs(children, DEADLINE)
         assert not left, f"the host has left {left}"
-        if f" {self.mountpoint} " in Path("/proc/self/mountinfo").read_text():
+        if f" {self.mountpoint} " in proc_text("/proc/self/mountinfo"):
             command = ["fusermount", "-u", "-z", str(self.mountpoint)]
             subprocess.run(command, timeout=DEADLINE, check=True)
 

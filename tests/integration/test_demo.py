@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from livedumpfs.proc import proc_lines, proc_text
+
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE = 300.0
 
@@ -38,7 +40,7 @@ def begin(folder: Path) -> subprocess.Popen[str]:
 
 def left_behind(folder: Path) -> list[str]:
     """Mounts, loop devices and files that belong to the demo in `folder`."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounts = proc_lines("/proc/self/mountinfo")
     loops = subprocess.run(
         ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"],
         capture_output=True,
@@ -58,7 +60,7 @@ def processes_of(session: int) -> list[str]:
         except OSError:
             continue
         if int(fields[3]) == session and fields[0] not in "ZX":
-            found.append(stat.parent.joinpath("cmdline").read_text().replace("\0", " "))
+            found.append(proc_text(stat.parent / "cmdline").replace("\0", " "))
     return found
 
 

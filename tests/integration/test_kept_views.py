@@ -12,6 +12,7 @@ import pytest
 from aftermath import wait_for
 
 from livedumpfs import Arena, DumpSettings, LiveDump
+from livedumpfs.proc import proc_text
 from livedumpfs.settings import REAL_BACKENDS, Backend
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ def arena() -> Iterator[Arena]:
 
 def writable(arena: Arena) -> list[tuple[int, int]]:
     """The mappings of the arena's memory that can be written: address and bytes."""
-    maps = Path("/proc/self/maps").read_text()
+    maps = proc_text("/proc/self/maps")
     live = re.search(rf"^{arena.address:x}-\S+ \S+ \S+ \S+ (\d+)", maps, re.MULTILINE)
     assert live
     # By its inode: an arena of an earlier test may not be collected yet.

@@ -19,6 +19,7 @@ import pytest
 
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED, LOST, SAVED
+from livedumpfs.proc import proc_text
 
 DEADLINE = 300.0
 PAGE = 4096
@@ -49,7 +50,7 @@ class Mounted:
         assert line == f"snapshot {self.root}\n", self.process.communicate(timeout=DEADLINE)
 
     def is_mounted(self) -> bool:
-        return f" {self.place} " in Path("/proc/self/mountinfo").read_text()
+        return f" {self.place} " in proc_text("/proc/self/mountinfo")
 
     def ended(self) -> str:
         """It has ended in good order; what it said."""

@@ -14,6 +14,7 @@ import pytest
 from livedumpfs.core.capi import lib
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot
+from livedumpfs.proc import proc_text
 from tests.fixtures.unicorn_guests import (
     COUNT,
     RAM,
@@ -103,7 +104,7 @@ def test_vcpu_threads_block_no_fault_signal() -> None:
         (tid,) = [
             t
             for t in os.listdir("/proc/self/task")
-            if Path(f"/proc/self/task/{t}/comm").read_text().startswith("ldfs-vcpu")
+            if proc_text(f"/proc/self/task/{t}/comm").startswith("ldfs-vcpu")
         ]
         status = Path(f"/proc/self/task/{tid}/status").read_text()
         blocked = int(status.split("SigBlk:")[1].split()[0], 16)

@@ -26,6 +26,7 @@ from firmware import build
 from livedumpfs.dump import LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
+from livedumpfs.proc import proc_text
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.locks import locked
 from tests.qemu.lengths import LONG, MEMORY
@@ -48,7 +49,7 @@ class Protection:
 
     def __init__(self, pid: int, size: int = MEMORY << 20) -> None:
         self.pid, self.pages = pid, size // PAGE_SIZE
-        found = find_mapping(Path(f"/proc/{pid}/maps").read_text(), size)
+        found = find_mapping(proc_text(f"/proc/{pid}/maps"), size)
         self._first = found.address // PAGE_SIZE
 
     def count(self) -> int:

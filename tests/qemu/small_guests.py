@@ -12,6 +12,7 @@ from aftermath import wait_for
 from firmware import ROUNDS
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
+from livedumpfs.proc import proc_text
 
 SIZE = 256 << 20
 
@@ -22,7 +23,7 @@ def children(pid: int) -> list[int]:
 
 def qemu_of(host: int) -> int:
     """Process id of the one QEMU among the children of a process."""
-    names = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in children(host)}
+    names = {pid: proc_text(f"/proc/{pid}/comm") for pid in children(host)}
     (found,) = [pid for pid, name in names.items() if name.startswith("qemu")]
     return found
 
@@ -39,7 +40,7 @@ class FirmwareGuest:
     stored, which is in its memory."""
 
     def __init__(self, pid: int) -> None:
-        maps = Path(f"/proc/{pid}/maps").read_text()
+        maps = proc_text(f"/proc/{pid}/maps")
         self._memory = open_mapped(pid, find_mapping(maps, SIZE))
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from livedumpfs.client import Client
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_file
 from tests.qemu.lengths import LONG
 from tests.qemu.small_guests import SIZE, qemu_of
@@ -28,7 +29,7 @@ CLI = [sys.executable, "-m", "livedumpfs.cli"]
 def gone(pid: int) -> bool:
     """Also when it is a zombie that nobody waits for."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return proc_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 

@@ -23,6 +23,7 @@ import pytest
 from aftermath import expect_incomplete
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
+from livedumpfs.proc import proc_lines, proc_text
 from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0
@@ -36,7 +37,7 @@ QEMU = [
 
 def gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return proc_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
@@ -50,7 +51,7 @@ def wait_for(what: Callable[[], object]) -> None:
 
 def arguments(pid: int) -> list[str]:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        return proc_text(f"/proc/{pid}/cmdline").split("\0")
     return []
 
 
@@ -117,7 +118,7 @@ class Hosted:
 
     def fill(self) -> None:
         """Memory that firmware leaves alone: there is something to save."""
-        mapping = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), SIZE)
+        mapping = find_mapping(proc_text(f"/proc/{self.pid}/maps"), SIZE)
         fd = open_mapped(self.pid, mapping)
         os.pwrite(fd, os.urandom(24 << 20), 16 << 20)
         os.close(fd)
@@ -136,9 +137,12 @@ class Hosted:
 
     def ready(self) -> None:
         assert self.host.stderr
+        said = []
         while "device" not in (line := self.host.stderr.readline()):
-            assert line
-        self.first = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), SIZE).address
+            said.append(line)
+            if not line:
+                pytest.fail(f"the host ended with {self.host.wait(DEADLINE_S)}: {''.join(said)}")
+        self.first = find_mapping(proc_text(f"/proc/{self.pid}/maps"), SIZE).address
 
 
 @pytest.fixture
@@ -172,8 +176,8 @@ def hosted(tmp_path: Path) -> Iterator[Callable[..., Hosted]]:
 
 def abort(mount: Path) -> None:
     """The kernel's own end of a FUSE connection: its number is the device's minor."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
-        line = next(line for line in mounts if line.split()[4] == str(mount))
+    mounts = proc_lines("/proc/self/mountinfo")
+    line = next(line for line in mounts if line.split(" ")[4] == str(mount))
     minor = line.split()[2].partition(":")[2]
     control = mount.parent / "fusectl"
     control.mkdir()

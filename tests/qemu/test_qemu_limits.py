@@ -16,6 +16,7 @@ from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.proc import proc_text
 
 LIMIT = Path("/proc/sys/vm/max_map_count")
 MORE = 300
@@ -30,7 +31,7 @@ DEADLINE_S = 300.0
 
 
 def mappings(pid: int | str) -> int:
-    return len(Path(f"/proc/{pid}/maps").read_text().splitlines())
+    return len(proc_text(f"/proc/{pid}/maps").splitlines())
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import shim
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
+from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_command
 
 BASE = (
@@ -98,7 +99,7 @@ def advice(pid: int, address: int) -> set[str]:
 def test_what_qemu_has_told_of_its_memory_stays(tmp_path: Path) -> None:
     with QemuMachine(BASE) as machine:
         machine.start()
-        maps = Path(f"/proc/{machine.pid}/maps").read_text()
+        maps = proc_text(f"/proc/{machine.pid}/maps")
         live = find_mapping(maps, 64 << 20).address
         before = advice(machine.pid, live)
         assert "hg" in before  # QEMU wants huge pages

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.proc import proc_text
 
 QEMU = "qemu-system-x86_64"
 WORDS = (QEMU, "-accel", "tcg", "-m", "32M", "-net", "none")
@@ -171,7 +172,7 @@ def test_monitors_that_qemu_makes_by_itself(options: list[str], monitors: dict[s
 def state(pid: int) -> str:
     """As ps has it; empty: it has gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return proc_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0]
     except OSError:
         return ""
 
@@ -198,7 +199,7 @@ def shell(
     one.type(shlex.join(hosted("-display", "none", "-serial", "stdio")).encode() + b"\n")
     one.wait_for("device .*")
     (host,) = children(one.pid)
-    (qemu,) = (pid for pid in children(host) if "qemu" in Path(f"/proc/{pid}/comm").read_text())
+    (qemu,) = (pid for pid in children(host) if "qemu" in proc_text(f"/proc/{pid}/comm"))
     try:
         yield one, host, qemu
     finally:
@@ -249,7 +250,7 @@ def test_a_host_that_leads_the_session_leaves_qemu(
     """The kernel hangs up on its session."""
     one = terminal(hosted("-display", "none"))
     one.wait_for("device .*")
-    (qemu,) = (pid for pid in children(one.pid) if "qemu" in Path(f"/proc/{pid}/comm").read_text())
+    (qemu,) = (pid for pid in children(one.pid) if "qemu" in proc_text(f"/proc/{pid}/comm"))
     try:
         assert os.getsid(qemu) != os.getsid(one.pid)
         os.kill(one.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from livedumpfs.dump import LiveDump
 from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
+from livedumpfs.proc import proc_text
 
 QEMU = "qemu-system-x86_64"
 WORDS = ["-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M"]
@@ -30,7 +31,7 @@ def script(folder: Path, text: str, name: str = "wrapper") -> str:
 
 
 def comm(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text()
+    return proc_text(f"/proc/{pid}/comm")
 
 
 def dumped(argv: Sequence[str], target: Path) -> int:

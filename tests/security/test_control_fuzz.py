@@ -27,6 +27,7 @@ from livedumpfs.abi import Backend, Verdict
 from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
+from livedumpfs.proc import proc_text
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -193,7 +194,7 @@ def check_dump(host: Host, target: Path, backend: Backend | None = None) -> None
 def test_anything_on_the_control_interface(host: Host, targets: Path, tmp_path: Path) -> None:
     print(f"LIVEDUMP_FUZZ_SEED={SEED} LIVEDUMP_FUZZ_REQUESTS={REQUESTS}")
     if TREE:
-        assert os.path.abspath(TREE) in Path(f"/proc/{host.process.pid}/maps").read_text()
+        assert os.path.abspath(TREE) in proc_text(f"/proc/{host.process.pid}/maps")
     fuzz(host, targets, f"warm-{SEED}", WARM_UP)
     check_dump(host, tmp_path / "out")
     check_dump(host, tmp_path / "out", Backend.UFFD)  # opens what the arena keeps open from then on

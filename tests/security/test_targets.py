@@ -25,6 +25,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.formats import Plan
+from livedumpfs.proc import proc_text
 from livedumpfs.rights import folder
 from livedumpfs.targets import open_target, retire_sidecar
 from tests.fixtures.open_files import no_file_stays_open
@@ -127,7 +128,7 @@ def test_files_of_the_kernel_are_no_targets(host: Host, tmp_path: Path) -> None:
             for place in (f"/proc/{other.pid}/mem", f"/proc/{other.pid}/comm"):
                 assert attempt(client, place, force=True) != "ok"
             assert score.read_text() == before
-            assert Path(f"/proc/{other.pid}/comm").read_text() == "sleep\n"
+            assert proc_text(f"/proc/{other.pid}/comm") == "sleep\n"
         finally:
             other.kill()
     host.runs_on()

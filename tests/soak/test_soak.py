@@ -135,8 +135,8 @@ def test_a_page_that_differs_is_found(
     verdict = Verdict()
     judge_target(finished(), path, reference, "finish", set(), done_with(), verdict)
     assert (verdict.problems, verdict.different, verdict.pages) == ([], 0, PAGES)
-    for page in (0, 31, 63):
-        os.pwrite(reference.fd, b"?", page * PAGE_SIZE + 17)
+    for at in (page * PAGE_SIZE + 17 for page in (0, 31, 63)):
+        os.pwrite(reference.fd, bytes([data[at] ^ 1]), at)
     verdict = Verdict()
     judge_target(finished(), path, reference, "finish", set(), done_with(), verdict)
     assert verdict.different == 3 and "3 pages of the target differ" in verdict.problems[0]

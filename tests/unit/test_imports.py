@@ -40,6 +40,7 @@ OF_LEAVES = {
     "kinds": {"errors", "units"},
     "option": {"kinds"},
     "pause": {"units"},
+    "proc": set(),
     "request": {"abi", "errors", "kinds", "option", "settings"},
     "settings": {"errors", "kinds", "option", "units"},
     "signal_event": set(),

@@ -35,7 +35,7 @@ class Mapping:
 def find_mapping(maps: str, size: int) -> Mapping:
     """Find the RAM in the text of /proc/PID/maps: `size` bytes from offset 0 of a file. UsageError:
     several mappings could be it; MachineError: there is none."""
-    found = [one for line in maps.splitlines() if (one := _parse(line)) and one.size == size]
+    found = [one for line in maps.split("\n") if (one := _parse(line)) and one.size == size]
     if len(found) > 1:
         raise UsageError(
             f"QEMU has {len(found)} shared mappings of {format_size(size)}, and one is its RAM",

@@ -32,6 +32,7 @@ from livedumpfs.machines.qemu.state_dump import StateDump
 from livedumpfs.machines.qemu.urgent import Urgent
 from livedumpfs.machines.qemu.vmcoreinfo import check_vmcoreinfo
 from livedumpfs.machines.shim import Shim
+from livedumpfs.proc import proc_text
 
 _START_S: Final = 30.0
 _ENDED_S: Final = 0.5
@@ -148,7 +149,7 @@ class QemuMachine(Closing):
         return name, backend_size(self.monitor, name)
 
     def _adopt(self, size: int) -> GuestMemory:
-        mapping = find_mapping(Path(f"/proc/{self.pid}/maps").read_text(), size)
+        mapping = find_mapping(proc_text(f"/proc/{self.pid}/maps"), size)
         memory = GuestMemory(open_mapped(self.pid, mapping), size)
         try:
             assert self.shim is not None

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files of /proc as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def proc_text(path: str | Path) -> str:
+    """All of it, read at once. Names of files, mount points and processes may be of any bytes but
+    those that the kernel escapes: what is no UTF-8 becomes surrogates, and only a newline ends a
+    line, so split at "\\n" and " ". OSError: it cannot be read."""
+    return Path(path).read_bytes().decode("utf-8", "surrogateescape")
+
+
+def proc_lines(path: str | Path) -> list[str]:
+    """Its lines, without their ends."""
+    return proc_text(path).removesuffix("\n").split("\n")
