@@ -14,5 +14,5 @@ def proc_text(path: str | Path) -> str:
 
 
 def proc_lines(path: str | Path) -> list[str]:
-    """Its lines, without their ends."""
-    return proc_text(path).removesuffix("\n").split("\n")
+    """Its lines, without their ends; none of an empty file. OSError: it cannot be read."""
+    return proc_text(path).split("\n")[:-1]

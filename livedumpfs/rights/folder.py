@@ -65,13 +65,11 @@ def refused(code: int, reason: str = "", mode: int = 0) -> Refused:
 def read_mounts(task: int | str = "self") -> dict[int, str]:
     """The file systems in the mount namespace of that task."""
     found = {}
-    # As proc.py does it, which a helper has not.
-    with open(f"/proc/{task}/mountinfo", "rb") as file:
-        data = file.read().decode("utf-8", "surrogateescape")
-    for line in data.removesuffix("\n").split("\n"):
-        before, _, after = line.partition(" - ")
-        major, minor = before.split(" ")[2].split(":")
-        found[os.makedev(int(major), int(minor))] = after.split(" ")[0]
+    with open(f"/proc/{task}/mountinfo", "rb") as lines:  # names may be of any bytes
+        for line in lines:
+            before, _, after = line.partition(b" - ")
+            major, minor = before.split(b" ")[2].split(b":")
+            found[os.makedev(int(major), int(minor))] = after.split(b" ")[0].decode()
     return found
 
 
