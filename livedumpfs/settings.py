@@ -127,8 +127,8 @@ class DumpSettings:
         "what notices a store",
         usual="as the machine has it",
         more="what notices a store: `sigsegv`, mprotect and a SIGSEGV handler on the thread that "
-        "stores; `sigbus`, userfaultfd and a SIGBUS handler on that thread, which many threads "
-        "that store do not slow down (both for machines in the host's process); `uffd`, "
+        "stores; `sigbus`, userfaultfd and a SIGBUS handler on that thread, which splits no "
+        "mapping (both for machines in the host's process); `uffd`, "
         "userfaultfd with a thread of its own, which sees stores of the kernel's too (the only "
         "one for QEMU); `auto`, [the one that measures best here](performance.md#backends), by "
         "which STATUS and `info` then call the dump. One that the machine has not is EINVAL at "

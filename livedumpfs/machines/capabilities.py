@@ -30,8 +30,8 @@ class ChoosesBackend(Protocol):
     """A machine with more than one backend, of which another may be the best one elsewhere."""
 
     def best_backend(self) -> str:
-        """The one of them that measures best as this process is now; "auto": INIT may try sigbus,
-        and take sigsegv where that fails."""
+        """The one of them that measures best as this process is now; "auto": sigsegv would be
+        refused now, so INIT tries sigbus, and takes sigsegv where that fails."""
 
 
 @runtime_checkable

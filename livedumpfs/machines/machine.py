@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from livedumpfs.core.arena import Arena, ArrayInfo
 from livedumpfs.core.capi import CData
+from livedumpfs.errors import MachineError
 from livedumpfs.formats import Registers
 from livedumpfs.formats.note import Note
 from livedumpfs.machines.signals import SIGNALS, can_take_sigbus, check_signals
-
-_PROCESSORS_FOR_SIGBUS: Final = 4
-"""docs/performance.md, "Backends": with fewer, mprotect measures better."""
-_HOLES_FOR_SIGSEGV: Final = 4
-"""Less than one byte of so many has memory."""
 
 ReadSnapshot = Callable[[int, int], bytes]
 """Bytes [offset, offset+length) of the arena at the snapshot instant."""
@@ -52,24 +47,12 @@ class Memory(Protocol):
         """Live bytes [offset, offset+length)."""
 
 
-def _processors() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def _mostly_holes(arena: Arena) -> bool:
-    """Userfaultfd needs page tables for holes too, 2 MiB a GiB, and twice."""
-    return arena.resident() < arena.size // _HOLES_FOR_SIGSEGV
-
-
 class InProcess:
     """What machines have in common whose memory is in this process, and whose programs are flat."""
 
     backends: Sequence[str] = ("sigsegv", "uffd", "sigbus")
     identity_mapped = True
     arena: Arena
-    _filled = False
-    _without_sigbus = False
 
     def note_room(self, vcpus: int) -> int:
         """None."""
@@ -92,17 +75,13 @@ class InProcess:
             check_signals(backend)
 
     def best_backend(self) -> str:
-        """See capabilities.ChoosesBackend. Each change of backend costs INIT the page tables that
-        it keeps: memory that was filled once is not looked at again, and what this process or
-        another library of it forbids once is not tried again."""
-        if self._without_sigbus or _processors() < _PROCESSORS_FOR_SIGBUS:
-            return "sigsegv"
-        self._filled = self._filled or not _mostly_holes(self.arena)
-        if not self._filled:
-            return "sigsegv"
-        possible = can_take_sigbus()
-        self._without_sigbus = possible is False
-        return "auto" if possible else "sigsegv"
+        """See capabilities.ChoosesBackend: sigsegv measures best (docs/performance.md, "Backends").
+        Waits for seconds while a thread blocks SIGSEGV."""
+        try:
+            check_signals("sigsegv")
+        except MachineError:
+            return "auto" if can_take_sigbus() else "sigsegv"
+        return "sigsegv"
 
 
 class Machine(Protocol):

@@ -46,20 +46,16 @@ _kernel_says: list[int] = []
 """0 or the errno, once it has said what holds for good: whether backend sigbus can be had."""
 
 
-def _kernel_has_sigbus() -> bool | None:
+def _kernel_has_sigbus() -> bool:
     if not _kernel_says:
         error = -lib.ldfs_sigbus_possible()
         if error not in (0, errno.EACCES, errno.EPERM, errno.ENOSYS):
-            return None
+            return False  # for want of a descriptor or memory
         _kernel_says.append(error)
     return _kernel_says[0] == 0
 
 
-def can_take_sigbus() -> bool | None:
-    """Whether a dump with backend sigbus can be had here: the kernel lets us, and START would not
-    refuse it. None: not now, for want of a descriptor or memory. Waits for seconds while a thread
-    blocks the signal."""
-    if not (found := _kernel_has_sigbus()):
-        return found
-    error = -lib.ldfs_fault_check(signal.SIGBUS)
-    return False if error in (errno.ENOTCONN, errno.EDEADLK) else None if error else True
+def can_take_sigbus() -> bool:
+    """Whether a dump with backend sigbus can be had now: the kernel lets us, and START would not
+    refuse it. Waits for seconds while a thread blocks the signal."""
+    return _kernel_has_sigbus() and not lib.ldfs_fault_check(signal.SIGBUS)

@@ -18,7 +18,6 @@
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#define MADV_POPULATE_WRITE 23
 #endif
 
 /* Bytes of one call, and of what a thread takes at once. */
@@ -38,45 +37,16 @@ struct fill {
 };
 
 /*
- * To make a page writable again userfaultfd takes its protection away. Only if the page table entry
- * is dirty does the kernel make it writable with that: else the store takes one more page fault, as
- * does each other page of the granule. So these entries are made by a write fault, and protected
- * then. No machine stores to a view that is not in use.
- *
- * A discard may protect a part of the range in between, whose write fault is then EFAULT. (Without
- * SIGBUS it would wait for the monitor: there a load makes the entries.)
- */
-static int populate_dirty(const struct fill *f, uint8_t *start, uint64_t length)
-{
-	int rc = ldfs_uffd_unprotect(f->a, start, length), error = 0;
-
-	if (rc)
-		return rc;
-	if (madvise(start, length, MADV_POPULATE_WRITE))
-		error = errno;
-	rc = ldfs_uffd_protect(f->a, start, length);
-	if (!rc && error == EFAULT)
-		error = madvise(start, length, MADV_POPULATE_READ) ? errno : 0;
-	return rc ? rc : -error;
-}
-
-/*
  * A page that is discarded in the meantime may be allocated again, as zeros: that costs memory, but
  * loses no data.
  */
-static int populate(const struct fill *f, uint64_t start, uint64_t end)
+static int populate(uint8_t *view, uint64_t start, uint64_t end)
 {
-	int rc = 0;
-
-	for (; !rc && start < end; start += PIECE) {
-		uint64_t length = end - start < PIECE ? end - start : PIECE;
-
-		if (f->guard && f->a->uffd.backend == LDFS_BACKEND_SIGBUS)
-			rc = populate_dirty(f, f->view + start, length);
-		else if (madvise(f->view + start, length, MADV_POPULATE_READ))
-			rc = -errno;
-	}
-	return rc;
+	for (; start < end; start += PIECE)
+		if (madvise(view + start, end - start < PIECE ? end - start : PIECE,
+			    MADV_POPULATE_READ))
+			return -errno;
+	return 0;
 }
 
 /* Fill [at, end), which lacks all entries, where the live view has them. */
@@ -87,7 +57,7 @@ static int fill_gap(const struct fill *f, uint64_t at, uint64_t end)
 
 	while (!rc &&
 	       ldfs_pagemap_next(&f->pagemap, f->a->live, last, end, LDFS_MAPPED, &first, &last))
-		rc = populate(f, first, last);
+		rc = populate(f->view, first, last);
 	return rc;
 }
 
@@ -165,7 +135,7 @@ static int fill_unseen(const struct fill *f, uint64_t at, uint64_t end)
 	int rc = 0, error = 0;
 
 	while (!rc && ldfs_next_data_piece(f->a, last, end, &first, &last, &error))
-		rc = populate(f, first, last);
+		rc = populate(f->view, first, last);
 	return rc ? rc : error;
 }
 

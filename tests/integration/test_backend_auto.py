@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Backend `auto`: sigbus where it measures better and can be had, else sigsegv; the dump says
+"""Backend `auto`: sigsegv, or sigbus where START by sigsegv would be refused; the dump says
 which."""
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump
-from livedumpfs.machines import machine as rules
+from livedumpfs.errors import MachineError
 from tests.fixtures.program_files import program_command
 
 SIZE = 8 << 20
@@ -30,12 +31,6 @@ def arena() -> Iterator[Arena]:
         yield arena
 
 
-@pytest.fixture(autouse=True)
-def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine with many processors."""
-    monkeypatch.setattr(rules, "_processors", lambda: 16)
-
-
 def taken(live: LiveDump, target: Path, settings: DumpSettings = AUTO) -> str:
     """The backend that a dump says it had."""
     live.save(target, settings)
@@ -44,47 +39,43 @@ def taken(live: LiveDump, target: Path, settings: DumpSettings = AUTO) -> str:
         return str(dump.meta["backend"]).split()[0]
 
 
-def test_it_is_the_default_and_the_dump_says_which_it_was(arena: Arena, tmp_path: Path) -> None:
-    with LiveDump(arena) as live:
-        assert taken(live, tmp_path / "dump", DumpSettings()) == "SIGBUS"
-        assert live.settings.backend == "sigbus"
-
-
-def test_few_processors(arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_processors", lambda: 2)
-    with LiveDump(arena) as live:
-        assert taken(live, tmp_path / "dump") == "SIGSEGV"
-
-
-def test_memory_that_is_mostly_holes(tmp_path: Path) -> None:
-    """Page tables for them would be wanted."""
-    with Arena(SIZE) as arena, LiveDump(arena) as live:
-        arena.live[:4096] = 1
-        assert taken(live, tmp_path / "dump") == "SIGSEGV"
-        arena.live[:] = 1
-        assert taken(live, tmp_path / "dump") == "SIGBUS"
-
-
-def test_a_thread_that_blocks_the_signal_ends_it_for_good(arena: Arena, tmp_path: Path) -> None:
-    """Each change costs the page tables that are kept."""
+@contextmanager
+def a_thread_blocks(*signals: signal.Signals) -> Iterator[None]:
     blocks, may_end = threading.Event(), threading.Event()
 
     def block() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGBUS})
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         blocks.set()
         may_end.wait()
 
+    thread = threading.Thread(target=block)
+    thread.start()
+    try:
+        assert blocks.wait(300)
+        yield
+    finally:
+        may_end.set()
+        thread.join()
+
+
+def test_it_is_the_default_and_the_dump_says_which_it_was(arena: Arena, tmp_path: Path) -> None:
     with LiveDump(arena) as live:
-        assert taken(live, tmp_path / "dump") == "SIGBUS"
-        thread = threading.Thread(target=block)
-        thread.start()
-        try:
-            assert blocks.wait(300)
-            assert taken(live, tmp_path / "dump") == "SIGSEGV"
-        finally:
-            may_end.set()
-            thread.join()
+        assert taken(live, tmp_path / "dump", DumpSettings()) == "SIGSEGV"
+        assert live.settings.backend == "sigsegv"
+
+
+def test_where_sigsegv_would_be_refused_it_is_sigbus(arena: Arena, tmp_path: Path) -> None:
+    with LiveDump(arena) as live:
         assert taken(live, tmp_path / "dump") == "SIGSEGV"
+        with a_thread_blocks(signal.SIGSEGV):
+            assert taken(live, tmp_path / "dump") == "SIGBUS"
+        assert taken(live, tmp_path / "dump") == "SIGSEGV"
+
+
+def test_where_both_would_be_refused_it_says_why(arena: Arena, tmp_path: Path) -> None:
+    refused = pytest.raises(MachineError, match="SIGSEGV")
+    with LiveDump(arena) as live, a_thread_blocks(signal.SIGSEGV, signal.SIGBUS), refused:
+        taken(live, tmp_path / "dump")
 
 
 def test_init_falls_back_to_sigsegv() -> None:

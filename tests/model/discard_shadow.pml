@@ -36,29 +36,6 @@ inline protect_pages(protected)
 	k = 0
 }
 
-/*
- * An entry that lacks is made by a write fault (populate_dirty), and its page is not protected for that long. A
- * punch may come in between, and protect it.
- */
-inline fill_what_lacks()
-{
-	do
-	:: k < NG && rc == 0 ->
-		shadow_wp[k] = 0;
-		if
-#ifdef BUG_FILLED_STAYS_OPEN
-		:: k++
-#else
-		:: shadow_wp[k] = 1; k++
-#endif
-		:: atomic { failures > 0 -> failures--; rc = 1 }
-		fi
-	:: k < NG && rc == 0 -> k++   /* it has one */
-	:: else -> break
-	od;
-	k = 0
-}
-
 /* Part of INIT. Said before the first page: who punches and does not see it has punched before that. */
 inline prepare_shadow()
 {
@@ -74,7 +51,6 @@ inline prepare_shadow()
 		guarded = 1;
 #endif
 		protect_pages(1);
-		fill_what_lacks();
 #ifdef BUG_GUARDED_LATE
 		guarded = 1;
 #endif

@@ -139,7 +139,6 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("discard_release", ("BUG_FREE_AT_ONCE",)), ASSERTION),
     (Check("discard_shadow", ("BUG_NO_REPROTECT",)), ASSERTION),
     (Check("discard_shadow", ("BUG_GUARDED_LATE",)), ASSERTION),
-    (Check("discard_shadow", ("BUG_FILLED_STAYS_OPEN",)), ASSERTION),
     (Check("discard_shadow", ("BUG_GUARDED_CLEARED_EARLY",)), ASSERTION),
     (Check("discard_shadow", ("BUG_TORN_IGNORED",)), ASSERTION),
     (Check("discard_shadow", ("BUG_TORN_STAYS",)), ASSERTION),

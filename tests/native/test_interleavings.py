@@ -164,8 +164,7 @@ IN_THE_MODEL_ALONE = {
     # Pipes are not among the cases.
     *("CANCEL_FIRST", "NO_CANCEL", "CUT_OFF_COUNTS"),
     # userfaultfd is not: the kernel's part of it would have to be written anew.
-    *("NO_REPROTECT", "GUARDED_LATE", "FILLED_STAYS_OPEN", "GUARDED_CLEARED_EARLY"),
-    *("TORN_IGNORED", "TORN_STAYS"),
+    *("NO_REPROTECT", "GUARDED_LATE", "GUARDED_CLEARED_EARLY", "TORN_IGNORED", "TORN_STAYS"),
     *("NO_WAKE_AFTER", "MONITOR_ENDS", "MONITOR_SPINS", "MONITOR_WAITS_FOR_START"),
     *("MONITOR_UNCOUNTED", "BATCH_DROPPED", "RELEASE_NO_SLOT_WAKE", "FORGET_FIRST"),
     "RELEASE_NO_WAKE",
