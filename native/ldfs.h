@@ -320,7 +320,7 @@ uint64_t ldfs_granule_default(uint64_t arena_size);
 /*
  * [any thread] Whether so many more bytes can be filled with data without the kernel's OOM killer
  * ending a process, as far as the free memory of the machine and of the memory cgroups tells. 0:
- * no.
+ * no; errno is ENOMEM then, or says why it is not known now.
  */
 int ldfs_headroom(uint64_t bytes);
 /* [any thread] The same, and without anything being moved to swap. */

@@ -141,14 +141,10 @@ void ldfs_arena_close(ldfs_arena *a, uint32_t backend, uint64_t offset, uint64_t
 {
 	if (!a->spare_mapped)
 		return;
-	if (!ldfs_uffd_protects(backend)) {
+	if (ldfs_uffd_protects(backend))
+		ldfs_uffd_protect(a, a->spare + offset, length);
+	else
 		mprotect(a->spare + offset, length, RO);
-		return;
-	}
-	/* All of it at once: piece by piece each would split the mapping. */
-	if (offset == 0)
-		ldfs_uffd_register(a, a->spare, a->size);
-	ldfs_uffd_protect(a, a->spare + offset, length);
 }
 
 /*

@@ -91,14 +91,14 @@ int ldfs_uffd_register(ldfs_arena *a, uint8_t *start, uint64_t length)
 	return ioctl(a->uffd.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
 }
 
-/* To register takes mmap_lock for writing, so it is done only where the kernel asks for it. */
 int ldfs_uffd_protect(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
-	int rc = in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
+	/*
+	 * Registering a registered range again does no harm. Without it the kernel would protect
+	 * what another userfaultfd has registered: it does not ask whose a range is.
+	 */
+	int rc = ldfs_uffd_register(a, start, length);
 
-	if (rc != -ENOENT)
-		return rc;
-	rc = ldfs_uffd_register(a, start, length);
 	return rc ? rc : in_pieces(&a->uffd, start, length, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 

@@ -8,6 +8,7 @@
  * it. Memory that is missing may come later, so the keepers look again, unless a thread that finds
  * no slot has to know at once that none will come (see patient).
  */
+#include <errno.h>
 #include <unistd.h>
 
 #include "saving/saving.h"
@@ -16,6 +17,7 @@
 #define AUTO_BYTES (16u << 20) /* and with pool auto */
 #define AHEAD_NS 30000000u     /* free slots are to last so long */
 #define LOOK_NS 50000000u      /* between two looks at memory, and what could be given back */
+#define OLD_NS 1000000000u     /* a look at memory is made anew, whatever stores did */
 #define AGAIN_NS 20000000u     /* after a growth that found no memory */
 #define PROCESSORS_EACH 4      /* one keeper for so many */
 
@@ -37,6 +39,7 @@ struct keeper {
 	uint32_t then_used; /* slots in use at then_ns */
 	uint32_t lately;    /* most slots in use lately, and less by and by */
 	uint32_t looked;    /* slots in use at the last look for memory */
+	uint64_t looked_ns; /* when that was */
 };
 
 /* ----------------------------------------------------------------------- grow */
@@ -51,18 +54,20 @@ static uint32_t part_of(const struct ldfs_ring *r)
 
 /*
  * What other keepers are making counts as if none of it were there: they may all look at once.
- * *alone: none was, so that the answer is about `count` and no more.
+ * *about: the answer is about `count` slots and no more, and no want of a descriptor has kept it
+ * from being known.
  */
-static bool memory_for(ldfs_dump *d, uint32_t count, bool *alone)
+static bool memory_for(ldfs_dump *d, uint32_t count, bool *about)
 {
 	struct ldfs_ring *r = &d->ring;
 	uint64_t bytes = count * r->slot_size, growing = ldfs_pool_growing(r), grown;
+	bool allowed;
 
-	*alone = growing == count;
-	if (!r->follows)
-		return ldfs_headroom(bytes);
 	grown = (uint64_t)(load_seq(&r->made) - r->least) * r->slot_size;
-	return ldfs_headroom_ram(grown + growing * r->slot_size + bytes);
+	allowed = r->follows ? ldfs_headroom_ram(grown + growing * r->slot_size + bytes)
+			     : ldfs_headroom(bytes);
+	*about = (allowed || errno == ENOMEM) && (growing == count || !r->follows);
+	return allowed;
 }
 
 /* Whether a thread that finds no slot may wait until there is memory for one. */
@@ -75,22 +80,22 @@ static bool patient(const ldfs_dump *d)
  * Whether the pool stays as it is: only when no slot is free, because what is short ahead of need
  * may be there by then; and when nothing is being made that could be the slot for a thread.
  */
-static bool is_final(ldfs_dump *d, bool alone)
+static bool is_final(ldfs_dump *d, bool about)
 {
 	struct ldfs_ring *r = &d->ring;
 
-	if (patient(d) || (r->follows && (!alone || ldfs_ring_has_free(r))))
+	if (patient(d) || !about || (r->follows && ldfs_ring_has_free(r)))
 		return false;
 	return ldfs_pool_settle(r);
 }
 
-static void no_memory(ldfs_dump *d, bool alone)
+static void no_memory(ldfs_dump *d, bool about)
 {
 	struct ldfs_ring *r = &d->ring;
 	uint32_t seen;
 
 	store_seq(&r->short_of, 1);
-	if (is_final(d, alone)) {
+	if (is_final(d, about)) {
 		ldfs_event_notify(&r->freed); /* threads that wait look again */
 		return;
 	}
@@ -126,16 +131,16 @@ static bool grow(struct keeper *k)
 	ldfs_dump *d = k->d;
 	struct ldfs_ring *r = &d->ring;
 	uint32_t count, link;
-	bool alone, allowed;
+	bool about, allowed;
 
 	if (r->follows && k->leads)
 		look_ahead(k);
 	link = ldfs_pool_plan(r, part_of(r), &count);
 	if (!link)
 		return false;
-	allowed = memory_for(d, count, &alone);
+	allowed = memory_for(d, count, &about);
 	if (ldfs_pool_grow(r, link, count, allowed))
-		no_memory(d, alone);
+		no_memory(d, about);
 	else
 		add_relaxed(&d->spilled, count);
 	return true;
@@ -184,16 +189,18 @@ static bool wants_more(const struct ldfs_ring *r)
 
 /*
  * Whether there is memory for a slot for each granule: then fault-around takes no slot from a store
- * elsewhere. Asked while stores take slots.
+ * elsewhere. Asked while stores take slots, and once a second.
  */
 static void look_for_memory(struct keeper *k)
 {
 	struct ldfs_ring *r = &k->d->ring;
 	uint32_t used = load_seq(&r->in_use);
+	uint64_t now = ldfs_now_ns();
 
-	if (used == k->looked || !ldfs_ring_can_grow(r))
+	if ((used == k->looked && now - k->looked_ns < OLD_NS) || !ldfs_ring_can_grow(r))
 		return;
 	k->looked = used;
+	k->looked_ns = now;
 	store_relaxed(&r->short_of,
 		      !ldfs_headroom_ram((uint64_t)(k->d->granules - r->least) * r->slot_size));
 }

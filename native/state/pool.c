@@ -215,8 +215,11 @@ uint32_t ldfs_pool_shrink(struct ldfs_ring *r, uint32_t most)
  */
 void ldfs_pool_split(struct ldfs_ring *r)
 {
-	uint8_t *end = ldfs_slot_bytes(r, r->reserved);
+	uint8_t *end;
 
+	pthread_mutex_lock(&r->keeping);
+	end = ldfs_slot_bytes(r, r->planned);
+	pthread_mutex_unlock(&r->keeping);
 	for (uint8_t *at = r->bytes; r->slot_size < HUGE && at < end; at += HUGE)
 		madvise(at, (uint64_t)(end - at) < HUGE ? (uint64_t)(end - at) : HUGE, MADV_COLD);
 }

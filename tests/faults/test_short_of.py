@@ -94,6 +94,10 @@ def test_memory_alone_that_finds_no_more_loses_pages_and_says_which(
     )
 
 
+def test_a_pool_while_descriptors_are_short(tmp_path: Path, failing_calls: Path) -> None:
+    expect_done("short_of/a_pool_while_descriptors_are_short.py", tmp_path, failing_calls)
+
+
 @pytest.fixture
 def group() -> Iterator[MemoryGroup]:
     with contextlib.ExitStack() as stack:

@@ -277,7 +277,7 @@ def test_every_bug_macro_is_tried() -> None:
 
 
 def test_models_are_all_run() -> None:
-    shared = {"protocol", "ends", "punch", "kernel", "monitor"}
+    shared = {"protocol", "ends", "punch", "kernel", "monitor", "signals"}
     assert {path.stem for path in HERE.glob("*.pml")} - shared == set(MODELS)
     assert {check.model for check in HOLDING + LARGER} == set(MODELS)
 

@@ -5,6 +5,7 @@
  * about memory for the pool, and the system calls for them would take half of a run's time.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <unistd.h>
 
 #include "memory/within.h"
@@ -45,6 +46,7 @@ int ldfs_headroom(uint64_t bytes)
 int ldfs_headroom_ram(uint64_t bytes)
 {
 	(void)bytes;
+	errno = ENOMEM;
 	return !world.short_of || !turn_choose(2, "no memory for the pool");
 }
 
