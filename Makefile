@@ -2,7 +2,7 @@
 #
 #   make demo         from a clone to a live, verified dump of a running machine
 #   make check        what to run on every save: style, types, and the tests that need no root and no mount
-#   make test         all tests, several at a time (WORKERS, two more than there are processors)
+#   make test         all tests, several at a time (WORKERS, four more than there are processors)
 #   make test-long    the same, with everything in it that is shortened otherwise: hours
 #   make lint         style and types
 #   make format       put all files into the style of lint
@@ -32,7 +32,7 @@
 VENV ?= .venv
 ARGS ?=
 # Many tests wait more than they compute.
-WORKERS ?= $(shell expr $$(nproc) + 2)
+WORKERS ?= $(shell expr $$(nproc) + 4)
 
 python := $(VENV)/bin/python
 pins := $(VENV)/livedump-pins.stamp
