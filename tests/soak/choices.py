@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from writers import PATTERNS
 
 from livedumpfs.dump import DumpSettings
+from livedumpfs.kinds import AUTO
 from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
@@ -127,7 +128,7 @@ def _settings(r: random.Random, size: int, target: str) -> DumpSettings:
         arming=r.choice(("swap", "mprotect")),
         backend=r.choice(REAL_BACKENDS),
         granule=granule,
-        pool=min(pool, most),
+        pool=AUTO if r.random() < 0.3 else min(pool, most),
         spill_limit=r.choice((most, most, max(pool, size // 4))),
         sweep_rate=int(size / r.uniform(0.3, 1.5)) if r.random() < 0.2 else 0,
         stall_deadline=NEVER_S,

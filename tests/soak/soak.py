@@ -134,10 +134,11 @@ class Soak:
     def _say(self, choice: DumpChoice, verdict: Verdict, seconds: float) -> None:
         settings, machine = choice.settings, choice.machine
         kind = settings.compression if settings.format == "kdump" else settings.format
+        pool = "auto" if settings.pool == "auto" else format_size(settings.pool)
         words = (
             f"{machine.kind} {format_size(machine.size)} {','.join(machine.patterns)}",
             f"{kind} {settings.policy} {settings.backend} {settings.arming}",
-            f"granule {format_size(settings.granule)} pool {format_size(settings.pool)}",
+            f"granule {format_size(settings.granule)} pool {pool}",
             f"{choice.target} {choice.end} {choice.step}",
             f"{seconds:.1f} s, {verdict.pages} pages, {verdict.lost} lost",
             "; ".join(verdict.problems)[:80] or "good",

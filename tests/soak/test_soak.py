@@ -95,6 +95,7 @@ def test_choices_follow_from_seed_and_index_and_leave_nothing_out() -> None:
     assert {s.policy for s in settings} == {"block", "spill", "fail"}
     both = {(s.backend, s.arming) for s in settings}
     assert both == {(a, b) for a in REAL_BACKENDS for b in ("swap", "mprotect")}
+    assert {c.settings.pool_is_auto for c in chosen} == {True, False}
     assert {c.target for c in chosen} == {"tmpfs", "file", "slow", "pipe", "none"}
     assert {c.end for c in chosen} == {"finish", "release", "kill"}
     assert {c.step for c in chosen if c.end == "kill"} >= {"begin", "init", "start", "sweep"}
