@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run by test_short_of.py: the keeper cannot open /proc/meminfo for a while, so it does not know how
-much memory there is. That is no answer: it looks again, and the stores wait for it."""
+"""Run by test_short_of.py: for a while the keeper cannot open /proc/meminfo, so that it does not
+know how much memory there is. That is no answer: it looks again, and the stores wait for it."""
 
 from __future__ import annotations
 
