@@ -13,6 +13,12 @@ def proc_text(path: str | Path) -> str:
     return Path(path).read_bytes().decode("utf-8", "surrogateescape")
 
 
+def proc_fields(path: str | Path) -> dict[str, str]:
+    """The fields of a status file ("Name:\\tvalue"), by name. OSError: it cannot be read."""
+    lines = (line.partition(":\t") for line in proc_lines(path))
+    return {name: value for name, _, value in lines}
+
+
 def proc_lines(path: str | Path) -> list[str]:
     """Its lines, without their ends; none of an empty file. OSError: it cannot be read."""
     return proc_text(path).split("\n")[:-1]

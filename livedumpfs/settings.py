@@ -130,9 +130,9 @@ class DumpSettings:
         "stores; `sigbus`, userfaultfd and a SIGBUS handler on that thread, which splits no "
         "mapping (both for machines in the host's process); `uffd`, "
         "userfaultfd with a thread of its own, which sees stores of the kernel's too (the only "
-        "one for QEMU); `auto`, [the one that measures best here](performance.md#backends), by "
-        "which STATUS and `info` then call the dump. One that the machine has not is EINVAL at "
-        "INIT",
+        "one for QEMU); `auto`, `sigsegv`, or `sigbus` where [that would be "
+        "refused](performance.md#backends), and STATUS and `info` say which. One that the machine "
+        "has not is EINVAL at INIT",
         ioctl="backend",
         status="backend",
         core="backend",

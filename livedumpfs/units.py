@@ -51,6 +51,11 @@ def format_size(size: float) -> str:
     return f"{size:.4g} TiB"
 
 
+def format_use(most: int, used: int) -> str:
+    """How much there was at most and how much of it was in use at once, in bytes; "": none was."""
+    return f"{format_size(most)} at most, {format_size(used)} in use" if most else ""
+
+
 def format_duration(nanoseconds: float) -> str:
     """Nanoseconds as "85 us", "1.2 ms" or "3 s"."""
     if nanoseconds < 1000:

@@ -69,7 +69,7 @@
 #define LIVEDUMP_BACKEND_SIGSEGV 1
 #define LIVEDUMP_BACKEND_UFFD 2   /* userfaultfd: stores of the kernel too */
 #define LIVEDUMP_BACKEND_SIGBUS 3 /* userfaultfd, and a signal to the thread that stores */
-#define LIVEDUMP_BACKEND_AUTO 4   /* the best one here; only in INIT, STATUS says which it is */
+#define LIVEDUMP_BACKEND_AUTO 4   /* SIGSEGV or SIGBUS; only in INIT, STATUS says which it is */
 
 #define LIVEDUMP_POOL_AUTO (~(__u64)0) /* follows need, and the memory that is free */
 

@@ -60,30 +60,10 @@ static int pass(struct bench *b, uint64_t *ns)
 int granules(struct bench *b)
 {
 	uint64_t count;
-	const char *comma = "";
 
 	if (!b->opt.writers || !(b->opt.size / granule_of(b) / b->opt.writers))
 		return -EINVAL;
 	count = b->opt.size / granule_of(b) / b->opt.writers * b->opt.writers;
 	printf("{\"way\":\"%s\",\"granules\":%lu,\"turns\":[", b->peer->name, count);
-	for (unsigned i = 0; i < b->opt.dumps; i++) {
-		uint64_t plain = 0, armed = 0;
-		int rc = pass(b, &plain);
-
-		if (!rc)
-			rc = b->peer->prepare(b);
-		if (!rc)
-			rc = b->peer->start(b);
-		if (!rc)
-			rc = pass(b, &armed);
-		if (rc)
-			return rc;
-		printf("%s{\"plain_ns\":%lu,\"armed_ns\":%lu}", comma, plain, armed);
-		comma = ",";
-		rc = b->peer->finish(b);
-		if (rc)
-			return rc;
-	}
-	puts("]}");
-	return 0;
+	return print_turns(b, pass);
 }

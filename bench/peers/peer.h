@@ -109,4 +109,10 @@ int granules(struct bench *b);
 int many(int argc, char **argv);
 int print_floor(void);
 
+/*
+ * turns.c: print the end of a JSON object, "turns", with the time of `stores` before and after
+ * start(), for each dump. 0 or -errno.
+ */
+int print_turns(struct bench *b, int (*stores)(struct bench *b, uint64_t *ns));
+
 #endif

@@ -37,40 +37,27 @@ static struct walk plan(const struct bench *b)
 	return w;
 }
 
-static uint64_t walk(struct bench *b, uint64_t stores)
+static struct walk planned; /* by touch(), for each walk */
+
+static int walk(struct bench *b, uint64_t *ns)
 {
 	uint64_t state, before = now_ns();
 
 	pattern_begin(&state, 0);
-	for (uint64_t i = 0; i < stores; i++)
+	for (uint64_t i = 0; i < planned.stores; i++)
 		*(volatile uint64_t *)(b->memory +
 				       pattern_next(&state, b->opt.pattern, b->pages)) = i;
-	return now_ns() - before;
+	*ns = now_ns() - before;
+	return 0;
 }
 
 int touch(struct bench *b)
 {
-	struct walk w = plan(b);
-	const char *comma = "";
+	uint64_t ns;
 
-	walk(b, w.stores);
-	printf("{\"way\":\"%s\",\"pages\":%lu,\"stores\":%lu,\"turns\":[", b->peer->name, w.pages,
-	       w.stores);
-	for (unsigned i = 0; i < b->opt.dumps; i++) {
-		uint64_t plain = walk(b, w.stores), armed;
-		int rc = b->peer->prepare(b);
-
-		if (!rc)
-			rc = b->peer->start(b);
-		if (rc)
-			return rc;
-		armed = walk(b, w.stores);
-		printf("%s{\"plain_ns\":%lu,\"armed_ns\":%lu}", comma, plain, armed);
-		comma = ",";
-		rc = b->peer->finish(b);
-		if (rc)
-			return rc;
-	}
-	puts("]}");
-	return 0;
+	planned = plan(b);
+	walk(b, &ns);
+	printf("{\"way\":\"%s\",\"pages\":%lu,\"stores\":%lu,\"turns\":[", b->peer->name,
+	       planned.pages, planned.stores);
+	return print_turns(b, walk);
 }

@@ -27,8 +27,14 @@ from livedumpfs.settings import OPTION
 if TYPE_CHECKING:
     from livedumpfs.client import Client
 
-_OF_INIT: Final = ("spill_limit", "at_limit", "stall_deadline", "max_age")
-"""Options of `start --no-target` that are INIT's."""
+_OF_INIT: Final = {
+    "spill_limit": "memory for it at the most; default: what the machine has, or half of what is "
+    "free",
+    "at_limit": "",
+    "stall_deadline": "",
+    "max_age": "",
+}
+"""Options of `start --no-target` that are INIT's, with their help where it is another there."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -46,13 +52,8 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="init too: keep the snapshot in memory until its release",
     )
-    add_option(
-        start,
-        OPTION[_OF_INIT[0]],
-        "memory for it at the most; default: what the machine has, or half of what is free",
-    )
-    for name in _OF_INIT[1:]:
-        add_option(start, OPTION[name])
+    for name, text in _OF_INIT.items():
+        add_option(start, OPTION[name], text)
     sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(

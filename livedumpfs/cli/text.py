@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from livedumpfs import pause
 from livedumpfs.errors import printable
-from livedumpfs.units import format_duration, format_size
+from livedumpfs.units import format_duration, format_size, format_use
 
 Numbers = Mapping[str, int]
 
@@ -86,8 +86,7 @@ def instant(wall_ns: int) -> str:
 def pool(numbers: Numbers) -> str:
     """How large the pool was, and how much of it was in use at once."""
     size = numbers.get("granule_size", 0)
-    most, used = numbers.get("slots_most", 0) * size, numbers.get("slots_peak", 0) * size
-    return f"{format_size(most)} at most, {format_size(used)} in use" if most else ""
+    return format_use(numbers.get("slots_most", 0) * size, numbers.get("slots_peak", 0) * size)
 
 
 def counter_rows(numbers: Numbers, machine: str = "") -> list[tuple[str, str]]:

@@ -12,13 +12,7 @@ from livedumpfs import __version__, abi, pause
 from livedumpfs.control.settings_files import Settings
 from livedumpfs.dump import LiveDump
 from livedumpfs.errors import LivedumpError, printable
-from livedumpfs.machines import (
-    HasStatus,
-    Machine,
-    NumbersVcpus,
-    PhysicalRange,
-    Registers,
-)
+from livedumpfs.machines import HasStatus, Machine, NumbersVcpus, PhysicalRange, Registers
 from livedumpfs.option import rows_of
 from livedumpfs.request import fill_status
 

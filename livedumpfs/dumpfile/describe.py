@@ -13,7 +13,7 @@ from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.dumpfile.verify import format_ranges
 from livedumpfs.errors import printable
 from livedumpfs.formats import table
-from livedumpfs.units import format_duration, format_size
+from livedumpfs.units import format_duration, format_size, format_use
 
 CHECKSUM: Final = "XXH3-64"
 _TEXT_RANGES: Final = 8
@@ -176,7 +176,7 @@ def _pool_text(counters: object) -> str:
         return ""
     names = ("granule_size", "slots_most", "slots_peak")
     size, most, used = (_number(counters.get(name)) for name in names)
-    return f"{format_size(most * size)} at most, {format_size(used * size)} in use" if most else ""
+    return format_use(most * size, used * size)
 
 
 def _number(value: object) -> int:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from livedumpfs.proc import proc_text
+
 SYSTEM_DIRECTORY = "/run/livedumpfs"
 USERS_DIRECTORY = "/run/user/%d"
 FALLBACK_DIRECTORY = "/tmp/livedumpfs-%d"
@@ -52,7 +54,7 @@ class Entry:
 def start_time(pid: int) -> int | None:
     """Start time of the process, in clock ticks since boot; None: no such process, or a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        text = proc_text(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The command's name may hold blanks and brackets: count from its end.

@@ -27,10 +27,10 @@ class ChecksFirst(Protocol):
 
 @runtime_checkable
 class ChoosesBackend(Protocol):
-    """A machine with more than one backend, of which another may be the best one elsewhere."""
+    """A machine with more than one backend, of which not each can be had at each time."""
 
     def best_backend(self) -> str:
-        """The one of them that measures best as this process is now; "auto": sigsegv would be
+        """The fastest of them that can be had as this process is now; "auto": sigsegv would be
         refused now, so INIT tries sigbus, and takes sigsegv where that fails."""
 
 

@@ -15,6 +15,7 @@ import threading
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.hosts import registry
 from livedumpfs.hosts.mounted import OURS, mounts_at
+from livedumpfs.proc import proc_fields
 from livedumpfs.thread import start_thread
 
 UNMOUNT_TIMEOUT = 2.5
@@ -59,8 +60,7 @@ def check_mountpoint(mountpoint: str) -> None:
 
 def mount_hint(*, allow_other: bool = False) -> str:
     """Why a mount may have failed: which right this process has not."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        status = dict(line.split(":\t", 1) for line in file if ":\t" in line)
+    status = proc_fields("/proc/self/status")
     if not os.path.exists("/dev/fuse"):
         return "there is no /dev/fuse: load the module fuse, or give the container that device"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):

@@ -54,10 +54,10 @@ static uint32_t part_of(const struct ldfs_ring *r)
 
 /*
  * What other keepers are making counts as if none of it were there: they may all look at once.
- * *about: the answer is about `count` slots and no more, and no want of a descriptor has kept it
+ * *certain: the answer is about `count` slots and no more, and no want of a descriptor has kept it
  * from being known.
  */
-static bool memory_for(ldfs_dump *d, uint32_t count, bool *about)
+static bool memory_for(ldfs_dump *d, uint32_t count, bool *certain)
 {
 	struct ldfs_ring *r = &d->ring;
 	uint64_t bytes = count * r->slot_size, growing = ldfs_pool_growing(r), grown;
@@ -66,7 +66,7 @@ static bool memory_for(ldfs_dump *d, uint32_t count, bool *about)
 	grown = (uint64_t)(load_seq(&r->made) - r->least) * r->slot_size;
 	allowed = r->follows ? ldfs_headroom_ram(grown + growing * r->slot_size + bytes)
 			     : ldfs_headroom(bytes);
-	*about = (allowed || errno == ENOMEM) && (growing == count || !r->follows);
+	*certain = (allowed || errno == ENOMEM) && (growing == count || !r->follows);
 	return allowed;
 }
 
@@ -80,22 +80,22 @@ static bool patient(const ldfs_dump *d)
  * Whether the pool stays as it is: only when no slot is free, because what is short ahead of need
  * may be there by then; and when nothing is being made that could be the slot for a thread.
  */
-static bool is_final(ldfs_dump *d, bool about)
+static bool is_final(ldfs_dump *d, bool certain)
 {
 	struct ldfs_ring *r = &d->ring;
 
-	if (patient(d) || !about || (r->follows && ldfs_ring_has_free(r)))
+	if (patient(d) || !certain || (r->follows && ldfs_ring_has_free(r)))
 		return false;
 	return ldfs_pool_settle(r);
 }
 
-static void no_memory(ldfs_dump *d, bool about)
+static void no_memory(ldfs_dump *d, bool certain)
 {
 	struct ldfs_ring *r = &d->ring;
 	uint32_t seen;
 
 	store_seq(&r->short_of, 1);
-	if (is_final(d, about)) {
+	if (is_final(d, certain)) {
 		ldfs_event_notify(&r->freed); /* threads that wait look again */
 		return;
 	}
@@ -131,16 +131,16 @@ static bool grow(struct keeper *k)
 	ldfs_dump *d = k->d;
 	struct ldfs_ring *r = &d->ring;
 	uint32_t count, link;
-	bool about, allowed;
+	bool certain, allowed;
 
 	if (r->follows && k->leads)
 		look_ahead(k);
 	link = ldfs_pool_plan(r, part_of(r), &count);
 	if (!link)
 		return false;
-	allowed = memory_for(d, count, &about);
+	allowed = memory_for(d, count, &certain);
 	if (ldfs_pool_grow(r, link, count, allowed))
-		no_memory(d, about);
+		no_memory(d, certain);
 	else
 		add_relaxed(&d->spilled, count);
 	return true;

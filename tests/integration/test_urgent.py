@@ -17,6 +17,7 @@ from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
 from tests.fixtures.program_files import program_command
+from tests.fixtures.urgency import needs_right
 
 MIB = 1 << 20
 RAM = 8 * MIB
@@ -26,20 +27,6 @@ HOGS = 4
 
 if not hasattr(os, "sched_setscheduler"):
     pytest.skip("no scheduling policies", allow_module_level=True)
-
-
-def may_raise() -> bool:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        try:
-            os.sched_setscheduler(child.pid, os.SCHED_FIFO, os.sched_param(1))
-        except PermissionError:
-            return False
-        finally:
-            child.kill()
-    return True
-
-
-needs_right = pytest.mark.skipif(not may_raise(), reason="no right to SCHED_FIFO here")
 
 
 def vcpu_thread() -> int:

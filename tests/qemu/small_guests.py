@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from aftermath import wait_for
 from firmware import ROUNDS
@@ -26,6 +27,22 @@ def qemu_of(host: int) -> int:
     names = {pid: proc_text(f"/proc/{pid}/comm") for pid in children(host)}
     (found,) = [pid for pid, name in names.items() if name.startswith("qemu")]
     return found
+
+
+def held_by(host: Any, orphans: list[int]) -> int:
+    """Process id of QEMU, which outlives `host` from here on; `host` runs held_guest.py or one like
+    it, and has started."""
+    assert host.stdin and host.stdout and host.stdout.readline() == "started\n"
+    qemu = qemu_of(host.pid)
+    orphans.append(qemu)
+    return qemu
+
+
+def let_pause(host: Any) -> None:
+    """Returns when it holds the guest."""
+    host.stdin.write("\n")
+    host.stdin.flush()
+    assert host.stdout.readline() == "paused\n"
 
 
 def firmware_command(firmware: Path) -> list[str]:

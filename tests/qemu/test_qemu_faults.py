@@ -19,7 +19,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_file
 from tests.qemu.lengths import LONG
-from tests.qemu.small_guests import SIZE, qemu_of
+from tests.qemu.small_guests import SIZE, held_by, let_pause, qemu_of
 
 DEADLINE_S = 300.0
 MIB = 1 << 20
@@ -94,14 +94,10 @@ def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with outliving(host) as orphans:
-        assert host.stdin and host.stdout and host.stdout.readline() == "started\n"
-        qemu = qemu_of(host.pid)
-        orphans.append(qemu)
+        qemu = held_by(host, orphans)
         guest, protected = small_guests.of(qemu, console), protection(qemu, SIZE)
         guest.boot()
-        host.stdin.write("\n")
-        host.stdin.flush()
-        assert host.stdout.readline() == "paused\n"
+        let_pause(host)
         host.kill()
         host.wait()
         guest.goes_on()

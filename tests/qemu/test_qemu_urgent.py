@@ -23,8 +23,10 @@ from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine, urgent
 from livedumpfs.machines.qemu.urgent import Urgent
+from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_command, program_file
-from tests.qemu.small_guests import qemu_of
+from tests.fixtures.urgency import needs_right
+from tests.qemu.small_guests import held_by, let_pause
 
 BASE = (
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
@@ -35,20 +37,6 @@ RAISED = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 DEADLINE_S = 300.0
 LONG_S = 60.0
 """A pause that does not end by itself while a test looks."""
-
-
-def may_raise() -> bool:
-    with subprocess.Popen(["sleep", "60"]) as child:
-        try:
-            os.sched_setscheduler(child.pid, os.SCHED_FIFO, os.sched_param(1))
-        except PermissionError:
-            return False
-        finally:
-            child.kill()
-    return True
-
-
-needs_right = pytest.mark.skipif(not may_raise(), reason="no right to SCHED_FIFO here")
 
 
 def policies(pid: int) -> dict[int, int]:
@@ -63,7 +51,7 @@ def policies(pid: int) -> dict[int, int]:
 
 
 def comm(thread: int) -> str:
-    return Path(f"/proc/{thread}/comm").read_text().strip()
+    return proc_text(f"/proc/{thread}/comm").strip()
 
 
 def vcpus_of(machine: QemuMachine) -> set[int]:
@@ -267,12 +255,8 @@ def test_none_stays_raised_that_a_killed_host_has_raised(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with outliving(host) as orphans:
-        assert host.stdin and host.stdout and host.stdout.readline() == "started\n"
-        qemu = qemu_of(host.pid)
-        orphans.append(qemu)
-        host.stdin.write("\n")
-        host.stdin.flush()
-        assert host.stdout.readline() == "paused\n"
+        qemu = held_by(host, orphans)
+        let_pause(host)
         host.send_signal(signal.SIGSTOP)  # its second of pause may not end before we have looked
         assert (RAISED in policies(qemu).values()) == (not sandbox)
         host.kill()

@@ -9,12 +9,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from livedumpfs.hosts.mounted import mounts_at
 from livedumpfs.machines.qemu.guest_memory import find_mapping
+from livedumpfs.machines.qemu.urgent import _may_raise
 from livedumpfs.proc import proc_lines, proc_text
 from livedumpfs.rights.folder import read_mounts
 from livedumpfs.targets.check import is_mounted
@@ -24,11 +26,12 @@ ODD = os.fsdecode(b"a\xffb\rc\x0bd\x1ce\xc2\x85f")
 
 
 def test_arguments_and_names_of_any_bytes() -> None:
-    words = [sys.executable, "-c", "input()", ODD]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+    words = [sys.executable, "-c", "print(flush=True); input()", ODD]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()  # before it runs the kernel may not have its arguments yet
         assert ODD in proc_text(f"/proc/{process.pid}/cmdline").split("\0")
-        assert process.stdin
-        process.stdin.close()
+        process.stdin.write(b"\n")
 
 
 def test_a_mount_point_of_any_bytes(tmp_path: Path) -> None:
@@ -60,3 +63,17 @@ def test_a_mapped_file_of_any_name(tmp_path: Path) -> None:
             assert found.address == ctypes.addressof(ctypes.c_char.from_buffer(view))
             with pytest.raises(Exception, match="no shared mapping"):
                 find_mapping(proc_text("/proc/self/maps"), 64 << 20)
+
+
+def test_a_thread_of_any_name_may_stop_a_guest() -> None:
+    """Who may raise threads is in the same file as the thread's name."""
+
+    def look() -> None:
+        set_name(15, b"a\xffb", 0, 0, 0)  # PR_SET_NAME
+        found.append(_may_raise())
+
+    set_name, found = ctypes.CDLL(None).prctl, [_may_raise()]
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join(300)
+    assert found == [found[0]] * 2

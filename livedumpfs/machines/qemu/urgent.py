@@ -9,8 +9,9 @@ import os
 import sys
 import threading
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Final
+
+from livedumpfs.proc import proc_fields
 
 _RAISED: Final = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 """A thread that such a thread starts is an ordinary one. The shim knows by this which threads it
@@ -110,9 +111,8 @@ def _may_raise() -> bool:
     """Whether this process has CAP_SYS_NICE. RLIMIT_RTPRIO alone would not do: with it a thread
     could be raised, but not be made again what it was."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/thread-self/status").read_text().splitlines():
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAP_SYS_NICE & 1)
+        capabilities = proc_fields("/proc/thread-self/status").get("CapEff", "0")
+        return bool(int(capabilities, 16) >> _CAP_SYS_NICE & 1)
     return False
 
 
