@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* turns.c - the same stores before and after start(), once for each dump, for touch.c and granules.c. */
+/* turns.c - the same stores before and after start(), once for each dump: touch.c, granules.c. */
 #include "peer.h"
 
 static int turn(struct bench *b, int (*stores)(struct bench *b, uint64_t *ns), const char *comma)
