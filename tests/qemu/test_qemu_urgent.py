@@ -68,6 +68,18 @@ def expect_all_ordinary(machine: QemuMachine) -> None:
     assert all_ordinary(os.getpid()), policies(os.getpid())
 
 
+def hold_briefly(machine: QemuMachine) -> None:
+    """For a pause that soon ends by itself, and is as long as this computer needs for a stop."""
+    seconds = 0.01
+    while True:
+        try:
+            return machine.quiesce_for(seconds)
+        except MachineError as error:
+            if error.errno != errno.ETIMEDOUT or seconds > LONG_S:
+                raise
+        seconds *= 2
+
+
 @pytest.fixture
 def machine(firmware: Path) -> Iterator[QemuMachine]:
     with QemuMachine([*BASE, "-bios", str(firmware)]) as machine:
@@ -224,7 +236,7 @@ def test_the_shim_lowers_what_a_late_host_has_raised(firmware: Path, before: tup
     """Also where QEMU itself has no right to raise a thread, as with -runas."""
     with QemuMachine([*before, *BASE, "-bios", str(firmware)]) as machine:
         machine.start()
-        machine.quiesce_for(0.01)
+        hold_briefly(machine)
         wait_for(
             lambda: (
                 not any(one & ~os.SCHED_RESET_ON_FORK for one in policies(machine.pid).values())
