@@ -189,7 +189,8 @@ SLOW_BUGS = ("BUG_NO_WAKE_KEEPER",)
 """interleave/ has it in C."""
 USUAL = tuple(Check(model) for model in MODELS if LONG or model not in LONG_ALONE)
 HOLDING = USUAL + VARIANTS + (LARGER if LONG else ())
-CYCLES = tuple(Check(model, cycles=True) for model in ENDING)
+# `slots` has most states of them by far; without LONG its known bug is still looked for.
+CYCLES = tuple(Check(model, cycles=True) for model in ENDING if LONG or model != "slots")
 
 
 def _run(command: list[str], where: Path) -> str:

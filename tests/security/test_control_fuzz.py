@@ -32,7 +32,7 @@ from livedumpfs.proc import proc_text
 Host = Any
 """RunningHost of conftest.py."""
 HostMaker = Callable[..., Host]
-REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "1500"))
+REQUESTS = int(os.environ.get("LIVEDUMP_FUZZ_REQUESTS", "1000"))
 SEED = os.environ.get("LIVEDUMP_FUZZ_SEED") or str(random.randrange(1 << 32))
 TREE = os.environ.get("LIVEDUMP_FUZZ_TREE")
 PROCESSES = 4
