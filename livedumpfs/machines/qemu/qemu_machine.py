@@ -35,7 +35,9 @@ from livedumpfs.machines.shim import Shim
 from livedumpfs.proc import proc_text
 
 _START_S: Final = 30.0
-_ENDED_S: Final = 0.5
+_ENDED_S: Final = 10.0
+"""For a QEMU that has hung up to end: on a busy computer half a second was too short once, and its
+exit status was lost."""
 _LEAST_S: Final = 0.1
 _SHIM_LATER_S: Final = 0.25
 """When this process does not end a pause in time, the shim does so after this many seconds more."""
