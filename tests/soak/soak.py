@@ -31,6 +31,7 @@ from tally import Tally
 from victim import Failed, Hang, Victim
 from writers import build
 
+from livedumpfs.kinds import AUTO
 from livedumpfs.units import format_size
 
 MOST_FAILURES = 10
@@ -134,7 +135,7 @@ class Soak:
     def _say(self, choice: DumpChoice, verdict: Verdict, seconds: float) -> None:
         settings, machine = choice.settings, choice.machine
         kind = settings.compression if settings.format == "kdump" else settings.format
-        pool = "auto" if settings.pool == "auto" else format_size(settings.pool)
+        pool = AUTO if settings.pool_is_auto else format_size(settings.pool)
         words = (
             f"{machine.kind} {format_size(machine.size)} {','.join(machine.patterns)}",
             f"{kind} {settings.policy} {settings.backend} {settings.arming}",
