@@ -20,7 +20,6 @@ from livedumpfs.cli import main as cli
 from livedumpfs.client import Client
 from tests.fixtures.program_files import program_file
 
-TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = [sys.executable, "-P", "-m", "livedumpfs.cli"]
 DEADLINE_S = 300.0
 SLOW = ("--sweep-rate", "1K")
@@ -67,7 +66,6 @@ class Commands:
         self.folder = folder
         self.env = {
             **os.environ,
-            "PYTHONPATH": str(TOP),
             "XDG_RUNTIME_DIR": str(folder),
             "LIVEDUMPFS_STATE": str(folder / "state"),
         }

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from aftermath import Host
 
+from tests.fixtures.patience import patient_path
+
 FOLDER = Path(__file__).resolve().parent
 
 Done = subprocess.CompletedProcess[str]
@@ -37,7 +39,7 @@ def beside_handlers(handlers: Path) -> Callable[..., Done]:
     """Runs Python on these arguments, with $HANDLERS and $BACKEND, and no faulthandler
     unasked."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
-    environment |= {"HANDLERS": str(handlers), "PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}"}
+    environment |= {"HANDLERS": str(handlers), "PYTHONPATH": patient_path(FOLDER)}
 
     def run(*arguments: str, backend: str = "sigsegv") -> Done:
         return subprocess.run(

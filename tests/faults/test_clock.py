@@ -9,6 +9,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 FOLDER = Path(__file__).resolve().parent
@@ -19,7 +20,7 @@ def test_a_wall_clock_that_jumps(tmp_path: Path) -> None:
     library = tmp_path / "jumping_clock.so"
     command = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
     subprocess.run([*command, str(FOLDER / "jumping_clock.c")], check=True, timeout=300)
-    environment = {"PYTHONPATH": f"{TOP}:{FOLDER}", "LD_PRELOAD": str(library)}
+    environment = {"PYTHONPATH": patient_path(FOLDER), "LD_PRELOAD": str(library)}
     done = subprocess.run(
         program_command(__file__, "jumping_clock.py", str(tmp_path)),
         capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,

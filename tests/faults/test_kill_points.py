@@ -40,7 +40,6 @@ KILLS = int(os.environ.get("LIVEDUMP_KILLS", "6"))
 MORE = 10
 """So many more at the most, until something was recovered and something was missing."""
 DEADLINE = 300.0
-TOP = Path(__file__).resolve().parents[2]
 FORMATS = (Format.ELF, Format.RAW, Format.KDUMP)
 
 
@@ -88,7 +87,7 @@ class Victim:
         self.process = subprocess.Popen(
             program_command(__file__, "killed_host.py", str(SIZE), self.mountpoint, str(reference)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[reference],
-            env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(folder)},
+            env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
         )  # fmt: skip
         try:
             assert self.process.stdout
@@ -180,7 +179,7 @@ def mounted(target: Path, place: Path) -> Iterator[Path]:
     process = subprocess.Popen(
         [sys.executable, "-m", "livedumpfs.cli", "mount", str(target), str(place)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(place.parent)},
+        env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},
     )  # fmt: skip
     try:
         assert process.stdout and process.stdout.readline() == f"snapshot {place}/snapshot\n"

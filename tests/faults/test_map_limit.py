@@ -18,6 +18,7 @@ from aftermath import expect_free
 from livedumpfs import Arena, LiveDump, open_dump
 from livedumpfs.dump import DumpSettings
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 GIB = 1 << 30
@@ -83,7 +84,7 @@ def test_steps_of_a_process_whose_mappings_are_at_the_limit(tmp_path: Path) -> N
     done = subprocess.run(
         program_command(__file__, "full_of_mappings.py", str(tmp_path)),
         capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "PYTHONPATH": f"{here.parents[1]}:{here}"},
+        env={**os.environ, "PYTHONPATH": patient_path(here)},
     )  # fmt: skip
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done
 

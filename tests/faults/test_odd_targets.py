@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 FOLDER = Path(__file__).resolve().parent
@@ -34,7 +35,7 @@ def test_the_longer_way_is_taken(
 ) -> None:
     device = loop_device(16 << 20)
     Path(device).write_bytes(b"\xa5" * (16 << 20))  # what zeros must replace
-    environment = {"PYTHONPATH": f"{FOLDER.parents[1]}:{FOLDER}", "LD_PRELOAD": str(odd_target)}
+    environment = {"PYTHONPATH": patient_path(FOLDER), "LD_PRELOAD": str(odd_target)}
     done = subprocess.run(
         program_command(__file__, "dump_with_a_tail.py", device),
         capture_output=True, text=True, timeout=300, check=False,

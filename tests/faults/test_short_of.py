@@ -21,6 +21,7 @@ from memory_group import MemoryGroup, memory_group
 from livedumpfs import Arena, LiveDump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import LivedumpError, MachineError
+from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,8 +34,7 @@ def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def expect_done(program: str, place: Path, failing_calls: Path, *arguments: str) -> None:
-    top = str(FOLDER.parents[1])
-    environment = {"PYTHONPATH": f"{top}:{FOLDER}", "LD_PRELOAD": str(failing_calls)}
+    environment = {"PYTHONPATH": patient_path(FOLDER), "LD_PRELOAD": str(failing_calls)}
     done = subprocess.run(
         program_command(__file__, program, place, *arguments),
         capture_output=True, text=True, timeout=300, check=False, env=os.environ | environment,

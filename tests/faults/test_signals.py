@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aftermath import expect_incomplete
 
+from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 FOLDER = Path(__file__).resolve().parent
@@ -26,7 +27,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
     environment["BACKEND"] = backend
-    environment["PYTHONPATH"] = f"{FOLDER.parents[1]}:{FOLDER}"
+    environment["PYTHONPATH"] = patient_path(FOLDER)
     return subprocess.run(
         program_command(__file__, program, *arguments),
         capture_output=True,

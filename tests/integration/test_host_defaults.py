@@ -23,7 +23,6 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import UsageError
 
-TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300
 Hosts = Callable[..., str]
 
@@ -43,7 +42,7 @@ def host(tmp_path: Path) -> Iterator[Hosts]:
             subprocess.Popen(
                 [sys.executable, "-P", "-m", "livedumpfs.cli", *command],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-                env={**os.environ, "PYTHONPATH": str(TOP), "XDG_RUNTIME_DIR": str(tmp_path)},
+                env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
             )
         )  # fmt: skip
         output = started[0].stdout

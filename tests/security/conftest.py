@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[2]
+from tests.fixtures.patience import patient_path
+
 DEADLINE_S = 300.0
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 
@@ -46,7 +47,7 @@ def run_as() -> RunAs:
         done = subprocess.run(
             [sys.executable, "-c", program, *map(str, args)], stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-            env={**os.environ, "PYTHONPATH": f"{TOP}:{PROGRAMS}"}, **options,
+            env={**os.environ, "PYTHONPATH": patient_path(PROGRAMS)}, **options,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -42,7 +42,6 @@ ENOUGH = 10
 """So many times more, until each kind of request has succeeded."""
 GROWTH = 16 << 20
 """Bytes by which the host may be larger after all requests than after the first few thousand."""
-TOP = Path(__file__).resolve().parents[2]
 EXPECTED = {
     "ok", "EACCES", "EBUSY", "ECANCELED", "EEXIST", "EFAULT", "EINVAL", "EISDIR", "ENAMETOOLONG",
     "ENODATA", "ENOENT", "ENOMEM", "ENOTTY", "ENXIO", "EPROTO", "ESPIPE",
@@ -87,7 +86,7 @@ def start_fuzzer(
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, FUZZER, host.mountpoint, seed, share, str(int(may_wait))],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(TOP)}, stdin=subprocess.DEVNULL,
+        cwd=folder, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ it is."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,7 +93,6 @@ def run(module: str, *arguments: str) -> str:
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=DEADLINE, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     ).stdout  # fmt: skip
 
 

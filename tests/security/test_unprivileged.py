@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patient import HOSTS
 
 from livedumpfs.control.caller import Caller
 from livedumpfs.control.caller_target import open_for
@@ -44,7 +45,7 @@ def closed_folder(path: Path) -> tuple[str, str]:
 
 def run(*command: str | Path, folder: Path) -> str:
     environment = {
-        **os.environ, "LIVEDUMP_PYTHON": sys.executable, "PYTHONPATH": str(TOP),
+        **os.environ, "LIVEDUMP_PYTHON": sys.executable, HOSTS: str(folder / "hosts"),
         "HOME": str(folder), "LIVEDUMP_DEVICE": str(folder / "mount" / "livedump"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
@@ -111,7 +112,6 @@ def outcome(name: str, *arguments: str, wrap: tuple[str, ...] = (), bounding: st
     done = subprocess.run(
         [*wrap, *less, *program_command(__file__, name, *arguments)],
         capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-        env={**os.environ, "PYTHONPATH": str(TOP)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

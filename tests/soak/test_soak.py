@@ -24,7 +24,6 @@ from livedumpfs.settings import REAL_BACKENDS
 from livedumpfs.units import PAGE_SIZE
 
 PROGRAM = Path(__file__).with_name("soak.py")
-TOP = PROGRAM.parents[2]
 SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
 ROOM_S = 400.0
 """For the dump that is under way when the time is over, on busy cores, and its deadline."""
@@ -47,7 +46,7 @@ def run_soak(folder: Path, tmpfs: Path, *arguments: str) -> tuple[int, str]:
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), "--tmpfs", str(tmpfs), *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONPATH": str(TOP), "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
     try:
         out, _ = process.communicate(timeout=SECONDS + ROOM_S)

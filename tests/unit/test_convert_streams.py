@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
@@ -26,7 +25,6 @@ def run_piped(*arguments: str, stdin: bytes | None = None) -> bytes:
         capture_output=True,
         timeout=300,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
     assert run.returncode == 0, run.stderr.decode()
     return run.stdout
