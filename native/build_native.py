@@ -22,9 +22,11 @@ def sources(*rooms: str) -> list[str]:
     return sorted(p.relative_to(TOP).as_posix() for f in folders for p in f.glob("*.c"))
 
 
-# The core without the part that runs a machine: it needs neither Python nor Unicorn.
+# The core without the parts that run a machine and serve a mount: it needs neither Python nor
+# Unicorn.
 CORE = sources("base", "memory", "target", "state", "fault", "saving", "life")
-SOURCES = [*CORE, *sources("vcpu")]
+SERVING = sources("serving")
+SOURCES = [*CORE, *SERVING, *sources("vcpu")]
 
 
 def interface(header: str) -> str:
@@ -39,8 +41,9 @@ def interface(header: str) -> str:
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
-HEADERS = ("ldfs.h", "life/reference.h", "shim/shim.h")
-"""What Python sees of the core: the public interface, tests' reference, the shim's messages."""
+HEADERS = ("ldfs.h", "life/reference.h", "serving/serving.h", "shim/shim.h")
+"""What Python sees of the core: the public interface, tests' reference, reads of the mount, the
+shim's messages."""
 SHIM = "livedumpfs._shim"
 SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]

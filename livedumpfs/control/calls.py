@@ -39,7 +39,6 @@ from livedumpfs.units import PAGE_SIZE
 
 DEVICE = "livedump"
 MEMORY = "mem"
-SNAPSHOT = "snapshot/"
 _PREFIX = "control/"
 _IDLE = (State.UNDEFINED, State.UNINIT)
 _FINISH_POLL = 0.5

@@ -52,7 +52,7 @@ class SnapshotTree:
 
     def _make(self, snapshot: Snapshot) -> Shown:
         images = standard_images(snapshot.machine, snapshot.size, snapshot.registers)
-        files = SnapshotFiles(images, snapshot.read_into, snapshot.describe)
+        files = SnapshotFiles(images, snapshot.open_image, snapshot.describe)
         changed = max(snapshot.instant_ns, (self._last_second + 1) * _SECOND)
         self._last_second = changed // _SECOND
         return Shown(files, snapshot.generation, snapshot.instant_ns, changed)

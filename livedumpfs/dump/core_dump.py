@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData, check, ffi, lib
+from livedumpfs.core.gate import Gate
 from livedumpfs.dump.attempt import Attempt
 from livedumpfs.dump.counters import Counters, take_counters
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
@@ -62,6 +64,7 @@ _CAUSES = {
 _GONE: Final = -errno.ECANCELED
 _USERS_PATIENCE_S = 2.0
 """For readers on their way out of a dump that is to be freed."""
+_USERS_POLL_S = 0.01
 
 
 def core_config(
@@ -146,6 +149,8 @@ class Core(Protocol):
 
     backend: Backend
     """What notices stores; never "auto"."""
+    gate: Gate | None
+    """For readers in C; None: the memory is in another process."""
 
     def start(self, machine: Machine, deadline_s: float) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised. After an
@@ -205,6 +210,8 @@ class CoreDump:
         out = ffi.new("ldfs_dump **")
         try:
             rc = lib.ldfs_dump_init(self._arena, config, out)
+            if not rc:
+                self.gate: Gate | None = Gate(out[0])
             if not rc and reference >= 0:
                 check(lib.ldfs_dump_set_reference(out[0], reference), "keep a reference")
         except BaseException:  # of a signal's handler, as it returns: it is made all the same
@@ -320,11 +327,18 @@ class CoreDump:
             return False
         with self._lock:
             self._last, self._closed = last, True
-            # RELEASE has sent them all out of the core; here they only wait for the GIL.
-            self._lock.wait_for(lambda: not self._users, _USERS_PATIENCE_S)
-            if not self._freed and not self._users and lib.ldfs_dump_free(self._dump) == 0:
-                self._freed = True
+            if not self._freed and self._users_gone():
+                self._freed = lib.ldfs_dump_free(self._dump) == 0
             return self._freed
+
+    def _users_gone(self) -> bool:
+        """RELEASE has sent them all out of the core; they leave as soon as they run, Python's with
+        the GIL. False: not yet."""
+        assert self.gate
+        end = time.monotonic() + _USERS_PATIENCE_S
+        while not (gone := not self._users and self.gate.close()) and time.monotonic() < end:
+            self._lock.wait(_USERS_POLL_S)
+        return gone
 
     def counters(self) -> Counters:
         """Taken now, or just before it was freed."""

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.dump.core_dump import Core
+from livedumpfs.dump.core_image import CoreImage
 from livedumpfs.errors import LivedumpError, UsageError
-from livedumpfs.formats import MachineInfo, Registers
+from livedumpfs.formats import Image, MachineInfo, Registers
 from livedumpfs.formats.note import Note
+from livedumpfs.formats.snapshot_files import ImageFile, OpenFile
 from livedumpfs.machines import Machine
 
 READ_PIECE: Final = 128 << 10
@@ -78,6 +80,11 @@ class Snapshot:
         """As read, of len(view) bytes into `view`."""
         for at in range(0, len(view) or 1, READ_PIECE):
             self._core.read_into(offset + at, view[at : at + READ_PIECE])
+
+    def open_image(self, image: Image) -> OpenFile:
+        """An image of this memory, as a file. By way of C where the memory is in this process."""
+        gate = self._core.gate
+        return CoreImage(image, gate) if gate else ImageFile(image, self.read_into)
 
     def file(self) -> SnapshotFile:
         """A seekable file object over all of it, with a position of its own."""

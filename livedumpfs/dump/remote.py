@@ -16,6 +16,7 @@ import numpy as np
 
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import ffi, lib
+from livedumpfs.core.gate import Gate
 from livedumpfs.dump.blocks import Blocks
 from livedumpfs.dump.core_dump import (
     Core,
@@ -47,6 +48,8 @@ _GIVEN_UP: Final = (-errno.ECANCELED, -errno.ENODATA)
 class RemoteCore:
     """As CoreDump. The machine is stopped and resumed from here; the pause that is counted is that
     of the machine, not of the core alone."""
+
+    gate: Gate | None = None
 
     def __init__(
         self,

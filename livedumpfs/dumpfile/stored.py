@@ -19,7 +19,12 @@ from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import Image, MachineInfo, Registers, elf, table
 from livedumpfs.formats.note import parse_notes
-from livedumpfs.formats.snapshot_files import ReadArena, SnapshotFiles, standard_images
+from livedumpfs.formats.snapshot_files import (
+    ImageFile,
+    ReadArena,
+    SnapshotFiles,
+    standard_images,
+)
 from livedumpfs.formats.typed import typed
 from livedumpfs.units import PAGE_SIZE
 
@@ -73,7 +78,7 @@ class StoredFiles(SnapshotFiles):
         described = describe_dump(dump)
         images = list(images_of(dump).values())
         holes = sum(b - a for a, b in dump.pfn_ranges(table.HOLE)) * PAGE_SIZE
-        super().__init__(images, read, lambda: described, holes=holes)
+        super().__init__(images, partial(ImageFile, read=read), lambda: described, holes=holes)
         self.dump_id = dump.dump_id
         """Its own, of 16 bytes."""
         self.instant_ns = dump.instant_ns or dump.changed_ns

@@ -44,12 +44,18 @@ class OpenFile(ABC):
         return bytes(memoryview(found)[:count])
 
 
-class _OpenImage(OpenFile):
+OpenImage = Callable[[Image], OpenFile]
+
+
+class ImageFile(OpenFile):
+    """An image over an arena that Python reads."""
+
     def __init__(self, image: Image, read: ReadArena) -> None:
         self._image = image
         self._read = read
 
     def read_into(self, offset: int, view: memoryview) -> int:
+        """See OpenFile."""
         done, asked = 0, False
         for piece in self._image.pieces(offset, len(view)):
             part = view[done : done + piece.length]
@@ -90,16 +96,17 @@ class SnapshotFiles:
     def __init__(
         self,
         images: Sequence[Image],
-        read: ReadArena,
+        open_image: OpenImage,
         info: Callable[[], Mapping[str, object]],
         *,
         holes: int = 0,
     ) -> None:
-        """`info`: returns what info.json says now, in JSON types; OSError ENODATA after the dump is
-        released. `holes`: bytes of the arena that are known to be zeros and need no room, at most.
+        """`open_image`: opens one of them. `info`: returns what info.json says now, in JSON types;
+        OSError ENODATA after the dump is released. `holes`: bytes of the arena that are known to be
+        zeros and need no room, at most.
         """
         self._images = {image.name: image for image in images}
-        self._read = read
+        self._open_image = open_image
         self._info = info
         self._holes = holes
 
@@ -122,7 +129,7 @@ class SnapshotFiles:
         """Open one file. FileNotFoundError."""
         if name == INFO:
             return _OpenInfo(self.info_text)
-        return _OpenImage(self._image(name), self._read)
+        return self._open_image(self._image(name))
 
     def pread(self, name: str, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length) of one file; see OpenFile. FileNotFoundError."""

@@ -13,6 +13,7 @@ import hashlib
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from livedumpfs.errors import os_cause
@@ -91,16 +92,23 @@ def dump_numbers(identity: bytes, low: int = 0) -> int:
 class Tree:
     """Files by path from the root, without a leading slash, and the directories above them."""
 
-    def __init__(self, numbers: Mapping[str, int]) -> None:
-        """Files and directories with their inode numbers; the root has its own."""
+    def __init__(
+        self,
+        numbers: Mapping[str, int],
+        directories: Iterable[str] = (),
+        links: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Files, directories and links with their inode numbers; the root has its own.
+        `directories`: those that may be empty. `links`: where the symbolic links lead."""
         self.numbers: dict[str, int] = {"": _ROOT, **numbers}
-        self._children: dict[str, list[str]] = {"": []}
+        self.links = links
+        self._children: dict[str, list[str]] = {one: [] for one in ("", *directories)}
         for path in numbers:
             above = path.rpartition("/")[0]
             self._children.setdefault(above, []).append(path)
 
     def is_directory(self, path: str) -> bool:
-        """False: a file. FileNotFoundError: neither."""
+        """False: a file or a link. FileNotFoundError: neither."""
         if path not in self.numbers:
             raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), path)
         return path in self._children
@@ -111,6 +119,11 @@ class Tree:
         number = self.numbers[path]
         return Attributes(number, stat.S_IFDIR | mode, changed_ns, links=links)
 
+    def link(self, path: str, changed_ns: int) -> Attributes:
+        """Of a symbolic link. Its rights are those of where it leads."""
+        size = len(self.links[path])
+        return Attributes(self.numbers[path], stat.S_IFLNK | 0o777, changed_ns, size)
+
     def entries(self, path: str) -> list[tuple[str, dict[str, int], int]]:
         """readdir's: names with inode number and kind, as fusepy takes them."""
         above = path.rpartition("/")[0]
@@ -120,6 +133,7 @@ class Tree:
 
     def _entry(self, path: str) -> dict[str, int]:
         kind = stat.S_IFDIR if path in self._children else stat.S_IFREG
+        kind = stat.S_IFLNK if path in self.links else kind
         return {"st_ino": self.numbers[path], "st_mode": kind}
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The mount: FUSE calls in, calls of Control out. No meaning lives here.
 
-All files are direct I/O: they change under the reader, and a write then comes from the writing task
-itself, so that its rights can be asked for.
+All files but a dump's images are direct I/O: they change under the reader, and a write then comes
+from the writing task itself, so that its rights can be asked for. Images never change, so that the
+kernel may keep what it has read of them, read ahead, and map them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from livedumpfs import abi
 from livedumpfs.control import Caller, Control
 from livedumpfs.control.calls import DEVICE, MEMORY
 from livedumpfs.mount.attributes import Attributes, Tree, as_statfs
+from livedumpfs.mount.core_reads import CoreHandle, CoreMount
 from livedumpfs.mount.hosttree import HostTree, Opened
 from livedumpfs.mount.open_files import OpenFiles
-from livedumpfs.mount.operations import FuseMount, TreeOperations, name_of
+from livedumpfs.mount.operations import TreeOperations, name_of
 
 _IOCTL_DIRECTORY = 1 << 4
 
@@ -32,11 +34,13 @@ class Handle:
     """An open file. A small file keeps what was read at offset 0, so that a reader in pieces never
     gets halves of two answers."""
 
-    def __init__(self, name: str, opener: Caller, opened: Opened) -> None:
+    def __init__(self, name: str, opener: Caller, opened: Opened, others: int) -> None:
+        """`others`: see CoreHandle."""
+        self.for_core = CoreHandle(opened.image, others)
         self.name = name
         self.opened_by = (opener.uid, opener.gid)
         self.opened = opened
-        """Of snapshot/: bound to the dump that there was at the open."""
+        """Of a dump: bound to the dump that there was at the open."""
         self.content: bytes | None = None
 
 
@@ -51,6 +55,8 @@ class Adapter(TreeOperations):
         self._calls = threading.Condition()
         self._under_way = 0
         self._stopped = False
+        self.read_others = 0
+        """Address of the function that reads what the C core does not; set by the mount."""
         self._handles: OpenFiles[Handle] = OpenFiles()
         self._tree = HostTree(control, 0 if group is None else 0o070)
 
@@ -81,11 +87,15 @@ class Adapter(TreeOperations):
         return self._tree.now()
 
     def attributes(self, name: str, fh: Any) -> Attributes:
-        """Of the file that is there now; by way of an open file of snapshot/, of that one."""
-        handle = self._handles.get(fh.fh) if fh else None
-        found = self._tree.attributes(name, _caller())
-        bound = handle.opened.bound if handle else None
-        return replace(bound, links=0) if bound and bound.number != found.number else found
+        """Of the file that is there now, or of one of a released dump that is still open: the
+        kernel asks by name, also for fstat. The name alone is not found, for lack of its folder."""
+        try:
+            return self._tree.attributes(name, _caller())
+        except FileNotFoundError:
+            handle = self._handles.find(lambda one: one.name == name)
+            if handle is None or handle.opened.bound is None:
+                raise
+            return replace(handle.opened.bound, links=0)
 
     def statfs(self, path: str) -> dict[str, int]:
         """Looks at nothing that could hang: others find out by it whether the mount is alive."""
@@ -102,19 +112,22 @@ class Adapter(TreeOperations):
             raise PermissionError(errno.EACCES, path)
         caller = _caller()
         opened = self._tree.open(name, caller)
-        info.fh = self._handles.add(Handle(name, caller, opened))
-        info.direct_io = True
+        handle = Handle(name, caller, opened, self.read_others)
+        info.fh = self._handles.add_as(handle.for_core.number, handle)
+        info.keep_cache = opened.image is not None
+        info.direct_io = opened.image is None
         return 0
 
     def release(self, path: str, info: Any) -> int:
         """Last close of an open file."""
-        self._handles.drop(info.fh)
         self._control.closed(info.fh)
+        self._handles.drop(info.fh)  # after that another open file may get its number
         self._tree.now()
         return 0
 
     def read_into(self, view: memoryview, offset: int, handle: Any) -> int:
-        """Small files, from the start: what it is now; further on: the rest of that."""
+        """Small files, from the start: what it is now; further on: the rest of that. Images, where
+        the C core does not read them: all that is asked for, or an error."""
         file = self._handles[handle.fh]
         if file.opened.image:
             return file.opened.image.read_into(offset, view)
@@ -178,7 +191,11 @@ def _caller(handle: Handle | None = None) -> Caller:
 def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
     """Mount, and answer until it is unmounted. RuntimeError: libfuse could not mount.
 
-    The kernel keeps no names and sizes: snapshot/ comes and goes.
+    The kernel keeps no names and sizes: dumps come and go.
     """
-    others: dict[str, Any] = {"allow_other": True} if allow_other else {}
-    FuseMount(adapter, mountpoint, raw_fi=True, entry_timeout=0, attr_timeout=0, **others)
+    options: dict[str, Any] = {"allow_other": True} if allow_other else {}
+
+    def read_others(address: int) -> None:
+        adapter.read_others = address
+
+    CoreMount(adapter, mountpoint, read_others, entry_timeout=0, attr_timeout=0, **options)

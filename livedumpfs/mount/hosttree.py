@@ -18,14 +18,14 @@ from functools import partial
 from typing import Final
 
 from livedumpfs.control import Caller, Control, Shown
-from livedumpfs.control.calls import DEVICE, MEMORY, SNAPSHOT
+from livedumpfs.control.calls import DEVICE, MEMORY
 from livedumpfs.formats.snapshot_files import INFO, OpenFile
 from livedumpfs.mount.attributes import Attributes, Tree, blocks, dump_numbers, numbered
 from livedumpfs.mount.contents import Contents
 
-_DIRECTORIES: Final = ("control", "machine")
-_ABOVE: Final = SNAPSHOT.rstrip("/")
-_INFO: Final = SNAPSHOT + INFO
+_LINK: Final = "snapshot"
+_DUMPS: Final = "dumps"
+_DIRECTORIES: Final = ("control", "machine", _DUMPS)
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Opened:
     """What an open file needs of the tree."""
 
     image: OpenFile | None
-    """Of snapshot/, but for info.json: read this. None: a small file, or `mem`."""
+    """Of a dump, but for info.json: read this. None: a small file, or `mem`."""
     make: Callable[[Caller], bytes]
     """What a small file says now. OSError ENODATA: its dump was released."""
     key: Hashable
     bound: Attributes | None
-    """Of a file of snapshot/, whose dump may no longer be the one that the tree shows."""
+    """Of a dump's file. The tree may no longer show that dump."""
 
 
 class HostTree:
@@ -55,7 +55,7 @@ class HostTree:
         self._numbers = numbered((*_DIRECTORIES, *files), 2)
         self._small = [name for name in files if name != MEMORY]
         self._settings = [name for name in files if control.writable(name)]
-        self._shown: tuple[int, Tree] = (0, Tree(self._numbers))
+        self._shown: tuple[int, Tree] = (0, Tree(self._numbers, _DIRECTORIES))
         self._root_changed = self._began
 
     # -------------------------------------------------------------------- names
@@ -68,11 +68,16 @@ class HostTree:
         number = shown.number if shown else 0
         with self._lock:
             if self._shown[0] != number:
-                self._contents.drop((_INFO, self._shown[0]))
-                numbers = self._numbers | (_numbers_of(shown) if shown else {})
-                self._shown = number, Tree(numbers)
+                self._contents.drop((INFO, self._shown[0]))
+                self._shown = number, self._make_tree(shown)
                 self._root_changed = max(time.time_ns(), self._root_changed + 1)
             return self._shown[1]
+
+    def _make_tree(self, shown: Shown | None) -> Tree:
+        if not shown:
+            return Tree(self._numbers, _DIRECTORIES)
+        numbers = self._numbers | _numbers_of(shown)
+        return Tree(numbers, _DIRECTORIES, {_LINK: _folder(shown)})
 
     # --------------------------------------------------------------- attributes
 
@@ -81,13 +86,15 @@ class HostTree:
         shown = self._control.snapshot()
         tree = self._tree_with(shown)
         if tree.is_directory(name):
-            changed = self._root_changed if name == "" else self._began
-            if shown and name == _ABOVE:
+            changed = self._root_changed if name in ("", _DUMPS) else self._began
+            if shown and name == _folder(shown):
                 changed = shown.changed_ns
             return tree.directory(name, 0o500 | (self._group_mode & 0o050), changed)
+        if shown and name in tree.links:
+            return tree.link(name, shown.changed_ns)
         mode = stat.S_IFREG | self._rights(name)
-        if shown and name.startswith(SNAPSHOT):
-            return self._of_snapshot(name, tree.numbers[name], mode, shown, caller)
+        if shown and (own := _own_name(name, shown)):
+            return self._of_dump(own, tree.numbers[name], mode, shown, caller)
         if name == MEMORY:
             memory = self._control.memory
             size, stored, changed = memory.size, memory.stored, time.time_ns()
@@ -103,12 +110,11 @@ class HostTree:
         write = name == DEVICE or self._control.writable(name)
         return (0o600 if write else 0o400) | (self._group_mode & (0o060 if write else 0o040))
 
-    def _of_snapshot(
-        self, name: str, number: int, mode: int, shown: Shown, caller: Caller
+    def _of_dump(
+        self, own: str, number: int, mode: int, shown: Shown, caller: Caller
     ) -> Attributes:
-        own = name.removeprefix(SNAPSHOT)
         if own == INFO:
-            made, key = _info_of(shown), (_INFO, shown.number)
+            made, key = _info_of(shown), (INFO, shown.number)
             changed, size = self._look(key, made, caller, shown.changed_ns, _without_counters)
             return Attributes(number, mode, changed, size, size)
         size, stored = shown.files.size(own), shown.files.stored(own)
@@ -137,7 +143,7 @@ class HostTree:
         if shown:
             files = shown.files
             sizes += [files.stored(name) for name in files.names if name != INFO]
-            sizes.append(self._contents.known((_INFO, shown.number))[1] or 1)
+            sizes.append(self._contents.known((INFO, shown.number))[1] or 1)
         return len(self._tree_with(shown).numbers), sum(map(blocks, sizes))
 
     # ----------------------------------------------------------------- contents
@@ -145,13 +151,13 @@ class HostTree:
     def open(self, name: str, caller: Caller) -> Opened:
         """A file as it is now. FileNotFoundError."""
         shown = self._control.snapshot()
-        if not shown or not name.startswith(SNAPSHOT):
+        own = _own_name(name, shown) if shown else ""
+        if not shown or not own:
             self._tree_with(shown).is_directory(name)
             return Opened(None, partial(self._control.read, name), name, None)
         bound = self.attributes(name, caller)
-        own = name.removeprefix(SNAPSHOT)
         image = None if own == INFO else shown.files.open(own)
-        return Opened(image, _info_of(shown), (_INFO, shown.number), bound)
+        return Opened(image, _info_of(shown), (INFO, shown.number), bound)
 
     def content(self, opened: Opened, caller: Caller) -> bytes:
         """All of a small file: what this caller's stat has just counted, or what it says now."""
@@ -177,10 +183,24 @@ class HostTree:
                     self._look(name, make, caller, self._began)
 
 
+def _folder(shown: Shown) -> str:
+    """Of the dump's files: another one for each dump. So an open file, and what the kernel keeps of
+    it, is never met under a later dump's name."""
+    return f"{_DUMPS}/{shown.number}"
+
+
+def _own_name(name: str, shown: Shown) -> str:
+    """What the dump's file is called in its folder; "": it is none."""
+    folder, _, own = name.rpartition("/")
+    return own if folder == _folder(shown) else ""
+
+
 def _numbers_of(shown: Shown) -> dict[str, int]:
-    """Of snapshot/ and its files: other ones for each dump, also after the host began anew."""
+    """Of the dump's folder, its files, and the link: other ones for each dump, also after the host
+    began anew."""
     first = dump_numbers(shown.instant_ns.to_bytes(8, "little"), shown.number)
-    return numbered((_ABOVE, *(SNAPSHOT + name for name in shown.files.names)), first)
+    folder = _folder(shown)
+    return numbered((folder, _LINK, *(f"{folder}/{name}" for name in shown.files.names)), first)
 
 
 def _without_counters(info: bytes) -> Hashable:

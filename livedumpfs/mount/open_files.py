@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class OpenFiles(Generic[T]):
-    """Any thread may call anything. No number is used twice."""
+    """Any thread may call anything."""
 
     def __init__(self) -> None:
         self._files: dict[int, T] = {}
@@ -19,9 +20,15 @@ class OpenFiles(Generic[T]):
         self._lock = threading.Lock()
 
     def add(self, file: T) -> int:
-        """Of a file that was opened: its number, above 0."""
+        """Of a file that was opened: its number, above 0, which no other gets."""
         with self._lock:
             number = next(self._numbers)
+            self._files[number] = file
+        return number
+
+    def add_as(self, number: int, file: T) -> int:
+        """The same with a number of the caller's, which no other open file has."""
+        with self._lock:
             self._files[number] = file
         return number
 
@@ -32,6 +39,11 @@ class OpenFiles(Generic[T]):
     def get(self, number: int) -> T | None:
         """None: it is not open."""
         return self._files.get(number)
+
+    def find(self, which: Callable[[T], bool]) -> T | None:
+        """One of those that `which` is true of."""
+        with self._lock:
+            return next(filter(which, self._files.values()), None)
 
     def drop(self, number: int) -> None:
         """Its last close; harmless when it is not open."""

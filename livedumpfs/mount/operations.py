@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import fuse
 
+from livedumpfs.errors import os_cause
 from livedumpfs.hosts.mounted import FILE_SYSTEM
 from livedumpfs.mount.attributes import Attributes, Tree
 
 log = logging.getLogger(__name__)
 
 OPTIONS: Final[dict[str, bool | str]] = {
-    "foreground": True,
     "default_permissions": True,
     "fsname": FILE_SYSTEM,
     "subtype": FILE_SYSTEM,
@@ -87,6 +87,13 @@ class TreeOperations(fuse.Operations, ABC):  # type: ignore[misc]
         """struct stat."""
         return self.attributes(name_of(path), fh).as_stat(self._owner, self._group)
 
+    def readlink(self, path: str) -> str:
+        """Where a symbolic link leads. OSError EINVAL: it is none."""
+        name, tree = name_of(path), self.tree()
+        if name not in tree.links:
+            raise OSError(errno.EINVAL, os_cause(errno.EINVAL), path)
+        return tree.links[name]
+
     def readdir(self, path: str, fh: Any) -> list[tuple[str, dict[str, int], int]]:
         """Names of a directory, with kind and inode number."""
         return self.tree().entries(name_of(path))
@@ -101,7 +108,7 @@ class FuseMount(fuse.FUSE):  # type: ignore[misc]
 
     def __init__(self, operations: TreeOperations, mountpoint: str, **options: Any) -> None:
         """`options`: for libfuse and fusepy, besides OPTIONS."""
-        super().__init__(operations, mountpoint, **OPTIONS, **options)
+        super().__init__(operations, mountpoint, foreground=True, **OPTIONS, **options)
 
     def read(self, path: bytes, buffer: Any, size: int, offset: int, info: Any) -> int:
         """Called by libfuse. The view is good for this call only."""

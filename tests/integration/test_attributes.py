@@ -52,6 +52,11 @@ def everything(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in (*folders, *files))
 
 
+def is_folder(path: Path) -> bool:
+    """Not a link to one."""
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
 def whole(path: Path) -> bytes:
     """As cat reads: to the end, whatever stat says."""
     return path.read_bytes()
@@ -121,11 +126,13 @@ def test_numbers_are_unique_and_those_of_readdir(root: Path) -> None:
     assert len(set(numbers)) == len(numbers) and min(numbers) > 0
     assert numbers == [os.lstat(path).st_ino for path in everything(root)], "they are not stable"
     for path in everything(root):
-        if not path.is_dir():
+        if not is_folder(path):
             continue
         for entry in os.scandir(path):
             assert entry.inode() == entry.stat(follow_symlinks=False).st_ino, entry.path
-            assert entry.is_dir() == stat.S_ISDIR(os.lstat(entry.path).st_mode)
+            mode = os.lstat(entry.path).st_mode
+            assert entry.is_dir(follow_symlinks=False) == stat.S_ISDIR(mode)
+            assert entry.is_symlink() == stat.S_ISLNK(mode)
         listed = subprocess.run(
             ["ls", "-a", "-i", "-f", str(path)], capture_output=True, text=True, check=True
         ).stdout.split()
@@ -138,11 +145,15 @@ def test_numbers_are_unique_and_those_of_readdir(root: Path) -> None:
 def test_links_owner_and_kind(root: Path) -> None:
     for path in everything(root):
         found = os.lstat(path)
-        below = [one for one in path.iterdir() if one.is_dir()] if path.is_dir() else []
-        assert found.st_nlink == (2 + len(below) if path.is_dir() else 1), path
+        below = [one for one in path.iterdir() if is_folder(one)] if is_folder(path) else []
+        assert found.st_nlink == (2 + len(below) if is_folder(path) else 1), path
         assert (found.st_uid, found.st_gid, found.st_rdev) == (os.geteuid(), os.getegid(), 0)
         assert found.st_dev == os.lstat(root).st_dev
-        assert stat.S_IMODE(found.st_mode) & 0o077 == 0
+        if path.is_symlink():
+            assert os.readlink(path) == f"dumps/{path.resolve().name}" and path.resolve().exists()
+            assert found.st_size == len(os.readlink(path))
+        else:
+            assert stat.S_IMODE(found.st_mode) & 0o077 == 0
 
 
 def test_no_file_has_fewer_blocks_than_data(root: Path) -> None:
@@ -241,6 +252,8 @@ def test_an_open_file_of_an_old_dump(module_host: Host) -> None:
         with started(module_host):
             assert os.stat(path).st_ino != old.st_ino
             assert os.lseek(fd, 0, os.SEEK_END) == RAM
+            now = os.fstat(fd)
+            assert (now.st_ino, now.st_mtime_ns, now.st_nlink) == (old.st_ino, old.st_mtime_ns, 0)
             with pytest.raises(OSError) as caught:
                 os.pread(fd, PAGE, 0)
             assert caught.value.errno == errno.ENODATA

@@ -30,9 +30,11 @@ IMAGES = ("vmcore", "mem.raw", "mem.lime")
 INSTANT = 1_700_000_000 * 10**9
 
 
-def run(*command: str | Path, good: tuple[int, ...] = (0,), **environment: str) -> str:
+def run(
+    *command: str | Path, good: tuple[int, ...] = (0,), cwd: Path | None = None, **environment: str
+) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        command, capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=cwd,
         stdin=subprocess.DEVNULL, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode in good, (command, done.stdout, done.stderr)
@@ -184,22 +186,22 @@ class Borg(Tool):
 class Restic(Tool):
     needs = "restic"
 
-    def restic(self, *arguments: str | Path) -> str:
+    def restic(self, *arguments: str | Path, cwd: Path | None = None) -> str:
         return run(
             "restic", "-q", "--no-cache", "-r", self.work / "repository", *arguments,
-            RESTIC_PASSWORD="none", HOME=str(self.work),
+            RESTIC_PASSWORD="none", HOME=str(self.work), cwd=cwd,
         )  # fmt: skip
 
     def take(self, source: Path, place: Path) -> None:
         if self.times == 1:
             self.restic("init")
-        self.restic("backup", "--tag", place.name, source)
-        self.source = source
+        # Of a link it takes the link alone.
+        self.restic("backup", "--tag", place.name, ".", cwd=source)
 
     def copies(self) -> Iterator[Path]:
         for place in super().copies():
             self.restic("restore", "latest", "--tag", place.name, "--target", place)
-            yield place / self.source.relative_to("/")
+            yield next(place.rglob("info.json")).parent
 
 
 FOR_HOST: tuple[type[Tool], ...] = (
@@ -314,7 +316,7 @@ def test_find_newer(module_host: Host, tmp_path: Path) -> None:
                 # This host's snapshot may have been given a time ahead, to be in a later second.
                 newest = max(second, os.stat(tmp_path / "mark").st_mtime_ns)
                 os.utime(tmp_path / "mark", ns=(newest, newest))
-            newer = run("find", root, "-type", "f", "-newer", tmp_path / "mark").split()
+            newer = run("find", f"{root}/", "-type", "f", "-newer", tmp_path / "mark").split()
             names = () if number == 1 else (*IMAGES, "info.json")
             assert sorted(newer) == sorted(str(root / name) for name in names)
             client.release()

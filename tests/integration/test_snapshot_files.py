@@ -6,14 +6,16 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,12 +79,15 @@ def test_the_directory_is_there_from_start_to_release(host: Host, tmp_path: Path
     root = host.mountpoint
     with Client(host.device) as client:
         for _ in range(2):
-            assert "snapshot" not in os.listdir(root)
+            assert "snapshot" not in os.listdir(root) and not os.listdir(root / "dumps")
             refused(errno.ENOENT, lambda: os.stat(root / "snapshot"))
             client.init(str(tmp_path / "out"))
             assert "snapshot" not in os.listdir(root)
             client.start()
             assert "snapshot" in os.listdir(root)
+            (number,) = os.listdir(root / "dumps")
+            assert os.readlink(root / "snapshot") == f"dumps/{number}"
+            refused(errno.EINVAL, lambda: os.readlink(root / "dumps"))
             assert tuple(sorted(os.listdir(root / "snapshot"))) == NAMES
             client.sweep()
             assert list(client.progress())[-1].state is State.FINISH
@@ -229,27 +234,82 @@ def test_mem_and_registers_go_on_beside_the_snapshot(host: Host) -> None:
 # ------------------------------------------------------------------------------- the end
 
 
-def test_open_files_of_a_released_dump_have_no_data(host: Host) -> None:
-    root = host.mountpoint / "snapshot"
+def old_or_nothing(fd: int, offset: int, right: bytes | None = None) -> None:
+    """An open image of a released dump: its own bytes if the kernel still has them, or ENODATA.
+    `right` None: nothing near was read, so the kernel cannot have them."""
+    try:
+        found = os.pread(fd, 100, offset)
+    except OSError as error:
+        assert error.errno == errno.ENODATA
+    else:
+        assert found == right
+
+
+def test_open_files_of_a_released_dump_have_its_bytes_or_none(host: Host) -> None:
+    root, far = host.mountpoint / "snapshot", SIZE // 2
     with Client(host.device) as client:
         client.init(None)
         client.start()
-        fds = [os.open(root / name, os.O_RDONLY) for name in NAMES]
+        fds = {name: os.open(root / name, os.O_RDONLY) for name in NAMES}
         try:
-            assert all(os.pread(fd, 100, 0) for fd in fds)
+            first = {name: os.pread(fd, 100, 0) for name, fd in fds.items()}
+            info = fds.pop("info.json")
             client.release()
-            for fd in fds:
-                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 0))  # type: ignore[misc]
-                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 7))  # type: ignore[misc]
-            client.init(None)
-            client.start()
-            for name, fd in zip(NAMES, fds, strict=True):
-                refused(errno.ENODATA, lambda fd=fd: os.pread(fd, 100, 0))  # type: ignore[misc]
+            for step in ("released", "the next dump"):
+                refused(errno.ENODATA, lambda: os.pread(info, 100, 0))
+                refused(errno.ENODATA, lambda: os.pread(info, 100, 7))
+                for name, fd in fds.items():
+                    old_or_nothing(fd, 0, first[name])
+                    old_or_nothing(fd, far)
+                    assert os.fstat(fd).st_nlink == 0
+                if step == "released":
+                    client.init(None)
+                    client.start()
+            for name in NAMES:
                 with opened(root / name) as new:
-                    assert len(os.pread(new, 100, 0)) == 100
+                    assert len(os.pread(new, 100, far if name != "info.json" else 0)) == 100
         finally:
-            for fd in fds:
+            for fd in (*fds.values(), info):
                 os.close(fd)
+        client.release()
+
+
+def test_images_can_be_mapped(host: Host) -> None:
+    """Shared and private; what was touched stays right after RELEASE."""
+    with Client(host.device) as client:
+        client.init(None)
+        client.start()
+        path = host.mountpoint / "snapshot" / "mem.raw"
+        right = path.read_bytes()
+        with opened(path) as fd:
+            shared = mmap.mmap(fd, SIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+            own = mmap.mmap(fd, SIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        with shared, own:
+            assert shared[:] == right == own[:]
+            own[7:9] = b"!!"
+            assert shared[7:9] == right[7:9]
+            client.release()
+            assert own[:PAGE] == right[:7] + b"!!" + right[9:PAGE]
+
+
+def test_what_was_read_needs_no_host(host: Host) -> None:
+    """It is in the page cache. Where the kernel had to take it back meanwhile, once more."""
+    with Client(host.device) as client, ThreadPoolExecutor(1) as pool:
+        client.init(None)
+        client.start()
+        with opened(host.mountpoint / "snapshot" / "mem.raw") as fd:
+            for _ in range(20):
+                right = os.pread(fd, MIB, 0)
+                host.process.send_signal(signal.SIGSTOP)
+                try:
+                    again = pool.submit(os.pread, fd, MIB, 0)
+                    done, _ = wait([again], 5)
+                finally:
+                    host.process.send_signal(signal.SIGCONT)
+                assert again.result(DEADLINE) == right
+                if done:
+                    break
+            assert done, "each time it was asked"
         client.release()
 
 
@@ -262,7 +322,7 @@ def test_a_reader_that_is_overtaken_by_the_release_ends(host: Host) -> None:
             begun.set()
             try:
                 while os.pread(fd, MIB, 5 * MIB):
-                    pass
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # ask the host again
             except OSError as error:
                 ends.append(error.errno)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from native.build_native import CORE
+from native.build_native import CORE, SERVING
 from tests.fixtures.compilers import CACHED, cached_environment, compiling
 
 TOP = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ class Build:
     @staticmethod
     def sources() -> list[Path]:
         """Of the core without what runs a machine."""
-        return [TOP / name for name in CORE]
+        return [TOP / name for name in (*CORE, *SERVING)]
 
     def core(self) -> list[Path]:
         return self.objects_of(self.sources())

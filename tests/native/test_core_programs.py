@@ -75,6 +75,11 @@ def test_release_at_any_moment_of_a_start(programs: Programs, run_program: Run) 
     assert run_program(programs["release_at_start"]) == (0, "lives\n")
 
 
+@pytest.mark.parametrize("backend", [SIGSEGV, UFFD, SIGBUS], ids=["sigsegv", "uffd", "sigbus"])
+def test_readers_of_images(programs: Programs, run_program: Run, backend: str) -> None:
+    assert run_program(programs["image_readers"], "40", backend) == (0, "same\n")
+
+
 @pytest.mark.parametrize(("what", "answer"), [("stores", "none waits"), ("user", "changed")])
 def test_a_target_that_stands_still(
     programs: Programs, run_program: Run, what: str, answer: str

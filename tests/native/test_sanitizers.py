@@ -43,6 +43,7 @@ EVERYWHERE = (
     ("core_parts", "right\n"),
     ("kernel_writes 1 0", "read\nsame\n"),
     ("packed_dump 32 2 4096 256 0 uffd", "same\n"),
+    ("image_readers 20 1", "same\n"),
     *(
         (
             ("kernel_writes 1 1", "read\nsame\n"),

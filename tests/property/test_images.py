@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from livedumpfs.formats import (
     raw_image,
     vmcore_image,
 )
-from livedumpfs.formats.snapshot_files import SnapshotFiles
+from livedumpfs.formats.snapshot_files import ImageFile, SnapshotFiles
 
 PAGE = 4096
 ARENA = random.Random(3).randbytes(64 * PAGE)
@@ -75,7 +76,9 @@ def arena_size(machine: MachineInfo) -> int:
 
 
 def whole(image: Image) -> bytes:
-    return SnapshotFiles([image], read_into, dict).pread(image.name, 0, image.size)
+    return SnapshotFiles([image], partial(ImageFile, read=read_into), dict).pread(
+        image.name, 0, image.size
+    )
 
 
 @given(images(), st.data())
@@ -85,7 +88,7 @@ def test_any_range_is_that_part_of_the_file(made: tuple[Image, bytes], data: st.
     near = st.sampled_from([e for e in edges if e >= 0])
     offset = data.draw(near | st.integers(0, len(content) + 10))
     length = data.draw(st.integers(0, len(content) + 10) | st.sampled_from([0, 1, 2]))
-    files = SnapshotFiles([image], read_into, dict)
+    files = SnapshotFiles([image], partial(ImageFile, read=read_into), dict)
     assert files.pread("any", offset, length) == content[offset : offset + length]
 
 
@@ -151,7 +154,7 @@ def test_any_range_of_each_file_is_that_part_of_it(
     """Unaligned, across segments, in the gaps, at the ends and behind; whatever the buffer held."""
     image = build(machine, arena_size(machine))
     content = whole(image)
-    file = SnapshotFiles([image], read_into, dict).open(image.name)
+    file = SnapshotFiles([image], partial(ImageFile, read=read_into), dict).open(image.name)
     bounds = [0, len(content)]
     for one in image.segments:
         bounds += [one.offset, one.offset + one.length]

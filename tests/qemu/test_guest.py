@@ -272,7 +272,7 @@ def test_the_snapshot_is_a_linux_core_before_anything_is_saved(
         live.start()
         found = live.snapshot
         images = standard_images(found.machine, found.size, found.registers)
-        file = SnapshotFiles(images, found.read_into, found.describe).open("vmcore")
+        file = SnapshotFiles(images, found.open_image, found.describe).open("vmcore")
         with open(core, "wb") as out:
             at = 0
             while data := file.pread(at, 4 * MIB):

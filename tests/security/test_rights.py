@@ -41,7 +41,7 @@ READABLE = (
     "snapshot/vmcore", "snapshot/mem.raw", "snapshot/mem.lime", "snapshot/info.json",
 )  # fmt: skip
 FILES = (*READABLE, *WRITABLE)
-FOLDERS = ("", "control", "machine", "snapshot")
+FOLDERS = ("", "control", "machine", "dumps", "snapshot")
 IOCTLS = {
     "START": abi.START, "SWEEP": abi.SWEEP, "INIT": abi.INIT, "RELEASE": abi.RELEASE,
     "INIT_TYPED": abi.INIT_TYPED, "SWEEP_TYPED": abi.SWEEP_TYPED, "STATUS": abi.STATUS,

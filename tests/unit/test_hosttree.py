@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 
 from livedumpfs.control import Caller, Shown
 from livedumpfs.formats import MachineInfo
-from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
+from livedumpfs.formats.snapshot_files import ImageFile, SnapshotFiles, standard_images
 from livedumpfs.mount.hosttree import HostTree
 
 PAGE = 4096
 CALLER = Caller(0, 0, 7)
-INFO = "snapshot/info.json"
+INFO, NEXT_INFO = "dumps/1/info.json", "dumps/2/info.json"
 
 
 @dataclass
@@ -48,7 +49,9 @@ class FakeControl:
 
     def start(self, number: int, instant: int) -> None:
         images = standard_images(MachineInfo.flat("test", 2 * PAGE), 2 * PAGE)
-        files = SnapshotFiles(images, lambda at, view: None, lambda: self.info)
+        files = SnapshotFiles(
+            images, partial(ImageFile, read=lambda at, view: None), lambda: self.info
+        )
         self.shown = Shown(files, number, instant, instant)
 
 
@@ -75,7 +78,9 @@ def test_counters_do_not_make_info_another_file_and_all_else_does(
     third = tree.attributes(INFO, CALLER)
     assert third.changed_ns > 1000 and third.number == first.number
     control.start(2, 2000)
-    assert tree.attributes(INFO, CALLER).changed_ns == 2000
+    assert tree.attributes(NEXT_INFO, CALLER).changed_ns == 2000
+    with pytest.raises(FileNotFoundError):
+        tree.attributes(INFO, CALLER)
 
 
 def test_a_file_that_cannot_be_read_has_attributes_all_the_same(
@@ -145,8 +150,9 @@ def test_the_root_changes_when_a_dump_comes_goes_and_is_another(
 
 def test_statfs_looks_at_nothing(control: FakeControl, tree: HostTree) -> None:
     control.said["machine/x"] = "broken"
-    # Root, control, machine, two files, mem; a block for each file that was not looked at.
-    assert tree.totals() == (6, 2 + 1 + 1)
+    # Root, control, machine, dumps, two files, mem; a block for each file that was not looked at.
+    assert tree.totals() == (7, 2 + 1 + 1)
     control.start(1, 1)
-    # Besides: snapshot, vmcore (with a page of headers), mem.raw, mem.lime (with one), info.json.
-    assert tree.totals() == (11, 4 + 3 + 2 + 3 + 1)
+    # Besides: dumps/1, snapshot, vmcore (with a page of headers), mem.raw, mem.lime (with one),
+    # info.json.
+    assert tree.totals() == (13, 4 + 3 + 2 + 3 + 1)

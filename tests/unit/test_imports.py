@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "dumpfile": {"core", "formats", "rights", "targets"},
     "dump": {"core", "dumpfile", "formats", "machines", "targets"},
     "control": {"core", "dump", "formats", "machines", "rights", "targets"},
-    "mount": {"control", "dump", "dumpfile", "formats", "hosts", "machines"},
+    "mount": {"control", "core", "dump", "dumpfile", "formats", "hosts", "machines"},
     "client": {"hosts"},
     "cli": {"client", "dump", "dumpfile", "hosts", "machines", "mount", "targets"},
     # What `import livedumpfs` offers to programs.

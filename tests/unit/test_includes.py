@@ -18,6 +18,8 @@ ALLOWED: dict[str, set[str]] = {
     "fault": {"base", "memory", "state"},
     "saving": {"base", "memory", "target", "state"},
     "life": {"base", "memory", "target", "state", "fault", "saving"},
+    # By ldfs_dump_read, whose home that is.
+    "serving": {"base", "life"},
     "vcpu": {"base"},
     # By the functions of ldfs.h, whose homes these are.
     "shim": {"base", "memory", "target", "fault", "life"},

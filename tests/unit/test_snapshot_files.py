@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import errno
 import json
+from functools import partial
 
 import pytest
 
 from livedumpfs.formats import MachineInfo, MemoryRange
-from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
+from livedumpfs.formats.snapshot_files import ImageFile, SnapshotFiles, standard_images
 
 PAGE = 4096
 SIZE = 96 * PAGE
@@ -26,7 +27,9 @@ class Bench:
         self.lost = -1
         self.reads: list[tuple[int, int]] = []
         self.answer = 0
-        self.files = SnapshotFiles(standard_images(MACHINE, SIZE), self.read, self.info)
+        self.files = SnapshotFiles(
+            standard_images(MACHINE, SIZE), partial(ImageFile, read=self.read), self.info
+        )
 
     def read(self, offset: int, view: memoryview) -> None:
         length = len(view)
