@@ -70,5 +70,5 @@ class CoreMount(FuseMount):
             name: prototype(partial(self._wrapper, getattr(self, name)))
             for name, prototype, *_ in fuse.fuse_operations._fields_
             if hasattr(prototype, "argtypes")
-            and hasattr(self.operations, _OF_OPEN_FILES.get(name, name))
+            and getattr(self.operations, _OF_OPEN_FILES.get(name, name), None)
         }
