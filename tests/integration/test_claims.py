@@ -57,7 +57,7 @@ def test_the_tree_is_the_one_that_is_drawn(host: Host) -> None:
         client.init(None)
         client.start()
         assert set(os.listdir(host.mountpoint)) == set(rows)
-        shown = {name for name in re.split(r"[:, ]+", rows["snapshot"]) if "." in name}
+        shown = {name for name in re.split(r"[:, ]+", rows["dumps"]) if "." in name}
         assert set(os.listdir(host.mountpoint / "snapshot")) == {*shown, "vmcore"}
     assert set(os.listdir(host.mountpoint / "machine")) == set(rows["machine"].split(", "))
 

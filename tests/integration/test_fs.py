@@ -54,7 +54,7 @@ def good(target: Path) -> None:
 
 def test_the_tree(host: Host) -> None:
     root = host.mountpoint
-    names = ["control", "livedump", "machine", "mem", "metrics", "stats.json"]
+    names = ["control", "dumps", "livedump", "machine", "mem", "metrics", "stats.json"]
     assert sorted(os.listdir(root)) == names
     for name in ("livedump", "control/state"):
         assert stat.S_IMODE(os.stat(root / name).st_mode) == 0o600
