@@ -28,6 +28,10 @@ from livedumpfs.mount.open_files import OpenFiles
 from livedumpfs.mount.operations import TreeOperations, name_of
 
 _IOCTL_DIRECTORY = 1 << 4
+_MOST_AHEAD = 0xFFFF
+"""Requests that the kernel sends without waiting: reads ahead, and last closes. If it stopped at its
+usual 12, so many reads that hang in a target would keep a close from us, and with it the RELEASE
+that a client asked for."""
 
 
 class Handle:
@@ -198,4 +202,5 @@ def serve(adapter: Adapter, mountpoint: str, *, allow_other: bool) -> None:
     def read_others(address: int) -> None:
         adapter.read_others = address
 
-    CoreMount(adapter, mountpoint, read_others, entry_timeout=0, attr_timeout=0, **options)
+    options |= {"entry_timeout": 0, "attr_timeout": 0, "max_background": _MOST_AHEAD}
+    CoreMount(adapter, mountpoint, read_others, **options)

@@ -292,3 +292,30 @@ def test_a_reader_that_hangs_in_the_target_while_release_comes(host: Host, tmp_p
         disk.fault("none")
         reading.join(DEADLINE_S)
         assert not reading.is_alive() and answers == [errno.ENODATA], answers
+
+
+def test_readers_that_hang_do_not_keep_a_close_from_the_host(host: Host, tmp_path: Path) -> None:
+    """Of the client whose dump is to be released then. To the kernel a last close is a request like
+    a read ahead, of which it has a limited number under way."""
+    with faulty_disk(tmp_path / "faulty", 32 * MIB) as disk, host_unharmed(host):
+        with Client(host.device) as client:
+            begin(client, disk.file, rate=0, force=True, release_on_close=True)
+            assert client.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+            disk.fault("mute")
+            fd = os.open(host.mountpoint / "snapshot" / "mem.raw", os.O_RDONLY)
+
+            def read(number: int) -> None:
+                with contextlib.suppress(OSError):
+                    os.pread(fd, 4096, number * MIB // 2)
+
+            readers = [threading.Thread(target=read, args=(one,)) for one in range(1, 25)]
+            for one in readers:
+                one.start()
+            wait_for(lambda: disk.hits() >= 12, client.status)
+        try:
+            wait_for(lambda: host.read("control/state").startswith(f"{State.UNINIT:d}\n"))
+        finally:
+            disk.fault("none")
+            for one in readers:
+                one.join(DEADLINE_S)
+            os.close(fd)
