@@ -29,9 +29,9 @@ from livedumpfs.mount.operations import TreeOperations, name_of
 
 _IOCTL_DIRECTORY = 1 << 4
 _MOST_AHEAD = 0xFFFF
-"""Requests that the kernel sends without waiting: reads ahead, and last closes. If it stopped at its
-usual 12, so many reads that hang in a target would keep a close from us, and with it the RELEASE
-that a client asked for."""
+"""Requests that the kernel sends without waiting: reads ahead, and last closes. With its usual 12,
+as many reads that hang in a target would keep a close from us, and with it the RELEASE that a
+client asked for."""
 
 
 class Handle:
@@ -79,7 +79,8 @@ class Adapter(TreeOperations):
 
     def stop(self, timeout: float) -> bool:
         """Answer nothing more, and wait for the calls under way; False: after `timeout` seconds one
-        still is. A mount can outlive this where a file of it stays open."""
+        still is. A mount can outlive this where a file of it stays open. Reads of the C core are
+        none of these calls: the RELEASE of their dump ends them."""
         with self._calls:
             self._stopped = True
             return self._calls.wait_for(lambda: self._under_way == 0, timeout)
@@ -124,8 +125,10 @@ class Adapter(TreeOperations):
 
     def release(self, path: str, info: Any) -> int:
         """Last close of an open file."""
-        self._control.closed(info.fh)
-        self._handles.drop(info.fh)  # after that another open file may get its number
+        try:
+            self._control.closed(info.fh)
+        finally:
+            self._handles.drop(info.fh)  # after that another open file may get its number
         self._tree.now()
         return 0
 
