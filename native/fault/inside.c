@@ -7,7 +7,7 @@
  *   - no locks, no allocation, no Python, no floating point
  *   - no text, but for ldfs_child_tell, in a process that is about to die
  *   - errno is saved and restored
- *   - it may sleep only for a free slot (policy block) or for another handler's copy
+ *   - it may sleep only for a free slot, where may_wait says so, or for another thread's copy
  *
  * The order of a fault, and why it is this one, is in docs/concurrency.md, "The fault path"; saving
  * itself is in save.c.

@@ -3,8 +3,8 @@
  * serving.h - the files of a living snapshot, read by libfuse's threads without Python.
  *
  * An image of a dump is a list of pieces: bytes of its own, zeros, and ranges of the arena at its
- * instant. A read of one takes no lock here and does not wait for Python's interpreter lock. This directory
- * refuses to know paths, rights and attributes: Python opens a file and closes it.
+ * instant. A read of one takes no lock here and does not wait for Python's interpreter lock. This
+ * directory refuses to know paths, rights and attributes: Python opens a file and closes it.
  */
 #ifndef LDFS_SERVING_H
 #define LDFS_SERVING_H

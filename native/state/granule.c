@@ -2,8 +2,8 @@
 /*
  * granule.c - the state byte of a granule and every step between its states.
  *
- * Nothing else writes a state after INIT. A step that finds another state than its predecessor
- * changes nothing and says so. docs/concurrency.md has the diagram; tests/model/ the same names.
+ * Nothing else writes a state after INIT. A step that may find another state than its predecessor
+ * leaves it and says so. docs/concurrency.md has the diagram; tests/model/ the same names.
  * Everything here is [signal].
  */
 #include "state/state.h"

@@ -258,8 +258,9 @@ void ldfs_give_up(ldfs_dump *d);
 void ldfs_target_failed(ldfs_dump *d, int error, uint64_t pfn);
 
 /* --------------------------------------------------------------- granule.c
- * The steps. Each returns false, and changes nothing, when the granule is in another state.
- * All are [signal]. The names are those of tests/model/.
+ * The steps. Those that return bool return false, and leave the state, when the granule is in
+ * another one; publish and copy_lost are for the holder of the claim, whose granule no other thread
+ * moves. All are [signal]. The names are those of tests/model/.
  */
 bool ldfs_step_claim(ldfs_dump *d, uint32_t g);
 bool ldfs_step_steal(ldfs_dump *d, uint32_t g);
