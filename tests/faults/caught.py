@@ -18,7 +18,7 @@ SETTINGS: Final = DumpSettings(backend=BACKEND)  # type: ignore[arg-type]
 
 
 def crash() -> None:
-    """A fault by SIGNAL that is nobody's."""
+    """A fault by SIGNAL in no arena's memory."""
     if SIGNAL == signal.SIGSEGV:
         ctypes.string_at(8)
     fd = os.memfd_create("cut off")

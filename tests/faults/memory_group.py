@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A memory cgroup of a test's own, v1 or v2: a process that joins it is killed for memory that the
-group does not have, and nobody else is."""
+group does not have, and no other process is."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def memory_group(name: str) -> Iterator[MemoryGroup]:
         yield group
     finally:
         end = time.monotonic() + DEADLINE_S
-        while True:  # who has just ended may still be in it
+        while True:  # a process that has just ended may still be in it
             try:
                 path.rmdir()
                 break

@@ -62,6 +62,6 @@ def gone() -> bool:
 
 
 def crash() -> None:
-    """A fault that is nobody's own. What comes on stdout last."""
+    """A fault in no arena's memory. What comes on stdout last."""
     print(f"crash by {SIGNAL.name}", flush=True)
     crash_by_signal()

@@ -150,14 +150,14 @@ def test_targets_that_will_not_do(host: Host, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     full = tmp_path / "full"
-    full.write_text("somebody's data\n")
+    full.write_text("another program's data\n")
     missing = str(tmp_path / "none" / "out")
     refuse_target(host, missing, errno.ENOENT, "there is no directory")
     refuse_target(host, str(tmp_path), errno.EISDIR, "Is a directory")
     refuse_target(host, str(fifo), errno.ENXIO, "no process reads it")
     refuse_target(host, "/dev/null", errno.EINVAL, "it is a character device")
     refuse_target(host, str(full), errno.EEXIST, "it is not empty and not a dump")
-    assert full.read_text() == "somebody's data\n"
+    assert full.read_text() == "another program's data\n"
     dangling = tmp_path / "dangling"
     dangling.symlink_to(tmp_path / "nowhere" / "x")
     refuse_target(host, str(dangling), errno.EEXIST, "a link that leads nowhere")
@@ -222,7 +222,8 @@ def test_a_stranger_may_not_control_where_others_may_enter(
 
 @as_root
 def test_the_callers_rights_decide_about_the_target(open_folder: Path, run_host: HostMaker) -> None:
-    """A member of the group that may control the host can dump only to what he may write."""
+    """A member of the group that may control the host can dump only to what that member may
+    write."""
     host = run_host(group=GROUP, folder=open_folder)
     private, own = open_folder / "private", open_folder / "own"
     private.mkdir(mode=0o700)

@@ -52,8 +52,8 @@ def test_workers_of_a_pool_read_arrays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("why", ["clone", "addresses", "data"])
 def test_a_child_without_the_memory_says_so(tmp_path: Path, why: str) -> None:
-    """Bare clone(2) calls nobody in the child; and limits may leave no room for a view, or only for
-    one to read."""
+    """Bare clone(2) calls no fork handler in the child; and limits may leave no room for a view, or
+    only for one to read."""
     done = run("forks/a_child_without_the_memory_says_so.py", tmp_path, why)
     expect_done(done)
     assert done.stderr.count("no view of its own of its parent's arena") == 1, done.stderr
@@ -73,7 +73,7 @@ def test_children_while_the_locks_are_busy(tmp_path: Path) -> None:
 
 
 def test_a_child_looks_at_a_dump_while_another_thread_does(tmp_path: Path) -> None:
-    """Forked with that thread's lock taken, which nobody in the child will ever give back."""
+    """Forked with that thread's lock taken, which no thread in the child will ever give back."""
     done = run("forks/a_child_looks_at_a_dump_while_another_thread_does.py", tmp_path)
     expect_done(done)
 

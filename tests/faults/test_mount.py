@@ -64,7 +64,7 @@ def again(host: Host, folder: Path) -> None:
 
 
 def test_a_lazy_unmount_lets_open_clients_finish(host: Host, tmp_path: Path) -> None:
-    """The name is gone, the connection is not: whoever has the device open ends his dump."""
+    """The name is gone, the connection is not: a client that has the device open ends its dump."""
     with Client(host.device) as client:
         begin(client, tmp_path / "dump", rate=16 * MIB)
         subprocess.run(["fusermount", "-uz", str(host.mountpoint)], check=True, timeout=DEADLINE_S)
@@ -125,8 +125,8 @@ def test_a_connection_that_is_aborted(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_client_killed_inside_an_ioctl(host: Host, tmp_path: Path) -> None:
-    """It stays in the kernel until the host answers; nobody else notices, and RELEASE by another
-    client answers it."""
+    """It stays in the kernel until the host answers; no other client notices, and RELEASE by
+    another client answers it."""
     with host_unharmed(host), Client(host.device) as client:
         client.init(str(tmp_path / "dump"), InitOptions(sweep_rate=SLOW))
         client.start()

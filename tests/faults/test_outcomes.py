@@ -198,7 +198,7 @@ def test_a_dump_that_a_signal_ends(number: int, code: int, calm: Commands, tmp_p
     assert waiting.stderr.readline().startswith(b"finish ")
     waiting.send_signal(number)
     assert calm.end(waiting)[0] == code
-    assert calm.state() is State.SWEEP  # whoever only waits ends nothing
+    assert calm.state() is State.SWEEP  # a command that only waits ends nothing
     dumping.send_signal(number)
     ended, _, err = calm.end(dumping)
     assert ended == code and "is incomplete" in one_sentence(err)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A memfd that somebody seals, or that we were given read-only: a store must never meet a page that
-cannot be made writable again."""
+"""A memfd that another program seals, or that we were given read-only: a store must never meet a
+page that cannot be made writable again."""
 
 from __future__ import annotations
 

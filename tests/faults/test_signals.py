@@ -102,8 +102,8 @@ def test_a_handler_that_outlived_the_last_arena_makes_no_ring(backend: str) -> N
 
 @BOTH
 def test_a_writer_that_blocks_sigsegv_during_a_dump(tmp_path: Path, backend: str) -> None:
-    """The kernel kills a process whose fault is blocked: nobody can save it. One that blocks it,
-    and does not write, is harmless; the dump on the target is incomplete."""
+    """The kernel kills a process whose fault is blocked: no handler can save it. One that blocks
+    it, and does not write, is harmless; the dump on the target is incomplete."""
     done = run("signals/blocks_sigsegv_for_a_while.py", backend=backend)
     assert done.returncode == 0 and done.stdout == "done\n", done
     done = run("signals/stores_with_sigsegv_blocked.py", tmp_path / "dump", backend=backend)

@@ -169,7 +169,7 @@ def test_two_handlers_after_each_other(run: Run, then: str, kind: str) -> None:
 @DURING_AND_AFTER
 @pytest.mark.parametrize("order", ["10", "01"], ids=["last first", "first first"])
 def test_handlers_that_withdraw(run: Run, order: str, then: str) -> None:
-    """They put back the entry of ours that they found; a crash after that is nobody's."""
+    """They put back the entry of ours that they found; no handler takes a crash after that."""
     steps = (
         "for n in range(2):",
         "    handlers.steal(n)",

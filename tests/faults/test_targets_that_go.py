@@ -97,12 +97,12 @@ def test_a_file_that_is_renamed_is_kept(live: LiveDump, tmp_path: Path) -> None:
     with unharmed(live):
         begin(live, target)
         unfinished(target).rename(tmp_path / "moved")
-        target.write_text("somebody else's\n")
+        target.write_text("another program's\n")
         go_on(live)
         assert live.finish(DEADLINE_S) == "consistent", live.failure
         assert f"{unfinished(target)} was moved during the dump" in str(live.failure)
         live.release()
-        assert target.read_text() == "somebody else's\n"
+        assert target.read_text() == "another program's\n"
         with open_dump(tmp_path / "moved") as dump:
             assert dump.verdict == "consistent"
             assert dump.read_arena(0, SIZE).count(5) == SIZE
@@ -113,8 +113,8 @@ def test_a_file_that_is_renamed_is_kept(live: LiveDump, tmp_path: Path) -> None:
 def test_a_file_that_somebody_cuts_off(
     live: LiveDump, tmp_path: Path, format: str, left: int
 ) -> None:
-    """What is written after that makes holes of what is gone. Who writes it cannot know; who reads
-    it does: the header is gone, or a granule is not what its checksum says."""
+    """What is written after that makes holes of what is gone. The writer cannot know; a reader
+    does: the header is gone, or a granule is not what its checksum says."""
     target = tmp_path / "dump"
     with unharmed(live):
         begin(live, target, format=format, compression="none" if format == "kdump" else "zstd")
@@ -142,7 +142,8 @@ def losetup(*arguments: str) -> str:
 def test_a_device_that_is_detached(
     live: LiveDump, tmp_path: Path, loop_device: Callable[..., str]
 ) -> None:
-    """The kernel keeps it for who has it open: `losetup -d` waits, and the dump is whole."""
+    """The kernel keeps it for a process that has it open: `losetup -d` waits, and the dump is
+    whole."""
     device = loop_device(32 * MIB)
     with unharmed(live):
         begin(live, device)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The maximum age of a snapshot that nobody takes any further, and dumps without a target at their
-limit. Nothing here measures a time: what must happen is waited for, what must not is made
+"""The maximum age of a snapshot that no program takes any further, and dumps without a target at
+their limit. Nothing here measures a time: what must happen is waited for, what must not is made
 impossible."""
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from livedumpfs.errors import InconsistentDump, MachineError, StateError
 MIB = 1 << 20
 PAGE = 4096
 SHORT, LONG = 0.2, 3600.0
-"""Seconds: over before anybody would wait for it, and never within a test, unless it says so."""
+"""Seconds: SHORT is over before a test notices the wait, and LONG never within a test, unless the
+test says so."""
 DEADLINE = 300.0
 AGE_THREAD = "livedump-age"
 
@@ -170,7 +171,7 @@ def test_after_an_expired_dump_the_next_one_is_as_always(tmp_path: Path) -> None
 
 
 def test_steps_and_releases_against_the_age() -> None:
-    """Whoever is first: each dump ends once, and the next begins."""
+    """Whichever is first: each dump ends once, and the next begins."""
     with dumped() as (live, memory):
         for n in range(60):
             live.init(None, DumpSettings(max_age=0.001 * (n % 4 + 1)))

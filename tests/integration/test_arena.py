@@ -163,7 +163,7 @@ def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
         a[:MIB] = 2
         assert live.read(0, 4 * MIB).count(1) == 4 * MIB
         assert (live.verdict, live.so_far) == (None, "consistent")
-        a[MIB] = 2  # nothing could ever free a slot: this granule is lost, and nobody hangs
+        a[MIB] = 2  # nothing could ever free a slot: this granule is lost, and no thread hangs
         assert live.so_far == "torn" and live.counters().lost == 1
         with pytest.raises(OSError) as caught:
             live.read(MIB, 1)

@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 def test_discards_while_userfaultfd_is_prepared() -> None:
     """INIT of an arena's first dump makes the userfaultfd, and the view that waits for START:
-    whoever punches meanwhile neither fails nor leaves a page unprotected."""
+    a thread that punches meanwhile neither fails nor leaves a page unprotected."""
     end, punched, errors = threading.Event(), threading.Semaphore(0), []
 
     def punch(arena: Arena) -> None:

@@ -194,7 +194,7 @@ def test_statfs_is_full_of_what_is_there(root: Path) -> None:
     assert (found.f_bfree, found.f_bavail, found.f_ffree, found.f_favail) == (0, 0, 0, 0)
     assert found.f_files == len(paths)
     used = sum(os.lstat(path).st_blocks for path in paths) * 512 // PAGE
-    # Small files that nobody has looked at count as one block.
+    # Small files that no program has looked at count as one block.
     assert abs(found.f_blocks - used) <= 4
     for command, column in (("du", 0), ("df", 2)):
         options = ["-s", "-B1"] if command == "du" else ["-B1"]

@@ -87,7 +87,7 @@ def test_a_dump_that_is_broken_off_leaves_the_last_one(
     assert live.target_path == f"{target}.incomplete"
     with open_dump(f"{target}.incomplete") as found:
         assert (found.format, found.verdict) == (format, "incomplete")
-    # And what it left is in nobody's way.
+    # And what it left is in no later dump's way.
     assert dump(live, target, 2, settings(format)) == "consistent", live.failure
     assert live.failure is None and live.target_path == str(target)
     assert set(listing(tmp_path)) == ({"dump", "dump.ldfs"} if format == "raw" else {"dump"})

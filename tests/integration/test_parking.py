@@ -51,7 +51,7 @@ def result(machine: UnicornMachine) -> tuple[list[Registers], str, int]:
 
 
 def undisturbed(guest: Path, vcpus: int) -> tuple[list[Registers], str, int]:
-    """What comes out when nobody looks."""
+    """What comes out when no thread looks at the machine."""
     end = time.monotonic() + DEADLINE
     with UnicornMachine(RAM, vcpus, guest=guest) as machine:
         while running(machine):

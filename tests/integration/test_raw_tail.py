@@ -134,7 +134,7 @@ def test_a_broken_off_dump_does_not_leave_the_tail_of_an_older_one(
     dump.release()
     with open_dump(device) as found:
         assert (found.format, found.verdict) == (second, "incomplete")
-    dump.init(device, TAIL)  # what was broken off is in nobody's way
+    dump.init(device, TAIL)  # what was broken off is in no later dump's way
     dump.release()
 
 

@@ -341,7 +341,7 @@ def end(machine: Elsewhere) -> None:
 
 @pytest.mark.parametrize("step", ["prepare", "start", "sweep", "wait"])
 def test_a_process_that_has_died_is_named(machine: Elsewhere, step: str) -> None:
-    """By an errno alone nobody knows what was reset."""
+    """An errno alone does not say what was reset."""
     settings = DumpSettings(backend="uffd").without_target()
     core = make_core(machine, settings, None) if step != "prepare" else None
     if core and step in ("sweep", "wait"):

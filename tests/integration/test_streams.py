@@ -230,7 +230,7 @@ def test_init_stays_until_the_release(
 
 
 def test_init_says_that_its_reader_has_gone(host: Host, begin: Callable[..., Any]) -> None:
-    """Nobody else has to find out: the dump is released."""
+    """No other command has to find out: the dump is released."""
     process = begin("init", "-", *KDUMP, "--compress", "none")
     until(lambda: state(host) is State.INIT)
     process.stdout.close()

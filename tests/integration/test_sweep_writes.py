@@ -49,7 +49,7 @@ def expected_holes() -> int:
 
 
 def expect_dump(arena: Arena, target: Path | str, format: str, buffered: bool) -> None:
-    """A dump while nobody writes; what other tools read there is the memory, byte for byte."""
+    """A dump while no thread writes; what other tools read there is the memory, byte for byte."""
     settings = DumpSettings(
         format=format, granule=GRANULE, buffered=buffered, force=True, sidecar=None
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whom a machine waits for runs before all ordinary threads, and no longer than that."""
+"""A thread that a machine waits for runs before all ordinary threads, and no longer than that."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Two handlers that save their neighbours along, sweep and writer. How many slots C leaves to others is only one of the
- * choices here: the last one may always be taken. Where fewer slots than granules are (NS=1), somebody waits (BLOCK).
+ * choices here: the last one may always be taken. Where fewer slots than granules are (NS=1), some thread waits (BLOCK).
  */
 #define NG 2
 #ifndef NS

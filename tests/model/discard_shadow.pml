@@ -36,7 +36,7 @@ inline protect_pages(protected)
 	k = 0
 }
 
-/* Part of INIT. Said before the first page: who punches and does not see it has punched before that. */
+/* Part of INIT. Said before the first page: a thread that punches and does not see it has punched before that. */
 inline prepare_shadow()
 {
 #ifndef BUG_TORN_STAYS

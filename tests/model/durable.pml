@@ -177,7 +177,7 @@ inline flush()
 	locked = 0
 }
 
-/* ldfs_table_tick(), of whoever. */
+/* ldfs_table_tick(), of whichever thread calls it. */
 active proctype ticker()
 {
 	byte block;

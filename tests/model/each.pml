@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A slot for each granule, under `fail`: whoever finds none looks again, and nothing is lost. */
+/* A slot for each granule, under `fail`: a thread that finds none looks again, and nothing is lost. */
 #define NG 1
 #define NS 1
 #define NV 2

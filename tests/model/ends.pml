@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How a dump that nobody releases must end. */
+/* How a dump that is never released must end. */
 
 /* Waits in vain when a vCPU hangs or the drain never ends: then spin says "invalid end state". */
 inline all_ends()

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Either policy, deadlines that pass, I/O that fails: who is lost says so, and everything ends. */
+/* Either policy, deadlines that pass, I/O that fails: a granule that is lost says so, and everything ends. */
 #define NG 2
 #define NS 1
 #define NV 2

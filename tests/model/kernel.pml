@@ -8,10 +8,10 @@ byte at[NV];                /* granule + 1 in whose store this vCPU sleeps; 0: i
 bit unread[NV];             /* its message was not read yet */
 bit registered = 1;         /* the live view is */
 bit moving;                 /* a mapping is being moved: protecting and unprotecting give EAGAIN */
-bit event;                  /* UFFD_EVENT_REMAP, not read yet: who moved the mapping waits for that */
+bit event;                  /* UFFD_EVENT_REMAP, not read yet: the thread that moved the mapping waits for that */
 hidden byte w;              /* only used within one atomic step */
 
-/* Who sleeps in a store to granule g goes on, and his message is gone if it was not read. */
+/* A vCPU that sleeps in a store to granule g goes on, and its message is gone if that was not read. */
 inline wake_stores(g)
 {
 	w = 0;
@@ -64,7 +64,7 @@ inline unprotect(g)
 	fi
 }
 
-/* UFFDIO_UNREGISTER: takes the protection, wakes nobody. */
+/* UFFDIO_UNREGISTER: takes the protection, wakes no vCPU. */
 inline forget()
 {
 	d_step {

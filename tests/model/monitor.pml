@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * monitor.pml - native/fault/monitor.c: one monitor, which runs the fault path for all who stored, and the owner's side of
- * it. The kernel's is in kernel.pml.
+ * monitor.pml - native/fault/monitor.c: one monitor, which runs the fault path for all vCPUs that stored, and the owner's
+ * side of it. The kernel's is in kernel.pml.
  */
 
 bit closing;                /* the arena ends */
@@ -124,14 +124,14 @@ inline start_swapped()
 	stop = 0
 }
 
-/* START that RELEASE overtook may have linked the dump once more: whoever saw it then is waited for. */
+/* START that RELEASE overtook may have linked the dump once more: a thread that saw it then is waited for. */
 inline free_dump()
 {
 	inside == 0;
 	freed = 1
 }
 
-/* The end of the arena, which has no dump any more: the monitor ends, then the kernel wakes whoever sleeps. */
+/* The end of the arena, which has no dump any more: the monitor ends, then the kernel wakes each vCPU that sleeps. */
 inline close()
 {
 	nobody_sleeps();

@@ -106,14 +106,14 @@ bit growth_failed;                  /* ghost */
 #ifdef LATE_READERS
 byte generation = 1;                /* ghost: of which dump all of this is; readers have the first one's handle */
 bit closed;                         /* the handle leads to no dump any more */
-byte users;                         /* who is in a call with it */
+byte users;                         /* readers that are in a call with it */
 #endif
 bit linked = 1;                     /* the arena points at the dump */
 bit freed;                          /* ghost: the dump's memory is gone */
 bit io_failed;                      /* ghost: some I/O failed, or a deadline passed */
 bit sealed;                         /* DRAINED was entered: the dump will say "consistent" */
 #ifdef PACKERS
-bit packer_event[2] = 1;            /* one for each packer: notify wakes all who sleep on one word */
+bit packer_event[2] = 1;            /* one for each packer: notify wakes all that sleep on one word */
 byte sweep_next;                    /* first granule that no packer has taken to sweep */
 byte packers_ended;
 #endif
@@ -123,8 +123,8 @@ bit stream_broken;                  /* nothing more goes in */
 bit cancelled;                      /* by RELEASE */
 bit table_out;                      /* ghost: the table went into the pipe */
 #endif
-bit writer_event = 1;               /* the futex words: cleared by who is about to sleep, */
-bit drain_event = 1;                /* who then looks once more and sleeps until it is set */
+bit writer_event = 1;               /* the futex words: cleared by a thread that is about to sleep, */
+bit drain_event = 1;                /* which then looks once more and sleeps until it is set */
 bit slot_event[3] = 1;              /* one for each that may wait for a slot; 0: it sleeps */
 byte wants[3] = NONE;               /* for which granule */
 bit sweep_ended;
@@ -146,14 +146,14 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #define FIRST_CELL(g) CELL(g)
 #endif
 
-/* Who stores although the machine stands: a thread that quiesce does not stop. */
+/* Which threads store although the machine stands: those that quiesce does not stop. */
 #if defined(UFFD) || defined(SIGNALS)
 #define STOPS(me) ((me) == 0)
 #else
 #define STOPS(me) true
 #endif
 
-/* Whom a reader may touch. */
+/* Whether a reader may touch the dump. */
 #ifdef LATE_READERS
 #define IS_THERE (!freed && generation == 1)
 #else
@@ -172,7 +172,7 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 #else
 #define ON true
 #endif
-/* RELEASE ended the write to a pipe: nobody reads states any more, and nothing counts as lost. */
+/* RELEASE ended the write to a pipe: no thread reads states any more, and nothing counts as lost. */
 #if defined(STREAM) && !defined(BUG_CUT_OFF_COUNTS)
 #define CUT_OFF(good) (!(good) && !ON)
 #else
@@ -199,7 +199,7 @@ inline wake_writer()
 #endif
 }
 
-/* A packer that wakes takes all that is filled: any one of those who sleep will do. */
+/* A packer that wakes takes all that is filled: any one of those that sleep will do. */
 inline wake_one_packer()
 {
 	if
@@ -209,7 +209,7 @@ inline wake_one_packer()
 	fi
 }
 
-/* A slot is free: any one of those who sleep. */
+/* A slot is free: wakes any one of the threads that sleep until one is. */
 inline wake_one_waiter()
 {
 	if
@@ -220,7 +220,10 @@ inline wake_one_waiter()
 	fi
 }
 
-/* Granule x needs no slot any more: all who want one for it. In C also some who want one for a granule near it. */
+/*
+ * Granule x needs no slot any more: wakes all threads that want one for it. In C also some that want one for a granule
+ * near it.
+ */
 inline wake_waiters_of(x)
 {
 #ifdef BUG_WAKE_ONE
@@ -232,7 +235,7 @@ inline wake_waiters_of(x)
 #endif
 }
 
-/* No one is to wait any more. */
+/* No thread is to wait any more. */
 inline wake_all_waiters()
 {
 	slot_event[0] = 1;
@@ -240,7 +243,7 @@ inline wake_all_waiters()
 	slot_event[2] = 1
 }
 
-/* Who was woken for a slot and needs none: the wake-up is another's. */
+/* A thread that was woken for a slot and needs none: the wake-up is another's. */
 inline pass_on()
 {
 #ifdef BUG_NO_PASS_ON
@@ -260,7 +263,7 @@ inline pass_on()
 
 /*
  * Part of every step into a final state: the count, and the drain that waits for it. In C the count
- * comes after the state; who sees it late is the drain alone, which may also be late by itself.
+ * comes after the state; the drain alone sees it late, and may also be late by itself.
  */
 inline one_less()
 {
@@ -443,7 +446,7 @@ inline count_vmas(first_g, last_g)
 
 /*
  * mprotect(PROT_READ|PROT_WRITE) of granules [first_g, last_g]; good = 0: ENOMEM. Or the same by userfaultfd,
- * which wakes who sleeps there; good = 0: EAGAIN.
+ * which wakes the vCPUs that sleep there; good = 0: EAGAIN.
  */
 inline make_writable(first_g, last_g, good)
 {
@@ -535,7 +538,7 @@ inline publish(x)
 		slot_push(slot)         /* only the writer can tell that this comes later in C */
 	};
 #ifndef BUG_NO_WAKE_PUBLISH
-	atomic { wake_waiters_of(x) }   /* somebody may wait for a slot for this very granule */
+	atomic { wake_waiters_of(x) }   /* a thread may wait for a slot for this very granule */
 #endif
 }
 
@@ -632,7 +635,7 @@ inline save(x)
 				low_event = 1;
 				wait_for_slot(x)
 #elif NS >= NG && !defined(BUG_NO_LOOK_AGAIN)
-			:: slot == NONE && policy == FAIL ->    /* somebody holds one too many */
+			:: slot == NONE && policy == FAIL ->    /* some thread holds one too many */
 				if
 				:: free_slots != 0
 				:: !TAKEABLE(state[x])
@@ -1301,7 +1304,7 @@ inline write_batch()
 	od
 }
 
-/* Granule `first`, which nobody else will take to sweep. */
+/* Granule `first`, which no other thread will take to sweep. */
 inline sweep_piece()
 {
 	step_sweep(first, won);
@@ -1533,7 +1536,7 @@ inline initialise()
 	}
 }
 
-/* What the dump is to show, from here on: nobody runs. */
+/* What the dump is to show, from here on: no vCPU runs. */
 inline take_instant()
 {
 	d_step {
@@ -1600,7 +1603,7 @@ inline release()
 	phase = PHASE_RELEASED;
 #endif
 #if defined(STREAM) && !defined(BUG_NO_CANCEL)
-	cancelled = 1;              /* before the wake-ups: nobody goes on to wait for the pipe */
+	cancelled = 1;              /* before the wake-ups: no thread goes on to wait for the pipe */
 #endif
 #ifdef BUG_RELEASE_NO_SLOT_WAKE
 	atomic { wake_writer(); drain_event = 1 };

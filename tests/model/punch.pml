@@ -51,7 +51,7 @@ inline protect_punched(g)
 }
 #endif
 
-/* Ends counted in. A START that is at work is waited for uncounted: it waits for who is inside. */
+/* Ends counted in. A START that is at work is waited for uncounted: it waits for the threads that are inside. */
 inline enter_and_save(g)
 {
 	do

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Three vCPUs want the same granule, there is one slot, and no I/O ever comes back: whoever found no
- * slot is freed by the other's publish, without a deadline.
+ * Three vCPUs want the same granule, there is one slot, and no I/O ever comes back: a vCPU that
+ * found no slot is freed by the other's publish, without a deadline.
  */
 #define NG 1
 #define NS 1

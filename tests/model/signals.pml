@@ -8,7 +8,7 @@
 bit sigbus;                 /* backend of this dump; else SIGSEGV */
 bit opened[NG];             /* ldfs_dump.writable */
 bit moving;                 /* a mapping is being moved: unprotecting gives EAGAIN, and is tried again */
-bit event;                  /* UFFD_EVENT_REMAP, not read yet: who moved the mapping waits for that */
+bit event;                  /* UFFD_EVENT_REMAP, not read yet: the thread that moved the mapping waits for that */
 bit closing;                /* the arena ends */
 bit overtakes;              /* RELEASE came before START was over */
 
@@ -56,7 +56,7 @@ inline handle(g, sent)
 	atomic { s = 0; won = 0; inside-- }
 }
 
-/* A handler that meets EAGAIN tries again; it never does while START waits for who is inside. */
+/* A handler that meets EAGAIN tries again; it never does while START waits for the threads that are inside. */
 inline moved()
 {
 	!moving
@@ -116,7 +116,7 @@ inline start_swapped()
 	stop = 0
 }
 
-/* START that RELEASE overtook may have linked the dump once more: whoever saw it then is waited for. */
+/* START that RELEASE overtook may have linked the dump once more: a thread that saw it then is waited for. */
 inline free_dump()
 {
 	inside == 0;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A pool that the keeper lets grow from one slot to NS, where memory may fail. With as many slots as stores nothing is lost,
- * and nobody sleeps for ever. Without a target, which never frees a slot, a growth that fails loses what has none; with one
- * (TARGET) who stores waits for the writer then, and nothing is lost. SHRINKS: pool auto on a target; once in a while the
- * keeper takes a free slot away again, and what it has taken is made again when it is wanted.
+ * and no vCPU sleeps for ever. Without a target, which never frees a slot, a growth that fails loses what has none; with one
+ * (TARGET) a vCPU that stores waits for the writer then, and nothing is lost. SHRINKS: pool auto on a target; once in a
+ * while the keeper takes a free slot away again, and what it has taken is made again when it is wanted.
  */
 #ifndef NG
 #define NG 3

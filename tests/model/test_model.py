@@ -85,7 +85,8 @@ MILLIONS = ("fail",)
 # So many states have those of a few steps.
 SMALL = {"rename": 10}
 
-# In these not one cycle exists, whoever is scheduled how unfairly: every run comes to its end.
+# In these not one cycle exists, however unfairly the processes of the model are scheduled: every
+# run comes to its end.
 ENDING = ("widen_sweep", "slots", "hang", "copy_fails", "release")
 
 ASSERTION = "assertion violated"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* More granules than slots, runs of two granules: whoever wants a slot waits for another's. */
+/* More granules than slots, runs of two granules: a thread that wants a slot waits for another's. */
 #define NG 3
 #define NS 1
 #define NV 2

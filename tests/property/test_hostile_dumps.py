@@ -96,7 +96,7 @@ def check(path: Path) -> None:
 
 def check_views(dump: DumpFile) -> None:
     """What `mount`, `convert` and `compare` do: one clear error, or files of the right size. A
-    kdump can have pages that nobody can unpack; `verify` names them."""
+    kdump can have pages that no program can unpack; `verify` names them."""
     with clear_error():
         compared = compare_dumps(dump, dump)
         assert compared.pages[Difference.DIFFERENT] == 0

@@ -101,7 +101,7 @@ def crash(core: Path, folder: Path, *commands: str) -> list[str]:
     done = subprocess.run(
         [CRASH, "-s", SYMBOLS, core, "-i", script],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-        cwd=folder, env={**os.environ, "HOME": str(folder)},  # no .crashrc of anybody's
+        cwd=folder, env={**os.environ, "HOME": str(folder)},  # no user's .crashrc
     )  # fmt: skip
     assert done.returncode == 0, done
     return [out.read_text(errors="replace") for out in outputs]

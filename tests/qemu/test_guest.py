@@ -81,7 +81,7 @@ def nonzero_pages(fd: int, size: int) -> npt.NDArray[np.bool_]:
 @pytest.mark.parametrize("number", range(DUMPS))
 def test_a_live_dump_is_exact(guest: Guest, tmp_path: Path, number: int) -> None:
     """Alternately elf and kdump; in every second pair the balloon takes or gives memory meanwhile:
-    pages that had data in the snapshot are gone before anybody saved them, but for us."""
+    pages that had data in the snapshot are then gone, and only the dump has saved them before."""
     machine, target = guest.machine, tmp_path / "dump"
     size, share = machine.arena.size, BALLOON[number % len(BALLOON)]
     live = LiveDump(machine)
@@ -189,7 +189,7 @@ def test_the_disk_is_read_into_protected_memory(guest: Guest, tmp_path: Path) ->
 
 
 def test_holes_stay_holes(guest: Guest, tmp_path: Path) -> None:
-    """Pages that nobody but the dump could have made."""
+    """Pages that nothing but the dump could have made."""
     machine = guest.machine
     size, fd = machine.arena.size, machine.arena.fd
     left = int(0.6 * MEMORY) * MIB
@@ -320,7 +320,7 @@ def test_memory_above_4_gib(
     guest_parts: Any, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 3 GiB one lies there, and what it holds is where the guest has it. This guest tells QEMU's
-    device where its VMCOREINFO is: nobody looks for it."""
+    device where its VMCOREINFO is: livedump does not look for it."""
     command, make_guest = guest_parts
     console, target = tmp_path / "console", tmp_path / "dump"
     monkeypatch.delattr("livedumpfs.machines.qemu.information.locate_vmcoreinfo")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The production example of docs/qemu.md: a dump on a block device, and who reads it there."""
+"""The production example of docs/qemu.md: a dump on a block device, and how a program reads it
+there."""
 
 from __future__ import annotations
 

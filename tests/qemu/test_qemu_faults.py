@@ -27,7 +27,7 @@ CLI = [sys.executable, "-m", "livedumpfs.cli"]
 
 
 def gone(pid: int) -> bool:
-    """Also when it is a zombie that nobody waits for."""
+    """Also when it is a zombie that no process waits for."""
     try:
         return proc_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

@@ -261,7 +261,7 @@ def test_a_qemu_that_takes_its_time_is_not_killed(hosted: Callable[..., Hosted])
 def test_a_host_that_is_killed_before_the_guest_runs(
     hosted: Callable[..., Hosted], stopped: bool
 ) -> None:
-    """Nobody else would let it run; but whoever wrote -S will."""
+    """No other program would let it run; but a user who gave -S will."""
     one = hosted(*(["-S"] if stopped else []))
     pid = one.qemu()
     # Before it has read the memory map, and mounted.

@@ -69,7 +69,8 @@ def test_a_background_snapshot_after_a_dump_and_a_dump_after_it(tmp_path: Path) 
 
 @contextlib.contextmanager
 def unread_pipe(path: Path) -> Iterator[Callable[[], None]]:
-    """Nobody reads it until the function is called, or the test ends: QEMU could not end either."""
+    """No thread reads it until the function is called, or the test ends: QEMU could not end
+    either."""
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     draining = threading.Thread(target=drain, args=(reader,), daemon=True)
@@ -87,7 +88,7 @@ def unread_pipe(path: Path) -> Iterator[Callable[[], None]]:
 
 
 def test_no_dump_during_a_background_snapshot(tmp_path: Path) -> None:
-    """It goes into a pipe that nobody reads until later."""
+    """It goes into a pipe that no thread reads until later."""
     pipe = tmp_path / "pipe"
     with contextlib.ExitStack() as ends:
         machine = ends.enter_context(QemuMachine(WORDS))

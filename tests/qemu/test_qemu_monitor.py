@@ -128,7 +128,7 @@ def test_a_qemu_that_hangs_is_named_in_time(start: Start) -> None:
                 call(timeout=0.1)
             assert caught.value.errno == errno.ETIMEDOUT
         os.kill(qemu.process.pid, signal.SIGCONT)
-        # Answers that nobody waits for any more are not taken for others.
+        # Answers that no call waits for any more are not taken for others.
         assert "CPU#0" in monitor.hmp("info registers -a", timeout=WAIT_S)
         assert monitor.status() == "prelaunch"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How a QEMU may be started, with a real one that runs no kernel: with few rights, in a sandbox,
-with files of its caller's, paused by somebody else."""
+with files of its caller's, paused by another program."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_without_the_right_it_is_told_what_is_missing(
     with QemuMachine([*BASE, "-runas", "nobody"]) as machine:
         machine.start()
         if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() != "0":
-            pytest.skip("everybody may use userfaultfd here")
+            pytest.skip("every user may use userfaultfd here")
         with pytest.raises(MachineError, match=r"vm\.unprivileged_userfaultfd=1") as caught:
             LiveDump(machine).init(tmp_path / "dump")
         assert caught.value.errno == errno.EACCES
@@ -153,7 +153,7 @@ def test_files_of_the_caller_are_qemus_too() -> None:
 
 def test_children_of_qemu_get_nothing_of_ours() -> None:
     own = Path("/proc/self/fd")
-    # Of whoever started the tests.
+    # Of the process that started the tests.
     given = {os.readlink(one) for one in own.iterdir() if one.exists() and inheritable(one)}
     with QemuMachine(BASE) as machine:
         folder = Path(f"/proc/{machine._process.pid}")
@@ -177,7 +177,7 @@ def inheritable(path: Path) -> bool:
 def test_last_words_are_for_a_guest_that_we_hold(
     paused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else's pause is not ended by our death."""
+    """Another program's pause is not ended by our death."""
     said: list[bytes] = []
     with QemuMachine(BASE) as machine:
         machine.start()

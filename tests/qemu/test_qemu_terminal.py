@@ -59,7 +59,7 @@ class Terminal:
         """After its end."""
         end = time.monotonic() + DEADLINE_S
         while not (found := os.waitpid(self.pid, os.WNOHANG))[0]:
-            with contextlib.suppress(OSError):  # what nobody reads keeps it from its end
+            with contextlib.suppress(OSError):  # what no process reads keeps it from its end
                 if select.select([self._fd], [], [], 0.05)[0]:
                     self.shown += os.read(self._fd, 65536).decode(errors="replace")
             assert time.monotonic() < end, self.shown
@@ -242,7 +242,7 @@ def test_a_host_that_is_killed_leaves_qemu_and_the_shell(shell: tuple[Terminal, 
 
 
 def test_a_host_that_is_killed_while_both_are_stopped(shell: tuple[Terminal, int, int]) -> None:
-    """The kernel hangs up on a stopped process group that nobody could continue."""
+    """The kernel hangs up on a stopped process group that no process could continue."""
     one, host, qemu = shell
     one.type(STOP)
     one.wait_for("Stopped")

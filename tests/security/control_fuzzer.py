@@ -5,7 +5,7 @@
 
 Runs in the folder that its targets are in. No path that it makes up has a slash: it may be root.
 Prints what came of it as JSON: kind of request -> errno name, or "ok" -> times. In place of EIO,
-which is for what nobody thought of, the host's sentence.
+which is for what was not foreseen, the host's sentence.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def fuzz(host: Host, folder: Path, seed: str, requests: int) -> dict[str, collec
 
 
 def wait_for(host: Host, fuzzers: list[subprocess.Popen[str]]) -> None:
-    """The first never waits for a sweep; once it is done nobody else may release the others'."""
+    """The first fuzzer never waits for a sweep; once it has ended, it may be that no other process
+    releases the others' dumps."""
     deadline = time.monotonic() + DEADLINE
     while any(fuzzer.poll() is None for fuzzer in fuzzers):
         assert host.process.poll() is None, host.log.read_text()[-4000:]
@@ -233,7 +234,7 @@ def missing(found: dict[str, collections.Counter[str]]) -> list[str]:
 
 
 def check_reached(found: dict[str, collections.Counter[str]]) -> None:
-    """Nothing went wrong in a way that nobody thought of, and every step was taken sometimes."""
+    """Nothing went wrong in a way that was not foreseen, and every step was taken sometimes."""
     assert set().union(*found.values()) <= EXPECTED, found
     assert not missing(found), f"seed {SEED}: {missing(found)} never succeeded"
     assert set(found["unknown"]) == {"ENOTTY"}

@@ -122,7 +122,7 @@ def test_a_question_that_makes_no_sense_ends_no_helper(helper: Helper, tmp_path:
 
 def test_a_helper_that_fails_shows_nothing_and_imports_nothing() -> None:
     """Its root may be the caller's by then, and so what lies in the folders of its Python: newer
-    ones import what shows a traceback. Here nobody is there any more who takes its answer."""
+    ones import what shows a traceback. Here no process is left that takes its answer."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         program = str(Path(opener.__file__).resolve())

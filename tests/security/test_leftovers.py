@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dump goes to no file that somebody else put, or opened, where the unfinished dump lies; and its
-file gives no right that the one before it did not."""
+"""A dump goes to no file that another program put, or opened, where the unfinished dump lies; and
+its file gives no right that the one before it did not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def dump(live: LiveDump, path: Path, how: DumpSettings) -> None:
 
 
 def expect_private(folder: Path) -> None:
-    """The dump and its sidecar are there, and nobody else reads them."""
+    """The dump and its sidecar are there, and no other user reads them."""
     with open_dump(folder / "dump") as found:
         assert found.read_arena(0, SIZE) == bytes([7]) * SIZE
     for one in folder.glob("dump*"):

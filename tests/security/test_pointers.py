@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""INIT's argument is a pointer into the caller's memory, and the caller's memory is his."""
+"""INIT's argument is a pointer into the caller's memory, and that memory is the caller's own."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ HostMaker = Callable[..., Host]
 RunAs = Callable[..., str]
 DEADLINE = 300.0
 USER, OTHER = 3_000_111, 3_000_222
-"""Nobody has these ids."""
+"""No user has these ids."""
 GROUP = 54321
 
 WRITABLE = ("control/state", *(f"control/{name}" for name in settings_files.names()))
@@ -63,7 +63,7 @@ def opened(host: Host) -> Iterator[dict[str, int]]:
 
 
 def visit(run_as: RunAs, host: Host, *groups: int) -> dict[str, str]:
-    """What USER, who is in `groups`, gets for each thing that he tries; while there is a dump."""
+    """What USER, a member of `groups`, gets for each thing that it tries; while there is a dump."""
     with Client(host.device) as client, opened(host) as handed:
         client.init(None)
         client.start()
@@ -85,7 +85,7 @@ def test_a_stranger_gets_nothing(
     others: bool, group: int | None, open_folder: Path, run_host: HostMaker, run_as: RunAs
 ) -> None:
     """Not by name, and not with files that root has opened and handed on; STATUS alone is no
-    secret to who was handed the device."""
+    secret to a process that was handed the device."""
     host = run_host(others=others, group=group, folder=open_folder)
     found = visit(run_as, host)
     allowed = {what for what, result in found.items() if result not in ("EACCES", "EPERM")}
@@ -96,7 +96,8 @@ def test_a_stranger_gets_nothing(
 def test_a_member_gets_what_the_modes_say(
     open_folder: Path, run_host: HostMaker, run_as: RunAs
 ) -> None:
-    """He may read all, write what can be written, and take every step: on files of his own."""
+    """A member may read all, write what can be written, and take every step: on files of its
+    own."""
     host = run_host(group=GROUP, folder=open_folder)
     found = visit(run_as, host, GROUP)
     for name in FOLDERS:
@@ -124,7 +125,7 @@ def test_a_member_gets_what_the_modes_say(
 
 @pytest.mark.parametrize("group", [None, GROUP])
 def test_modes_and_owners(group: int | None, run_host: HostMaker) -> None:
-    """As docs/security.md has them; nobody but the owner and the group has any right at all."""
+    """As docs/security.md has them; no user but the owner and the group's members has any right."""
     host = run_host(others=True, group=group)
     with Client(host.device) as client:
         client.init(None)

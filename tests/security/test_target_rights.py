@@ -39,8 +39,8 @@ def shared(open_folder: Path, run_host: HostMaker) -> Host:
 def test_a_sidecar_is_not_looked_at_or_removed_with_the_hosts_rights(
     shared: Host, open_folder: Path, run_as: RunAs, write_dump: DumpWriter
 ) -> None:
-    """Root's dump that the caller may overwrite, and its sidecar that he may neither read nor
-    remove."""
+    """Root's dump that the caller may overwrite, and its sidecar that the caller may neither
+    read nor remove."""
     target, sidecar = open_folder / "out", open_folder / "out.ldfs"
     write_dump(target, bytes(range(256)) * 64, format="raw")
     target.chmod(0o666)

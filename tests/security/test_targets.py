@@ -37,7 +37,7 @@ DumpWriter = Callable[..., Plan]
 RunAs = Callable[..., str]
 DEADLINE = 300.0
 ROUNDS = 20
-FOREIGN = b"somebody else's data\n" * 100
+FOREIGN = b"another program's data\n" * 100
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_a_link_leads_to_its_file_and_stays(host: Host, tmp_path: Path) -> None:
 
 
 def test_files_of_the_kernel_are_no_targets(host: Host, tmp_path: Path) -> None:
-    """They take no size. Some go by the rights of who writes, and the host writes as itself, in a
-    raw dump the guest's own bytes."""
+    """They take no size. Some go by the rights of the process that writes, and the host writes as
+    itself, in a raw dump the guest's own bytes."""
     with subprocess.Popen(["sleep", "600"]) as other, Client(host.device) as client:
         score = Path(f"/proc/{other.pid}/oom_score_adj")
         try:
@@ -208,7 +208,8 @@ def test_no_device_is_opened_to_look_for_a_sidecar(
 
 
 def test_a_path_that_changes_all_the_time(host: Host, tmp_path: Path) -> None:
-    """Who may write the directory moves one thing after the other into the target's place."""
+    """A user who may write the directory moves one thing after the other into the target's
+    place."""
     path, folder = tmp_path / "path", tmp_path / "things"
     folder.mkdir()
     fifo = folder / "fifo"

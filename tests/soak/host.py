@@ -5,7 +5,7 @@
 
 On standard input `dump INDEX PATH`, `go` or `status`, one a line; on standard output a JSON object
 a line: {"step": ...} for each step, then {"done": ...}. After `done` the machine is held until
-`go`, so that the one who compares has the cores.
+`go`, so that the process that compares has the cores.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ Pages = npt.NDArray[np.uint8]
 
 class Reference(Closing):
     """Memory of `size` bytes to which the core copies the arena inside the pause: `reference=` of
-    LiveDump.init. `fd`: one that somebody else made; it stays his."""
+    LiveDump.init. `fd`: one that the caller has; it stays the caller's."""
 
     def __init__(self, size: int, fd: int | None = None) -> None:
         self.size = size
@@ -31,7 +31,7 @@ class Reference(Closing):
             self.clear()
 
     def clear(self, size: int | None = None) -> None:
-        """All zeros again; `size`: other than before. Not while somebody has `pages`."""
+        """All zeros again; `size`: other than before. Not while what pages() returned is in use."""
         self.size = self.size if size is None else size
         os.ftruncate(self.fd, 0)
         os.ftruncate(self.fd, self.size)

@@ -36,7 +36,7 @@ class Relay:
                 if select.select([self._fd], [], [], 0.05)[0]:
                     data = os.read(self._fd, PIECE)
                     file.write(data)
-                    # Nothing comes before somebody has opened it, too.
+                    # Nothing comes before a writer has opened the pipe, too.
                     if not data and over:
                         return
                 time.sleep(self._random.uniform(0, 2 * PAUSE_S))

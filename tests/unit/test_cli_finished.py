@@ -246,7 +246,7 @@ def test_hostile_meta_data_is_refused(
     field: str, value: object, tmp_path: Path, write_dump: Callable[..., Plan],
     monkeypatch: pytest.MonkeyPatch, capsys: Capture,
 ) -> None:  # fmt: skip
-    """Checksums do not help against one who can write them."""
+    """Checksums do not help against a user who can write them."""
     from livedumpfs.formats.plan import Plan as Planned
 
     real = Planned.describe

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Control without a mount and without a core: who may do what."""
+"""Control without a mount and without a core: which caller may do what."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_group_may_control_when_the_host_says_so(bench: Bench) -> None:
     mine = Access(owner=4242, group=os.getegid())
     mine.check(Caller(os.geteuid(), os.getegid(), tid))
     foreign = Access(owner=4242, group=54321)
-    # This task is in no such group; and who claims another user's name is not believed.
+    # This task is in no such group; and a caller that claims another user's name is not believed.
     if os.geteuid() != 0:
         refused(errno.EACCES, lambda: foreign.check(Caller(os.geteuid(), 0, tid)))
     refused(errno.EACCES, lambda: mine.check(Caller(77, os.getegid(), tid)))

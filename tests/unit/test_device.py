@@ -104,7 +104,7 @@ def test_hosts_of_other_users_do_not_count(hosts: Hosts) -> None:
     assert ("--allow-other" if ME == 0 else "--group") in said
     mine = hosts.add(2)
     assert find_device() == mine
-    assert find_device("1") == theirs  # who names it is told why it cannot be used
+    assert find_device("1") == theirs  # a user who names it is told why it cannot be used
     hosts.add(3, OTHER)
     assert find_device() == mine
 

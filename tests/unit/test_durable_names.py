@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A name that may not be on the disk: who is told that a dump has one is told that, too."""
+"""A name that may not be on the disk: a caller that is told that a dump has one is told
+that, too."""
 
 from __future__ import annotations
 

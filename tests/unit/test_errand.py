@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Work on a target that may hang: whoever asked for it has its result, or it is undone."""
+"""Work on a target that may hang: the caller that asked for it has its result, or it is undone."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_there_is_more_time_for_what_the_target_has_no_part_in(work: Work) -> No
 def test_a_result_that_an_interrupted_wait_leaves_is_undone(
     work: Work, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """Also when the work is done already: nobody else knows of it."""
+    """Also when the work is done already: no other thread knows of it."""
 
     class Thread(threading.Thread):
         def join(self, timeout: float | None = None) -> None:
@@ -106,7 +106,7 @@ def test_a_result_that_an_interrupted_wait_leaves_is_undone(
     with pytest.raises(Interrupted):
         work.run(errands)
     work.go_on.set()
-    assert work.undone.acquire(timeout=DEADLINE_S), "nobody has the result"
+    assert work.undone.acquire(timeout=DEADLINE_S), "no thread has the result"
     assert not work.never
     for thread in errands._late:
         threading.Thread.join(thread, DEADLINE_S)

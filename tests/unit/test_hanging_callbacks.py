@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Functions of the program's own that do not return: START ends all the same, nothing is armed, and
-whoever was held goes on once they do return."""
+the program that was held goes on once they do return."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_start_ends_though_quiesce_does_not(
     assert refused.value.errno == errno.EBUSY
     assert not (tmp_path / "other").exists() and program.calls == ["quiesce"]
     program.go_on["quiesce"].set()
-    wait_for(lambda: program.calls == WHOLE, "who was held does not go on")
+    wait_for(lambda: program.calls == WHOLE, "the program that was held does not go on")
     fill(live, 3)
     assert live.counters().faults == 0, "late, it armed"
     if not released:
@@ -223,7 +223,7 @@ def test_the_steps_of_a_mount_see_it_as_that(program: Program) -> None:
                 control.write("control/state", b"1\n", caller)
             assert caught.value.errno == errno.EBUSY
             program.go_on["quiesce"].set()
-            wait_for(lambda: program.calls == WHOLE, "who was held does not go on")
+            wait_for(lambda: program.calls == WHOLE, "the program that was held does not go on")
             wait_for(lambda: not hangs(live), "it is not freed")
             control.write("control/state", b"1\n", caller)
             control.write("control/state", b"2\n", caller)

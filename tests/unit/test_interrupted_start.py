@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""START that fails late, or that a signal's handler ends by an exception: whoever was held goes on,
-nothing stays protected, and nothing is taken for an instant that is none."""
+"""START that fails late, or that a signal's handler ends by an exception: the machine that was held
+goes on, nothing stays protected, and nothing is taken for an instant that is none."""
 
 from __future__ import annotations
 

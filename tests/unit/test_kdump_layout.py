@@ -75,7 +75,7 @@ def test_regions_follow_each_other() -> None:
             assert offset >= position and offset % 4096 == 0
             position = offset + size
         assert position == p.total_size
-        # Whoever reads it finds the descriptors by these two fields.
+        # A program that reads it finds the descriptors by these two fields.
         blocks = struct.unpack_from("<iI", p.header(), 432)
         assert (1 + sum(blocks)) * 4096 == p.descriptors_offset
 

@@ -87,7 +87,8 @@ def test_a_core_that_fails_while_it_drains(
 
 
 def test_a_release_before_the_end_is_told_as_one(live: LiveDump, tmp_path: Path) -> None:
-    """By whom, in which state, and what that makes of the dump; kept until the next one."""
+    """What released it, in which state, and what that makes of the dump; kept until the next
+    one."""
     from livedumpfs.dump import DumpSettings
 
     seen: list[tuple[VerdictWord | None, Any]] = []

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Python package that is not there, or not for this user: one sentence, whoever needs it."""
+"""A Python package that is not there, or not for this user: one sentence, whichever command
+needs it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ class More(DumpSettings):
 
 
 class Request(ctypes.Structure):
-    """Members of a struct are a promise to C programs: these are what somebody adds by hand."""
+    """Members of a struct are a promise to C programs: these are what a developer adds by
+    hand."""
 
     _fields_ = (*abi.Init._fields_, ("colour", ctypes.c_uint32), ("glow_rate", ctypes.c_uint64))
 

@@ -66,7 +66,7 @@ def test_a_mapped_file_of_any_name(tmp_path: Path) -> None:
 
 
 def test_a_thread_of_any_name_may_stop_a_guest() -> None:
-    """Who may raise threads is in the same file as the thread's name."""
+    """Whether a thread may raise others is in the same file as the thread's name."""
 
     def look() -> None:
         set_name(15, b"a\xffb", 0, 0, 0)  # PR_SET_NAME

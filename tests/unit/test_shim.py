@@ -98,7 +98,7 @@ def test_reads_that_hang_keep_nothing_else(other: Other, monkeypatch: pytest.Mon
         for reader in readers:
             reader.join(DEADLINE_S)
             assert not reader.is_alive()
-        # Answers to the reads come when nobody waits for them any more.
+        # Answers to the reads come when no thread waits for them any more.
         other.hung.set()
         found = {shim.call(lib.LDFS_SHIM_COUNTERS)[0] for _ in range(3 * module._CONNECTIONS)}
         assert found == {-errno.ENODATA}
@@ -208,7 +208,7 @@ def test_the_wait_for_a_connection_is_part_of_the_time_there_is(
 def test_a_connection_that_no_thread_replaces_is_replaced_later(
     other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By who next wants one: none is lost, however often that happens."""
+    """By the thread that next wants one: none is lost, however often that happens."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

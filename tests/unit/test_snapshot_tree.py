@@ -24,7 +24,7 @@ from livedumpfs.mount.hosttree import HostTree
 MIB = 1 << 20
 DEADLINE_S = 300.0
 AWHILE_S = 0.02
-"""For one who may have to wait for a lock that is ours until the end of the call."""
+"""For a thread that may have to wait for a lock that is ours until the end of the call."""
 
 
 def at_each_line(act: Callable[[], object]) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def test_readers_at_release_get_the_bytes_or_a_documented_error() -> None:
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENODATA):
                         problems.append(error)
-                except BaseException as error:  # EIO for who reads through the mount
+                except BaseException as error:  # EIO for a reader through the mount
                     problems.append(error)
 
         interval = sys.getswitchinterval()

@@ -199,7 +199,7 @@ int turn_wake(const void *word, int most, uint32_t groups)
 	int found[ACTORS_MOST], n, woken = 0;
 
 	while (woken < most && (n = list_those_that_wait(word, groups, found))) {
-		int one = n <= most - woken ? 0 : turn_choose(n, "who is woken");
+		int one = n <= most - woken ? 0 : turn_choose(n, "which actor is woken");
 
 		actors[found[one]].waits = GOES;
 		woken++;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A file server of root's that acts as the user argv[1], who is in the group argv[2], for one call:
-that of init_targets.py."""
+"""A file server of root's that acts as the user argv[1], a member of the group argv[2], for one
+call: that of init_targets.py."""
 
 from __future__ import annotations
 

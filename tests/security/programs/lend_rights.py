@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rights of a caller for whom a host acts that is not root, and has them by its service."""
+"""The rights of a caller when the host that acts for it is not root, and has rights of its own by
+its service."""
 
 from __future__ import annotations
 

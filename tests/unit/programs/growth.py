@@ -9,7 +9,7 @@ import sys
 from livedumpfs import Arena, open_dump
 
 
-def peak():  # ru_maxrss would be that of who started us, too
+def peak():  # ru_maxrss would be that of the process that started us, too
     with open("/proc/self/status") as file:
         return int(re.search(r"VmHWM:\s+(\d+) kB", file.read())[1]) << 10
 

@@ -29,7 +29,7 @@ with Arena(SIZE) as arena, LiveDump(arena) as live, unharmed(live):
     limited = DumpSettings(pool=SIZE, granule=16384, spill_limit=SIZE)
     assert refused(lambda: live.init(None, limited)) == errno.ENOMEM
     assert refused(lambda: live.init(place / "dump", large)) == errno.ENOMEM
-    # Where nobody has set a limit, the pool is no larger than half of what there is.
+    # Where no limit is set, the pool is no larger than half of what there is.
     live.init(None, large)
     assert 0 < live.counters().slots <= 24 * MIB // 16384, live.counters()
     live.release()
