@@ -22,6 +22,7 @@ from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
 GIB = 1 << 30
+POOL = 64 << 20
 LONG = int(os.environ.get("LIVEDUMP_DUMPS", "0")) >= 100
 SIZE = (4 if LONG else 1) * GIB
 RANDOM_PAGES = 150_000 if LONG else 60_000
@@ -40,7 +41,8 @@ def roomy() -> Iterator[Path]:
 
 @pytest.mark.timeout(900)
 def test_gibibytes_written_at_random_in_granules_of_4_kib(roomy: Path) -> None:
-    """Lone writable pages reach the limit after some 32,700; the sweep is held back till then."""
+    """Lone writable pages reach the limit after some 32,700; the sweep is held back till then. With
+    a pool that grows, granules between them would be saved too, and join them."""
     with Arena(SIZE) as arena, LiveDump(arena) as live:
         words = arena.array("u8", SIZE // 8, name="words").reshape(-1, PAGE_SIZE // 8)
         pages = len(words)
@@ -49,7 +51,7 @@ def test_gibibytes_written_at_random_in_granules_of_4_kib(roomy: Path) -> None:
         expected = np.zeros(pages, "u8")
         expected[held] = held * 3 + 1
         words[held, 0] = expected[held]
-        live.init(roomy / "dump", DumpSettings(granule=PAGE_SIZE))
+        live.init(roomy / "dump", DumpSettings(granule=PAGE_SIZE, pool=POOL))
         live.start()
         words[touched, 0] = 0
         counters = live.counters()
