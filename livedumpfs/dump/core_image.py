@@ -16,16 +16,16 @@ class CoreImage(OpenFile):
     def __init__(self, image: Image, gate: Gate) -> None:
         self._gate = gate
         pieces = list(image.pieces(0, image.size))
-        self._bytes = [ffi.from_buffer(one.data) for one in pieces if isinstance(one, Literal)]
+        self._bytes: list[CData] = []
         self._pieces = ffi.new("ldfs_piece[]", len(pieces))
-        own = iter(self._bytes)
         for to, one in zip(self._pieces, pieces, strict=True):
             to.end = one.offset + one.length
             to.kind = lib.LDFS_PIECE_ZEROS
             if isinstance(one, ArenaPiece):
                 to.kind, to.arena_offset = lib.LDFS_PIECE_ARENA, one.arena_offset
             elif isinstance(one, Literal):
-                to.kind, to.bytes = lib.LDFS_PIECE_BYTES, next(own)
+                self._bytes.append(ffi.from_buffer(one.data))
+                to.kind, to.bytes = lib.LDFS_PIECE_BYTES, self._bytes[-1]
         self.handle: CData = ffi.new("ldfs_image *", (gate.handle, self._pieces, len(pieces)))
         """struct ldfs_image, as long as this object."""
 

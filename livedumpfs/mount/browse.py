@@ -49,7 +49,7 @@ class Browser(TreeOperations):
         """The same for ever."""
         return self._tree
 
-    def attributes(self, name: str, fh: Any) -> Attributes:
+    def attributes(self, name: str) -> Attributes:
         """All is the mounting user's, for reading."""
         if self._tree.is_directory(name):
             return self._tree.directory(name, 0o500, self._time)

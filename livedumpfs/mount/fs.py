@@ -91,7 +91,7 @@ class Adapter(TreeOperations):
         """See TreeOperations."""
         return self._tree.now()
 
-    def attributes(self, name: str, fh: Any) -> Attributes:
+    def attributes(self, name: str) -> Attributes:
         """Of the file that is there now, or of one of a released dump that is still open: the
         kernel asks by name, also for fstat. The name alone is not found, for lack of its folder."""
         try:

@@ -21,10 +21,7 @@ class OpenFiles(Generic[T]):
 
     def add(self, file: T) -> int:
         """Of a file that was opened: its number, above 0, which no other gets."""
-        with self._lock:
-            number = next(self._numbers)
-            self._files[number] = file
-        return number
+        return self.add_as(next(self._numbers), file)
 
     def add_as(self, number: int, file: T) -> int:
         """The same with a number of the caller's, which no other open file has."""

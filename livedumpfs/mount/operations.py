@@ -72,9 +72,8 @@ class TreeOperations(fuse.Operations, ABC):  # type: ignore[misc]
         """The names of now."""
 
     @abstractmethod
-    def attributes(self, name: str, fh: Any) -> Attributes:
-        """Of one file or directory, as stat shows it now; `fh`: the open file by way of which it is
-        asked for, or None. FileNotFoundError."""
+    def attributes(self, name: str) -> Attributes:
+        """Of one file or directory, as stat shows it now. FileNotFoundError."""
 
     @abstractmethod
     def read_into(self, view: memoryview, offset: int, handle: Any) -> int:
@@ -86,7 +85,7 @@ class TreeOperations(fuse.Operations, ABC):  # type: ignore[misc]
 
     def getattr(self, path: str, fh: Any = None) -> dict[str, int]:
         """struct stat."""
-        return self.attributes(name_of(path), fh).as_stat(self._owner, self._group)
+        return self.attributes(name_of(path)).as_stat(self._owner, self._group)
 
     def readlink(self, path: str) -> str:
         """Where a symbolic link leads. OSError EINVAL: it is none."""
