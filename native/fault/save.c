@@ -9,7 +9,9 @@
 #include "base/copy.h"
 #include "fault/within.h"
 
-#define BLOCK_BYTES (1u << 20) /* fault-around looks and reaches as far */
+#define BLOCK_BYTES (1u << 20)      /* fault-around looks and reaches as far */
+#define BLOCK_BYTES_EACH (8u << 20) /* the same, where each granule can have a slot */
+#define AROUND_BYTES (1u << 20)     /* of neighbours that one store waits for, at the most */
 
 /* ------------------------------------------------------------------ slots */
 
@@ -182,6 +184,15 @@ static void make_safe(ldfs_dump *d, uint32_t g)
 
 /* ----------------------------------------------------------- fault-around */
 
+/* Whether the pool has or can grow to a slot for each granule. */
+static bool slot_for_each(const ldfs_dump *d)
+{
+	const struct ldfs_ring *r = &d->ring;
+
+	return load_relaxed(&r->made) >= d->granules ||
+	       (load_relaxed(&r->limit) >= d->granules && !load_relaxed(&r->short_of));
+}
+
 /*
  * Whether there is a slot for a granule that no store has asked for.
  *
@@ -201,8 +212,7 @@ static bool slot_to_spare(const ldfs_dump *d)
 		return true;
 	if (d->policy == LDFS_POLICY_FAIL || load_relaxed(&d->gave_up))
 		return false;
-	if ((load_relaxed(&r->limit) < d->granules || load_relaxed(&r->short_of)) &&
-	    (d->target.fd < 0 || load_relaxed(&r->to_spare) <= 0))
+	if (!slot_for_each(d) && (d->target.fd < 0 || load_relaxed(&r->to_spare) <= 0))
 		return false;
 	return made / 4 + load_relaxed(&r->in_use) < made;
 }
@@ -234,17 +244,31 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 }
 
 /*
+ * Granules of the block that decides about neighbours. The larger it is, the fewer faults open all
+ * of it, and the more a few scattered stores save in vain. That costs slots that others may want,
+ * unless there is one for each granule. What userfaultfd opens costs a page fault more for each
+ * page, also what was open before: there the smaller block is the faster one.
+ */
+static uint32_t block_of(const ldfs_dump *d)
+{
+	bool each = slot_for_each(d) && !ldfs_uffd_protects(d->backend);
+
+	return (each ? BLOCK_BYTES_EACH : BLOCK_BYTES) >> d->granule_shift;
+}
+
+/*
  * How many neighbours to save along with a granule of [lo, hi]: two for each store that faulted
  * there before, so that n faults open n * n granules. Stores that are dense fault only a few times
- * in a block; where they are sparse, little is saved in vain.
+ * in a block; where they are sparse, little is saved in vain. The store waits for all the copies,
+ * so there is an upper limit.
  */
 static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
 {
-	uint32_t wanted = 0;
+	uint32_t wanted = 0, most = AROUND_BYTES >> d->granule_shift;
 
 	for (uint32_t g = lo; g <= hi; g++)
 		wanted += load_relaxed(&d->writable[g]) == LDFS_STORED_TO ? 2 : 0;
-	return wanted;
+	return wanted < most ? wanted : most;
 }
 
 /*
@@ -254,7 +278,7 @@ static uint32_t neighbours_wanted(const ldfs_dump *d, uint32_t lo, uint32_t hi)
  */
 static void save_around(ldfs_dump *d, uint32_t g, uint32_t *first, uint32_t *last)
 {
-	uint32_t block = (uint32_t)(BLOCK_BYTES >> d->granule_shift);
+	uint32_t block = block_of(d);
 	uint32_t lo = block ? g - g % block : g, hi = block ? lo + block - 1 : g;
 	uint32_t wanted;
 

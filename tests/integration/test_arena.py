@@ -178,14 +178,28 @@ def test_without_a_target_the_snapshot_lives_in_memory(backend: str) -> None:
 
 
 def test_dense_stores_fault_less_often_than_they_meet_granules() -> None:
-    """Fault-around: n faults open n * n granules of a block of 1 MiB."""
+    """Fault-around: n faults open n * n granules of a block of 8 MiB, where each has a slot."""
     with Arena(4 * MIB) as arena, LiveDump(arena) as live:
         arena.live[:] = 1
         live.init(None, DumpSettings(granule=16 << 10, pool=4 * MIB))
         live.start()
         arena.live[:MIB:PAGE_SIZE] = 2
         assert live.counters().faults == 8
+        arena.live[::PAGE_SIZE] = 2
+        assert live.counters().faults == 16
         assert live.read(0, 4 * MIB).count(1) == 4 * MIB and live.counters().lost == 0
+
+
+def test_one_store_waits_for_few_neighbours() -> None:
+    """However many faults there were: at the most 1 MiB of them."""
+    with Arena(8 * MIB) as arena, LiveDump(arena) as live:
+        arena.live[:] = 1
+        live.init(None, DumpSettings(granule=256 << 10, pool=8 * MIB))
+        live.start()
+        for faults, opened in enumerate((1, 4, 9, 14, 19, 24, 29, 32), 1):
+            arena.live[: opened * (256 << 10) : PAGE_SIZE] = 2
+            assert live.counters().faults == faults
+            assert live.counters().slots_peak == opened
 
 
 @pytest.mark.parametrize("policy", ["block", "fail"])
