@@ -263,6 +263,7 @@ typedef struct ldfs_counters {
 	uint64_t slots;        /* slots that exist now */
 	uint64_t slots_peak;   /* most in use at once */
 	uint64_t slots_most;   /* most that were there at once */
+	uint64_t helpers_most; /* helpers of writer and sweep that were called at once */
 	uint64_t slot_waits;   /* times that a vCPU found no free slot and waited */
 	uint64_t slot_wait_ns; /* sum of those waits */
 	uint64_t spilled;      /* slots added by `spill` */

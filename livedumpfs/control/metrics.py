@@ -49,6 +49,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "slots": Family("gauge", "slots", "Slots that the pool has now."),
     "slots_peak": Family("gauge", "slots_peak", "Most slots in use at once."),
     "slots_most": Family("gauge", "slots_most", "Most slots that the pool had at once."),
+    "helpers_most": Family("gauge", "helpers_most", "Most helpers of the drain called at once."),
     "slot_waits": Family("counter", "slot_waits", "Times that a vCPU waited for a free slot."),
     "slot_wait_ns": Family("counter", "slot_wait_seconds", "Sum of those waits.", _NANO),
     "spilled": Family("counter", "slots_spilled", "Slots added to the pool after INIT."),

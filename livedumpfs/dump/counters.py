@@ -39,6 +39,7 @@ class Counters:
     slots: int = 0
     slots_peak: int = 0
     slots_most: int = 0
+    helpers_most: int = 0
     slot_waits: int = 0
     slot_wait_ns: int = 0
     spilled: int = 0

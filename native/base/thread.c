@@ -6,6 +6,7 @@
  * to a protected page raises: START refuses a process in which any thread blocks it.
  */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <signal.h>
 
 #include "base/base.h"
@@ -42,4 +43,11 @@ int ldfs_thread_detached(void *(*main)(void *), void *arg, const char *name)
 	if (!rc)
 		pthread_detach(thread);
 	return rc;
+}
+
+unsigned ldfs_thread_processors(void)
+{
+	cpu_set_t allowed;
+
+	return sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : (unsigned)CPU_COUNT(&allowed);
 }

@@ -39,6 +39,7 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.slots = load_relaxed(&d->ring.made),
 		.slots_peak = load_relaxed(&d->ring.peak),
 		.slots_most = load_relaxed(&d->ring.most),
+		.helpers_most = load_relaxed(&d->effort.most),
 		.slot_waits = load_relaxed(&d->slot_waits),
 		.slot_wait_ns = load_relaxed(&d->slot_wait_ns),
 		.spilled = load_relaxed(&d->spilled),

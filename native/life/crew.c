@@ -20,6 +20,7 @@ int ldfs_life_start_threads(ldfs_dump *d)
 {
 	int rc = 0;
 
+	ldfs_helpers_start(d);
 	if (d->pack.on) {
 		rc = ldfs_packers_start(d);
 	} else if (d->target.fd >= 0) {
@@ -46,6 +47,7 @@ void ldfs_life_join_threads(ldfs_dump *d)
 	if (d->writer_made)
 		pthread_join(d->writer_thread, NULL);
 	ldfs_packers_join(d);
+	ldfs_helpers_join(d);
 	for (uint32_t i = 0; i < d->ring.keepers_made; i++)
 		pthread_join(d->ring.keepers[i], NULL);
 	if (d->guard_made)

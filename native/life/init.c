@@ -97,6 +97,8 @@ static int prepare(ldfs_dump *d, const ldfs_dump_config *c, bool *by_backend)
 		rc = ldfs_packers_init(d, c->threads);
 	if (!rc)
 		rc = ldfs_table_write_empty(d);
+	if (!rc)
+		ldfs_helpers_init(d);
 	if (!rc) {
 		rc = prepare_backend(d, c);
 		*by_backend = rc;

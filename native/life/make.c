@@ -73,6 +73,7 @@ int ldfs_life_make_granules(ldfs_dump *d)
 void ldfs_life_free(ldfs_dump *d)
 {
 	ldfs_packers_destroy(d);
+	ldfs_helpers_destroy(d);
 	ldfs_pack_destroy(d);
 	ldfs_table_destroy(d);
 	ldfs_target_destroy(&d->target);

@@ -66,6 +66,7 @@ static void wake_everybody(ldfs_dump *d)
 	ldfs_event_notify(&d->ring.freed);
 	ldfs_event_notify(&d->ring.arrived);
 	ldfs_event_notify(&d->ring.low);
+	ldfs_event_notify(&d->effort.change);
 	ldfs_event_notify(&d->guard_wake);
 	ldfs_event_notify(&d->progress);
 }

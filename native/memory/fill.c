@@ -10,7 +10,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -104,13 +103,12 @@ static void *fill_main(void *fill)
 
 static unsigned threads_for(uint64_t size)
 {
-	cpu_set_t allowed;
 	uint64_t wanted = size / PER_THREAD;
-	int count = sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : CPU_COUNT(&allowed);
+	unsigned count = ldfs_thread_processors();
 
 	if (wanted > THREADS_MOST)
 		wanted = THREADS_MOST;
-	return wanted > (unsigned)count ? (unsigned)count : (unsigned)wanted;
+	return wanted > count ? count : (unsigned)wanted;
 }
 
 /* This thread takes part: where no other can be made, it does all. */

@@ -36,6 +36,23 @@ bool ldfs_batch_writable(const struct ldfs_batch *b, const ldfs_dump *d, uint32_
 	return ldfs_state(d, ldfs_batch_granule(b, d, i)) == LDFS_G_IN_SLOT;
 }
 
+void ldfs_batch_give_back(struct ldfs_batch *b, ldfs_dump *d)
+{
+	while (b->count)
+		ldfs_ring_put(&d->ring, b->slots[--b->count]);
+}
+
+void ldfs_batch_share(struct ldfs_batch *b, ldfs_dump *d, uint32_t sharers)
+{
+	uint32_t most = b->count / sharers;
+
+	if (most < LDFS_SHARE_LEAST)
+		most = LDFS_SHARE_LEAST;
+
+	while (b->count > most && ldfs_batch_writable(b, d, b->count - 1))
+		ldfs_ring_put(&d->ring, b->slots[--b->count]);
+}
+
 static bool something_to_do(const struct ldfs_batch *b, ldfs_dump *d)
 {
 	if (ldfs_released(d) || load_seq(&d->ring.filled))

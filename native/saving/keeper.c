@@ -23,13 +23,13 @@
 
 uint32_t ldfs_keepers_wanted(const ldfs_dump *d)
 {
-	long wanted = sysconf(_SC_NPROCESSORS_ONLN) / PROCESSORS_EACH;
+	uint32_t wanted = ldfs_thread_processors() / PROCESSORS_EACH;
 
 	if (!d->ring.grows)
 		return 0;
 	if (!d->ring.follows || wanted < 1)
 		return 1;
-	return wanted < LDFS_KEEPERS_MOST ? (uint32_t)wanted : LDFS_KEEPERS_MOST;
+	return wanted < LDFS_KEEPERS_MOST ? wanted : LDFS_KEEPERS_MOST;
 }
 
 struct keeper {

@@ -14,8 +14,6 @@
 
 #include "saving/within.h"
 
-#define TICK_NS 50000000u /* the table's marks are written at least so often */
-
 /* A slot that is packed, but not yet written. */
 struct job {
 	uint32_t slot;
@@ -106,20 +104,6 @@ static void pack_slot(struct ldfs_packer *p, uint32_t slot)
 	p->used += ldfs_pack_granule(d, p->codec, g, bytes, p->out + p->used);
 }
 
-/*
- * Give back slots beyond this packer's share, if that is more than one write: other packers may be
- * idle.
- */
-static void share(struct ldfs_packer *p)
-{
-	uint32_t most = ldfs_sweep_run_most(p->d);
-
-	if (p->batch.count / p->d->packer_count > most)
-		most = p->batch.count / p->d->packer_count;
-	while (p->batch.count > most && ldfs_batch_writable(&p->batch, p->d, p->batch.count - 1))
-		ldfs_ring_put(&p->d->ring, p->batch.slots[--p->batch.count]);
-}
-
 /* False: there was no slot that may be written. */
 static bool pack_slots(struct ldfs_packer *p)
 {
@@ -127,7 +111,7 @@ static bool pack_slots(struct ldfs_packer *p)
 	bool any = false;
 
 	ldfs_batch_take(&p->batch, p->d);
-	share(p);
+	ldfs_batch_share(&p->batch, p->d, p->d->packer_count);
 	for (uint32_t i = 0; i < p->batch.count; i++) {
 		if (!ldfs_released(p->d) && ldfs_batch_writable(&p->batch, p->d, i)) {
 			pack_slot(p, p->batch.slots[i]);
@@ -248,21 +232,15 @@ static void pack_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 static bool sweep_piece(struct ldfs_packer *p)
 {
 	ldfs_dump *d = p->d;
-	uint32_t most = ldfs_sweep_run_most(d), first, limit, end;
-	uint64_t next;
+	uint32_t begin, first, limit, end;
 
-	if (load_seq(&d->phase) != LDFS_PHASE_SWEEPING || !load_seq(&d->sweep_start_ns) ||
-	    ldfs_now_ns() < ldfs_sweep_due_ns(d) || load_seq(&d->sweep_next) >= d->granules)
+	if (!ldfs_sweep_begun(d) || ldfs_now_ns() < ldfs_sweep_due_ns(d) ||
+	    !ldfs_sweep_next(d, &begin, &limit))
 		return false;
-	/* 64 bits: it cannot wrap around, however often threads add to it at the end. */
-	next = add_seq(&d->sweep_next, most);
-	if (next >= d->granules)
-		return false;
-	first = (uint32_t)next;
-	limit = d->granules - first < most ? d->granules : first + most;
-	for (; !ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, limit); first = end)
+	for (first = begin; !ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, limit);
+	     first = end)
 		pack_run(p, first, end);
-	ldfs_sweep_close(d, (uint32_t)next, limit);
+	ldfs_sweep_close(d, begin, limit);
 	return true;
 }
 
@@ -270,7 +248,8 @@ static bool sweep_piece(struct ldfs_packer *p)
 
 static uint64_t wake_at(const ldfs_dump *d)
 {
-	uint64_t tick = ldfs_deadline(TICK_NS), due = ldfs_sweep_due_ns(d), now = ldfs_now_ns();
+	uint64_t tick = ldfs_deadline(LDFS_TICK_NS), due = ldfs_sweep_due_ns(d),
+		 now = ldfs_now_ns();
 
 	return due > now && due < tick ? due : tick;
 }

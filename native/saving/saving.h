@@ -29,6 +29,15 @@ void ldfs_packers_destroy(ldfs_dump *d);
 int ldfs_packers_start(ldfs_dump *d);
 void ldfs_packers_join(ldfs_dump *d);
 
+/* --------------------------------------------------------------- helper.c
+ * Threads that write slots and sweep beside writer and sweep, while more of them make it faster.
+ * Start them before those two.
+ */
+void ldfs_helpers_init(ldfs_dump *d);
+void ldfs_helpers_destroy(ldfs_dump *d);
+void ldfs_helpers_start(ldfs_dump *d);
+void ldfs_helpers_join(ldfs_dump *d);
+
 /* ---------------------------------------------------------------- table.c */
 int ldfs_table_init(ldfs_dump *d, const ldfs_dump_config *config);
 void ldfs_table_destroy(ldfs_dump *d);

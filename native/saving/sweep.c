@@ -3,11 +3,8 @@
  * sweep.c - the thread that saves the granules that the machine has not written, then waits until
  * all are saved (the drain).
  *
- * It writes runs of granules directly from the observer view, without a copy. It looks for holes
- * after it has claimed the granules: a hole may become data before the claim, but not after it.
- * Granules of zeros count as holes too. What reading the memory gave (the checksum, or that all is
- * zero) counts only if the granule has not been stolen meanwhile; ldfs_step_sweep_over decides
- * that. On a packed target the packers do the sweep, and this thread only the drain.
+ * It goes through the arena piece by piece (piece.c); helpers take pieces too (helper.c). On a
+ * packed target the packers do the sweep, and this thread only the drain.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,277 +14,7 @@
 
 #define THROTTLE_STEP_NS 20000000u
 
-/* Granules that were claimed together, and what was found out about each. */
-struct run {
-	uint32_t first, end;
-	uint32_t judged;               /* the first granule that was not looked at */
-	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
-	uint64_t checksum[LDFS_RUN_MOST];
-};
-
-/* ---------------------------------------------------------------- what it is */
-
-static void note(struct run *r, uint32_t g, uint8_t result, uint64_t checksum)
-{
-	r->result[g - r->first] = result;
-	r->checksum[g - r->first] = checksum;
-	if (r->judged <= g)
-		r->judged = g + 1;
-}
-
-/* What a granule without holes is: HOLE if it is all zeros, else SAVED. */
-static uint8_t judge(ldfs_dump *d, struct run *r, uint32_t g)
-{
-	const uint8_t *bytes = d->arena->observer + ldfs_granule_start(d, g);
-	uint64_t length = ldfs_granule_length(d, g);
-
-	if (r->judged > g)
-		return r->result[g - r->first];
-	if (ldfs_all_zero(bytes, length))
-		note(r, g, LDFS_G_HOLE, 0);
-	else
-		note(r, g, LDFS_G_SAVED, ldfs_checksum(bytes, length));
-	return r->result[g - r->first];
-}
-
-/*
- * The same for a granule that may have holes, after it was written: HOLE if it has no data, LOST if
- * it cannot be read. Holes are read through pread, which does not allocate them.
- */
-static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
-{
-	const ldfs_arena *a = d->arena;
-	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
-	uint64_t data, data_end;
-	int rc = 0;
-
-	if (!ldfs_arena_next_data(a, start, start + length, &data, &data_end, &rc) && !rc) {
-		note(r, g, LDFS_G_HOLE, 0);
-		return;
-	}
-	if (!rc)
-		rc = ldfs_read_all(a->memfd, d->sweep_scratch, length, start);
-	if (rc) {
-		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
-		note(r, g, LDFS_G_LOST, 0);
-	} else {
-		note(r, g, LDFS_G_SAVED, ldfs_checksum(d->sweep_scratch, length));
-	}
-}
-
-/* ------------------------------------------------------------- one run's I/O */
-
-static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
-{
-	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start,
-				   true);
-
-	if (rc)
-		return rc;
-	add_relaxed(&d->swept, end - start);
-	return 0;
-}
-
-static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
-{
-	uint64_t written = 0;
-	int rc;
-
-	if (d->target.reads_zero || start == end)
-		return 0;
-	rc = ldfs_target_zero(&d->target, start, end - start, &written);
-	add_relaxed(&d->swept, written);
-	return rc;
-}
-
-bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	for (uint32_t g = first; g < end; g++)
-		if (!ldfs_granule_full(d, g))
-			return false;
-	return true;
-}
-
-/* Write the data and the holes of the bytes [start, end) to the target. */
-static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
-{
-	uint64_t at = start, data, data_end;
-	int rc = 0, error = 0;
-
-	while (!rc && ldfs_arena_next_data(d->arena, at, end, &data, &data_end, &error)) {
-		rc = write_hole(d, at, data);
-		if (!rc)
-			rc = write_data(d, data, data_end);
-		at = data_end;
-	}
-	if (error)
-		return error;
-	return rc ? rc : write_hole(d, at, end);
-}
-
-static uint64_t end_of(const ldfs_dump *d, uint32_t g)
-{
-	return ldfs_granule_start(d, g) + ldfs_granule_length(d, g);
-}
-
-/* Granules [g, returned) are all full and of one kind: one call writes them. */
-static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
-{
-	uint8_t kind = judge(d, r, g);
-
-	do {
-		g++;
-	} while (g < r->end && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
-	return g;
-}
-
-static int write_stretch(ldfs_dump *d, const struct run *r, uint32_t first, uint32_t end, bool full)
-{
-	uint64_t start = ldfs_granule_start(d, first), stop = end_of(d, end - 1);
-
-	if (load_seq(&d->abandoned))
-		return -ECANCELED;
-	if (!full)
-		return write_with_holes(d, start, stop);
-	return r->result[first - r->first] == LDFS_G_HOLE ? write_hole(d, start, stop)
-							  : write_data(d, start, stop);
-}
-
-static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t end, bool full)
-{
-	int rc = write_stretch(d, r, first, end, full);
-
-	/*
-	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse
-	 * the write of many: its bytes changed under way, and no longer fit the sum that was made
-	 * of them (EILSEQ).
-	 */
-	if (rc && rc != -ECANCELED && end - first > 1) {
-		for (uint32_t g = first; g < end; g++)
-			save_stretch(d, r, g, g + 1, full);
-		return;
-	}
-	if (rc) {
-		ldfs_sweep_failed(d, first, end, rc);
-		for (uint32_t g = first; g < end; g++)
-			note(r, g, LDFS_G_LOST, 0);
-	} else if (!full) {
-		judge_holed(d, r, first);
-	}
-}
-
-static void save_run(ldfs_dump *d, struct run *r)
-{
-	uint32_t g = r->first, end;
-
-	for (; g < r->end; g = end) {
-		/* Asked once: at any moment a discard may save the granule and punch it. */
-		bool full = ldfs_granule_full(d, g);
-
-		end = full ? stretch_end(d, r, g) : g + 1;
-		save_stretch(d, r, g, end, full);
-	}
-}
-
-/* --------------------------------------------------------------- end of a run */
-
-/* Make [first, end) writable, except for granules that a handler is still copying. */
-static void unprotect_published(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
-{
-	uint32_t begin = first;
-
-	for (uint32_t g = first; g <= end; g++) {
-		if (g < end && states[g - first] != LDFS_G_CLAIMED)
-			continue;
-		/* ENOMEM loses nothing: the fault path or the drain's end will do it. */
-		if (g > begin)
-			ldfs_protect_open(d, begin, g - 1);
-		begin = g + 1;
-	}
-}
-
-void ldfs_sweep_opened(ldfs_dump *d, const uint8_t *states, uint32_t first, uint32_t end)
-{
-	unprotect_published(d, states, first, end);
-	ldfs_ring_need_none(&d->ring, first, end); /* vCPUs that waited for a slot: it is saved */
-	ldfs_event_notify(&d->ring.arrived); /* the writer may have stolen granules put aside */
-}
-
-static void end_run(ldfs_dump *d, const struct run *r)
-{
-	uint8_t states[LDFS_RUN_MOST];
-
-	for (uint32_t g = r->first; g < r->end; g++)
-		states[g - r->first] = ldfs_step_sweep_over(d, g, r->result[g - r->first],
-							    r->checksum[g - r->first]);
-	ldfs_sweep_opened(d, states, r->first, r->end);
-}
-
-/*
- * No bytes of this I/O are needed, so its error does not count: slots have them, or they are lost.
- */
-static bool none_wanted(const ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	for (uint32_t g = first; g < end; g++) {
-		uint8_t s = ldfs_state(d, g);
-
-		if (s != LDFS_G_STEALING && s != LDFS_G_STOLEN && s != LDFS_G_LOST)
-			return false;
-	}
-	return true;
-}
-
 /* -------------------------------------------------------------------- the walk */
-
-uint32_t ldfs_sweep_run_most(const ldfs_dump *d)
-{
-	bool small = d->sweep_rate || !load_relaxed(&d->target.direct) ||
-		     load_relaxed(&d->ring.in_use);
-	uint32_t bytes = small ? LDFS_RUN_BYTES : LDFS_RUN_DIRECT;
-
-	return bytes >> d->granule_shift ? bytes >> d->granule_shift : 1;
-}
-
-bool ldfs_sweep_claim(ldfs_dump *d, uint32_t *first, uint32_t *end, uint32_t limit)
-{
-	uint32_t most = ldfs_sweep_run_most(d);
-	uint32_t g = *first;
-
-	while (g < limit && !ldfs_step_sweep(d, g))
-		g++;
-	if (g == limit)
-		return false;
-	*first = g++;
-	while (g < limit && g - *first < most && ldfs_step_sweep(d, g))
-		g++;
-	*end = g;
-	return true;
-}
-
-void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc)
-{
-	if (rc != -ECANCELED && !none_wanted(d, first, end))
-		ldfs_target_failed(d, rc, ldfs_granule_start(d, first) / LDFS_PAGE_SIZE);
-}
-
-static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	struct run r = { .first = first, .end = end, .judged = first };
-
-	save_run(d, &r);
-	end_run(d, &r);
-}
-
-/* When the rate allows the next write; at most a day, for absurdly low rates. */
-uint64_t ldfs_sweep_due_ns(const ldfs_dump *d)
-{
-	double ns;
-
-	if (!d->sweep_rate)
-		return 0;
-	ns = (double)load_relaxed(&d->swept) * 1e9 / (double)d->sweep_rate;
-	return load_seq(&d->sweep_start_ns) + (ns < 86400e9 ? (uint64_t)ns : (uint64_t)86400e9);
-}
 
 /* Sleep to stay below the rate; in small steps, so that RELEASE is quick. */
 static void throttle(ldfs_dump *d)
@@ -304,17 +31,10 @@ static void throttle(ldfs_dump *d)
 
 static void walk(ldfs_dump *d)
 {
-	uint32_t first = 0, end, closed = 0;
-
-	while (!ldfs_released(d) && ldfs_sweep_claim(d, &first, &end, d->granules)) {
-		sweep_run(d, first, end);
-		ldfs_sweep_close(d, closed, end);
+	while (ldfs_sweep_piece(d, d->sweep_scratch)) {
 		ldfs_table_tick(d);
 		throttle(d);
-		closed = first = end;
 	}
-	if (closed < d->granules)
-		ldfs_sweep_close(d, closed, d->granules);
 }
 
 /* ------------------------------------------------------------------- the drain */
@@ -384,9 +104,8 @@ void *ldfs_sweep_main(void *dump)
 
 	if (wait_for_sweep(d)) {
 		store_seq(&d->sweep_start_ns, ldfs_now_ns());
-		if (d->pack.on)
-			ldfs_event_notify(&d->ring.arrived); /* the packers do the sweep */
-		else
+		ldfs_event_notify(&d->ring.arrived); /* packers and helpers may sweep now */
+		if (!d->pack.on)
 			walk(d);
 		drain(d);
 	}

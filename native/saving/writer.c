@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * writer.c - the thread that writes filled slots to the target.
+ * writer.c - the thread that writes filled slots to the target, and how a helper does the same.
  *
- * It takes all filled slots at once and writes them in the order of the granules; slots of granules
- * that the sweep is still writing stay in its batch. The granule's state changes before the slot is
- * freed: a reader that copied from the slot sees that when it looks at the state again. A packed
- * target has packers instead (packer.c).
+ * Each takes all filled slots at once, gives back what is beyond its share, and writes the rest in
+ * the order of the granules; slots of granules that the sweep is still writing stay in its batch.
+ * The granule's state changes before the slot is freed: a reader that copied from the slot sees
+ * that when it looks at the state again. A packed target has packers instead (packer.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +15,6 @@
 
 #include "saving/within.h"
 
-#define TICK_NS 50000000u /* the table's marks are written at least so often */
 #define IOV_MOST 64
 
 struct writer {
@@ -111,24 +110,30 @@ static void finish_one(struct writer *w, uint32_t i, int error)
 
 static void write_entries(struct writer *w, uint32_t first, uint32_t end)
 {
-	bool together = end - first > 1 && !load_seq(&w->d->abandoned) &&
-			write_together(w, first, end);
+	struct ldfs_spent spent;
+	bool together;
 
+	ldfs_effort_begin(w->d, &spent);
+	together = end - first > 1 && !load_seq(&w->d->abandoned) && write_together(w, first, end);
 	for (uint32_t i = first; i < end; i++)
 		finish_one(w, i, together ? 0 : write_one(w, i));
+	ldfs_effort_end(w->d, &spent);
 }
 
 /*
  * Write the slots that may be written; those whose granule the sweep still writes stay in the
- * batch.
+ * batch. False: there was none to write.
  */
-static void write_batch(struct writer *w)
+static bool write_batch(struct writer *w)
 {
-	uint32_t kept = 0, end;
+	uint32_t called = ldfs_effort_called(w->d), kept = 0, i, end;
+	bool any = false;
 
 	qsort_r(w->batch->slots, w->batch->count, sizeof(*w->batch->slots), by_granule,
 		w->d->ring.slots);
-	for (uint32_t i = 0; i < w->batch->count && !ldfs_released(w->d); i = end) {
+	for (i = 0; i < w->batch->count && !ldfs_released(w->d); i = end) {
+		if (called != ldfs_effort_called(w->d))
+			break; /* the shares are others now */
 		end = i + 1;
 		if (!ldfs_batch_writable(w->batch, w->d, i)) {
 			w->batch->slots[kept++] = w->batch->slots[i];
@@ -136,23 +141,35 @@ static void write_batch(struct writer *w)
 		}
 		end = run_end(w, i);
 		write_entries(w, i, end);
+		any = true;
 	}
+	while (i < w->batch->count)
+		w->batch->slots[kept++] = w->batch->slots[i++];
 	w->batch->count = kept;
+	return any;
+}
+
+bool ldfs_writer_save(ldfs_dump *d, struct ldfs_batch *batch)
+{
+	struct writer w = { .d = d, .batch = batch };
+
+	ldfs_batch_take(batch, d);
+	ldfs_batch_share(batch, d, 1 + ldfs_effort_called(d));
+	return write_batch(&w);
 }
 
 /* ------------------------------------------------------------------ the thread */
 
 void *ldfs_writer_main(void *dump)
 {
-	struct writer w = { .d = dump };
+	ldfs_dump *d = dump;
+	struct ldfs_batch *batch = &d->writer_batch;
 
-	w.batch = &w.d->writer_batch;
-	while (!ldfs_released(w.d)) {
-		ldfs_batch_take(w.batch, w.d);
-		write_batch(&w);
-		ldfs_table_tick(w.d);
-		ldfs_batch_wait(w.batch, w.d, ldfs_deadline(TICK_NS));
+	while (!ldfs_released(d)) {
+		ldfs_writer_save(d, batch);
+		ldfs_table_tick(d);
+		ldfs_batch_wait(batch, d, ldfs_deadline(LDFS_TICK_NS));
 	}
-	ldfs_threads_ended(w.d);
+	ldfs_threads_ended(d);
 	return NULL;
 }

@@ -124,7 +124,7 @@ void ldfs_ring_put(struct ldfs_ring *r, uint32_t slot)
 	do {
 		store_relaxed(&r->slots[slot].next, seen);
 	} while (!cas_seq(&r->filled, &seen, slot + 1));
-	/* One packer is enough: it takes all there is. Others sleep, or look before they do. */
+	/* One thread is enough: it takes all there is. Others sleep, or look before they do. */
 	ldfs_event_notify_one(&r->arrived);
 }
 

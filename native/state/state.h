@@ -51,8 +51,9 @@ struct ldfs_ring {
 	 * more (wakes its group).
 	 */
 	struct ldfs_event freed;
-	struct ldfs_event arrived; /* something is filled, or a sweep I/O ended: for the writer */
-	struct ldfs_event low;     /* for the keeper */
+	struct ldfs_event
+		arrived; /* something is filled, or a sweep I/O ended: for those that write slots */
+	struct ldfs_event low; /* for the keeper */
 	pthread_t keepers[LDFS_KEEPERS_MOST];
 	uint32_t keepers_made;   /* owner */
 	pthread_mutex_t keeping; /* of the three below, among keepers */
@@ -155,6 +156,24 @@ struct ldfs_batch {
 };
 
 struct ldfs_packer; /* a thread that packs slots, and what the sweep has to save */
+struct ldfs_helper; /* a thread that helps writer and sweep */
+
+/* How many helpers work, and what says so: see saving/effort.c. */
+struct ldfs_effort {
+	_Atomic uint32_t helpers; /* that there are */
+	_Atomic uint32_t called;  /* so many of them are to work */
+	_Atomic uint32_t most;    /* called at once, since INIT */
+	struct ldfs_event change; /* more are called; RELEASE */
+	/* Of all threads that save, since INIT: time at work, on a processor, waiting for one. */
+	_Atomic uint64_t busy_ns, cpu_ns, queued_ns;
+	_Atomic uint64_t due_ns;  /* of the next look */
+	_Atomic uint32_t looking; /* 1: a thread does */
+	/* Of the thread that looks. */
+	uint64_t at_ns, busy_before_ns, cpu_before_ns, queued_before_ns, left_before;
+	double rate_before; /* of the look before the last call, granules a nanosecond */
+	bool trying;        /* the last look has called one more */
+	uint32_t rest;      /* so many looks call none, because the last call was in vain */
+};
 
 /* ------------------------------------------------------------------- a dump */
 struct ldfs_dump {
@@ -187,7 +206,7 @@ struct ldfs_dump {
 	struct ldfs_batch writer_batch;
 	/* Bytes that the sweep has written, without holes: what sweep_rate limits. */
 	_Atomic uint64_t swept;
-	_Atomic uint64_t sweep_next;  /* packed target: first granule that no packer has taken */
+	_Atomic uint64_t sweep_next;  /* first granule that no thread has taken to sweep */
 	_Atomic uint32_t gave_up;     /* policy counts as `fail` from now on */
 	_Atomic uint32_t abandoned;   /* the target is gone: what is not saved yet is lost */
 	_Atomic uint32_t not_durable; /* a sync or the table failed */
@@ -203,6 +222,10 @@ struct ldfs_dump {
 	struct ldfs_packer *packers; /* packed target: they write, and sweep; else NULL */
 	uint32_t packer_count;
 	uint32_t packers_made; /* owner; threads that were started */
+	struct ldfs_effort effort;
+	struct ldfs_helper *helpers;
+	uint32_t helper_count;
+	uint32_t helpers_made; /* owner; threads that were started */
 
 	pthread_t sweep_thread, writer_thread, guard_thread;
 	bool sweep_made, writer_made, guard_made; /* owner */

@@ -111,7 +111,7 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	memcpy(t->extents, config->extents, bytes);
 	t->extent_count = config->extent_count;
 	t->reads_zero = config->target_reads_zero != 0;
-	t->zero_range = true;
+	store_relaxed(&t->zero_range, true);
 	t->zero_costs = zeroing_writes(config->target_fd);
 	t->stream = config->packed ? config->stream : NULL;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
@@ -233,22 +233,24 @@ int ldfs_target_zero(struct ldfs_target *t, uint64_t arena_offset, uint64_t leng
 {
 	while (length > 0) {
 		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
+		bool by_kernel = load_relaxed(&t->zero_range);
 		int rc = 0;
 
 		if (run > length)
 			run = length;
-		if (t->zero_range && fallocate(t->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
-					       (off_t)at, (off_t)run)) {
+		if (by_kernel && fallocate(t->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+					   (off_t)at, (off_t)run)) {
 			if (errno == ENOSPC)
 				return -errno;
 			/* The kernel cannot do it, may not, or failed: from now on write zeros. */
-			t->zero_range = false;
+			store_relaxed(&t->zero_range, false);
+			by_kernel = false;
 		}
-		if (!t->zero_range)
+		if (!by_kernel)
 			rc = write_zeros(t, run, at);
 		if (rc)
 			return rc;
-		*written += t->zero_range && !t->zero_costs ? 0 : run;
+		*written += by_kernel && !t->zero_costs ? 0 : run;
 		arena_offset += run;
 		length -= run;
 	}

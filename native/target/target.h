@@ -21,8 +21,8 @@ struct ldfs_target {
 	_Atomic bool direct; /* direct_fd works */
 	ldfs_stream *stream; /* NULL: not a pipe, fd is written */
 	bool reads_zero;
-	bool zero_range; /* the kernel can zero a range of fd */
-	bool zero_costs; /* and may have to write zeros to do so */
+	_Atomic bool zero_range; /* the kernel can zero a range of fd */
+	bool zero_costs;         /* and may have to write zeros to do so */
 	ldfs_extent *extents;
 	uint32_t extent_count;
 };

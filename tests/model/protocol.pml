@@ -112,10 +112,15 @@ bit linked = 1;                     /* the arena points at the dump */
 bit freed;                          /* ghost: the dump's memory is gone */
 bit io_failed;                      /* ghost: some I/O failed, or a deadline passed */
 bit sealed;                         /* DRAINED was entered: the dump will say "consistent" */
-#ifdef PACKERS
-bit packer_event[2] = 1;            /* one for each packer: notify wakes all that sleep on one word */
-byte sweep_next;                    /* first granule that no packer has taken to sweep */
+#if defined(PACKERS) || defined(HELPER)
+#define SAVERS                      /* two threads take filled slots */
+bit packer_event[2] = 1;            /* one for each (writer, helper): notify wakes all that sleep on one word */
+byte sweep_next;                    /* first granule that no thread has taken to sweep */
 byte packers_ended;
+#endif
+#ifdef HELPER
+bit called;                         /* the helper is to work */
+bit change_event = 1;               /* it sleeps until it is called */
 #endif
 #ifdef STREAM
 bit stream_locked;                  /* one record at a time */
@@ -191,7 +196,7 @@ bit data[NG] = 1;                   /* 0: the memfd has a hole here */
 
 inline wake_writer()
 {
-#ifdef PACKERS
+#ifdef SAVERS
 	packer_event[0] = 1;
 	packer_event[1] = 1
 #else
@@ -199,7 +204,10 @@ inline wake_writer()
 #endif
 }
 
-/* A packer that wakes takes all that is filled: any one of those that sleep will do. */
+/*
+ * A packer, the writer or a helper that wakes takes all that is filled: any one of those that sleep
+ * will do.
+ */
 inline wake_one_packer()
 {
 	if
@@ -418,7 +426,7 @@ inline slot_push(slot)
 		assert(!freed);
 		filled = filled | BIT(slot);
 		slot = NONE;
-#ifndef PACKERS
+#ifndef SAVERS
 		wake_writer()
 	}
 #else
@@ -1280,9 +1288,23 @@ end_writer:	writer_event;
 	atomic { batch = 0; aside = 0; writer_ended = 1 }
 }
 
-/* ------------------------------------------------------------ packed targets */
+/* ------------------------------- packed targets, and a writer that has a helper */
 
-#ifdef PACKERS
+#ifdef SAVERS
+/* What is filled, or a part of it: the other thread may be idle. */
+inline take_share()
+{
+	d_step { batch = filled | aside; filled = 0; aside = 0; any = 0 };
+	if
+	:: true
+	:: NS > 1 && batch == 3 && MAY_WRITE(0) && MAY_WRITE(1) ->
+		slot = 1;
+		batch = 1;
+		slot_push(slot);
+		slot = 0
+	fi
+}
+
 /* Where a granule's bytes are is part of target[]: sweep and slot's writer set it where they write. */
 inline write_batch()
 {
@@ -1321,35 +1343,51 @@ inline sweep_piece()
 	atomic { first = 0; g = 0; k = 0; holes = 0; good = 0; won = 0 }
 }
 
+/* The next granule that no other thread takes. */
+inline sweep_next_piece()
+{
+	if
+	:: atomic { sweep_next < NG && ON -> first = sweep_next; sweep_next++; g = first + 1; any = 1 };
+		sweep_piece()
+	:: sweep_next >= NG || !ON
+	fi
+}
+
+inline arm_event(me)
+{
+	atomic {
+		if
+		:: TO_DO -> packer_event[me] = 1
+		:: else -> packer_event[me] = 0
+		fi
+	}
+}
+
+inline saver_ends()
+{
+	atomic {
+		batch = 0;
+		aside = 0;
+		any = 0;
+		packers_ended++;
+		writer_ended = (packers_ended == NP)
+	}
+}
+#endif
+
+#ifdef PACKERS
 proctype packer(byte me)
 {
 	byte batch, aside, slot, g, first, k, v, before, holes, marks;
 	bit won, good, any;
 	do
-	:: d_step { batch = filled | aside; filled = 0; aside = 0; any = 0 };
-		if
-		:: true
-		:: NS > 1 && batch == 3 && MAY_WRITE(0) && MAY_WRITE(1) ->
-			slot = 1;
-			batch = 1;
-			slot_push(slot);    /* the other may be idle */
-			slot = 0
-		fi;
+	:: take_share();
 		write_batch();
-		if
-		:: atomic { sweep_next < NG && ON -> first = sweep_next; sweep_next++; g = first + 1; any = 1 };
-			sweep_piece()
-		:: sweep_next >= NG || !ON
-		fi;
+		sweep_next_piece();
 		if
 		:: any
 		:: else ->
-			atomic {
-				if
-				:: TO_DO -> packer_event[me] = 1
-				:: else -> packer_event[me] = 0
-				fi
-			};
+			arm_event(me);
 end_packer:		packer_event[me]
 		fi;
 #ifdef RELEASES
@@ -1359,19 +1397,121 @@ end_packer:		packer_event[me]
 		fi
 #endif
 	od;
-	atomic {
-		batch = 0;
-		aside = 0;
-		any = 0;
-		packers_ended++;
-		writer_ended = (packers_ended == NP)
-	}
+	saver_ends()
 }
 
 proctype drainer()
 {
 	byte marks;
 	bit won;
+	drain();
+	sweep_ended = 1
+}
+#endif
+
+#ifdef HELPER
+/* Threads at work measure what they do, and call the helper or send it away (effort.c). */
+inline effort()
+{
+	atomic {
+		if
+		:: true
+		:: called = !called; change_event = change_event || called
+		fi
+	}
+}
+
+proctype writer_of_two()
+{
+	byte batch, aside, slot, g, marks;
+	bit good, any;
+	do
+	:: take_share();
+		write_batch();
+		if
+		:: any -> effort()
+		:: else
+		fi;
+		arm_event(0);
+end_writer:	packer_event[0];
+#ifdef RELEASES
+		if
+		:: !ON -> break
+		:: ON
+		fi
+#endif
+	od;
+	saver_ends()
+}
+
+inline give_back()
+{
+	do
+	:: aside & 1 -> atomic { aside = aside & ~1; slot = 0 }; slot_push(slot)
+	:: NS > 1 && (aside & 2) -> atomic { aside = aside & ~2; slot = 1 }; slot_push(slot)
+	:: aside == 0 -> break
+	od;
+	slot = 0
+}
+
+/* Sleeps until called. A wake-up for a filled slot that came to it is the writer's. */
+inline stand_by()
+{
+#ifndef BUG_HELPER_LEAVES_SLOTS
+	give_back();
+#endif
+#ifndef BUG_HELPER_KEEPS_WAKE
+	atomic {
+		if
+		:: filled != 0 -> wake_one_packer()
+		:: else
+		fi
+	};
+#endif
+	change_event = called || !ON;
+end_standing_by:
+	change_event
+}
+
+proctype helper()
+{
+	byte batch, aside, slot, g, first, k, v, before, holes, marks;
+	bit won, good, any;
+	do
+	:: !called && ON -> stand_by()
+	:: called || !ON ->
+		take_share();
+		write_batch();
+		if
+		:: called -> give_back(); sweep_next_piece()
+		:: !called
+		fi;
+		if
+		:: any -> effort()
+		:: else ->
+			arm_event(1);
+end_helper:		packer_event[1]
+		fi;
+#ifdef RELEASES
+		if
+		:: !ON -> break
+		:: ON
+		fi
+#endif
+	od;
+	saver_ends()
+}
+
+/* The sweep by pieces, which the helper takes too. */
+proctype sweep_of_two()
+{
+	byte g, first, k, v, before, holes, marks;
+	bit won, good, any;
+	do
+	:: sweep_next < NG && ON -> sweep_next_piece(); effort()
+	:: !(sweep_next < NG && ON) -> break
+	od;
+	any = 0;
 	drain();
 	sweep_ended = 1
 }
@@ -1609,6 +1749,9 @@ inline release()
 	atomic { wake_writer(); drain_event = 1 };
 #else
 	atomic { wake_writer(); drain_event = 1; wake_all_waiters() };
+#endif
+#ifdef HELPER
+	change_event = 1;
 #endif
 #if defined(SIGNALS)
 	if

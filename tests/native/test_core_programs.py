@@ -21,6 +21,10 @@ def test_states_pool_and_swap(programs: Programs, run_program: Run) -> None:
     assert run_program(programs["core_parts"]) == (0, "right\n")
 
 
+def test_helpers_are_called_where_they_gain(programs: Programs, run_program: Run) -> None:
+    assert run_program(programs["effort_parts"]) == (0, "right\n")
+
+
 def test_the_pool_of_several_keepers_and_of_locked_memory(
     programs: Programs, run_program: Run
 ) -> None:
@@ -44,12 +48,16 @@ def test_a_signal_while_a_range_is_made_writable(programs: Programs, run_program
         pytest.param(("32", "2", "4096", "256", BLOCK, "uffd"), id="zstd-uffd"),
         pytest.param(("4", "2", "16384", "64", FAIL, "uffd"), id="snappy-fail-uffd"),
         pytest.param(("32", "2", "4096", "256", BLOCK, "sigbus"), id="zstd-sigbus"),
+        pytest.param(("plain", "0", "4096", "256", BLOCK), id="plain"),
+        pytest.param(("plain", "0", "4096", "4096", BLOCK), id="plain-shares"),
+        pytest.param(("plain", "0", "65536", "65536", BLOCK), id="plain-large-pool"),
+        pytest.param(("plain", "0", "4096", "64", FAIL), id="plain-fail"),
+        pytest.param(("plain", "0", "4096", "256", BLOCK, "uffd"), id="plain-uffd"),
+        pytest.param(("plain", "0", "4096", "256", SPILL, "sigbus"), id="plain-sigbus-spill"),
     ],
 )
-def test_packed_dumps_are_exact(
-    programs: Programs, run_program: Run, arguments: tuple[str, ...]
-) -> None:
-    assert run_program(programs["packed_dump"], *arguments) == (0, "same\n")
+def test_dumps_are_exact(programs: Programs, run_program: Run, arguments: tuple[str, ...]) -> None:
+    assert run_program(programs["exact_dumps"], *arguments) == (0, "same\n")
 
 
 @pytest.mark.parametrize("arming", [SWAP, MPROTECT], ids=["swap", "mprotect"])

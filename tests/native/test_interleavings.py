@@ -35,7 +35,7 @@ RANDOM = ("-s", "11", "-r", "6000")
 granules. Each bug is met within 5,000 of the right choice; the other choices take all of them."""
 UNHOOKED = {"checksum", "checksum_avx2", "codec"}
 """Functions of their arguments alone: no thread comes between their steps."""
-STOOD_IN_FOR = {"headroom", "pagemap", "urgent"}
+STOOD_IN_FOR = {"effort", "headroom", "pagemap", "urgent"}
 """By world_computer.c."""
 HOOKS = ("-D_GNU_SOURCE=", "-include", str(HERE / "hooks.h"), "-Wno-unused-value")
 

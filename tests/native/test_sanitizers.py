@@ -42,14 +42,17 @@ ENVIRONMENT = {
 EVERYWHERE = (
     ("core_parts", "right\n"),
     ("kernel_writes 1 0", "read\nsame\n"),
-    ("packed_dump 32 2 4096 256 0 uffd", "same\n"),
+    ("exact_dumps 32 2 4096 256 0 uffd", "same\n"),
+    ("exact_dumps plain 0 4096 256 0 uffd", "same\n"),
     ("image_readers 20 1", "same\n"),
     *(
         (
             ("kernel_writes 1 1", "read\nsame\n"),
-            ("packed_dump 4 2 16384 64 1 uffd", "same\n"),
-            ("packed_dump 2 3 4096 64 2 uffd", "same\n"),
-            ("packed_dump 0 2 65536 1024 0 uffd", "same\n"),
+            ("exact_dumps 4 2 16384 64 1 uffd", "same\n"),
+            ("exact_dumps 2 3 4096 64 2 uffd", "same\n"),
+            ("exact_dumps plain 0 65536 65536 0 uffd", "same\n"),
+            ("exact_dumps plain 0 4096 64 1 uffd", "same\n"),
+            ("exact_dumps 0 2 65536 1024 0 uffd", "same\n"),
         )
         if LONG
         else ()
@@ -59,18 +62,19 @@ WITH_SIGNALS = (
     ("signal_in_writable", "hit\n"),
     ("kernel_writes 0 0", "EFAULT\nsame\n"),
     (f"discard_at_start 300 {DISCARDS}", "same\n"),
-    ("packed_dump 32 3 4096 256 0", "same\n"),
+    ("exact_dumps 32 3 4096 256 0", "same\n"),
+    ("exact_dumps plain 0 4096 256 0", "same\n"),
     ("kernel_writes 2 0", "EFAULT\nsame\n"),
     *(
         (
-            ("packed_dump 32 3 4096 256 0 sigbus", "same\n"),
+            ("exact_dumps 32 3 4096 256 0 sigbus", "same\n"),
             ("kernel_writes 0 1", "EFAULT\nsame\n"),
             (f"discard_at_start 0 {DISCARDS}", "same\n"),
             (f"discard_at_start 3000 {DISCARDS}", "same\n"),
-            ("packed_dump 4 3 16384 64 1", "same\n"),
-            ("packed_dump 4 3 16384 64 1 sigbus", "same\n"),
+            ("exact_dumps 4 3 16384 64 1", "same\n"),
+            ("exact_dumps 4 3 16384 64 1 sigbus", "same\n"),
             ("kernel_writes 2 1", "EFAULT\nsame\n"),
-            ("packed_dump 32 2 65536 4096 0 pipe", "same\n"),
+            ("exact_dumps 32 2 65536 4096 0 pipe", "same\n"),
         )
         if LONG
         else ()

@@ -115,6 +115,10 @@ int hook_madvise(void *at, size_t length, int advice);
 
 /* So few granules are to be in different groups of waiters all the same. */
 #define GROUP_GRANULES 1
+/* And to be several pieces of the sweep, and several shares of filled slots. */
+extern unsigned hook_run_bytes;
+#define LDFS_RUN_BYTES hook_run_bytes
+#define LDFS_SHARE_LEAST 1
 
 #undef memcpy
 #define memcpy(to, from, length) hook_memcpy((to), (from), (length))
@@ -142,7 +146,7 @@ int hook_madvise(void *at, size_t length, int advice);
 #define fopen(path, mode) \
 	((FILE *)NULL) /* /proc: how many mappings there are, which threads block SIGSEGV */
 #define free(p) hook_free(p)
-#define sysconf(name) ((name) == _SC_NPROCESSORS_ONLN ? 1L : sysconf(name)) /* one keeper */
+#define sched_getaffinity(thread, size, set) ((void)(set), -1) /* one keeper */
 #define mmap(at, length, prot, flags, fd, offset) \
 	hook_mmap((at), (length), (prot), (flags), (fd), (offset))
 #define munmap(at, length) hook_munmap((at), (length))

@@ -20,7 +20,7 @@ struct search {
 	int bound;               /* preemptions, and other choices that cost; UNBOUNDED: all */
 	uint64_t runs_most;      /* 0: until all are done */
 	uint64_t seed;           /* not 0: random choices */
-	const char *replay;      /* "actor*turns,...": one run */
+	const char *replay;      /* "actor*turns,=option,...": one run */
 	uint64_t (*state)(void); /* hash of all that the actors share */
 	const char *about;       /* said with a violation */
 	void (*begin)(void);     /* makes actors */

@@ -70,11 +70,21 @@ uint64_t seen_states(void); /* different ones */
 void trace_begin_run(const struct search *s, uint64_t runs);
 void trace_step(const char *what, const char *function, int line);
 void trace_turn(int actor);
+void trace_choice(int taken);
 uint64_t trace_steps(void);
 
 /* ---------------------------------------- schedule_replay.c: a run, shown again */
 
+/* Turns of one actor in a row; or, with CHOSEN, the option that was taken where one had to be. */
+struct turns {
+	uint16_t actor, count;
+};
+
+#define CHOSEN UINT16_MAX
+
 void replay_begin(const char *schedule); /* NULL: none */
+/* The option that was taken here, the first one where the list has none; -1: there is no list. */
+int replay_choice(int options);
 int replay_next(void); /* the actor that comes next in the list; -1: there is none */
 
 /* ---------------------------------------------- schedule.c: the search itself */

@@ -4,35 +4,60 @@
 
 #include "schedule_parts.h"
 
-static uint16_t replay[STEPS_MOST][2]; /* actor, steps in a row; 0 steps: the end */
+static struct turns replay[STEPS_MOST]; /* 0 steps of an actor: the end */
 static int at;
 static bool given;
 
+static int read_one(const char *schedule, struct turns *one)
+{
+	unsigned actor = CHOSEN, count;
+	int characters = 0;
+
+	if (sscanf(schedule, "=%u%n", &count, &characters) != 1 &&
+	    sscanf(schedule, "%u*%u%n", &actor, &count, &characters) != 2)
+		return 0;
+	*one = (struct turns){ (uint16_t)actor, (uint16_t)count };
+	return characters;
+}
+
 void replay_begin(const char *schedule)
 {
-	unsigned actor, steps;
 	int n = 0, characters;
 
 	at = 0;
 	given = schedule;
-	while (schedule && n < STEPS_MOST - 1 &&
-	       sscanf(schedule, "%u*%u%n", &actor, &steps, &characters) == 2) {
-		replay[n][0] = (uint16_t)actor;
-		replay[n++][1] = (uint16_t)steps;
+	while (schedule && n < STEPS_MOST - 1 && (characters = read_one(schedule, &replay[n]))) {
+		n++;
 		schedule += characters;
 		schedule += *schedule == ',';
 	}
-	replay[n][1] = 0;
+	replay[n] = (struct turns){ 0 };
+}
+
+static bool over(int i)
+{
+	return replay[i].actor != CHOSEN && !replay[i].count;
+}
+
+int replay_choice(int options)
+{
+	if (!given)
+		return -1;
+	while (over(at) && !over(at + 1))
+		at++;
+	if (replay[at].actor != CHOSEN || replay[at].count >= options)
+		return 0;
+	return replay[at++].count;
 }
 
 int replay_next(void)
 {
 	if (!given)
 		return -1;
-	while (replay[at][1] == 0 && replay[at + 1][1])
+	while (replay[at].actor == CHOSEN || (over(at) && !over(at + 1)))
 		at++;
-	if (replay[at][1] == 0)
+	if (over(at))
 		return running;
-	replay[at][1]--;
-	return replay[at][0];
+	replay[at].count--;
+	return replay[at].actor;
 }

@@ -18,7 +18,7 @@ static const char *about;
 static uint64_t runs;
 static struct step trace[STEPS_MOST + 1];
 static uint64_t steps;
-static uint16_t turns[STEPS_MOST + ACTORS_MOST * 4][2]; /* actor, steps in a row */
+static struct turns turns[STEPS_MOST + ACTORS_MOST * 4];
 static int turns_count;
 
 void trace_begin_run(const struct search *s, uint64_t runs_before)
@@ -42,12 +42,15 @@ void trace_step(const char *what, const char *function, int line)
 
 void trace_turn(int actor)
 {
-	if (turns_count && turns[turns_count - 1][0] == actor) {
-		turns[turns_count - 1][1]++;
-	} else {
-		turns[turns_count][0] = (uint16_t)actor;
-		turns[turns_count++][1] = 1;
-	}
+	if (turns_count && turns[turns_count - 1].actor == actor)
+		turns[turns_count - 1].count++;
+	else
+		turns[turns_count++] = (struct turns){ (uint16_t)actor, 1 };
+}
+
+void trace_choice(int taken)
+{
+	turns[turns_count++] = (struct turns){ CHOSEN, (uint16_t)taken };
 }
 
 static void print_steps(void)
@@ -70,8 +73,13 @@ static void print_actors(void)
 static void print_schedule(void)
 {
 	printf("schedule ");
-	for (int i = 0; i < turns_count; i++)
-		printf("%s%u*%u", i ? "," : "", turns[i][0], turns[i][1]);
+	for (int i = 0; i < turns_count; i++) {
+		printf("%s", i ? "," : "");
+		if (turns[i].actor == CHOSEN)
+			printf("=%u", turns[i].count);
+		else
+			printf("%u*%u", turns[i].actor, turns[i].count);
+	}
 	printf("\n");
 }
 

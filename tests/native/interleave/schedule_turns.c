@@ -216,10 +216,14 @@ void turn_until_ended(int actor)
 
 int turn_choose(int options, const char *what)
 {
-	int taken = running < 0 ? 0 : choose(options, 1);
+	int taken = running < 0 ? 0 : replay_choice(options);
 
-	if (running >= 0)
+	if (taken < 0)
+		taken = choose(options, 1);
+	if (running >= 0) {
 		trace_step(what, "chosen", taken);
+		trace_choice(taken);
+	}
 	actor_saw((uint64_t)taken);
 	return taken;
 }

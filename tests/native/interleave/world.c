@@ -3,11 +3,13 @@
 #include "world_parts.h"
 
 struct world_config world;
+unsigned hook_run_bytes;
 ldfs_dump *world_dump;
 
 void world_begin(const struct world_config *config)
 {
 	world = *config;
+	hook_run_bytes = world.pieces ? PAGE : 1u << 20;
 	memory_begin();
 	protection_begin();
 	target_begin();

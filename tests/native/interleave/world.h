@@ -38,6 +38,8 @@ struct world_config {
 	bool unstopped;     /* the vCPUs are threads that no quiesce stops */
 	bool stolen;        /* the signal, after the instant, and no entry of ours is left */
 	bool sigbus;        /* backend: pages are protected by userfaultfd, no mapping is split */
+	bool pieces;        /* of the sweep: one a granule, else the whole arena */
+	uint32_t helpers;   /* of writer and sweep, called and sent away at any time */
 };
 
 void world_begin(const struct world_config *c);

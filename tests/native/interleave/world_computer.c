@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * world_computer.c - in place of memory/pagemap.c, memory/headroom.c and base/urgent.c: what the
- * core asks the computer that it runs on. No order of steps depends on the answers but on those
- * about memory for the pool, and the system calls for them would take half of a run's time.
+ * world_computer.c - in place of memory/pagemap.c, memory/headroom.c, base/urgent.c and
+ * saving/effort.c: what the core asks the computer that it runs on. No order of steps depends on
+ * the answers but on those about memory for the pool and about helpers, and the system calls for
+ * them would take half of a run's time.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <unistd.h>
 
 #include "memory/within.h"
+#include "saving/within.h"
 #include "world_parts.h"
 
 void ldfs_pagemap_open(struct ldfs_pagemap *p, const ldfs_arena *a)
@@ -59,4 +61,42 @@ bool ldfs_urgent_raise(pid_t thread)
 void ldfs_urgent_lower(pid_t thread)
 {
 	(void)thread;
+}
+
+uint32_t ldfs_effort_helpers(void)
+{
+	return world.helpers;
+}
+
+uint32_t ldfs_effort_called(const ldfs_dump *d)
+{
+	uint32_t called;
+
+	if (!d->effort.helpers)
+		return 0;
+	hook_step(&d->effort.called, "load called", __func__, __LINE__);
+	called = atomic_load(&d->effort.called);
+	actor_saw(called);
+	return called;
+}
+
+void ldfs_effort_begin(const ldfs_dump *d, struct ldfs_spent *spent)
+{
+	(void)d, (void)spent;
+}
+
+/* Whatever was measured. */
+void ldfs_effort_end(ldfs_dump *d, const struct ldfs_spent *spent)
+{
+	uint32_t called;
+
+	(void)spent;
+	if (!d->effort.helpers)
+		return;
+	called = (uint32_t)turn_choose((int)d->effort.helpers + 1, "helpers");
+	hook_step(&d->effort.called, "store called", __func__, __LINE__);
+	atomic_store(&d->effort.called, called);
+	actor_wrote();
+	if (called)
+		ldfs_event_notify(&d->effort.change);
 }

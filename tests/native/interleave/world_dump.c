@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* world_dump.c - the state of the core's dump, as a hash. */
+#include "saving/within.h"
 #include "world_parts.h"
 
 static uint64_t mix_event(uint64_t h, const struct ldfs_event *e)
@@ -32,6 +33,13 @@ static uint64_t mix_granule(uint64_t h, const ldfs_dump *d, uint32_t g)
 	return mix(h, d->checksum[g]);
 }
 
+static uint64_t mix_batch(uint64_t h, const struct ldfs_batch *b)
+{
+	for (uint32_t i = 0; i < b->count; i++)
+		h = mix(h, b->slots[i] + 1);
+	return mix(h, b->count);
+}
+
 static uint64_t mix_dump(uint64_t h, const ldfs_dump *d)
 {
 	for (uint32_t g = 0; g < world.granules; g++)
@@ -45,9 +53,11 @@ static uint64_t mix_dump(uint64_t h, const ldfs_dump *d)
 	h = mix(h, d->remaining);
 	h = mix(h, (uint64_t)d->islands);
 	h = mix(h, d->table.dirty[0] | (uint64_t)d->table.next_flush_ns << 1);
-	for (uint32_t i = 0; i < d->writer_batch.count; i++)
-		h = mix(h, d->writer_batch.slots[i] + 1);
-	return mix(h, d->writer_batch.count);
+	h = mix(h, d->sweep_next << 8 | d->effort.called);
+	h = mix_event(h, &d->effort.change);
+	for (uint32_t i = 0; i < d->effort.helpers; i++)
+		h = mix_batch(h, &d->helpers[i].batch);
+	return mix_batch(h, &d->writer_batch);
 }
 
 uint64_t dump_state(uint64_t h)

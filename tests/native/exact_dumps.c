@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * packed_dump.c - packed dumps under stores and reads: what lies behind the descriptors, what the
- * table says, and what readers got, against a copy that was taken at the snapshot instant.
+ * exact_dumps.c - dumps under stores and reads: what lies on the target, what the table says, and
+ * what readers got, against a copy that was taken at the snapshot instant.
  *
- *     packed_dump CODEC THREADS GRANULE POOL_KIB POLICY [pipe|uffd|sigbus]
+ *     exact_dumps CODEC|plain THREADS GRANULE POOL_KIB POLICY [pipe|uffd|sigbus]
+ *
+ * With a codec the target is packed. With `plain` helpers are called and sent away at any time,
+ * whatever they gain, and THREADS does not matter.
  *
  * Prints "same" when every page was right, and at least one was compared.
  */
@@ -21,6 +24,7 @@
 
 #include "ldfs.h"
 #include "life/reference.h"
+#include "state/state.h"
 
 #define PAGE 4096u
 #define PAGES (4096u + 3) /* the last granule is short */
@@ -74,6 +78,15 @@ static void resume(void *ctx)
 		;
 }
 
+static void call_helpers(ldfs_dump *d, uint32_t any)
+{
+	if (!d->effort.helpers)
+		return;
+	store_relaxed(&d->effort.due_ns, UINT64_MAX);
+	store_seq(&d->effort.called, any % (d->effort.helpers + 1));
+	ldfs_event_notify(&d->effort.change);
+}
+
 /* Lost pages and what left by a pipe answer EIO. */
 static void *read_snapshot(void *dump)
 {
@@ -90,6 +103,7 @@ static void *read_snapshot(void *dump)
 		at = x % SIZE;
 		length = (x >> 20) % sizeof(got);
 		length = length < SIZE - at ? length : SIZE - at;
+		call_helpers(dump, (uint32_t)(x >> 40));
 		rc = ldfs_dump_read(dump, at, got, length);
 		reads += rc == 0;
 		bad_reads += rc ? rc != -EIO : memcmp(got, reference + at, length) != 0;
@@ -146,6 +160,15 @@ static uint64_t descriptor_of(uint64_t offset)
 	return (offset < CUT ? SIZE - CUT + offset : offset - CUT) / PAGE;
 }
 
+static bool packed_page(int fd, uint64_t at, uint8_t *page, bool lost)
+{
+	ldfs_page_desc desc = { 0 };
+
+	if (pread(fd, &desc, sizeof(desc), (off_t)(PAGE + 24 * descriptor_of(at))) < 0)
+		return false;
+	return lost ? desc.offset == 0 : !ldfs_pages_read(fd, &desc, 1, page);
+}
+
 static unsigned long compare(ldfs_dump *d, int fd, uint64_t granule, uint64_t table, bool piped)
 {
 	uint64_t granules = (SIZE + granule - 1) / granule;
@@ -153,17 +176,17 @@ static unsigned long compare(ldfs_dump *d, int fd, uint64_t granule, uint64_t ta
 	uint8_t page[PAGE];
 
 	for (uint64_t at = 0; at < SIZE; at += PAGE) {
-		ldfs_page_desc desc = { 0 };
 		uint8_t state;
+		bool lost, good;
 
 		ldfs_dump_states(d, (uint32_t)(at / granule), 1, &state);
-		bad += pread(fd, &desc, sizeof(desc), (off_t)(PAGE + 24 * descriptor_of(at))) < 0;
-		if (state == LDFS_G_LOST)
-			bad += desc.offset != 0;
-		else if (ldfs_pages_read(fd, &desc, 1, page) || memcmp(page, reference + at, PAGE))
-			bad++;
-		else
-			same++;
+		lost = state == LDFS_G_LOST;
+		good = d->pack.on ? packed_page(fd, at, page, lost)
+				  : ldfs_target_read(&d->target, at, page, PAGE) == 0;
+		if (good && !lost)
+			good = memcmp(page, reference + at, PAGE) == 0;
+		bad += !good;
+		same += good && !lost;
 	}
 	for (uint64_t g = 0; g < granules; g++) {
 		uint64_t block = g / LDFS_TABLE_BLOCK_ENTRIES * LDFS_TABLE_BLOCK_SIZE;
@@ -215,7 +238,8 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t 
 {
 	uint64_t granule = strtoull(argv[3], NULL, 0);
 	uint64_t granules = (SIZE + granule - 1) / granule;
-	uint64_t table = PAGE + (PAGES * 24 / PAGE + 1) * PAGE;
+	bool plain = !strcmp(argv[1], "plain");
+	uint64_t table = plain ? PAGES * PAGE : PAGE + (PAGES * 24 / PAGE + 1) * PAGE;
 	uint64_t zeros = table + (granules / LDFS_TABLE_BLOCK_ENTRIES + 1) * LDFS_TABLE_BLOCK_SIZE;
 	ldfs_extent extents[] = { { 0, CUT, SIZE - CUT }, { CUT, SIZE - CUT, 0 } };
 	int fd = memfd_create("target", 0), copy = memfd_create("reference", 0),
@@ -252,7 +276,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t 
 		.table_offset = table,
 		.backend = backend,
 		.uffd_fd = -1,
-		.packed = 1,
+		.packed = !plain,
 		.codec = (uint32_t)atoi(argv[1]),
 		.threads = (uint32_t)atoi(argv[2]),
 		.descriptors_offset = PAGE,
