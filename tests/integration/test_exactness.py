@@ -224,7 +224,8 @@ def test_sweep_held_back_makes_steals_and_throttle_works(bench: Bench, backend: 
 
 
 @pytest.mark.timeout(3600 if LONG else 900)
-def test_many_dumps_in_a_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
+def test_many_dumps_in_a_row(backend: str, tmp_path: Path) -> None:
     machine = UnicornMachine((256 if LONG else 64) * MIB, 2)
     bench = Bench(machine, tmp_path / "dump")
     faults = 0
@@ -232,8 +233,8 @@ def test_many_dumps_in_a_row(tmp_path: Path) -> None:
         machine.start()
         machine.wait_ready()
         for _ in range(DUMPS):
-            faults += bench.expect_exact(DumpSettings()).faults
+            faults += bench.expect_exact(DumpSettings(backend=backend)).faults
     finally:
         bench.close()
-    print(f"{DUMPS} dumps, {bench.pages} pages compared, {faults} faults, 0 differences")
+    print(f"{backend}: {DUMPS} dumps, {bench.pages} pages compared, {faults} faults, 0 differences")
     assert faults > DUMPS
