@@ -189,8 +189,8 @@ LARGER = (
     Check("uffd_sweep", ("NG=2",)),
 )
 # Those of most states. `around` has the same actors in VARIANTS, with a slot less; RELEASE beside
-# two threads that save is in `release_packers`; one reader is in `reader`, two dumps' readers are in
-# `readers_next`, and interleave/ has two in C.
+# two threads that save is in `release_packers`; one reader is in `reader`, two dumps' readers
+# are in `readers_next`, and interleave/ has two in C.
 LONG_ALONE = ("readers_two", "around", "release_helper")
 SLOW_BUGS = ("BUG_NO_WAKE_KEEPER",)
 """interleave/ has it in C."""
