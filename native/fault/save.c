@@ -11,6 +11,7 @@
 
 #define BLOCK_BYTES (1u << 20)      /* fault-around looks and reaches as far */
 #define BLOCK_BYTES_EACH (8u << 20) /* the same, where each granule can have a slot */
+#define BLOCK_GRANULES 256          /* at the most: each lone store looks at all of them */
 #define AROUND_BYTES (1u << 20)     /* of neighbours that one store waits for, at the most */
 
 /* ------------------------------------------------------------------ slots */
@@ -253,7 +254,9 @@ static uint32_t block_of(const ldfs_dump *d)
 {
 	bool each = slot_for_each(d) && !ldfs_uffd_protects(d->backend);
 
-	return (each ? BLOCK_BYTES_EACH : BLOCK_BYTES) >> d->granule_shift;
+	uint32_t block = (each ? BLOCK_BYTES_EACH : BLOCK_BYTES) >> d->granule_shift;
+
+	return block < BLOCK_GRANULES ? block : BLOCK_GRANULES;
 }
 
 /*

@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <sys/resource.h>
+#include <time.h>
 
 #include "saving/within.h"
 
@@ -35,19 +36,17 @@ uint32_t ldfs_effort_called(const ldfs_dump *d)
 	return load_relaxed(&d->effort.helpers) ? load_seq(&d->effort.called) : 0;
 }
 
-static uint64_t nanoseconds(const struct timeval *t)
-{
-	return (uint64_t)t->tv_sec * 1000000000u + (uint64_t)t->tv_usec * 1000u;
-}
-
+/* The clock is exact. The times of getrusage may move by a tick at once. */
 static struct ldfs_spent spent_until_now(void)
 {
+	struct timespec cpu;
 	struct rusage used;
 
 	getrusage(RUSAGE_THREAD, &used);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
 	return (struct ldfs_spent){
 		.wall_ns = ldfs_now_ns(),
-		.cpu_ns = nanoseconds(&used.ru_utime) + nanoseconds(&used.ru_stime),
+		.cpu_ns = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec,
 		.sleeps = used.ru_nvcsw,
 	};
 }

@@ -2,10 +2,12 @@
 /*
  * helper.c - threads that do the work of writer and sweep beside these two, while they are called
  * (effort.c). One that sweeps, or is not called, holds no slot: the I/O of a piece may last, and
- * the sweep's slots may become writable meanwhile.
+ * the sweep's slots may become writable meanwhile. Once no piece is left it keeps those that may
+ * not be written yet, and sleeps: given back, it would find them at once again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "saving/within.h"
@@ -36,7 +38,17 @@ static void stand_by(struct ldfs_helper *h)
 /* With a rate limit the sweep is slow on purpose. */
 static bool may_sweep(const struct ldfs_helper *h)
 {
-	return called(h) && !h->d->sweep_rate && ldfs_sweep_begun(h->d);
+	return called(h) && !h->d->sweep_rate && ldfs_sweep_begun(h->d) &&
+	       load_seq(&h->d->sweep_next) < h->d->granules;
+}
+
+/* Whatever INIT's thread is: a helper is never before the machine's own threads. */
+static void be_ordinary(void)
+{
+	int policy = sched_getscheduler(0);
+
+	if (policy == SCHED_FIFO || policy == SCHED_RR)
+		ldfs_urgent_lower(0);
 }
 
 /* Slots first: stores wait for them. False: there was nothing to do. */
@@ -57,7 +69,7 @@ static void *helper_main(void *helper)
 	struct ldfs_helper *h = helper;
 	ldfs_dump *d = h->d;
 
-	ldfs_urgent_lower(0); /* whatever INIT's thread is: it is no more than a help */
+	be_ordinary();
 	while (!ldfs_released(d)) {
 		if (!called(h))
 			stand_by(h);

@@ -1483,8 +1483,8 @@ proctype helper()
 		take_share();
 		write_batch();
 		if
-		:: called -> give_back(); sweep_next_piece()
-		:: !called
+		:: called && sweep_next < NG -> give_back(); sweep_next_piece()
+		:: !called || sweep_next >= NG
 		fi;
 		if
 		:: any -> effort()

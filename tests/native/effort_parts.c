@@ -39,6 +39,26 @@ static void expect(const char *what, uint64_t done, uint64_t cpu_percent, bool q
 	wrong++;
 }
 
+/* A short piece of work that is all on a processor must not look like a wait for one. */
+static void expect_exact_times(void)
+{
+	uint64_t none = 0;
+
+	for (int i = 0; i < 200; i++) {
+		struct ldfs_spent before, after;
+
+		ldfs_effort_begin(d, &before);
+		for (uint64_t end = ldfs_now_ns() + 100000; ldfs_now_ns() < end;)
+			;
+		ldfs_effort_begin(d, &after);
+		none += after.cpu_ns == before.cpu_ns;
+	}
+	if (none) {
+		printf("the processor time stood still in %lu of 200 pieces\n", none);
+		wrong++;
+	}
+}
+
 int main(void)
 {
 	d = aligned_alloc(CACHE_LINE, (sizeof(*d) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
@@ -57,6 +77,7 @@ int main(void)
 	expect("processors that are not free", 1000, 80, true, 0);
 	expect("one is", 1000, 95, false, 1);
 	expect("it gains much, and takes it from the machine", 1000000000000, 67, true, 0);
+	expect_exact_times();
 	d->effort.helpers = 0;
 	expect("no helper was made", 1000, 95, false, 0);
 	if (!wrong)
