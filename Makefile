@@ -21,6 +21,7 @@
 #   make bench        every measurement beside its peers, about 20 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
+#   make bench-living  crash and drgn on the snapshot of a busy guest, beside a finished file
 #   make many-writers  a static program that measures many writers on another computer within a time
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
 #   make setup        only get and build what the others need
@@ -45,7 +46,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
 .PHONY: sanitize coverage exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect many-writers
+.PHONY: bench bench-quick bench-guest bench-inspect bench-living many-writers
 
 all: setup
 
@@ -178,6 +179,10 @@ many-writers: setup
 
 bench-inspect: setup
 	$(python) bench/snapshot.py $(ARGS)
+
+bench-living: setup
+	$(MAKE) --no-print-directory -C guest/linux
+	$(python) bench/inspect_living.py $(ARGS)
 
 bench-guest: setup
 	$(MAKE) --no-print-directory -C guest/linux
