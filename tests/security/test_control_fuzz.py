@@ -166,7 +166,7 @@ def reset(host: Host) -> None:
     for name, value in (
         ("type", "auto"), ("format", "elf"), ("policy", "block"), ("arming", "swap"),
         ("buffer_size", "16384"), ("granule", "0"), ("sweep_rate", "0"), ("max_age", "0"),
-        ("stall_deadline", "10"), ("init_deadline", "30"), ("quiesce_deadline", "1"),
+        ("stall_deadline", "10"), ("init_deadline", "300"), ("quiesce_deadline", "1"),
         ("force", "0"),
     ):  # fmt: skip
         host.write(f"control/{name}", value)
