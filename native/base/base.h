@@ -75,10 +75,10 @@ void ldfs_urgent_lower(pid_t thread);
 
 /* [any thread] Start a thread of the core. 0 or -errno. */
 int ldfs_thread_start(pthread_t *thread, void *(*main)(void *), void *arg, const char *name);
-/* [any thread] Processors that this process may use, at least 1. */
-unsigned ldfs_thread_processors(void);
 /* [any thread] The same for a thread that is never joined. */
 int ldfs_thread_detached(void *(*main)(void *), void *arg, const char *name);
+/* [any thread] Processors that this process may use, at least 1. */
+unsigned ldfs_thread_processors(void);
 
 /* ------------------------------------------------------------------- io.c
  * Complete reads and writes of `length` bytes at offset `at`. 0, -errno, or -EIO where the file

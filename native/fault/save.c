@@ -253,7 +253,6 @@ static bool make_safe_at_once(ldfs_dump *d, uint32_t g)
 static uint32_t block_of(const ldfs_dump *d)
 {
 	bool each = slot_for_each(d) && !ldfs_uffd_protects(d->backend);
-
 	uint32_t block = (each ? BLOCK_BYTES_EACH : BLOCK_BYTES) >> d->granule_shift;
 
 	return block < BLOCK_GRANULES ? block : BLOCK_GRANULES;

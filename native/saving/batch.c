@@ -42,12 +42,9 @@ void ldfs_batch_give_back(struct ldfs_batch *b, ldfs_dump *d)
 		ldfs_ring_put(&d->ring, b->slots[--b->count]);
 }
 
-void ldfs_batch_share(struct ldfs_batch *b, ldfs_dump *d, uint32_t sharers)
+void ldfs_batch_share(struct ldfs_batch *b, ldfs_dump *d, uint32_t sharers, uint32_t least)
 {
-	uint32_t most = b->count / sharers;
-
-	if (most < LDFS_SHARE_LEAST)
-		most = LDFS_SHARE_LEAST;
+	uint32_t most = b->count / sharers > least ? b->count / sharers : least;
 
 	while (b->count > most && ldfs_batch_writable(b, d, b->count - 1))
 		ldfs_ring_put(&d->ring, b->slots[--b->count]);

@@ -111,7 +111,7 @@ static bool pack_slots(struct ldfs_packer *p)
 	bool any = false;
 
 	ldfs_batch_take(&p->batch, p->d);
-	ldfs_batch_share(&p->batch, p->d, p->d->packer_count);
+	ldfs_batch_share(&p->batch, p->d, p->d->packer_count, ldfs_sweep_run_most(p->d));
 	for (uint32_t i = 0; i < p->batch.count; i++) {
 		if (!ldfs_released(p->d) && ldfs_batch_writable(&p->batch, p->d, i)) {
 			pack_slot(p, p->batch.slots[i]);
@@ -134,6 +134,14 @@ static uint64_t run_length(const ldfs_dump *d, uint32_t first, uint32_t end)
 	       ldfs_granule_start(d, first);
 }
 
+static bool all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
+{
+	for (uint32_t g = first; g < end; g++)
+		if (!ldfs_granule_full(d, g))
+			return false;
+	return true;
+}
+
 /* 1: copied; 0: only holes; -errno. Holes are read through pread, which does not allocate them. */
 static int copy_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 {
@@ -142,7 +150,7 @@ static int copy_run(struct ldfs_packer *p, uint32_t first, uint32_t end)
 	uint64_t data, data_end;
 	int error = 0, rc;
 
-	if (ldfs_sweep_all_full(d, first, end)) {
+	if (all_full(d, first, end)) {
 		memcpy(p->copy, d->arena->observer + start, length);
 		return 1;
 	}

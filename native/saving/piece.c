@@ -96,14 +96,6 @@ static int write_hole(ldfs_dump *d, uint64_t start, uint64_t end)
 	return rc;
 }
 
-bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end)
-{
-	for (uint32_t g = first; g < end; g++)
-		if (!ldfs_granule_full(d, g))
-			return false;
-	return true;
-}
-
 /* Write the data and the holes of the bytes [start, end) to the target. */
 static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
 {

@@ -7,7 +7,7 @@
 
 #define LDFS_TICK_NS 50000000u /* the table's marks are written at least so often */
 #ifndef LDFS_SHARE_LEAST
-#define LDFS_SHARE_LEAST 64 /* slots of one write: fewer are not shared */
+#define LDFS_SHARE_LEAST 64 /* slots of one write of the writer: fewer are not shared */
 #endif
 
 /* ---------------------------------------------------------------- batch.c */
@@ -16,10 +16,10 @@ uint32_t ldfs_batch_granule(const struct ldfs_batch *b, const ldfs_dump *d, uint
 /* Whether slot i of the batch may be written: no I/O of the sweep on its granule is in progress. */
 bool ldfs_batch_writable(const struct ldfs_batch *b, const ldfs_dump *d, uint32_t i);
 /*
- * Give back what is beyond an equal share of `sharers` threads and beyond LDFS_SHARE_LEAST slots:
- * others may be idle.
+ * Give back what is beyond an equal share of `sharers` threads and beyond `least` slots: others may
+ * be idle.
  */
-void ldfs_batch_share(struct ldfs_batch *b, ldfs_dump *d, uint32_t sharers);
+void ldfs_batch_share(struct ldfs_batch *b, ldfs_dump *d, uint32_t sharers, uint32_t least);
 /* Give back all, also what may not be written yet. */
 void ldfs_batch_give_back(struct ldfs_batch *b, ldfs_dump *d);
 /* Wait until there is work for the thread with that batch, or until `deadline_ns`. */
@@ -109,7 +109,6 @@ void ldfs_sweep_failed(ldfs_dump *d, uint32_t first, uint32_t end, int rc);
 uint64_t ldfs_sweep_due_ns(const ldfs_dump *d);
 /* How many granules a run may have now. */
 uint32_t ldfs_sweep_run_most(const ldfs_dump *d);
-bool ldfs_sweep_all_full(const ldfs_dump *d, uint32_t first, uint32_t end);
 
 /* ---------------------------------------------------------------- close.c */
 /*

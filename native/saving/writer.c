@@ -154,7 +154,7 @@ bool ldfs_writer_save(ldfs_dump *d, struct ldfs_batch *batch)
 	struct writer w = { .d = d, .batch = batch };
 
 	ldfs_batch_take(batch, d);
-	ldfs_batch_share(batch, d, 1 + ldfs_effort_called(d));
+	ldfs_batch_share(batch, d, 1 + ldfs_effort_called(d), LDFS_SHARE_LEAST);
 	return write_batch(&w);
 }
 

@@ -17,18 +17,16 @@ Programs = dict[str, Path]
 Run = Callable[..., tuple[int, str]]
 
 
-def test_states_pool_and_swap(programs: Programs, run_program: Run) -> None:
-    assert run_program(programs["core_parts"]) == (0, "right\n")
-
-
-def test_helpers_are_called_where_they_gain(programs: Programs, run_program: Run) -> None:
-    assert run_program(programs["effort_parts"]) == (0, "right\n")
-
-
-def test_the_pool_of_several_keepers_and_of_locked_memory(
-    programs: Programs, run_program: Run
-) -> None:
-    assert run_program(programs["pool_parts"]) == (0, "right\n")
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param("core_parts", id="states, pool and swap"),
+        pytest.param("effort_parts", id="helpers are called where they gain"),
+        pytest.param("pool_parts", id="the pool of several keepers and of locked memory"),
+    ],
+)
+def test_parts_of_the_core(program: str, programs: Programs, run_program: Run) -> None:
+    assert run_program(programs[program]) == (0, "right\n")
 
 
 def test_a_signal_while_a_range_is_made_writable(programs: Programs, run_program: Run) -> None:
