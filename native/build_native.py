@@ -26,7 +26,7 @@ def sources(*rooms: str) -> list[str]:
 # Unicorn.
 CORE = sources("base", "memory", "target", "state", "fault", "saving", "life")
 SERVING = sources("serving")
-SOURCES = [*CORE, *SERVING, *sources("vcpu")]
+SOURCES = [*CORE, *SERVING, *sources("vcpu", "board")]
 
 
 def interface(header: str) -> str:
@@ -41,12 +41,15 @@ def interface(header: str) -> str:
     return "\n".join(line for line in marked.splitlines() if "_MAGIC " not in line)
 
 
-HEADERS = ("ldfs.h", "life/reference.h", "serving/serving.h", "shim/shim.h")
+HEADERS = ("ldfs.h", "board/board.h", "life/reference.h", "serving/serving.h", "shim/shim.h")
 """What Python sees of the core: the public interface, tests' reference, reads of the mount, the
 shim's messages."""
 SHIM = "livedumpfs._shim"
 SHIM_SOURCES = [*CORE, *sources("shim")]
 CODECS = ["z", "zstd", "lzo2", "snappy"]
+STATIC_CODECS = bool(os.environ.get("LDFS_STATIC_CODECS"))
+"""For wheels: the codecs inside, without names that others see. The shim's names come before those
+of QEMU's own libraries, which would otherwise be given codecs of another version."""
 
 # For a machine whose quiesce and resume are Python functions; see livedumpfs/core/capi.py.
 CALLBACKS = """
@@ -67,6 +70,11 @@ COMPILE_ARGS = [
     *os.environ.get("LDFS_CFLAGS", "").split(),
 ]
 LINK_ARGS = ["-pthread", *os.environ.get("LDFS_LDFLAGS", "").split()]
+LIBRARIES = ["dl", *CODECS]
+if STATIC_CODECS:
+    LIBRARIES = ["dl"]
+    LINK_ARGS += [*(f"-l:lib{name}.a" for name in CODECS), "-Wl,--exclude-libs,ALL"]
+    LINK_ARGS += ["-l:libstdc++.so.6"]  # of snappy
 
 ffibuilder = FFI()
 ffibuilder.cdef("".join(map(interface, HEADERS)) + CALLBACKS)
@@ -77,7 +85,7 @@ ffibuilder.set_source(
     include_dirs=["native"],
     extra_compile_args=COMPILE_ARGS,
     extra_link_args=LINK_ARGS,
-    libraries=["dl", *CODECS],
+    libraries=LIBRARIES,
 )
 
 
@@ -89,7 +97,7 @@ def shim() -> Extension:
         include_dirs=["native"],
         extra_compile_args=[*COMPILE_ARGS, "-fvisibility=hidden"],
         extra_link_args=LINK_ARGS,
-        libraries=["dl", *CODECS],
+        libraries=LIBRARIES,
     )
 
 

@@ -22,11 +22,13 @@
 #ifndef LDFS_H
 #define LDFS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 /* cffi: begin */
 
+/* What formats number, whatever the kernel's own pages are (ldfs_page_size). */
 #define LDFS_PAGE_SIZE 4096
 #define LDFS_MAX_ARENAS 64
 #define LDFS_MAX_PACKERS 64
@@ -36,17 +38,35 @@
 /* The memory of one machine: a memfd and its views. See docs/architecture.md, "Words". */
 typedef struct ldfs_arena ldfs_arena;
 
+/* [any thread] Bytes of a page of this kernel: 4096, or on arm64 16 or 64 KiB. */
+uint64_t ldfs_page_size(void);
 /*
- * [any thread] Make an arena of `size` bytes, a multiple of LDFS_PAGE_SIZE, all holes, and install
- * the fault handler when this is the first arena. -EINVAL: size; -ENOMEM; -ENFILE: LDFS_MAX_ARENAS
- * exist; -ENOSYS: the kernel lacks what views need (Linux 5.14).
+ * [any thread] Make an arena of `size` bytes, a multiple of ldfs_page_size(), all holes, and
+ * install the fault handler when this is the first arena. -EINVAL: size; -ENOMEM; -ENFILE:
+ * LDFS_MAX_ARENAS exist; -ENOSYS: the kernel lacks what views need (Linux 5.14).
  */
 int ldfs_arena_create(uint64_t size, ldfs_arena **out);
+/*
+ * What the memory of an arena consists of. THP: small pages that the kernel maps as huge pages
+ * where 2 MiB of them lie together (32 MiB with pages of 16 KiB, 512 MiB with those of 64 KiB);
+ * protection splits such a mapping only where stores fault, and
+ * after RELEASE it is whole again. 2M: hugetlb pages of 2 MiB, all taken from the pool when the
+ * arena is made, so that no store can lack one; each is protected and saved as a whole.
+ */
+enum ldfs_pages { LDFS_PAGES_SMALL = 0, LDFS_PAGES_THP = 1, LDFS_PAGES_2M = 2 };
+/*
+ * [any thread] The same with other pages (enum ldfs_pages). Errors as above; -EINVAL also: `size`
+ * is less than a huge page with THP, or no multiple of 2 MiB with 2M. -EOPNOTSUPP: THP, and the
+ * kernel gives no huge page (shmem_enabled, or no memory in one piece); 2M, and the kernel has no
+ * such pages. -ENOSPC: the pool of huge pages has too few that are free.
+ */
+int ldfs_arena_create_of(uint64_t size, uint32_t pages, ldfs_arena **out);
 /*
  * [any thread] Make an arena of memory that is mapped already: [live, live + size) is one shared,
  * writable mapping of `memfd` from offset 0 on, which must stay there as long as the arena. `memfd`
  * is duplicated. The memory stays mapped when the arena is destroyed. Errors as above; -EINVAL
- * also: `live` is not page-aligned.
+ * also: `live` is not page-aligned. Of a hugetlbfs `live` and `size` are multiples of its pages,
+ * dumps have granules of whole pages, and are armed in place (LDFS_ARM_MPROTECT).
  */
 int ldfs_arena_adopt(void *live, uint64_t size, int memfd, ldfs_arena **out);
 /* [owner] Unmap and free. -EBUSY: a dump has not been freed yet; nothing is done then. */
@@ -55,6 +75,11 @@ int ldfs_arena_destroy(ldfs_arena *a);
 void *ldfs_arena_live(const ldfs_arena *a);
 /* [any thread] The size in bytes. */
 uint64_t ldfs_arena_size(const ldfs_arena *a);
+/*
+ * [any thread] The least that can be protected, in bytes, and so the least granule: 2 MiB with
+ * LDFS_PAGES_2M, otherwise ldfs_page_size().
+ */
+uint64_t ldfs_arena_page_size(const ldfs_arena *a);
 /* [any thread] The memfd itself, for pread; owned by the arena. */
 int ldfs_arena_memfd(const ldfs_arena *a);
 /* [any thread] Bytes that exist (are not holes), by SEEK_DATA; negative errno on failure. */
@@ -67,13 +92,22 @@ int ldfs_arena_read(const ldfs_arena *a, uint64_t offset, void *buf, uint64_t le
 /*
  * [any thread] Make [offset, offset + length) writable for system calls: during a dump every armed
  * granule that it touches is saved first, as a store would have done. Holds until the next START.
+ * Where the arena tracks, all of it counts as stored to.
  */
 int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length);
 /*
- * [any thread] Turn the whole pages [offset, offset + length) into holes; during a dump they are
- * saved first. -EINVAL: not page-aligned.
+ * [any thread] Turn the whole pages [offset, offset + length) into holes, or with LDFS_PAGES_2M,
+ * and once the arena has tracked, fill them with zeros; during a dump they are saved first.
+ * -EINVAL: not aligned to ldfs_page_size().
  */
 int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length);
+
+/*
+ * [any thread] The dump ids of the bases that the arena has, the newest first, at most `most`; 16
+ * bytes each. How many, or -ECHILD. A dump becomes one at its RELEASE if it tracks, is not packed,
+ * and all of it went to a stream; all are gone when INIT makes a dump that does not track.
+ */
+int ldfs_arena_bases(ldfs_arena *a, uint8_t *ids, uint32_t most);
 
 /* ----------------------------------------------------------- fault handler */
 
@@ -131,7 +165,7 @@ enum ldfs_policy { LDFS_POLICY_BLOCK = 0, LDFS_POLICY_FAIL = 1, LDFS_POLICY_SPIL
 enum ldfs_at_limit { LDFS_AT_LIMIT_LOSE = 0, LDFS_AT_LIMIT_HOLD = 1 };
 /*
  * How memory is armed. SWAP: a view that INIT has prepared takes the place of the live view.
- * MPROTECT: START write-protects the live view itself.
+ * MPROTECT: START write-protects the live view itself; the only one with LDFS_PAGES_2M.
  */
 enum ldfs_arming { LDFS_ARM_SWAP = 0, LDFS_ARM_MPROTECT = 1 };
 /*
@@ -178,8 +212,12 @@ typedef struct ldfs_extent {
 typedef struct ldfs_stream ldfs_stream;
 
 typedef struct ldfs_dump_config {
-	uint64_t granule_size; /* bytes, power of two, >= LDFS_PAGE_SIZE; 0: ldfs_granule_default */
-	uint64_t pool_size;    /* bytes of slots made at INIT; at least one granule */
+	/*
+	 * Bytes, a power of two, no less than a page of the memory; 0: ldfs_granule_default, or
+	 * such a page.
+	 */
+	uint64_t granule_size;
+	uint64_t pool_size; /* bytes of slots made at INIT; at least one granule */
 	/* Policy spill or pool_auto: bytes of slots at the most; else ignored. */
 	uint64_t spill_limit;
 	/* Most bytes per second that the sweep may write, see bytes_written; 0: no limit. */
@@ -214,16 +252,52 @@ typedef struct ldfs_dump_config {
 	 * LDFS_PAGE_SIZE times the number of its first page's descriptor, and extents consist of
 	 * whole pages.
 	 */
-	uint32_t packed;             /* nonzero: packed; the members below count only then */
-	uint32_t codec;              /* enum ldfs_codec */
-	int level;                   /* 0: the codec's default */
-	uint32_t threads;            /* number of packers, 1 to LDFS_MAX_PACKERS */
+	uint32_t packed;  /* nonzero: packed; the members down to zero_page_offset count */
+	uint32_t codec;   /* enum ldfs_codec */
+	int level;        /* 0: the codec's default */
+	uint32_t threads; /* number of packers, 1 to LDFS_MAX_PACKERS */
 	uint64_t descriptors_offset; /* of descriptor 0 on the target; all must read as zeros */
 	/* Offset of a page of zeros that was written already; data is appended behind it. */
 	uint64_t zero_page_offset;
-	/* All writes go there; NULL: to target_fd. Must live as long as the dump. */
+	/* All writes go there, in whole granules; NULL: to target_fd. Must live as long as the
+	 * dump. */
 	ldfs_stream *stream;
+	/*
+	 * Nonzero: keep track of which granules are stored to from START on, if that is possible;
+	 * see enum ldfs_tracking. From the first such INIT on the arena's file is sealed, and a
+	 * discard fills with zeros.
+	 */
+	uint32_t track;
+	/*
+	 * Dump id of a base: the sweep leaves out what did not change since its START, if it can;
+	 * see enum ldfs_since. Zeros: none. For a stream that is not packed.
+	 */
+	uint8_t since[16];
 } ldfs_dump_config;
+
+/* Whether a dump keeps track of changes, or why not. */
+enum ldfs_tracking {
+	LDFS_TRACK_OFF = 0, /* it was not asked to */
+	LDFS_TRACK_ON = 1,
+	LDFS_TRACK_BACKEND = 2, /* only SIGSEGV does */
+	LDFS_TRACK_ARMING = 3,  /* only the swap does */
+	LDFS_TRACK_KERNEL = 4,  /* it has no such userfaultfd (Linux 6.7), or we may not use it */
+	LDFS_TRACK_MEMORY = 5,  /* there is none for the marks */
+	LDFS_TRACK_SHARED = 6,  /* something else has the memory mapped, or its file open */
+	LDFS_TRACK_SEAL = 7,    /* the memory's file cannot be sealed against others */
+	LDFS_TRACK_UNKNOWN = 8  /* whether others have the memory cannot be known */
+};
+
+/* Whether a dump leaves out what is as in the base that it was asked for, or why not. */
+enum ldfs_since {
+	LDFS_SINCE_NONE = 0, /* it was not asked to, or is not swept yet */
+	LDFS_SINCE_COUNTS = 1,
+	LDFS_SINCE_UNKNOWN = 2,     /* the arena has no such base (any more) */
+	LDFS_SINCE_GRANULE = 3,     /* the base has another granule */
+	LDFS_SINCE_NOT_TRACKED = 4, /* this dump does not track; see `tracking` */
+	LDFS_SINCE_TARGET = 5,      /* its target needs all of the memory */
+	LDFS_SINCE_MEMORY = 6       /* there is none for it */
+};
 
 /* Steps of a dump at which I/O can fail; for messages. */
 enum ldfs_operation {
@@ -298,6 +372,9 @@ typedef struct ldfs_counters {
 	/* How often another handler of the signal was found installed, and ours put back over it.
 	 */
 	uint64_t retaken;
+	uint64_t omitted;  /* final, left out because they are as in the base (see `since`) */
+	uint64_t tracking; /* enum ldfs_tracking */
+	uint64_t since;    /* enum ldfs_since */
 	ldfs_failure failure;
 } ldfs_counters;
 
@@ -333,7 +410,7 @@ int ldfs_headroom_ram(uint64_t bytes);
  * dump (also a released one whose I/O hangs); -EINVAL: config; -ENOMEM; errors of the target;
  * -EPERM: the memfd is sealed against writing, or read-only. With UFFD and SIGBUS: -EACCES: we may
  * not use userfaultfd; -ENOSYS: the kernel's userfaultfd cannot write-protect shared memory (before
- * Linux 5.19).
+ * Linux 5.19), or huge pages of it without fault (before Linux 6.4).
  */
 int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out);
 /*
@@ -344,6 +421,91 @@ int ldfs_dump_init(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **ou
  * READY.
  */
 int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns);
+
+/*
+ * A START in three steps: HOLD stops the machine, ARM takes the instant, GO lets the machine run. A
+ * thread of its own, the holder, is inside ldfs_dump_start_held meanwhile; others ask by these
+ * functions. The machine is let go by the holder when the time is over, whatever those do.
+ */
+typedef struct ldfs_hold ldfs_hold;
+
+enum ldfs_hold_stage {
+	LDFS_HOLD_STOPPING = 0,
+	LDFS_HOLD_STANDS = 1, /* the machine stands */
+	LDFS_HOLD_ARMED = 2,  /* the instant is taken; it still stands */
+	LDFS_HOLD_OVER = 3    /* it runs */
+};
+/* What ended the hold. */
+enum ldfs_hold_end {
+	LDFS_HOLD_ON = 0, /* nothing yet */
+	LDFS_HOLD_GO = 1,
+	LDFS_HOLD_EXPIRED = 2, /* the time was over */
+	LDFS_HOLD_RELEASED = 3,
+	LDFS_HOLD_FAILED = 4, /* a step */
+	LDFS_HOLD_GOING = 5   /* GO or EXPIRED: about to be decided */
+};
+
+typedef struct ldfs_hold_times {
+	uint64_t stood_mono_ns; /* the machine stands from here; 0: not yet */
+	uint64_t stood_wall_ns;
+	uint64_t ran_mono_ns; /* it runs again; 0: not yet */
+	uint64_t ran_wall_ns;
+	uint64_t end; /* enum ldfs_hold_end */
+} ldfs_hold_times;
+
+/* [any thread] `most_ns`: how long the machine may stand. -ENOMEM. */
+int ldfs_hold_make(uint64_t most_ns, ldfs_hold **out);
+/* [owner] No thread may use it any more. NULL is allowed. */
+void ldfs_hold_free(ldfs_hold *h);
+/*
+ * [owner] START as ldfs_dump_start, with a gap before it arms, until ldfs_hold_arm, and one after,
+ * until ldfs_hold_end, both until the time is over. Errors as there; -ECANCELED: the hold ended
+ * before ARM, and the dump is READY still, or was released. RELEASE of the dump does not end the
+ * hold. The caller calls ldfs_hold_over after it. `hold` NULL: as ldfs_dump_start.
+ */
+int ldfs_dump_start_held(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns,
+			 ldfs_hold *hold);
+
+/*
+ * [owner] The holder's own, for a machine that it stops by other means: it stands; it is armed; it
+ * runs again. And for all: nothing more will come.
+ */
+void ldfs_hold_stands(ldfs_hold *h);
+void ldfs_hold_armed(ldfs_hold *h);
+void ldfs_hold_runs(ldfs_hold *h);
+void ldfs_hold_over(ldfs_hold *h);
+/*
+ * [owner] Wait in the gap after `stage`: in STANDS for ARM, in ARMED for the end. False: the hold
+ * has ended, or the time was over, which ends it.
+ */
+bool ldfs_hold_wait(ldfs_hold *h, uint32_t stage);
+
+/* [any thread] ARM: ask for it. */
+void ldfs_hold_arm(ldfs_hold *h);
+/*
+ * [any thread] GO: end it. What did end it (enum ldfs_hold_end, not GOING but for a GO of another
+ * thread): GO if the machine stood until this call. Only in the stage ARMED or OVER.
+ */
+uint32_t ldfs_hold_go(ldfs_hold *h);
+/* [any thread] RELEASE: end it. */
+void ldfs_hold_release(ldfs_hold *h);
+/*
+ * [any thread] Wait for that stage, or a later one, no longer than `timeout_ns` (relative). The
+ * stage then.
+ */
+int ldfs_hold_await(ldfs_hold *h, uint32_t stage, uint64_t timeout_ns);
+/* [any thread] What is known so far. */
+void ldfs_hold_look(const ldfs_hold *h, ldfs_hold_times *out);
+
+/*
+ * [any thread] Return when CLOCK_REALTIME is `wall_ns` (since the epoch), as exactly as this thread
+ * is scheduled; at once when that has passed; earlier where the clock is set back. True: this
+ * thread runs before all ordinary threads from now on, and must call ldfs_wall_over when it has
+ * done what is to be done at that time.
+ */
+bool ldfs_wall_wait(uint64_t wall_ns);
+void ldfs_wall_over(void);
+
 /*
  * [owner] SWEEP: begin to save the granules that no store has touched; returns at once. -EINVAL:
  * not ARMED, or no target.
@@ -372,6 +534,12 @@ uint32_t ldfs_dump_backend(const ldfs_dump *d);
 void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out);
 /* [any thread] Copy the states of granules [first, first + count), a byte each. -EINVAL: range. */
 int ldfs_dump_states(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t *out);
+/*
+ * [any thread] The same, for a picture: in bits 0 to 3 of each byte the state, in bits 4 to 7 enum
+ * ldfs_how where the granule has been in a slot, else 0. Takes no lock, and no other thread waits
+ * for it. -EINVAL: range.
+ */
+int ldfs_dump_marks(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t *out);
 /*
  * [any thread] Read the snapshot: bytes [offset, offset + length) of the arena at the snapshot
  * instant. -ENODATA: before START or after RELEASE; -EIO: a granule is lost, or its bytes cannot be
@@ -492,11 +660,24 @@ typedef struct ldfs_registers {
 	uint64_t orig_rax, rip, cs, eflags, rsp, ss, fs_base, gs_base, ds, es, fs, gs;
 } ldfs_registers;
 
+/* Linux's user_regs_struct for riscv64, then the supervisor's registers and the privilege level. */
+typedef struct ldfs_riscv_registers {
+	uint64_t pc, ra, sp, gp, tp, t0, t1, t2, s0, s1, a0, a1, a2, a3, a4, a5, a6, a7;
+	uint64_t s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, t3, t4, t5, t6;
+	uint64_t sstatus, sie, stvec, sscratch, sepc, scause, stval, sip, satp, priv;
+} ldfs_riscv_registers;
+
+/* Of a vCPU of either kind. */
+typedef union ldfs_any_registers {
+	ldfs_registers x86;
+	ldfs_riscv_registers riscv;
+} ldfs_any_registers;
+
 enum ldfs_vcpu_state {
 	LDFS_VCPU_NEW = 0, /* start not called */
 	LDFS_VCPU_RUNNING = 1,
-	LDFS_VCPU_IDLE = 2,   /* in hlt, until the next tick (every 1 ms) */
-	LDFS_VCPU_HALTED = 3, /* in hlt with interrupts off: never runs again */
+	LDFS_VCPU_IDLE = 2,   /* in hlt, until the next tick (every 1 ms), or in wfi */
+	LDFS_VCPU_HALTED = 3, /* in hlt with interrupts off, or switched off: never runs again */
 	LDFS_VCPU_FAILED = 4, /* the guest crashed; the rest of the status says how */
 	LDFS_VCPU_ENDED = 5   /* stopped by the host */
 };
@@ -522,7 +703,8 @@ typedef struct ldfs_vcpu_status {
 int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ranges,
 			uint32_t range_count, uint32_t vcpus, ldfs_machine **out, char *why,
 			size_t why_size);
-/* [owner] Set general registers, rip and eflags. -EINVAL: no such vCPU; -EBUSY: started already. */
+/* [owner] Set general registers, rip and eflags of an x86-64 vCPU. -EINVAL: no such vCPU; -EBUSY:
+ * started already. */
 int ldfs_machine_set_registers(ldfs_machine *m, uint32_t vcpu, const ldfs_registers *registers);
 /* [owner] Start the vCPU threads. -EBUSY: started already; errors of pthread_create. */
 int ldfs_machine_start(ldfs_machine *m);
@@ -549,19 +731,19 @@ int ldfs_machine_resume(ldfs_machine *m);
  * [any thread] Live registers: that vCPU is parked for the few microseconds it takes. -EINVAL: no
  * such vCPU; -ETIMEDOUT at `deadline_ns` (absolute).
  */
-int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out,
+int ldfs_machine_registers(ldfs_machine *m, uint32_t vcpu, ldfs_any_registers *out,
 			   uint64_t deadline_ns);
 /*
  * [any thread] The registers that the last capture kept. -EINVAL: no such vCPU; -ENODATA: no
  * capture yet.
  */
-int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_registers *out);
+int ldfs_machine_snapshot(ldfs_machine *m, uint32_t vcpu, ldfs_any_registers *out);
 /*
  * [any thread] Copy the newest console output, oldest byte first, to buf; returns its length. At
  * most LDFS_CONSOLE_SIZE bytes of whole lines and one unfinished line (255 bytes) per vCPU are
- * kept.
+ * kept. *end, if `end` is not NULL: bytes that were printed ever, up to the last one in buf.
  */
-uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size);
+uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size, uint64_t *end);
 /* [any thread] The state of a vCPU now. -EINVAL: no such vCPU. */
 int ldfs_machine_status(ldfs_machine *m, uint32_t vcpu, ldfs_vcpu_status *out);
 /* [any thread] Unicorn's text for an error number (uc_err); never freed. */

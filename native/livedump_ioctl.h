@@ -206,4 +206,92 @@ struct livedump_sweep {
 };
 #define LIVEDUMP_IOC_SWEEP_TYPED _IOW(0xff, 0x68, struct livedump_sweep)
 
+/*
+ * Steps by dump id: for a program that dumps several hosts at one instant, and may send a step
+ * twice. docs/control.md, "Many hosts at one instant".
+ */
+
+/* Bits of `answer`. */
+#define LIVEDUMP_ANSWER_ALREADY 0x1 /* an earlier call took this step; these are its results */
+#define LIVEDUMP_ANSWER_PENDING 0x2 /* START at a time that is to come: ask again */
+
+/*
+ * INIT_ID: INIT_TYPED under a dump id. With the id of a dump that there is already, in whatever
+ * state, nothing is done, `init` is not looked at, and the answer is ALREADY. ESTALE: the dump with
+ * that id was released; EINPROGRESS: its INIT is under way: ask again.
+ */
+struct livedump_init_id {
+	struct livedump_init init;
+	__u8 dump_id[16]; /* zeros: the host chooses one. Out: the dump's id */
+	__u32 answer;     /* out: LIVEDUMP_ANSWER_ALREADY or 0 */
+	__u32 reserved;   /* must be 0 */
+	/*
+	 * One of control/bases: leave out what did not change since the START of that dump, where
+	 * that is known; `target` is a pipe. Zeros, as from older programs: leave nothing out.
+	 */
+	__u8 since[16];
+	__u64 options[10]; /* must be 0; for options that are to come */
+};
+#define LIVEDUMP_IOC_INIT_ID _IOWR(0xff, 0x69, struct livedump_init_id)
+
+#define LIVEDUMP_STEP_ASYNC 0x1 /* START with at_ns: return PENDING at once; ask again */
+
+#define LIVEDUMP_HOLD_MOST_NS 60000000000ULL   /* hold_ns at the most */
+#define LIVEDUMP_AHEAD_MOST_NS 600000000000ULL /* at_ns from now, at the most */
+#define LIVEDUMP_LATE_NS 100000000ULL          /* late_ns, where that is 0 */
+
+/*
+ * START_TYPED, HOLD, ARM and GO: what is asked, and what is answered. Each is idempotent: a step
+ * that was taken already, by whatever call, is answered with ALREADY and the same times.
+ *
+ * HOLD, in state INIT: stop the machine, and return. It stands until GO, until RELEASE, or until
+ * hold_ns have passed, whichever comes first; then it runs, whatever has become of the client.
+ * ARM: while it is held: the snapshot instant. The machine still stands; the state is START.
+ * GO: let it run. 0: it stood all the time from HOLD until now.
+ *
+ * Errors besides those of START: ESTALE: dump_id is not that of the dump; EINPROGRESS: this step is
+ * under way; EOPNOTSUPP: HOLD is not possible with this machine; ETIMEDOUT of ARM and GO: the
+ * deadline let the machine go before; what ARM took stays a dump of this host alone. ETIME: at_ns
+ * has passed for more than late_ns; ERANGE: at_ns or hold_ns is too much.
+ */
+struct livedump_instant {
+	__u32 version;    /* LIVEDUMP_ABI_VERSION */
+	__u32 flags;      /* LIVEDUMP_STEP_*, others must be 0 */
+	__u8 dump_id[16]; /* of the dump that is meant; zeros: whatever dump there is. Out: its id
+			   */
+	__u64 at_ns;      /* START: take it at this CLOCK_REALTIME; 0: now. Others: 0 */
+	__u64 late_ns;    /* START with at_ns: how much later it may begin; 0: LIVEDUMP_LATE_NS */
+	__u64 hold_ns; /* HOLD: 1 to LIVEDUMP_HOLD_MOST_NS, from when the machine stands. Others: 0
+			*/
+	/* Out. Times are ns; 0: not yet. Those of CLOCK_REALTIME are since the epoch. */
+	__u32 answer;          /* LIVEDUMP_ANSWER_* */
+	__u32 reserved;        /* must be 0 */
+	__u64 instant_mono_ns; /* the snapshot instant, CLOCK_MONOTONIC */
+	__u64 instant_wall_ns; /* the same, CLOCK_REALTIME */
+	__u64 pause_ns;        /* from the request to stop until all run again; as in STATUS */
+	__u64 stood_mono_ns;   /* HOLD: the machine stands from here */
+	__u64 stood_wall_ns;
+	__u64 ran_mono_ns; /* it runs again from here at the latest */
+	__u64 ran_wall_ns;
+};
+#define LIVEDUMP_IOC_START_TYPED _IOWR(0xff, 0x6a, struct livedump_instant)
+#define LIVEDUMP_IOC_HOLD _IOWR(0xff, 0x6b, struct livedump_instant)
+#define LIVEDUMP_IOC_ARM _IOWR(0xff, 0x6c, struct livedump_instant)
+#define LIVEDUMP_IOC_GO _IOWR(0xff, 0x6d, struct livedump_instant)
+
+/*
+ * SWEEP_ID: begin to save the rest, and return: ask STATUS_ID for its end.
+ * RELEASE_ID: RELEASE of that dump, and of no other. ALREADY: it was released. EINPROGRESS: its
+ * INIT is under way. Of struct livedump_instant only version, dump_id and answer are used.
+ */
+#define LIVEDUMP_IOC_SWEEP_ID _IOWR(0xff, 0x6e, struct livedump_instant)
+#define LIVEDUMP_IOC_RELEASE_ID _IOWR(0xff, 0x6f, struct livedump_instant)
+
+/* STATUS_ID: STATUS of that dump, also after its RELEASE, until the next INIT. ESTALE: another. */
+struct livedump_status_id {
+	struct livedump_status status; /* out; in: version */
+	__u8 dump_id[16];              /* zeros: whatever dump there is. Out: its id */
+};
+#define LIVEDUMP_IOC_STATUS_ID _IOWR(0xff, 0x70, struct livedump_status_id)
+
 #endif /* LIVEDUMP_IOCTL_H */

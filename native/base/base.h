@@ -4,7 +4,8 @@
  * reads and writes, checksums, and buffers that the machine's bytes may pass through.
  *
  * It refuses to know arenas, dumps and targets. Next to it: atomic.h (atomics named by their memory
- * order) and copy.h (a copy that bypasses the cache).
+ * order), copy.h (a copy that bypasses the cache) and relax.h (for loops that wait). What differs
+ * between processors is in these two, in checksum.c and in fault/access.h, and nowhere else.
  *
  * The marks [signal], [any thread] and [owner] in the comments are those of ldfs.h.
  */
@@ -60,6 +61,11 @@ void ldfs_event_soon(unsigned *turns);
 uint64_t ldfs_now_ns(void);                   /* CLOCK_MONOTONIC */
 uint64_t ldfs_deadline(uint64_t relative_ns); /* now + relative, UINT64_MAX on overflow */
 
+/* ----------------------------------------------------------------- wall.c
+ * The wall clock, for labels, and for a START at a time that hosts have agreed on.
+ */
+uint64_t ldfs_wall_ns(void); /* [any thread] CLOCK_REALTIME, since the epoch */
+
 /* --------------------------------------------------------------- urgent.c */
 
 /*
@@ -88,7 +94,8 @@ int ldfs_read_all(int fd, void *buf, uint64_t length, uint64_t at);
 int ldfs_write_all(int fd, const void *buf, uint64_t length, uint64_t at);
 
 /* ----------------------------------------------------- checksum.c, checksum_avx2.c
- * XXH3-64 with seed 0 (xxHash). ldfs_checksum_avx2 needs a processor with AVX2. [any thread]
+ * XXH3-64 with seed 0 (xxHash). ldfs_checksum_avx2 is there on x86-64 alone, and needs a processor
+ * with AVX2. [any thread]
  */
 uint64_t ldfs_checksum(const void *bytes, uint64_t length);
 uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length);

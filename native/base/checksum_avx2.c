@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * checksum_avx2.c - XXH3-64 compiled for AVX2. checksum.c checks the processor before it calls
- * this.
+ * this. Empty for other processors than x86-64.
  */
+#ifdef __x86_64__
 #include <immintrin.h>
 
 #ifdef __clang__
@@ -23,4 +24,5 @@ uint64_t ldfs_checksum_avx2(const void *bytes, uint64_t length)
 
 #ifdef __clang__
 #pragma clang attribute pop
+#endif
 #endif

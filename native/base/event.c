@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "base/relax.h"
 
 #define SPINS_BEFORE_YIELD 200u
 #define TURNS_BEFORE_SLEEP 300u
@@ -50,7 +51,7 @@ void ldfs_event_soon(unsigned *turns)
 
 	++*turns;
 	if (*turns < SPINS_BEFORE_YIELD)
-		__builtin_ia32_pause();
+		relax();
 	else if (*turns < TURNS_BEFORE_SLEEP)
 		sched_yield();
 	else

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * discard.c - what a program announces: that a system call will write some of its memory, or that
- * some is not needed any more and becomes a hole. The granules are saved first, as by a store.
+ * some is not needed any more and becomes a hole (or zeros). The granules are saved first, as by a
+ * store.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -62,6 +64,9 @@ int ldfs_arena_writable(ldfs_arena *a, uint64_t offset, uint64_t length)
 		return 0;
 	block_signals(&before);
 	enter_and_save(a, offset, length);
+	/* What writes them may be direct I/O into pages that it has taken long ago. */
+	if (load_seq(&a->tracks))
+		ldfs_changes_announce(a, offset, length);
 	ldfs_fault_leave(a);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return 0;
@@ -94,22 +99,11 @@ static int protect_punched(ldfs_arena *a, const ldfs_dump *owner, uint64_t offse
 	return rc;
 }
 
-int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
+static int punch(ldfs_arena *a, uint64_t offset, uint64_t length)
 {
-	ldfs_dump *owner;
-	sigset_t before;
+	ldfs_dump *owner = load_seq(&a->owner); /* not freed while we are counted in */
 	int rc;
 
-	if (ldfs_arena_foreign(a))
-		return -ECHILD;
-	if (!ldfs_arena_has(a, offset, length) || offset % LDFS_PAGE_SIZE ||
-	    length % LDFS_PAGE_SIZE)
-		return -EINVAL;
-	if (length == 0)
-		return 0;
-	block_signals(&before);
-	enter_and_save(a, offset, length);
-	owner = load_seq(&a->owner); /* not freed while we are counted in */
 	if (owner)
 		mark_punched(owner, offset, length);
 	/* libc's fallocate is a cancellation point: a cancelled thread would stay counted in. */
@@ -117,9 +111,53 @@ int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
 		     (off_t)offset, (off_t)length)
 		     ? -errno
 		     : 0;
-	if (!rc && owner)
-		rc = protect_punched(a, owner, offset, length);
+	return !rc && owner ? protect_punched(a, owner, offset, length) : rc;
+}
+
+/* As the program stores. Holes are zeros already, and stay holes. */
+static void store_zeros(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	uint64_t at = offset, end = offset + length, data, data_end;
+	int error = 0;
+
+	while (ldfs_arena_next_data(a, at, end, &data, &data_end, &error)) {
+		memset(a->live + data, 0, data_end - data);
+		at = data_end;
+	}
+	if (error)
+		memset(a->live + at, 0, end - at);
+}
+
+int ldfs_arena_discard(ldfs_arena *a, uint64_t offset, uint64_t length)
+{
+	sigset_t before;
+	int rc = 0;
+
+	if (ldfs_arena_foreign(a))
+		return -ECHILD;
+	if (!ldfs_arena_has(a, offset, length) || offset % ldfs_page_size() ||
+	    length % ldfs_page_size())
+		return -EINVAL;
+	if (length == 0)
+		return 0;
+	/*
+	 * A hugetlb page that is given back may be another program's when a store needs it again,
+	 * and then the store would end this one. So zeros are stored, as the program stores: the
+	 * fault path saves what was there, and START does not wait for it.
+	 */
+	if (a->pages == LDFS_PAGES_2M) {
+		memset(a->live + offset, 0, length);
+		return 0;
+	}
+	block_signals(&before);
+	enter_and_save(a, offset, length);
+	rc = punch(a, offset, length);
 	ldfs_fault_leave(a);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	/* Sealed by us: a hole takes no mark away, a store does (memory/changes.c). */
+	if (rc == -EPERM && load_seq(&a->sealed)) {
+		store_zeros(a, offset, length);
+		rc = 0;
+	}
 	return rc;
 }

@@ -15,16 +15,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/syscall.h>
-#include <ucontext.h>
 #include <unistd.h>
 
+#include "fault/access.h"
 #include "fault/within.h"
-
-#ifndef __x86_64__
-#error "the page-fault error code in the signal context is read for x86-64 only"
-#endif
-
-#define PAGE_FAULT_WRITE 2 /* bit 1 of the error code: Intel SDM vol. 3A, 4.7 */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -55,10 +49,9 @@ void ldfs_fault_save_for(ldfs_dump *d, uint32_t g)
  * succeeds if the page can be made writable by a page fault. If not, the fault is passed on: the
  * program itself has made the page read-only, or there is no memory for it (SIGBUS).
  */
-static bool populates(uintptr_t address)
+static bool populates(const ldfs_arena *a, uintptr_t address)
 {
-	return !syscall(SYS_madvise, address & ~(LDFS_PAGE_SIZE - 1), LDFS_PAGE_SIZE,
-			MADV_POPULATE_WRITE);
+	return !syscall(SYS_madvise, address & ~(a->page - 1), a->page, MADV_POPULATE_WRITE);
 }
 
 /* A write fault at `address` in the arena of `seat`, already counted in. */
@@ -75,7 +68,7 @@ static bool fault_in_arena(struct ldfs_fault_seat *seat, int signo, uintptr_t ad
 		return false;
 	d = load_seq(&a->dump);
 	if (!d || !ldfs_fault_signal(d->backend))
-		return populates(address);
+		return populates(a, address);
 	g = ldfs_granule_of(d, address - start);
 	/*
 	 * A SIGBUS has other causes too, and so has a SIGSEGV where we protect by userfaultfd. They
@@ -83,7 +76,7 @@ static bool fault_in_arena(struct ldfs_fault_seat *seat, int signo, uintptr_t ad
 	 * after a dump by SIGBUS, whatever protects the memory now.
 	 */
 	if ((signo == SIGBUS || d->backend == LDFS_BACKEND_SIGBUS) && load_seq(&d->writable[g]))
-		return populates(address);
+		return populates(a, address);
 	ldfs_fault_save_for(d, g);
 	return true;
 }
@@ -139,8 +132,7 @@ static bool any_armed(int signo)
 static bool is_ours(int signo, const siginfo_t *info, const ucontext_t *context)
 {
 	if (info->si_code == (signo == SIGBUS ? BUS_ADRERR : SEGV_ACCERR))
-		return context->uc_mcontext.gregs[REG_ERR] & PAGE_FAULT_WRITE &&
-		       write_fault(signo, (uintptr_t)info->si_addr);
+		return was_store(context) && write_fault(signo, (uintptr_t)info->si_addr);
 	/*
 	 * A signal that this process sent itself while memory is armed. Python's faulthandler does
 	 * that when it was enabled after our handler and a store to armed memory reached it first:

@@ -16,7 +16,28 @@
 /* For a task that blocks the signal for a moment only: it may have to wait for a processor. */
 #define MASK_PATIENCE_NS 2000000000u
 
-/* The blocked signals of task `name` of this process; 0 when it has ended meanwhile. */
+/*
+ * Threads of allocators, by the names that they give themselves: they block all signals for good,
+ * and store to no memory but their own. pyarrow has one, and with it pandas, xarray and Dask.
+ */
+static const char *const STORE_NOWHERE[] = { "jemalloc_bg_thd" };
+
+static bool stores_nowhere(const char *status_line)
+{
+	char name[32] = "";
+
+	if (sscanf(status_line, "Name: %31s", name) != 1)
+		return false;
+	for (size_t i = 0; i < sizeof(STORE_NOWHERE) / sizeof(*STORE_NOWHERE); i++)
+		if (!strcmp(name, STORE_NOWHERE[i]))
+			return true;
+	return false;
+}
+
+/*
+ * The blocked signals of task `name` of this process; 0 when it has ended meanwhile, or stores to
+ * no arena.
+ */
 static uint64_t blocked_signals(const char *name)
 {
 	char path[64], line[256];
@@ -27,11 +48,14 @@ static uint64_t blocked_signals(const char *name)
 	f = fopen(path, "re");
 	if (!f)
 		return 0;
-	while (fgets(line, sizeof(line), f))
+	while (fgets(line, sizeof(line), f)) {
+		if (stores_nowhere(line))
+			break;
 		if (!strncmp(line, "SigBlk:", 7)) {
 			mask = strtoull(line + 7, NULL, 16);
 			break;
 		}
+	}
 	fclose(f);
 	return mask;
 }

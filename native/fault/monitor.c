@@ -24,8 +24,8 @@
 /* As the handler does for its own thread: see inside.c, fault_in_arena. */
 static void page_fault(ldfs_arena *a, uintptr_t address)
 {
-	uintptr_t page = address & ~(uintptr_t)(LDFS_PAGE_SIZE - 1), live = (uintptr_t)a->live;
-	struct uffdio_range range = { page, LDFS_PAGE_SIZE };
+	uintptr_t page = address & ~(a->page - 1), live = (uintptr_t)a->live;
+	struct uffdio_range range = { page, a->page };
 	ldfs_dump *d;
 
 	ldfs_fault_enter(a);
@@ -34,7 +34,7 @@ static void page_fault(ldfs_arena *a, uintptr_t address)
 		if (d)
 			ldfs_fault_save_for(d, ldfs_granule_of(d, page - live));
 		else
-			ldfs_uffd_unprotect(a, (uint8_t *)page, LDFS_PAGE_SIZE);
+			ldfs_uffd_unprotect(a, (uint8_t *)page, a->page);
 	}
 	ldfs_fault_leave(a);
 	/* The store is tried again, also when START is at work and nothing could be done yet. */
@@ -83,8 +83,8 @@ static int start(ldfs_arena *a)
 }
 
 /*
- * A discard that sees the shadow guarded uses the userfaultfd. Nothing is armed, so no thread else
- * does.
+ * A discard that sees the shadow guarded uses the userfaultfd, and so does ldfs_arena_writable
+ * where the arena tracks. Nothing is armed, so no thread else does.
  */
 void ldfs_monitor_give_up(ldfs_arena *a)
 {
@@ -93,6 +93,7 @@ void ldfs_monitor_give_up(ldfs_arena *a)
 	if (a->uffd.fd < 0)
 		return;
 	store_seq(&a->shadow_guarded, 0);
+	store_seq(&a->tracks, 0);
 	while (ldfs_fault_inside(a))
 		ldfs_event_soon(&turns);
 	ldfs_uffd_unregister(a);
@@ -106,7 +107,7 @@ int ldfs_monitor_start(ldfs_arena *a, uint32_t backend, int given)
 	if (a->uffd.fd >= 0 && a->uffd.backend == backend)
 		return 0;
 	ldfs_monitor_give_up(a);
-	rc = ldfs_uffd_make(&a->uffd, backend, given);
+	rc = ldfs_uffd_make(&a->uffd, backend, given, ldfs_arena_huge(a));
 	if (rc)
 		return rc;
 	rc = start(a);

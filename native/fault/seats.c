@@ -75,7 +75,8 @@ static bool forget_arena(struct ldfs_fault_seat *seat)
 {
 	const ldfs_arena *a = load_seq(&seat->arena);
 
-	if (a && ldfs_child_map(a)) {
+	/* Of huge pages this child's own children have no view. */
+	if (a && ldfs_child_map(a) && !ldfs_arena_huge(a)) {
 		store_seq(&seat->start, UINTPTR_MAX);
 		store_seq(&seat->end, 0);
 	}

@@ -14,8 +14,8 @@ void ldfs_child_tell(const siginfo_t *info)
 {
 	static const char text[] = "livedumpfs: this child process ends by SIGSEGV: it has no view "
 				   "of its own of its parent's arena, or can "
-				   "only read it (see ulimit -v, vm.overcommit_memory; a child "
-				   "that fork(2) did not make has none)\n";
+				   "only read it (see ulimit -v, vm.overcommit_memory, free huge "
+				   "pages; a child that fork(2) did not make has none)\n";
 	uintptr_t address = (uintptr_t)info->si_addr;
 	uint32_t used = load_seq(&ldfs_fault_seats_used);
 

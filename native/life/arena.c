@@ -22,8 +22,13 @@ static int serve(ldfs_arena *a, ldfs_arena **out)
 
 int ldfs_arena_create(uint64_t size, ldfs_arena **out)
 {
+	return ldfs_arena_create_of(size, LDFS_PAGES_SMALL, out);
+}
+
+int ldfs_arena_create_of(uint64_t size, uint32_t pages, ldfs_arena **out)
+{
 	ldfs_arena *a;
-	int rc = ldfs_memory_make(size, &a);
+	int rc = ldfs_memory_make(size, pages, &a);
 
 	return rc ? rc : serve(a, out);
 }
@@ -45,6 +50,7 @@ int ldfs_arena_destroy(ldfs_arena *a)
 	ldfs_afterwards_stop(a);
 	ldfs_fault_unregister(a);
 	ldfs_monitor_stop(a);
+	ldfs_track_forget(a);
 	ldfs_memory_free(a);
 	return 0;
 }

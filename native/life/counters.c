@@ -61,6 +61,9 @@ void ldfs_dump_counters(const ldfs_dump *d, ldfs_counters *out)
 		.not_durable = load_seq(&d->not_durable),
 		.chained = load_relaxed(&ldfs_fault_chained),
 		.retaken = load_relaxed(&d->retaken),
+		.omitted = load_relaxed(&d->omitted),
+		.tracking = d->tracking,
+		.since = load_relaxed(&d->since),
 	};
 	for (int i = 0; i < LDFS_HISTOGRAM_BINS; i++)
 		out->handler_ns[i] = load_relaxed(&d->handler_ns[i]);
@@ -73,5 +76,23 @@ int ldfs_dump_states(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t
 		return -EINVAL;
 	for (uint32_t i = 0; i < count; i++)
 		out[i] = ldfs_state(d, first + i);
+	return 0;
+}
+
+/* ldfs_step_publish writes `how` before it leaves a state in which this does not read it. */
+static uint8_t mark(const ldfs_dump *d, uint32_t g)
+{
+	uint8_t state = ldfs_state(d, g);
+	bool published = state == LDFS_G_IN_SLOT || state == LDFS_G_STOLEN || state == LDFS_G_SAVED;
+
+	return published ? (uint8_t)(state | d->how[g] << 4) : state;
+}
+
+int ldfs_dump_marks(const ldfs_dump *d, uint32_t first, uint32_t count, uint8_t *out)
+{
+	if (first > d->granules || count > d->granules - first)
+		return -EINVAL;
+	for (uint32_t i = 0; i < count; i++)
+		out[i] = mark(d, first + i);
 	return 0;
 }

@@ -9,15 +9,26 @@
 
 #define AUTO_LEAST (1u << 20) /* bytes of slots at INIT with pool auto, however little there is */
 
+/* No granule is smaller than a page of the memory. */
+static uint64_t granule_default(const ldfs_arena *a)
+{
+	uint64_t granule = ldfs_granule_default(a->size);
+
+	return granule > a->page ? granule : a->page;
+}
+
 static int check_config(const ldfs_arena *a, const ldfs_dump_config *c, uint64_t granule)
 {
-	if (granule < LDFS_PAGE_SIZE || granule > GRANULE_MOST || granule & (granule - 1))
+	if (granule < a->page || granule > GRANULE_MOST || granule & (granule - 1))
 		return -EINVAL;
 	if (c->policy > LDFS_POLICY_SPILL || c->arming > LDFS_ARM_MPROTECT ||
 	    c->backend > LDFS_BACKEND_SIGBUS || c->at_limit > LDFS_AT_LIMIT_HOLD ||
 	    c->pool_size == 0)
 		return -EINVAL;
 	if ((a->size + granule - 1) / granule >= UINT32_MAX)
+		return -EINVAL;
+	/* Huge pages cannot be moved. */
+	if (ldfs_arena_huge(a) && c->arming == LDFS_ARM_SWAP)
 		return -EINVAL;
 	return 0;
 }
@@ -71,9 +82,7 @@ static int prepare_backend(ldfs_dump *d, const ldfs_dump_config *c)
 		rc = ldfs_fault_serve_sigbus();
 	if (!rc && ldfs_uffd_protects(d->backend))
 		rc = ldfs_monitor_start(d->arena, d->backend, c->uffd_fd);
-	if (!rc && d->arming == LDFS_ARM_SWAP)
-		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
-	return rc;
+	return rc ? rc : ldfs_track_prepare(d, c);
 }
 
 /* *by_backend: what failed is d->backend, and another one may be possible. */
@@ -121,8 +130,7 @@ static void give_up_sigbus(ldfs_arena *a)
 static int init_by_one(ldfs_arena *a, const ldfs_dump_config *config, ldfs_dump **out,
 		       bool *by_backend)
 {
-	uint64_t granule = config->granule_size ? config->granule_size
-						: ldfs_granule_default(a->size);
+	uint64_t granule = config->granule_size ? config->granule_size : granule_default(a);
 	ldfs_dump *d, *none = NULL;
 	int rc;
 

@@ -48,6 +48,20 @@ void ldfs_life_join_threads(ldfs_dump *d);
  */
 void ldfs_life_disarm(ldfs_dump *d);
 
+/* ------------------------------------------------------------------ track.c */
+
+/*
+ * INIT: build the shadow view, where the dump has one, so that it tracks changes if it is to and
+ * can; d->tracking says which. A dump that does not track leaves no base.
+ */
+int ldfs_track_prepare(ldfs_dump *d, const ldfs_dump_config *c);
+/* SWEEP: find out which granules the sweep may leave out; d->since says whether it may at all. */
+void ldfs_track_leave_out(ldfs_dump *d);
+/* RELEASE of a dump that is drained: it is a base from now on, if it can be one. */
+void ldfs_track_keep(ldfs_dump *d);
+/* There is no base any more. */
+void ldfs_track_forget(ldfs_arena *a);
+
 /* ------------------------------------------------------------- reference.c */
 
 /* During the pause: copy the arena to the reference file, without holes. 0 also if there is none.

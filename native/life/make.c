@@ -26,6 +26,7 @@ ldfs_dump *ldfs_life_new(ldfs_arena *a, const ldfs_dump_config *c, uint64_t gran
 	d->sweep_rate = c->sweep_rate;
 	d->stall_deadline_ns = c->stall_deadline_ns;
 	d->target.fd = d->target.direct_fd = d->table.fd = d->reference_fd = -1;
+	memcpy(d->wished, c->since, sizeof(d->wished));
 	d->phase = LDFS_PHASE_READY;
 	return d;
 }
@@ -86,6 +87,8 @@ void ldfs_life_free(ldfs_dump *d)
 	free((void *)d->slot_of);
 	free(d->checksum);
 	free(d->how);
+	free(d->same);
+	free(d->same_sum);
 	ldfs_buffer_free(d->sweep_scratch, 1ULL << d->granule_shift);
 	free(d->writer_batch.slots);
 	free(d);

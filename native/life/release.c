@@ -18,10 +18,17 @@
 int ldfs_dump_sweep(ldfs_dump *d)
 {
 	uint32_t phase = LDFS_PHASE_ARMED;
+	bool begun;
 
 	if (ldfs_arena_foreign(d->arena))
 		return -ECHILD;
-	if (d->target.fd < 0 || !cas_seq(&d->phase, &phase, LDFS_PHASE_SWEEPING))
+	if (d->target.fd < 0 || load_seq(&d->phase) != phase)
+		return -EINVAL;
+	add_seq(&d->readers, 1); /* a RELEASE meanwhile waits */
+	ldfs_track_leave_out(d);
+	begun = cas_seq(&d->phase, &phase, LDFS_PHASE_SWEEPING);
+	sub_seq(&d->readers, 1);
+	if (!begun)
 		return -EINVAL;
 	ldfs_event_notify(&d->progress);
 	return 0;
@@ -120,6 +127,8 @@ int ldfs_dump_release(ldfs_dump *d)
 			wait_for_start(d);
 		else if (load_seq(&d->arena->dump))
 			ldfs_life_disarm(d);
+		if (before == LDFS_PHASE_DRAINED)
+			ldfs_track_keep(d);
 		ldfs_afterwards_start(d->arena, d->backend);
 		store_seq(&d->release_done, 1);
 	}

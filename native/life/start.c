@@ -5,18 +5,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "life/life.h"
-
-static uint64_t wall_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* See life.h. */
 void ldfs_life_disarm(ldfs_dump *d)
@@ -30,7 +21,8 @@ void ldfs_life_disarm(ldfs_dump *d)
 static int arm(ldfs_dump *d)
 {
 	/* With userfaultfd mremap returns only when the monitor has read the event of it. */
-	pid_t monitor = ldfs_uffd_protects(d->backend) ? load_seq(&d->arena->uffd.tid) : 0;
+	bool by_uffd = ldfs_uffd_protects(d->backend) || load_seq(&d->arena->tracks);
+	pid_t monitor = by_uffd ? load_seq(&d->arena->uffd.tid) : 0;
 	bool urgent = ldfs_urgent_raise(0), monitor_too = monitor && ldfs_urgent_raise(monitor);
 	unsigned turns = 0;
 	int rc;
@@ -53,6 +45,25 @@ static int arm(ldfs_dump *d)
 	return rc;
 }
 
+/* What one START needs on its way; `hold` NULL: no gaps. */
+struct attempt {
+	const ldfs_quiesce_ops *ops;
+	ldfs_hold *hold;
+	uint64_t asked, stopped, armed;
+};
+
+/* HOLD: all writers stand. */
+static int stop(struct attempt *a, uint64_t quiesce_ns)
+{
+	int rc = 0;
+
+	a->asked = ldfs_now_ns();
+	if (a->ops && a->ops->quiesce)
+		rc = a->ops->quiesce(a->ops->ctx, ldfs_deadline(quiesce_ns));
+	a->stopped = ldfs_now_ns();
+	return rc;
+}
+
 /* The machine stands still here. */
 static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 {
@@ -63,52 +74,93 @@ static int take_instant(ldfs_dump *d, const ldfs_quiesce_ops *ops)
 	rc = ldfs_reference_copy(d);
 	if (rc)
 		return rc;
-	d->instant_wall_ns = wall_ns();
+	d->instant_wall_ns = ldfs_wall_ns();
 	d->instant_mono_ns = ldfs_now_ns();
 	rc = arm(d);
 	d->arm_ns = ldfs_now_ns() - d->instant_mono_ns;
 	return rc;
 }
 
-static int stop_and_go(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+/* ARM: the instant. The machine stands; after an error nothing is armed. */
+static int take(ldfs_dump *d, struct attempt *a)
 {
-	uint64_t asked = ldfs_now_ns(), stopped, armed;
 	uint32_t ready = LDFS_PHASE_READY;
-	int rc = 0;
+	int rc = take_instant(d, a->ops);
 
-	if (ops && ops->quiesce)
-		rc = ops->quiesce(ops->ctx, ldfs_deadline(quiesce_ns));
-	if (rc)
-		return rc;
-	stopped = ldfs_now_ns();
-	rc = take_instant(d, ops);
-	armed = ldfs_now_ns();
 	if (!rc && !cas_seq(&d->phase, &ready, LDFS_PHASE_ARMED)) {
 		ldfs_life_disarm(d); /* RELEASE came meanwhile and found nothing to free */
 		rc = -ECANCELED;
 	}
 	/* Before the machine goes on: what resume() itself stores may meet another handler. */
 	ldfs_event_notify(&d->guard_wake);
-	if (ops && ops->resume)
-		ops->resume(ops->ctx);
-	d->quiesce_ns = stopped - asked;
-	d->resume_ns = ldfs_now_ns() - armed;
-	d->pause_ns = ldfs_now_ns() - asked;
+	a->armed = ldfs_now_ns();
 	return rc;
 }
 
-static int stop_arm_resume(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+/* GO, and also after an ARM that failed or never came. */
+static void let_go(ldfs_dump *d, const struct attempt *a)
 {
-	bool urgent = ops && ops->patient && ldfs_urgent_raise(0);
-	int rc = stop_and_go(d, ops, quiesce_ns);
+	if (a->ops && a->ops->resume)
+		a->ops->resume(a->ops->ctx);
+	if (a->hold)
+		ldfs_hold_runs(a->hold);
+	d->quiesce_ns = a->stopped - a->asked;
+	d->resume_ns = ldfs_now_ns() - a->armed;
+	d->pause_ns = ldfs_now_ns() - a->asked;
+}
+
+/*
+ * Threads and handlers may have changed in the gap, and the machine still stands for as long as
+ * this takes.
+ */
+static int gap_before_arm(ldfs_dump *d, ldfs_hold *h)
+{
+	int signo = ldfs_fault_signal(d->backend);
+
+	ldfs_hold_stands(h);
+	if (!ldfs_hold_wait(h, LDFS_HOLD_STANDS))
+		return -ECANCELED;
+	return signo ? ldfs_fault_check(signo) : 0;
+}
+
+static void gap_before_go(struct attempt *a)
+{
+	ldfs_hold_armed(a->hold);
+	ldfs_hold_wait(a->hold, LDFS_HOLD_ARMED);
+	a->armed = ldfs_now_ns(); /* resume_ns is what GO takes */
+}
+
+static int stop_and_go(ldfs_dump *d, struct attempt *a, uint64_t quiesce_ns)
+{
+	int rc = stop(a, quiesce_ns);
+
+	if (rc)
+		return rc;
+	if (a->hold)
+		rc = gap_before_arm(d, a->hold);
+	a->armed = a->stopped;
+	if (!rc)
+		rc = take(d, a);
+	if (!rc && a->hold)
+		gap_before_go(a);
+	let_go(d, a);
+	return rc;
+}
+
+static int stop_arm_resume(ldfs_dump *d, struct attempt *a, uint64_t quiesce_ns)
+{
+	bool urgent = a->ops && a->ops->patient && ldfs_urgent_raise(0);
+	int rc = stop_and_go(d, a, quiesce_ns);
 
 	if (urgent)
 		ldfs_urgent_lower(0);
 	return rc;
 }
 
-int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+int ldfs_dump_start_held(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns,
+			 ldfs_hold *hold)
 {
+	struct attempt a = { .ops = ops, .hold = hold };
 	int signo = ldfs_fault_signal(d->backend), rc;
 
 	if (ldfs_arena_foreign(d->arena))
@@ -119,5 +171,10 @@ int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_
 	/* Not ready: an earlier START failed halfway. */
 	if (!rc && d->arming == LDFS_ARM_SWAP && !d->arena->shadow_ready)
 		rc = ldfs_arena_prepare_shadow(d->arena, d->backend);
-	return rc ? rc : stop_arm_resume(d, ops, quiesce_ns);
+	return rc ? rc : stop_arm_resume(d, &a, quiesce_ns);
+}
+
+int ldfs_dump_start(ldfs_dump *d, const ldfs_quiesce_ops *ops, uint64_t quiesce_ns)
+{
+	return ldfs_dump_start_held(d, ops, quiesce_ns, NULL);
 }

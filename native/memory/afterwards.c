@@ -26,7 +26,9 @@ static void *main_of(void *arena)
 
 void ldfs_afterwards_start(ldfs_arena *a, uint32_t backend)
 {
-	if (!a->spare_mapped && !ldfs_huge_fits(a))
+	if (ldfs_arena_huge(a) && !ldfs_uffd_protects(backend))
+		ldfs_memory_rejoin(a);
+	if (ldfs_arena_huge(a) || (!a->spare_mapped && !ldfs_huge_fits(a)))
 		return;
 	store_seq(&a->afterwards.stop, 0);
 	a->afterwards.backend = backend;

@@ -16,21 +16,41 @@
 #define MAP_FIXED_NOREPLACE 0x100000 /* Linux 4.17 */
 #endif
 
-static bool map_private(const ldfs_arena *a, int prot)
+static bool map(const ldfs_arena *a, int prot, int flags)
 {
-	const int flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+	return mmap(a->live, a->size, prot, flags | MAP_FIXED_NOREPLACE, a->memfd, 0) == a->live;
+}
 
-	return mmap(a->live, a->size, prot, flags, a->memfd, 0) == a->live;
+/*
+ * A store to a hugetlb page needs another one for its copy, and where there is none the child would
+ * end by SIGBUS in the middle of its work. So pages for all of it are set aside, or the child can
+ * only read: the parent's own pages, which are there. What is set aside is the child's alone, so
+ * its own children have nothing there: they would end by SIGBUS.
+ */
+static bool map_hugetlb(const ldfs_arena *a)
+{
+	if (map(a, PROT_READ | PROT_WRITE, MAP_PRIVATE)) {
+		madvise(a->live, a->size, MADV_DONTFORK);
+		return true;
+	}
+	map(a, PROT_READ, MAP_SHARED);
+	return false;
 }
 
 bool ldfs_child_map(const ldfs_arena *a)
 {
-	if (a->adopted || map_private(a, PROT_READ | PROT_WRITE))
+	const int flags = MAP_PRIVATE | MAP_NORESERVE;
+
+	if (a->adopted)
+		return true;
+	if (ldfs_arena_huge(a))
+		return map_hugetlb(a);
+	if (map(a, PROT_READ | PROT_WRITE, flags))
 		return true;
 	/*
 	 * With vm.overcommit_memory 2 the kernel may refuse a writable private mapping; reading
 	 * still works.
 	 */
-	map_private(a, PROT_READ);
+	map(a, PROT_READ, flags);
 	return false;
 }

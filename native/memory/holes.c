@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "memory/within.h"
@@ -27,7 +28,7 @@ static int64_t data_end(const ldfs_arena *a, uint64_t start, uint64_t limit)
 		end = lseek(a->memfd, (off_t)start, SEEK_HOLE);
 		return end < 0 ? -errno : (uint64_t)end < limit ? end : (off_t)limit;
 	}
-	for (end = (off_t)start + LDFS_PAGE_SIZE; (uint64_t)end < limit; end += LDFS_PAGE_SIZE)
+	for (end = (off_t)(start + a->page); (uint64_t)end < limit; end += (off_t)a->page)
 		if (lseek(a->memfd, end, SEEK_DATA) != end)
 			return end;
 	return (int64_t)limit;
@@ -42,6 +43,11 @@ static bool next_data(const ldfs_arena *a, uint64_t from, uint64_t limit, uint64
 	*error = 0;
 	if (from >= limit)
 		return false;
+	if (ldfs_arena_huge(a)) { /* so SEEK_DATA says, too, but a page at a time */
+		*start = from;
+		*end = limit - from > most ? from + most : limit;
+		return true;
+	}
 	found = lseek(a->memfd, (off_t)from, SEEK_DATA);
 	if (found < 0) {
 		*error = errno == ENXIO ? 0 : -errno;
@@ -78,6 +84,8 @@ int ldfs_arena_each_data(const ldfs_arena *a, void (*found)(void *, uint64_t, ui
 	struct ldfs_pagemap p;
 	int error = 0;
 
+	if (!a->observer)
+		return 0;
 	ldfs_pagemap_open(&p, a);
 	while (p.fd >= 0
 		       ? ldfs_pagemap_next(&p, a->observer, end, a->size, LDFS_MAPPED, &start, &end)
@@ -91,8 +99,11 @@ int64_t ldfs_arena_resident(const ldfs_arena *a)
 {
 	uint64_t start, end = 0;
 	int64_t sum = 0;
+	struct stat s;
 	int error;
 
+	if (ldfs_arena_huge(a))
+		return fstat(a->memfd, &s) ? -errno : s.st_blocks * 512;
 	while (ldfs_arena_next_data(a, end, a->size, &start, &end, &error))
 		sum += (int64_t)(end - start);
 	return error ? error : sum;

@@ -23,13 +23,12 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-/* Bytes of a huge page: what one PMD entry of x86-64 maps. */
-#define HUGE (2ULL << 20)
-#define PIECE (16 * HUGE) /* bytes of one call */
+#define PIECE 16 /* huge pages of one call */
 
 /* How to find out whether the observer view is mapped by a huge page at an offset. */
 struct probe {
 	const ldfs_arena *a;
+	uint64_t size; /* bytes of a huge page */
 	struct ldfs_pagemap pagemap;
 	bool all_huge; /* without PAGEMAP_SCAN: all mapped memory of the view is huge */
 };
@@ -37,6 +36,7 @@ struct probe {
 static void open_probe(struct probe *p, const ldfs_arena *a)
 {
 	p->a = a;
+	p->size = ldfs_page_huge();
 	ldfs_pagemap_open(&p->pagemap, a);
 	p->all_huge = !p->pagemap.scan && ldfs_vma_all_huge(a->observer);
 }
@@ -47,8 +47,8 @@ static bool is_huge(const struct probe *p, uint64_t offset)
 	uint64_t start, end;
 
 	if (p->pagemap.scan)
-		return ldfs_pagemap_next(&p->pagemap, p->a->observer, offset,
-					 offset + LDFS_PAGE_SIZE, LDFS_MAPPED_HUGE, &start, &end);
+		return ldfs_pagemap_next(&p->pagemap, p->a->observer, offset, offset + p->a->page,
+					 LDFS_MAPPED_HUGE, &start, &end);
 	return p->all_huge && lseek(p->a->memfd, (off_t)offset, SEEK_DATA) == (off_t)offset;
 }
 
@@ -56,42 +56,42 @@ static bool is_huge(const struct probe *p, uint64_t offset)
  * Collapse [start, start + length). If that fails, each huge page by itself: one of them may have
  * been discarded since it was looked at, and fails the whole call.
  */
-static void collapse(uint8_t *start, uint64_t length)
+static void collapse(uint8_t *start, uint64_t length, uint64_t huge)
 {
-	if (!length || !madvise(start, length, MADV_COLLAPSE) || length == HUGE)
+	if (!length || !madvise(start, length, MADV_COLLAPSE) || length == huge)
 		return;
-	for (uint64_t at = 0; at < length; at += HUGE)
-		madvise(start + at, HUGE, MADV_COLLAPSE);
+	for (uint64_t at = 0; at < length; at += huge)
+		madvise(start + at, huge, MADV_COLLAPSE);
 }
 
 /*
- * The first offset at which a huge page can begin: the live address there is aligned to HUGE. So
- * are the addresses of the other views, which are equal modulo 1 GiB.
+ * The first offset at which a huge page can begin: the live address there is aligned to its size.
+ * So are the addresses of the other views, which are equal modulo 1 GiB.
  */
 static uint64_t first_whole(const ldfs_arena *a)
 {
-	return -(uintptr_t)a->live % HUGE;
+	return -(uintptr_t)a->live % ldfs_page_huge();
 }
 
 bool ldfs_huge_fits(const ldfs_arena *a)
 {
-	return first_whole(a) + HUGE <= a->size;
+	return first_whole(a) + ldfs_page_huge() <= a->size;
 }
 
 static void restore(ldfs_arena *a, const struct probe *p, const _Atomic uint32_t *stop)
 {
 	uint64_t begin = first_whole(a), at = begin;
 
-	for (; at + HUGE <= a->size && !load_seq(stop); at += HUGE) {
+	for (; at + p->size <= a->size && !load_seq(stop); at += p->size) {
 		bool huge = is_huge(p, at);
 
-		if (huge && at - begin < PIECE)
+		if (huge && at - begin < PIECE * p->size)
 			continue;
-		collapse(a->live + begin, at - begin);
-		begin = huge ? at : at + HUGE;
+		collapse(a->live + begin, at - begin, p->size);
+		begin = huge ? at : at + p->size;
 	}
 	if (begin < at)
-		collapse(a->live + begin, at - begin);
+		collapse(a->live + begin, at - begin, p->size);
 }
 
 void ldfs_huge_restore(ldfs_arena *a, const _Atomic uint32_t *stop)

@@ -75,8 +75,8 @@ void ldfs_pagemap_open(struct ldfs_pagemap *p, const ldfs_arena *a)
 	struct region found;
 
 	p->fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	p->scan = p->fd >= 0 &&
-		  scan(p->fd, page, page + LDFS_PAGE_SIZE, LDFS_MAPPED_NOT, &found) >= 0;
+	p->page = ldfs_page_size();
+	p->scan = p->fd >= 0 && scan(p->fd, page, page + p->page, LDFS_MAPPED_NOT, &found) >= 0;
 }
 
 void ldfs_pagemap_close(const struct ldfs_pagemap *p)
@@ -85,13 +85,13 @@ void ldfs_pagemap_close(const struct ldfs_pagemap *p)
 		close(p->fd);
 }
 
-/* How many of the first `pages` entries from `page` on are alike, and in *present how. 0: unknown.
- */
-static uint64_t alike(int fd, uintptr_t page, uint64_t pages, bool *present)
+/* How many of the first `pages` entries from number `first` on are alike, and in *present how. 0:
+ * unknown. */
+static uint64_t alike(int fd, uint64_t first, uint64_t pages, bool *present)
 {
 	uint64_t entries[ENTRIES], most = pages < ENTRIES ? pages : ENTRIES, n = 0;
 	ssize_t got = pread(fd, entries, most * sizeof(*entries),
-			    (off_t)(page / LDFS_PAGE_SIZE * sizeof(*entries)));
+			    (off_t)(first * sizeof(*entries)));
 
 	if (got < (ssize_t)sizeof(*entries))
 		return 0;
@@ -102,16 +102,16 @@ static uint64_t alike(int fd, uintptr_t page, uint64_t pages, bool *present)
 }
 
 /* The same as ldfs_pagemap_next, without PAGEMAP_SCAN. */
-static bool read_next(int fd, const uint8_t *view, uint64_t from, uint64_t limit, bool wanted,
-		      uint64_t *start, uint64_t *end)
+static bool read_next(const struct ldfs_pagemap *p, const uint8_t *view, uint64_t from,
+		      uint64_t limit, bool wanted, uint64_t *start, uint64_t *end)
 {
 	bool any = false, present = false;
 
 	while (from < limit) {
-		uint64_t pages = fd < 0 ? 0
-					: alike(fd, (uintptr_t)view + from,
-						(limit - from) / LDFS_PAGE_SIZE, &present);
-		uint64_t next = pages ? from + pages * LDFS_PAGE_SIZE : limit;
+		uint64_t pages = p->fd < 0 ? 0
+					   : alike(p->fd, ((uintptr_t)view + from) / p->page,
+						   (limit - from) / p->page, &present);
+		uint64_t next = pages ? from + pages * p->page : limit;
 
 		if ((pages && present) == wanted) {
 			*start = any ? *start : from;
@@ -168,7 +168,7 @@ bool ldfs_pagemap_next(const struct ldfs_pagemap *p, const uint8_t *view, uint64
 	if (from >= limit || (!p->scan && what > LDFS_MAPPED))
 		return false;
 	if (!p->scan)
-		return read_next(p->fd, view, from, limit, what == LDFS_MAPPED, start, end);
+		return read_next(p, view, from, limit, what == LDFS_MAPPED, start, end);
 	if (what == LDFS_MAPPED)
 		return mapped_next(p->fd, view, from, limit, start, end);
 	return scan_next(p->fd, view, from, limit, what, start, end) > 0;

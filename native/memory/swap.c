@@ -11,7 +11,8 @@
  *          becomes so, and its page tables lack only what came since
  *
  * "Read-only" is PROT_READ with backend SIGSEGV; with UFFD and SIGBUS it is the write protection
- * of userfaultfd, which moves with the mapping.
+ * of userfaultfd, which moves with the mapping. Where an arena tracks, that write protection is a
+ * mark beside PROT_READ, which moves as well (changes.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -54,6 +55,10 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
 	int rc = 0;
 
 	store_seq(&a->shadow_torn, 0);
+	if (load_seq(&a->tracks)) {
+		rc = ldfs_uffd_register(a, view, a->size);
+		return rc ? rc : protect_in_pieces(view, a->size, RO);
+	}
 	if (ldfs_uffd_protects(backend)) {
 		rc = protect_in_pieces(view, a->size, RW);
 		/*
@@ -76,11 +81,11 @@ static int protect_view(ldfs_arena *a, uint8_t *view, uint32_t backend)
  * (F_SEAL_FUTURE_WRITE), or if we were given a read-only descriptor. INIT finds that out here, so
  * that the machine's first store does not.
  */
-static int check_writable(uint8_t *view)
+static int check_writable(const ldfs_arena *a, uint8_t *view)
 {
-	if (mprotect(view, LDFS_PAGE_SIZE, RW))
+	if (mprotect(view, a->page, RW))
 		return errno == EACCES ? -EPERM : -errno;
-	return mprotect(view, LDFS_PAGE_SIZE, RO) ? -errno : 0;
+	return mprotect(view, a->page, RO) ? -errno : 0;
 }
 
 /* Map what will be the shadow: the mapping that was live before the last swap, or a new one. */
@@ -96,7 +101,7 @@ static int map_shadow(ldfs_arena *a)
 			rc = ldfs_vma_read(a->live, &a->advice);
 		if (!rc)
 			rc = ldfs_vma_advise(a->shadow, a->size, a->advice);
-		return rc ? rc : check_writable(a->shadow);
+		return rc ? rc : check_writable(a, a->shadow);
 	}
 	a->spare = a->shadow;
 	a->shadow = was_live;
@@ -106,16 +111,19 @@ static int map_shadow(ldfs_arena *a)
 
 int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 {
-	int rc = a->shadow_ready ? 0 : map_shadow(a);
+	bool by_uffd = ldfs_uffd_protects(backend) || load_seq(&a->tracks);
+	int rc;
 
+	ldfs_changes_look(a);
+	rc = a->shadow_ready ? 0 : map_shadow(a);
 	if (rc)
 		return rc;
-	if (!a->shadow_ready || a->shadow_backend != backend || ldfs_uffd_protects(backend)) {
+	if (!a->shadow_ready || a->shadow_backend != backend || by_uffd) {
 		a->shadow_ready = false;
 		rc = protect_view(a, a->shadow, backend);
 	}
 	if (!rc)
-		rc = ldfs_fill(a, a->shadow, ldfs_uffd_protects(backend));
+		rc = ldfs_fill(a, a->shadow, by_uffd);
 	if (rc) {
 		/* Only partly protected, but mapped: the next INIT can begin with it. */
 		uint8_t *view = a->shadow;
@@ -134,7 +142,7 @@ int ldfs_arena_prepare_shadow(ldfs_arena *a, uint32_t backend)
 
 int ldfs_arena_prepare_observer(ldfs_arena *a)
 {
-	return ldfs_fill(a, a->observer, false);
+	return a->observer ? ldfs_fill(a, a->observer, false) : 0;
 }
 
 void ldfs_arena_close(ldfs_arena *a, uint32_t backend, uint64_t offset, uint64_t length)
@@ -164,6 +172,7 @@ int ldfs_arena_swap(ldfs_arena *a)
 	if (mremap(a->live, a->size, a->size, flags, a->spare) == MAP_FAILED)
 		return -errno;
 	a->spare_mapped = true;
+	a->unseen = true;
 	if (mremap(a->shadow, a->size, a->size, flags, a->live) == MAP_FAILED)
 		return -errno;
 	store_seq(&a->shadow_guarded, 0);

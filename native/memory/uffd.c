@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * uffd.c - userfaultfd write protection of views, in two ways.
+ * uffd.c - userfaultfd write protection of views, in two ways; and marks, a third (changes.c).
  *
  * UFFD is for memory that the kernel writes too: a store to a protected page, from user space or
  * within a system call, waits until the page is unprotected. With SIGBUS (UFFD_FEATURE_SIGBUS) the
@@ -24,12 +24,18 @@
 
 #include "memory/memory.h"
 
-/* Since Linux 5.11, 5.19 and 6.1; older headers do not have them. */
+/* Since Linux 5.11, 5.19, 6.4 and 6.1; older headers do not have them. */
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15) /* Linux 6.7 */
 #endif
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -39,14 +45,24 @@
  * Pages that do not exist (holes) are protected too: for memory of a file, which an arena always
  * is, the kernel does that without a feature bit. UFFD_FEATURE_WP_UNPOPULATED (6.4) concerns
  * anonymous memory only, and Linux 6.1 refuses it.
+ *
+ * But a kernel that has that bit also has what huge pages need and no bit tells: before 6.1.8
+ * taking the protection of a hole away left an entry that the kernel took for a page
+ * (CVE-2022-49760), and a store to a hole whose page table did not exist yet was not noticed
+ * (fed15f1345dc); before 6.4 the same after a page table could not be made.
  */
 #define FEATURES                                                     \
 	(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP | \
 	 UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
-#define FEATURES_OF(backend) \
-	(FEATURES | ((backend) == LDFS_BACKEND_SIGBUS ? UFFD_FEATURE_SIGBUS : 0))
+#define FEATURES_OF(backend)                                                  \
+	(FEATURES | ((backend) == LDFS_BACKEND_SIGBUS ? UFFD_FEATURE_SIGBUS   \
+		     : (backend) == LDFS_UFFD_MARKS   ? UFFD_FEATURE_WP_ASYNC \
+						      : 0))
 #define DEVICE "/dev/userfaultfd"
-/* Bytes protected while mmap_lock is held once: the machine's page faults wait so long. */
+/*
+ * Bytes protected while mmap_lock is held once: the machine's page faults wait so long. A multiple
+ * of the pages of each arena.
+ */
 #define PIECE (32ULL << 20)
 
 /* ---------------------------------------------------------------- protection */
@@ -110,16 +126,18 @@ int ldfs_uffd_unprotect(ldfs_arena *a, uint8_t *start, uint64_t length)
 /*
  * Unregistering a piece splits the mapping; after the last piece the kernel has merged it again. If
  * a split fails, the whole range is registered again: the next swap needs one mapping, because
- * mremap moves one only.
+ * mremap moves one only. Mappings of huge pages the kernel never merges, so they are unregistered
+ * as a whole; they have few entries (seen: 6 ms for 64 GiB).
  */
 void ldfs_uffd_forget(ldfs_arena *a, uint8_t *start, uint64_t length)
 {
 	struct uffdio_register all = { .range = { (uintptr_t)start, length },
 				       .mode = UFFDIO_REGISTER_MODE_WP };
+	const uint64_t piece = ldfs_arena_huge(a) ? length : PIECE;
 
-	for (uint64_t at = 0; at < length; at += PIECE) {
+	for (uint64_t at = 0; at < length; at += piece) {
 		struct uffdio_range range = { (uintptr_t)start + at,
-					      length - at < PIECE ? length - at : PIECE };
+					      length - at < piece ? length - at : piece };
 
 		if (ioctl(a->uffd.fd, UFFDIO_UNREGISTER, &range)) {
 			ioctl(a->uffd.fd, UFFDIO_REGISTER, &all);
@@ -160,24 +178,25 @@ static int make_user_mode_fd(void)
 	return fd;
 }
 
-static int negotiate(int fd, uint32_t backend)
+/* The kernel answers with all features that it has. */
+static int negotiate(int fd, uint32_t backend, bool huge)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURES_OF(backend) };
 
 	if (ioctl(fd, UFFDIO_API, &api))
 		return errno == EINVAL ? -ENOSYS : errno == EPERM ? -EACCES : -errno;
-	return 0;
+	return huge && !(api.features & UFFD_FEATURE_WP_UNPOPULATED) ? -ENOSYS : 0;
 }
 
-int ldfs_uffd_make(struct ldfs_uffd *u, uint32_t backend, int given)
+int ldfs_uffd_make(struct ldfs_uffd *u, uint32_t backend, int given, bool huge)
 {
 	int rc;
 
 	u->backend = backend;
-	u->fd = backend == LDFS_BACKEND_SIGBUS ? make_user_mode_fd() : make_fd(given);
+	u->fd = backend == LDFS_BACKEND_UFFD ? make_fd(given) : make_user_mode_fd();
 	if (u->fd < 0)
 		return errno == EPERM ? -EACCES : -errno;
-	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd, backend);
+	rc = fcntl(u->fd, F_SETFL, O_NONBLOCK) ? -errno : negotiate(u->fd, backend, huge);
 	if (!rc)
 		return 0;
 	close(u->fd);
@@ -203,7 +222,7 @@ void ldfs_uffd_unregister(ldfs_arena *a)
 int ldfs_sigbus_possible(void)
 {
 	struct ldfs_uffd u;
-	int rc = ldfs_uffd_make(&u, LDFS_BACKEND_SIGBUS, -1);
+	int rc = ldfs_uffd_make(&u, LDFS_BACKEND_SIGBUS, -1, false);
 
 	if (!rc)
 		close(u.fd);

@@ -3,15 +3,17 @@
  * views.c - the memory of a machine: one memfd and its views.
  *
  * The addresses of live, observer, shadow and spare view are equal modulo 1 GiB, so that mremap
- * moves whole page tables (one PUD entry at a time) instead of single entries: the swap costs the
- * same at any size. All four address ranges stay reserved while the arena exists: no other mapping
- * is ever placed there.
+ * moves whole page tables (one PUD entry at a time, or with larger pages one PMD entry) instead of
+ * single entries: the swap costs the same at any size. All four address ranges stay reserved while
+ * the arena exists: no other mapping is ever placed there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "memory/memory.h"
@@ -51,12 +53,15 @@ int ldfs_memory_map(const ldfs_arena *a, uint8_t *at, int prot)
 	return madvise(at, a->size, MADV_DONTFORK) ? -errno : 0;
 }
 
-static int make_memory(ldfs_arena *a)
+static int map_alone(const ldfs_arena *a)
 {
-	a->memfd = memfd_create("livedumpfs-arena", MFD_CLOEXEC);
-	if (a->memfd < 0)
-		return -errno;
-	return ftruncate(a->memfd, (off_t)a->size) ? -errno : 0;
+	return a->live ? ldfs_memory_map(a, a->live, PROT_READ | PROT_WRITE) : -ENOMEM;
+}
+
+void ldfs_memory_rejoin(const ldfs_arena *a)
+{
+	if (!a->adopted)
+		map_alone(a);
 }
 
 /* `live`: the memory that is mapped already, or NULL. */
@@ -65,6 +70,8 @@ static int make_views(ldfs_arena *a, uint8_t *live)
 	int rc;
 
 	a->live = live ? live : reserve(a->size, NULL);
+	if (ldfs_arena_huge(a))
+		return live ? 0 : map_alone(a);
 	a->observer = reserve(a->size, a->live);
 	a->shadow = reserve(a->size, a->live);
 	a->spare = reserve(a->size, a->live);
@@ -73,6 +80,8 @@ static int make_views(ldfs_arena *a, uint8_t *live)
 	rc = live ? 0 : ldfs_memory_map(a, a->live, PROT_READ | PROT_WRITE);
 	if (!rc)
 		rc = ldfs_memory_map(a, a->observer, PROT_READ);
+	if (!rc && !live)
+		rc = ldfs_memfd_advise(a);
 	if (rc || !live)
 		return rc;
 	rc = ldfs_vma_read(live, &a->advice);
@@ -108,15 +117,16 @@ static ldfs_arena *new_arena(uint64_t size)
 	if (!a)
 		return NULL;
 	a->size = size;
+	a->page = ldfs_page_size();
 	a->memfd = a->uffd.fd = -1;
 	a->pid = getpid();
+	pthread_mutex_init(&a->changes_lock, NULL);
 	return a;
 }
 
 static bool possible_size(uint64_t size)
 {
-	return size && size % LDFS_PAGE_SIZE == 0 && size <= INT64_MAX / 8 &&
-	       sysconf(_SC_PAGESIZE) == LDFS_PAGE_SIZE;
+	return size && size % ldfs_page_size() == 0 && size <= INT64_MAX / 8;
 }
 
 /* Make the views, unless `rc` says that the memory could not be made; on failure, free all. */
@@ -134,28 +144,41 @@ static int finish(ldfs_arena *a, uint8_t *live, int rc, ldfs_arena **out)
 	return 0;
 }
 
-int ldfs_memory_make(uint64_t size, ldfs_arena **out)
+int ldfs_memory_make(uint64_t size, uint32_t pages, ldfs_arena **out)
 {
 	ldfs_arena *a;
 
 	if (!possible_size(size))
 		return -EINVAL;
 	a = new_arena(size);
-	return a ? finish(a, NULL, make_memory(a), out) : -ENOMEM;
+	return a ? finish(a, NULL, ldfs_memfd_make(a, pages), out) : -ENOMEM;
+}
+
+/* Take the file over, a copy of its descriptor, and learn how large its pages are. */
+static int adopt_file(ldfs_arena *a, const uint8_t *live, int memfd)
+{
+	struct statfs s;
+
+	a->memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 3);
+	if (a->memfd < 0 || fstatfs(a->memfd, &s))
+		return -errno;
+	a->huge = s.f_type == HUGETLBFS_MAGIC;
+	if (a->huge)
+		a->page = (uint64_t)s.f_bsize;
+	return (uintptr_t)live % a->page || a->size % a->page ? -EINVAL : 0;
 }
 
 int ldfs_memory_adopt(uint8_t *live, uint64_t size, int memfd, ldfs_arena **out)
 {
 	ldfs_arena *a;
 
-	if (!live || (uintptr_t)live % LDFS_PAGE_SIZE || !possible_size(size))
+	if (!live || (uintptr_t)live % ldfs_page_size() || !possible_size(size))
 		return -EINVAL;
 	a = new_arena(size);
 	if (!a)
 		return -ENOMEM;
 	a->adopted = true;
-	a->memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 3);
-	return finish(a, live, a->memfd < 0 ? -errno : 0, out);
+	return finish(a, live, adopt_file(a, live, memfd), out);
 }
 
 void *ldfs_arena_live(const ldfs_arena *a)
@@ -166,6 +189,11 @@ void *ldfs_arena_live(const ldfs_arena *a)
 uint64_t ldfs_arena_size(const ldfs_arena *a)
 {
 	return a->size;
+}
+
+uint64_t ldfs_arena_page_size(const ldfs_arena *a)
+{
+	return a->page;
 }
 
 int ldfs_arena_memfd(const ldfs_arena *a)

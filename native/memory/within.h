@@ -10,8 +10,9 @@
  * in a fiftieth of the time.
  */
 struct ldfs_pagemap {
-	int fd;    /* -1: there is none to be read */
-	bool scan; /* PAGEMAP_SCAN (Linux 6.7), 20 times as fast as reading */
+	int fd;        /* -1: there is none to be read */
+	uint64_t page; /* bytes of the pages that it has an entry for */
+	bool scan;     /* PAGEMAP_SCAN (Linux 6.7), 20 times as fast as reading */
 };
 
 enum ldfs_mapped {

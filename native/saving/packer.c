@@ -45,20 +45,11 @@ struct ldfs_packer {
 
 /* ------------------------------------------------------------------- slots */
 
-/*
- * RELEASE cancelled the write to a pipe: pool and states are about to be freed, so do not count
- * anything as lost.
- */
-static bool cut_off(const ldfs_dump *d)
-{
-	return d->target.stream && ldfs_released(d);
-}
-
 static void finish_job(struct ldfs_packer *p, const struct job *job, uint64_t at, int rc)
 {
 	ldfs_dump *d = p->d;
 
-	if (rc && cut_off(d))
+	if (rc && ldfs_cut_off(d))
 		return;
 	if (rc) {
 		ldfs_step_slot_lost(d, job->granule);
@@ -198,7 +189,7 @@ static void end_run(struct ldfs_packer *p, uint32_t first, uint32_t end, uint64_
 	ldfs_dump *d = p->d;
 	uint8_t states[LDFS_RUN_MOST];
 
-	if (!good && cut_off(d))
+	if (!good && ldfs_cut_off(d))
 		return;
 	for (uint32_t g = first; g < end; g++) {
 		const struct result *r = &p->results[g - first];

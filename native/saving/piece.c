@@ -2,7 +2,8 @@
 /*
  * piece.c - the sweep of one piece of the arena, by the sweep thread or by a helper.
  *
- * It writes runs of granules directly from the observer view, without a copy. It looks for holes
+ * It writes runs of granules directly from the observer view, without a copy, where there is one;
+ * huge pages (hugetlbfs) are read through the memfd, a granule at a time. It looks for holes
  * after it has claimed the granules: a hole may become data before the claim, but not after it.
  * Granules of zeros count as holes too. What reading the memory gave (the checksum, or that all is
  * zero) counts only if the granule has not been stolen meanwhile; ldfs_step_sweep_over decides
@@ -17,6 +18,7 @@ struct run {
 	uint32_t first, end;
 	uint8_t *scratch;              /* room for a granule */
 	uint32_t judged;               /* the first granule that was not looked at */
+	bool cut_off;                  /* by RELEASE: its granules stay as they are */
 	uint8_t result[LDFS_RUN_MOST]; /* SAVED, HOLE or LOST */
 	uint64_t checksum[LDFS_RUN_MOST];
 };
@@ -29,6 +31,12 @@ static void note(struct run *r, uint32_t g, uint8_t result, uint64_t checksum)
 	r->checksum[g - r->first] = checksum;
 	if (r->judged <= g)
 		r->judged = g + 1;
+}
+
+static void unreadable(ldfs_dump *d, struct run *r, uint32_t g, int rc)
+{
+	ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);
+	note(r, g, LDFS_G_LOST, 0);
 }
 
 /* What a granule without holes is: HOLE if it is all zeros, else SAVED. */
@@ -63,20 +71,17 @@ static void judge_holed(ldfs_dump *d, struct run *r, uint32_t g)
 	}
 	if (!rc)
 		rc = ldfs_read_all(a->memfd, r->scratch, length, start);
-	if (rc) {
-		ldfs_fail(d, LDFS_OP_READ_ARENA, -rc, start / LDFS_PAGE_SIZE);
-		note(r, g, LDFS_G_LOST, 0);
-	} else {
+	if (rc)
+		unreadable(d, r, g, rc);
+	else
 		note(r, g, LDFS_G_SAVED, ldfs_checksum(r->scratch, length));
-	}
 }
 
 /* ------------------------------------------------------------- one run's I/O */
 
-static int write_data(ldfs_dump *d, uint64_t start, uint64_t end)
+static int write_data(ldfs_dump *d, uint64_t start, uint64_t end, const uint8_t *bytes)
 {
-	int rc = ldfs_target_write(&d->target, start, d->arena->observer + start, end - start,
-				   true);
+	int rc = ldfs_target_write(&d->target, start, bytes, end - start, true);
 
 	if (rc)
 		return rc;
@@ -105,12 +110,45 @@ static int write_with_holes(ldfs_dump *d, uint64_t start, uint64_t end)
 	while (!rc && ldfs_arena_next_data(d->arena, at, end, &data, &data_end, &error)) {
 		rc = write_hole(d, at, data);
 		if (!rc)
-			rc = write_data(d, data, data_end);
+			rc = write_data(d, data, data_end, d->arena->observer + data);
 		at = data_end;
 	}
 	if (error)
 		return error;
 	return rc ? rc : write_hole(d, at, end);
+}
+
+/*
+ * Whether a granule that is not full is read, judged and written from one copy: without an observer
+ * view (huge pages), where none counts as full, so that runs consist of single granules; and into a
+ * pipe, whose records have whole granules.
+ */
+static bool copied(const ldfs_dump *d, bool full)
+{
+	return !d->arena->observer || (d->target.stream && !full);
+}
+
+static int save_copied(ldfs_dump *d, struct run *r, uint32_t g)
+{
+	uint64_t start = ldfs_granule_start(d, g), length = ldfs_granule_length(d, g);
+	int rc = ldfs_read_all(d->arena->memfd, r->scratch, length, start);
+
+	if (rc) {
+		unreadable(d, r, g, rc);
+		return 0; /* the target is good */
+	}
+	if (ldfs_all_zero(r->scratch, length)) {
+		note(r, g, LDFS_G_HOLE, 0);
+		return write_hole(d, start, start + length);
+	}
+	note(r, g, LDFS_G_SAVED, ldfs_checksum(r->scratch, length));
+	return write_data(d, start, start + length, r->scratch);
+}
+
+/* Whether the base has its bytes: it is neither read nor written. */
+static bool is_same(const ldfs_dump *d, uint32_t g)
+{
+	return d->same && d->same[g];
 }
 
 static uint64_t end_of(const ldfs_dump *d, uint32_t g)
@@ -125,26 +163,33 @@ static uint32_t stretch_end(ldfs_dump *d, struct run *r, uint32_t g)
 
 	do {
 		g++;
-	} while (g < r->end && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
+	} while (g < r->end && !is_same(d, g) && ldfs_granule_full(d, g) && judge(d, r, g) == kind);
 	return g;
 }
 
-static int write_stretch(ldfs_dump *d, const struct run *r, uint32_t first, uint32_t end, bool full)
+static int write_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t end, bool full)
 {
 	uint64_t start = ldfs_granule_start(d, first), stop = end_of(d, end - 1);
 
 	if (load_seq(&d->abandoned))
 		return -ECANCELED;
+	if (copied(d, full))
+		return save_copied(d, r, first);
 	if (!full)
 		return write_with_holes(d, start, stop);
-	return r->result[first - r->first] == LDFS_G_HOLE ? write_hole(d, start, stop)
-							  : write_data(d, start, stop);
+	if (r->result[first - r->first] == LDFS_G_HOLE)
+		return write_hole(d, start, stop);
+	return write_data(d, start, stop, d->arena->observer + start);
 }
 
 static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t end, bool full)
 {
 	int rc = write_stretch(d, r, first, end, full);
 
+	if (rc && ldfs_cut_off(d)) {
+		r->cut_off = true;
+		return;
+	}
 	/*
 	 * Each by itself: most may be good. One stolen granule is enough for some devices to refuse
 	 * the write of many: its bytes changed under way, and no longer fit the sum that was made
@@ -159,7 +204,7 @@ static void save_stretch(ldfs_dump *d, struct run *r, uint32_t first, uint32_t e
 		ldfs_sweep_failed(d, first, end, rc);
 		for (uint32_t g = first; g < end; g++)
 			note(r, g, LDFS_G_LOST, 0);
-	} else if (!full) {
+	} else if (!full && !copied(d, full)) {
 		judge_holed(d, r, first);
 	}
 }
@@ -168,10 +213,15 @@ static void save_run(ldfs_dump *d, struct run *r)
 {
 	uint32_t g = r->first, end;
 
-	for (; g < r->end; g = end) {
+	for (; g < r->end && !r->cut_off; g = end) {
 		/* Asked once: at any moment a discard may save the granule and punch it. */
 		bool full = ldfs_granule_full(d, g);
 
+		if (is_same(d, g)) {
+			note(r, g, d->same[g], d->same_sum[g]);
+			end = g + 1;
+			continue;
+		}
 		end = full ? stretch_end(d, r, g) : g + 1;
 		save_stretch(d, r, g, end, full);
 	}
@@ -205,9 +255,12 @@ static void end_run(ldfs_dump *d, const struct run *r)
 {
 	uint8_t states[LDFS_RUN_MOST];
 
-	for (uint32_t g = r->first; g < r->end; g++)
+	for (uint32_t g = r->first; g < r->end; g++) {
 		states[g - r->first] = ldfs_step_sweep_over(d, g, r->result[g - r->first],
 							    r->checksum[g - r->first]);
+		if (is_same(d, g) && ldfs_state_final(states[g - r->first]))
+			add_relaxed(&d->omitted, 1);
+	}
 	ldfs_sweep_opened(d, states, r->first, r->end);
 }
 
@@ -238,7 +291,8 @@ static void sweep_run(ldfs_dump *d, uint32_t first, uint32_t end, uint8_t *scrat
 	struct run r = { .first = first, .end = end, .judged = first, .scratch = scratch };
 
 	save_run(d, &r);
-	end_run(d, &r);
+	if (!r.cut_off)
+		end_run(d, &r);
 }
 
 bool ldfs_sweep_piece(ldfs_dump *d, uint8_t *scratch)

@@ -65,6 +65,15 @@ uint32_t ldfs_effort_helpers(void);
 /* How many of them are to work now. */
 uint32_t ldfs_effort_called(const ldfs_dump *d);
 
+/*
+ * A write that failed was to a pipe, and RELEASE cancelled it: pool and states are about to be
+ * freed, so do not count anything as lost.
+ */
+static inline bool ldfs_cut_off(const ldfs_dump *d)
+{
+	return d->target.stream && ldfs_released(d);
+}
+
 /* --------------------------------------------------------------- helper.c */
 struct ldfs_helper {
 	ldfs_dump *d;

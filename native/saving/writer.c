@@ -87,6 +87,8 @@ static bool write_together(struct writer *w, uint32_t first, uint32_t end)
 		iov[i - first].iov_len = ldfs_granule_length(d, granule_of(w, i));
 		sum += iov[i - first].iov_len;
 	}
+	if (d->target.stream)
+		return false;
 	ldfs_target_run(&d->target, ldfs_granule_start(d, granule_of(w, first)), &at);
 	return pwritev(d->target.fd, iov, (int)(end - first), (off_t)at) == (ssize_t)sum;
 }
@@ -97,6 +99,8 @@ static void finish_one(struct writer *w, uint32_t i, int error)
 	uint32_t slot = w->batch->slots[i], g = granule_of(w, i);
 	uint64_t length = ldfs_granule_length(d, g);
 
+	if (error && ldfs_cut_off(d))
+		return;
 	if (error) {
 		if (error != -ECANCELED)
 			ldfs_target_failed(d, error, ldfs_granule_start(d, g) / LDFS_PAGE_SIZE);

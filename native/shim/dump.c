@@ -25,8 +25,8 @@ static ldfs_stream *stream;   /* of the dump, if its target is a pipe */
 static _Atomic uint32_t gone; /* 1: the host has ended: refuse INIT */
 
 /*
- * Only memory of a tmpfs (memfd included) can be write-protected page by page: not hugetlbfs, and
- * not files on a disk.
+ * Only memory of a tmpfs or hugetlbfs (a memfd is of one of the two) can be write-protected page by
+ * page: not files on a disk.
  */
 static int do_adopt(const struct shim_message *m)
 {
@@ -37,7 +37,7 @@ static int do_adopt(const struct shim_message *m)
 		return -EEXIST;
 	if (fstatfs(m->fds[0], &s))
 		return -errno;
-	if (s.f_type != TMPFS_MAGIC)
+	if (s.f_type != TMPFS_MAGIC && s.f_type != HUGETLBFS_MAGIC)
 		return -EMEDIUMTYPE;
 	rc = ldfs_arena_adopt((void *)(uintptr_t)m->head.arg[0], m->head.arg[1], m->fds[0], &arena);
 	if (rc)
@@ -144,12 +144,12 @@ static int do_read(const ldfs_shim_request *r, struct shim_answer *out)
 	return rc;
 }
 
-static int do_states(const ldfs_shim_request *r, struct shim_answer *out)
+static int do_marks(const ldfs_shim_request *r, struct shim_answer *out)
 {
 	int rc = r->arg[1] > LDFS_SHIM_PAYLOAD || r->arg[0] > UINT32_MAX
 			 ? -EINVAL
-			 : ldfs_dump_states(dump, (uint32_t)r->arg[0], (uint32_t)r->arg[1],
-					    out->payload);
+			 : ldfs_dump_marks(dump, (uint32_t)r->arg[0], (uint32_t)r->arg[1],
+					   out->payload);
 
 	out->head.size = rc ? 0 : (uint32_t)r->arg[1];
 	return rc;
@@ -199,8 +199,8 @@ static int serve_dump(const struct shim_message *m, struct shim_answer *out)
 		return ldfs_dump_release(dump);
 	case LDFS_SHIM_COUNTERS:
 		return do_counters(out);
-	case LDFS_SHIM_STATES:
-		return do_states(r, out);
+	case LDFS_SHIM_MARKS:
+		return do_marks(r, out);
 	case LDFS_SHIM_READ:
 		return do_read(r, out);
 	}

@@ -29,7 +29,7 @@
 
 /* cffi: begin */
 
-#define LDFS_SHIM_VERSION 6
+#define LDFS_SHIM_VERSION 7
 #define LDFS_SHIM_PAYLOAD 135168 /* most bytes behind a header: a READ of 128 KiB */
 #define LDFS_SHIM_FDS 4
 #define LDFS_SHIM_WORDS 256    /* most bytes of last words */
@@ -54,7 +54,7 @@ enum ldfs_shim_op {
 	LDFS_SHIM_RELEASE = 8,
 	LDFS_SHIM_FREE = 9,      /* 0 also if it has been freed already */
 	LDFS_SHIM_COUNTERS = 10, /* answer: ldfs_counters */
-	LDFS_SHIM_STATES = 11,   /* arg: first, count (granules). Answer: one byte for each. */
+	LDFS_SHIM_MARKS = 11,    /* arg: first, count (granules). Answer: ldfs_dump_marks. */
 	LDFS_SHIM_READ = 12,     /* arg: offset, length in bytes. Answer: bytes of the snapshot. */
 	/*
 	 * Payload: what the shim writes to fds [fd] when the host has ended; empty: nothing.

@@ -239,14 +239,24 @@ static int keep_private(const struct ldfs_ring *r)
 /*
  * After mlockall(MCL_FUTURE) the kernel would make all of a new mapping at once, and would give
  * none of it back. Of one without rights it makes nothing.
+ *
+ * A seccomp filter may refuse munlock (EPERM in systemd-nspawn, ENOSYS elsewhere). That matters
+ * only if the mapping is locked, of which MADV_DONTNEED then says EINVAL.
  */
+static int unlock(void *map, uint64_t size)
+{
+	if (!munlock(map, size) || !madvise(map, LDFS_PAGE_SIZE, MADV_DONTNEED))
+		return 0;
+	return -ENOMEM; /* no such memory can be had */
+}
+
 static int map_unlocked(struct ldfs_ring *r, uint64_t size)
 {
 	void *map = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (map == MAP_FAILED)
 		return -ENOMEM;
-	if (munlock(map, size) || mprotect(map, size, PROT_READ | PROT_WRITE)) {
+	if (unlock(map, size) || mprotect(map, size, PROT_READ | PROT_WRITE)) {
 		munmap(map, size);
 		return -ENOMEM;
 	}

@@ -24,7 +24,12 @@ static void count_opened(ldfs_dump *d, int64_t g)
 {
 	uint8_t none = 0;
 
-	if (cas_seq(&d->writable[g], &none, LDFS_OPENED))
+	if (!cas_seq(&d->writable[g], &none, LDFS_OPENED))
+		return;
+	/* The kernel never merges mappings of huge pages: neighbours are not joined. */
+	if (ldfs_arena_huge(d->arena))
+		add_relaxed(&d->islands, 1);
+	else
 		add_relaxed(&d->islands, 1 - is_writable(d, g - 1) - is_writable(d, g + 1));
 }
 

@@ -197,6 +197,16 @@ struct ldfs_dump {
 	_Atomic uint32_t *slot_of; /* valid in IN_SLOT and STOLEN */
 	uint64_t *checksum;        /* written before the step into SAVED, read after it */
 	uint8_t *how;              /* the same */
+	/*
+	 * From SWEEP on: 0, or the final state of a granule that the sweep leaves out, because it
+	 * is as in the base; and its checksum. NULL: it leaves none out.
+	 */
+	uint8_t *same;
+	uint64_t *same_sum;
+	uint8_t wished[16];       /* dump id of the base; zeros: none */
+	uint32_t tracking;        /* enum ldfs_tracking */
+	_Atomic uint32_t since;   /* enum ldfs_since */
+	_Atomic uint64_t omitted; /* granules that were left out */
 
 	_Atomic int64_t islands; /* stretches of writable granules, see protect.c */
 	int64_t islands_most;
@@ -239,7 +249,7 @@ struct ldfs_dump {
 	_Atomic uint64_t handler_ns[LDFS_HISTOGRAM_BINS], handler_sum_ns;
 	_Atomic uint64_t final_count[3]; /* [how - 1] of granules SAVED */
 	_Atomic uint64_t holes, lost, spilled, bytes_pool, retaken;
-	uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
+	_Atomic uint64_t quiesce_ns, arm_ns, resume_ns, pause_ns, instant_mono_ns, instant_wall_ns;
 	_Atomic uint64_t sweep_start_ns, drained_ns;
 	_Atomic uint32_t failure_taken; /* 0 none, 1 being written, 2 readable */
 	ldfs_failure failure;

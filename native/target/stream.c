@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "target/target.h"
@@ -52,16 +53,30 @@ static int wait_writable(struct ldfs_stream *s)
 	return -ECANCELED;
 }
 
-static int put(struct ldfs_stream *s, const void *buf, uint64_t length)
+/* What is left of the parts after n bytes of them. */
+static struct iovec *past(struct iovec *first, const struct iovec *end, size_t n)
 {
-	const uint8_t *from = buf;
+	for (; first < end; first++) {
+		if (n < first->iov_len) {
+			first->iov_base = (uint8_t *)first->iov_base + n;
+			first->iov_len -= n;
+			break;
+		}
+		n -= first->iov_len;
+	}
+	return first;
+}
 
-	while (length > 0) {
-		ssize_t n = load_seq(&s->cancelled) ? 0 : write(s->fd, from, length);
+/* Both parts, one behind the other; where the pipe has room with one call. */
+static int put(struct ldfs_stream *s, struct iovec parts[2])
+{
+	struct iovec *first = parts, *end = parts + 2;
+
+	while (first < end) {
+		ssize_t n = load_seq(&s->cancelled) ? 0 : writev(s->fd, first, (int)(end - first));
 
 		if (n > 0) {
-			from += n;
-			length -= (uint64_t)n;
+			first = past(first, end, (size_t)n);
 			continue;
 		}
 		if (n == 0 || errno == EAGAIN) {
@@ -80,23 +95,23 @@ static int put_header(struct ldfs_stream *s)
 {
 	uint8_t header[HEADER_SIZE] = "makedumpfile";
 	uint64_t values[2] = { htobe64(FLAT_TYPE), htobe64(FLAT_VERSION) };
+	struct iovec parts[2] = { { header, sizeof(header) }, { NULL, 0 } };
 
 	memcpy(header + 16, values, sizeof(values));
 	s->begun = true;
-	return put(s, header, sizeof(header));
+	return put(s, parts);
 }
 
 static int put_record(struct ldfs_stream *s, uint64_t offset, uint64_t length, const void *buf)
 {
 	struct record r = { htobe64(offset), htobe64(length) };
+	struct iovec parts[2] = { { &r, sizeof(r) }, { (void *)buf, buf ? length : 0 } };
 	int rc = s->broken;
 
 	if (!rc && !s->begun)
 		rc = put_header(s);
 	if (!rc)
-		rc = put(s, &r, sizeof(r));
-	if (!rc && buf)
-		rc = put(s, buf, length);
+		rc = put(s, parts);
 	s->broken = rc;
 	return rc;
 }

@@ -113,11 +113,11 @@ int ldfs_target_init(struct ldfs_target *t, const ldfs_dump_config *config, uint
 	t->reads_zero = config->target_reads_zero != 0;
 	store_relaxed(&t->zero_range, true);
 	t->zero_costs = zeroing_writes(config->target_fd);
-	t->stream = config->packed ? config->stream : NULL;
+	t->stream = config->stream;
 	t->fd = fcntl(config->target_fd, F_DUPFD_CLOEXEC, 3);
 	if (t->fd < 0)
 		return -errno;
-	if (config->target_direct && !config->packed)
+	if (config->target_direct && !config->packed && !t->stream)
 		t->direct_fd = open_direct(t);
 	store_relaxed(&t->direct, t->direct_fd >= 0);
 	/*
@@ -185,7 +185,8 @@ static int write_direct(struct ldfs_target *t, const void *buf, uint64_t length,
 static int write_run(struct ldfs_target *t, const void *buf, uint64_t length, uint64_t at,
 		     bool direct)
 {
-	return direct ? write_direct(t, buf, length, at) : ldfs_write_all(t->fd, buf, length, at);
+	return direct && !t->stream ? write_direct(t, buf, length, at)
+				    : ldfs_target_put(t, buf, length, at);
 }
 
 int ldfs_target_write(struct ldfs_target *t, uint64_t arena_offset, const void *buf,
@@ -261,6 +262,8 @@ int ldfs_target_read(const struct ldfs_target *t, uint64_t arena_offset, void *b
 {
 	uint8_t *to = buf;
 
+	if (t->stream)
+		return -EIO;
 	while (length > 0) {
 		uint64_t at, run = ldfs_target_run(t, arena_offset, &at);
 		int rc;

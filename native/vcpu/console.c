@@ -44,7 +44,7 @@ static uint8_t byte_at(const struct ldfs_console *c, uint64_t kept, uint64_t i)
 	return 0;
 }
 
-uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size)
+uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size, uint64_t *end)
 {
 	uint64_t kept, total, skip;
 
@@ -53,6 +53,8 @@ uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size)
 	total = kept;
 	for (uint32_t who = 0; who < LDFS_MAX_VCPUS; who++)
 		total += c->lines[who].length;
+	if (end)
+		*end = c->written - kept + total;
 	skip = total > size ? total - size : 0;
 	for (uint64_t i = skip; i < total; i++)
 		buf[i - skip] = byte_at(c, kept, i);

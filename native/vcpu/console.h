@@ -31,7 +31,10 @@ void ldfs_console_open(struct ldfs_console *c);
 void ldfs_console_close(struct ldfs_console *c);
 /* [any thread] Add a byte that a vCPU prints; its number is below LDFS_MAX_VCPUS. */
 void ldfs_console_put(struct ldfs_console *c, uint32_t who, uint8_t byte);
-/* [any thread] Copy the newest bytes, oldest first; returns how many, at most `size`. */
-uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size);
+/*
+ * [any thread] Copy the newest bytes, oldest first; returns how many, at most `size`. *end, if
+ * `end` is not NULL: how many there ever were.
+ */
+uint64_t ldfs_console_read(struct ldfs_console *c, uint8_t *buf, uint64_t size, uint64_t *end);
 
 #endif

@@ -2,9 +2,10 @@
 /* hold.c - holding one vCPU, and all of them. vcpu.h describes the protocol. */
 #include <errno.h>
 
+#include "base/relax.h"
 #include "vcpu/vcpu.h"
 
-#define HURRY_TURNS 500u /* pause instructions: some ten microseconds, for all vCPUs together */
+#define HURRY_TURNS 500u /* of relax(): some ten microseconds, for all vCPUs together */
 
 /*
  * [vCPU] No guest code runs from here on; a thread that holds this vCPU sees all that it wrote
@@ -42,14 +43,14 @@ bool ldfs_vcpu_enter(struct ldfs_vcpu *v)
 
 		if (attention & STOP)
 			return false;
-		if (attention) {
+		if (HOLDS(attention)) {
 			ldfs_vcpu_wait_for_change(v, attention, UINT64_MAX);
 			continue;
 		}
 		if (load_relaxed(&v->urgent))
 			ldfs_vcpu_lower(v);
 		store_seq(&v->inside, 1);
-		if (load_seq(&v->attention) == 0)
+		if (!(load_seq(&v->attention) & ~WORK))
 			return true;
 		ldfs_vcpu_leave(v);
 	}
@@ -79,11 +80,23 @@ bool ldfs_vcpu_wait_outside(struct ldfs_vcpu *v, uint64_t deadline_ns)
 void ldfs_vcpu_hurry(struct ldfs_vcpu *v, unsigned *turns)
 {
 	while (*turns < HURRY_TURNS && load_seq(&v->inside)) {
-		__builtin_ia32_pause();
+		relax();
 		++*turns;
 	}
 	if (load_seq(&v->inside) && ldfs_urgent_raise(load_relaxed(&v->tid)))
 		store_seq(&v->urgent, 1);
+}
+
+void ldfs_vcpu_set_work(struct ldfs_vcpu *v)
+{
+	atomic_fetch_or(&v->attention, WORK);
+	ldfs_event_notify(&v->go);
+}
+
+void ldfs_vcpu_attend(struct ldfs_vcpu *v)
+{
+	if (atomic_fetch_and(&v->attention, ~WORK) & WORK)
+		v->machine->kind->attend(v);
 }
 
 void ldfs_vcpu_hold(struct ldfs_vcpu *v)

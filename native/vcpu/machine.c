@@ -39,9 +39,9 @@ ldfs_quiesce_ops *ldfs_machine_ops(ldfs_machine *m)
 
 /* ------------------------------------------------------------------- looking */
 
-uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size)
+uint64_t ldfs_machine_console(ldfs_machine *m, uint8_t *buf, uint64_t size, uint64_t *end)
 {
-	return ldfs_console_read(&m->console, buf, size);
+	return ldfs_console_read(&m->console, buf, size, end);
 }
 
 int ldfs_machine_status(ldfs_machine *m, uint32_t vcpu, ldfs_vcpu_status *out)
@@ -57,7 +57,7 @@ int ldfs_machine_status(ldfs_machine *m, uint32_t vcpu, ldfs_vcpu_status *out)
 	if (state == LDFS_VCPU_HALTED || state == LDFS_VCPU_FAILED)
 		*out = v->end;
 	out->state = state;
-	out->parked = (load_seq(&v->attention) & ~STOP) && !load_seq(&v->inside);
+	out->parked = HOLDS(load_seq(&v->attention)) && !load_seq(&v->inside);
 	return 0;
 }
 
@@ -130,6 +130,14 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 			uint32_t range_count, uint32_t vcpus, ldfs_machine **out, char *why,
 			size_t why_size)
 {
+	return ldfs_machine_make(&ldfs_vcpu_flat, NULL, library, ram, ranges, range_count, vcpus,
+				 out, why, why_size);
+}
+
+int ldfs_machine_make(const struct ldfs_vcpu_kind *kind, void *owner, const char *library,
+		      void *ram, const ldfs_ram_range *ranges, uint32_t range_count, uint32_t vcpus,
+		      ldfs_machine **out, char *why, size_t why_size)
+{
 	ldfs_machine *m;
 	int rc;
 
@@ -141,6 +149,8 @@ int ldfs_machine_create(const char *library, void *ram, const ldfs_ram_range *ra
 	if (!m)
 		return -ENOMEM;
 	memset(m, 0, sizeof(*m));
+	m->kind = kind;
+	m->owner = owner;
 	m->ram = ram;
 	m->pid = getpid();
 	m->vcpu_count = vcpus;

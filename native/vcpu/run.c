@@ -10,83 +10,46 @@
 
 #include "vcpu/vcpu.h"
 
-/* The period of the timer that ends a hlt. */
-#define TICK_NS 1000000u
-
 /* Unicorn stops when it would fetch this address; no guest can have code there. */
 #define NOWHERE UINT64_C(0x8000000000000000)
-
-#define HLT_OPCODE 0xf4
-#define EFLAGS_IF (1u << 9)
-
-/* Whether emulation ended at a hlt instruction. Unicorn leaves rip behind it. */
-static bool is_behind_hlt(const struct ldfs_vcpu *v)
-{
-	uint64_t page = ldfs_machine_page(v->machine, v->pc - 1);
-
-	return page != UINT64_MAX &&
-	       v->machine->ram[page * LDFS_PAGE_SIZE + (v->pc - 1) % LDFS_PAGE_SIZE] == HLT_OPCODE;
-}
 
 static void fail(struct ldfs_vcpu *v, int error)
 {
 	if (v->exception < 0)
-		ldfs_vcpu_read(v, &v->crash);
+		v->machine->kind->read(v, &v->crash);
 	v->end.error = v->exception < 0 ? error : 0;
 	v->end.exception = v->exception;
-	v->end.pc = v->crash.rip;
+	v->end.pc = v->pc;
 	store_seq(&v->state, LDFS_VCPU_FAILED);
 }
 
-/*
- * Run guest code until the guest halts (true), crashes or is stopped (false). Calls enter and
- * leave.
+/* Run guest code until it waits for something. False: it never runs again. Calls enter and leave.
  */
 static bool run(struct ldfs_vcpu *v)
 {
 	const struct ldfs_uc_api *uc = &v->machine->uc;
-	bool halted = false;
-	int error;
+	enum ldfs_vcpu_next next = LDFS_NEXT_AGAIN;
+	int error = 0;
 
 	if (!ldfs_vcpu_enter(v))
 		return false;
 	store_release(&v->state, LDFS_VCPU_RUNNING);
-	error = uc->emu_start(v->uc, v->pc, NOWHERE, 0, 0);
-	v->pc = 0;
-	uc->reg_read(v->uc, LDFS_UC_X86_REG_RIP, &v->pc);
-	if (error || v->exception >= 0)
+	ldfs_vcpu_attend(v);
+	while (next == LDFS_NEXT_AGAIN && !(load_seq(&v->attention) & STOP)) {
+		error = uc->emu_start(v->uc, v->pc, NOWHERE, 0, 0);
+		uc->reg_read(v->uc, v->machine->kind->pc, &v->pc);
+		if (error || !(load_seq(&v->attention) & STOP))
+			next = v->machine->kind->returned(v, error);
+	}
+	v->end.pc = v->pc;
+	if (next == LDFS_NEXT_FAIL)
 		fail(v, error);
-	else if (!(load_seq(&v->attention) & STOP)) {
-		halted = is_behind_hlt(v);
-		if (!halted)
-			fail(v, LDFS_UC_ERR_OK);
-	}
-	if (halted) {
-		uint64_t eflags = 0;
-
-		uc->reg_read(v->uc, LDFS_UC_X86_REG_EFLAGS, &eflags);
-		v->end.pc = v->pc;
-		store_release(&v->state, eflags & EFLAGS_IF ? LDFS_VCPU_IDLE : LDFS_VCPU_HALTED);
-	}
+	else if (next == LDFS_NEXT_IDLE)
+		store_release(&v->state, LDFS_VCPU_IDLE);
+	else if (next == LDFS_NEXT_HALT)
+		store_release(&v->state, LDFS_VCPU_HALTED);
 	ldfs_vcpu_leave(v);
-	return halted;
-}
-
-/*
- * Sleep until the next tick, or until STOP. A pause does not make it longer: after the tick,
- * ldfs_vcpu_enter() waits for the end of the pause.
- */
-static void idle(struct ldfs_vcpu *v)
-{
-	uint64_t tick = (ldfs_now_ns() / TICK_NS + 1) * TICK_NS;
-
-	while (ldfs_now_ns() < tick) {
-		uint32_t attention = load_seq(&v->attention);
-
-		if (attention & STOP)
-			return;
-		ldfs_vcpu_wait_for_change(v, attention, tick);
-	}
+	return next == LDFS_NEXT_IDLE;
 }
 
 static void *vcpu_main(void *arg)
@@ -96,8 +59,8 @@ static void *vcpu_main(void *arg)
 	store_relaxed(&v->tid, gettid());
 	store_seq(&v->begun, 1);
 	ldfs_event_notify(&v->left);
-	while (run(v) && load_relaxed(&v->state) == LDFS_VCPU_IDLE)
-		idle(v);
+	while (run(v))
+		v->machine->kind->idle(v);
 	if (load_relaxed(&v->state) < LDFS_VCPU_HALTED)
 		store_release(&v->state, LDFS_VCPU_ENDED);
 	store_seq(&v->ended, 1);

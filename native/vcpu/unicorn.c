@@ -23,6 +23,7 @@ int ldfs_unicorn_load(const char *path, struct ldfs_uc_api *api, char *why, size
 		{ "uc_close", offsetof(struct ldfs_uc_api, close) },
 		{ "uc_ctl", offsetof(struct ldfs_uc_api, ctl) },
 		{ "uc_mem_map_ptr", offsetof(struct ldfs_uc_api, mem_map_ptr) },
+		{ "uc_mmio_map", offsetof(struct ldfs_uc_api, mmio_map) },
 		{ "uc_hook_add", offsetof(struct ldfs_uc_api, hook_add) },
 		{ "uc_reg_write", offsetof(struct ldfs_uc_api, reg_write) },
 		{ "uc_reg_read", offsetof(struct ldfs_uc_api, reg_read) },

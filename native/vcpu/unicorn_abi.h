@@ -18,37 +18,48 @@ typedef struct uc_struct ldfs_uc;
 enum {
 	LDFS_UC_API_MAJOR = 2,
 	LDFS_UC_ARCH_X86 = 4,
+	LDFS_UC_ARCH_RISCV = 8,
 	LDFS_UC_MODE_64 = 1 << 3,
+	LDFS_UC_MODE_RISCV64 = 1 << 3,
 	LDFS_UC_PROT_READ = 1,
 	LDFS_UC_PROT_WRITE = 2,
+	LDFS_UC_PROT_EXEC = 4,
 	LDFS_UC_PROT_ALL = 7,
 
 	LDFS_UC_ERR_OK = 0,
 	LDFS_UC_ERR_NOMEM = 1,
+	LDFS_UC_ERR_EXCEPTION = 21,
 
 	LDFS_UC_HOOK_INTR = 1 << 0,
 	LDFS_UC_HOOK_INSN = 1 << 1,
 	LDFS_UC_HOOK_BLOCK = 1 << 3,
 	LDFS_UC_HOOK_MEM_UNMAPPED = 0x7 << 4, /* read, write, fetch */
+	LDFS_UC_HOOK_INSN_INVALID = 1 << 14,
 	LDFS_UC_HOOK_TLB_FILL = 1 << 17,
 
 	LDFS_UC_X86_INS_IN = 218,
 	LDFS_UC_X86_INS_OUT = 500,
 
+	LDFS_UC_CTL_UC_USE_EXITS = 4,
+	LDFS_UC_CTL_TB_REMOVE_CACHE = 9,
+	LDFS_UC_CTL_TB_FLUSH = 10,
 	LDFS_UC_CTL_TLB_FLUSH = 11,
 	LDFS_UC_CTL_TLB_TYPE = 12,
 	LDFS_UC_CTL_TCG_BUFFER_SIZE = 13,
 	LDFS_UC_TLB_VIRTUAL = 1,
 
+	LDFS_UC_MEM_READ = 16,
+	LDFS_UC_MEM_WRITE = 17,
 	LDFS_UC_MEM_FETCH = 18,
 	LDFS_UC_MEM_READ_UNMAPPED = 19,
 	LDFS_UC_MEM_WRITE_UNMAPPED = 20,
 	LDFS_UC_MEM_FETCH_UNMAPPED = 21,
 };
 
-/* The control argument of uc_ctl() for a write without an argument, and with one. */
+/* The control argument of uc_ctl() for a write without an argument, with one, and with two. */
 #define LDFS_UC_CTL_WRITE_0(type) ((int)((uint32_t)(type) | 1u << 30))
 #define LDFS_UC_CTL_WRITE_1(type) ((int)((uint32_t)(type) | 1u << 26 | 1u << 30))
+#define LDFS_UC_CTL_WRITE_2(type) ((int)((uint32_t)(type) | 2u << 26 | 1u << 30))
 
 enum {
 	LDFS_UC_X86_REG_CS = 11,
@@ -79,6 +90,25 @@ enum {
 	LDFS_UC_X86_REG_GS_BASE = 251,
 };
 
+enum {
+	LDFS_UC_RISCV_REG_X0 = 1,
+	LDFS_UC_RISCV_REG_MEDELEG = 118,
+	LDFS_UC_RISCV_REG_MIDELEG = 119,
+	LDFS_UC_RISCV_REG_MIE = 120,
+	LDFS_UC_RISCV_REG_MIP = 131,
+	LDFS_UC_RISCV_REG_SSTATUS = 133,
+	LDFS_UC_RISCV_REG_SIE = 136,
+	LDFS_UC_RISCV_REG_STVEC = 137,
+	LDFS_UC_RISCV_REG_SSCRATCH = 139,
+	LDFS_UC_RISCV_REG_SEPC = 140,
+	LDFS_UC_RISCV_REG_SCAUSE = 141,
+	LDFS_UC_RISCV_REG_STVAL = 142,
+	LDFS_UC_RISCV_REG_SIP = 143,
+	LDFS_UC_RISCV_REG_SATP = 146,
+	LDFS_UC_RISCV_REG_PC = 190,
+	LDFS_UC_RISCV_REG_PRIV = 191,
+};
+
 /* The result that a hook of UC_HOOK_TLB_FILL fills in. */
 struct ldfs_uc_tlb_entry {
 	uint64_t paddr;
@@ -92,6 +122,13 @@ struct ldfs_uc_api {
 	int (*close)(ldfs_uc *uc);
 	int (*ctl)(ldfs_uc *uc, int control, ...);
 	int (*mem_map_ptr)(ldfs_uc *uc, uint64_t address, uint64_t size, uint32_t perms, void *ptr);
+	int (*mmio_map)(ldfs_uc *uc, uint64_t address, uint64_t size,
+			uint64_t (*read)(ldfs_uc *uc, uint64_t offset, unsigned int size,
+					 void *user),
+			void *read_user,
+			void (*write)(ldfs_uc *uc, uint64_t offset, unsigned int size,
+				      uint64_t value, void *user),
+			void *write_user);
 	int (*hook_add)(ldfs_uc *uc, size_t *hook, int type, void *callback, void *user,
 			uint64_t begin, uint64_t end, ...);
 	int (*reg_write)(ldfs_uc *uc, int reg, const void *value);

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * virtio.c - the disk as the guest sees it: a block device of virtio 1.2 behind registers in memory
+ * (virtio-mmio, version 2), with one split queue.
+ *
+ * A request is taken apart here, and done by the disk's thread (disk.c), which gives it back. All
+ * stores to the guest's memory are here.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "board/within.h"
+
+enum {
+	MAGIC = 0x00,
+	VERSION = 0x04,
+	DEVICE = 0x08,
+	VENDOR = 0x0c,
+	DEVICE_FEATURES = 0x10,
+	DEVICE_FEATURES_PAGE = 0x14,
+	DRIVER_FEATURES_PAGE = 0x24,
+	QUEUE = 0x30,
+	QUEUE_MOST = 0x34,
+	QUEUE_LENGTH = 0x38,
+	QUEUE_READY = 0x44,
+	QUEUE_NOTIFY = 0x50,
+	INTERRUPT = 0x60,
+	INTERRUPT_DONE = 0x64,
+	STATUS = 0x70,
+	DESCRIPTORS = 0x80,
+	DRIVER_RING = 0x90,
+	DEVICE_RING = 0xa0,
+	CONFIG = 0x100
+};
+
+#define MAGIC_VALUE 0x74726976 /* "virt" */
+#define VENDOR_VALUE 0x7366646c
+#define DEVICE_BLOCK 2
+#define STATUS_NEEDS_RESET 0x40u
+#define INTERRUPT_QUEUE 1u
+#define INTERRUPT_CONFIG 2u
+#define FEATURE_SEGMENT_SIZE (1u << 1)
+#define FEATURE_SEGMENTS (1u << 2)
+#define FEATURE_READ_ONLY (1u << 5)
+#define FEATURE_FLUSH (1u << 9)
+#define FEATURE_VERSION_1 1u /* bit 32 */
+
+enum { DESCRIPTOR_NEXT = 1, DESCRIPTOR_WRITE = 2 };
+enum { KIND_READ = 0, KIND_WRITE = 1, KIND_FLUSH = 4, KIND_ID = 8, KIND_NONE = 0xff };
+enum { STATUS_UNSUPPORTED = 2 };
+
+struct descriptor {
+	uint64_t address;
+	uint32_t size;
+	uint16_t flags, next;
+};
+
+struct request {
+	uint32_t kind, reserved;
+	uint64_t sector;
+};
+
+/* ------------------------------------------------------------------ the queue */
+
+static void interrupt(struct ldfs_board *b, uint32_t why)
+{
+	b->disk.interrupt |= why;
+	ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, true);
+}
+
+static void breaks(struct ldfs_board *b)
+{
+	b->disk.broken = true;
+	b->disk.status |= STATUS_NEEDS_RESET;
+	interrupt(b, INTERRUPT_CONFIG);
+}
+
+static struct job *job_of(struct ldfs_board *b, uint16_t head)
+{
+	struct job *job = calloc(1, sizeof(*job));
+
+	if (job) {
+		job->generation = b->disk.generation;
+		job->head = head;
+		job->kind = KIND_NONE;
+	}
+	return job;
+}
+
+/* Add one descriptor to the request. False: the request makes no sense. */
+static bool add(struct ldfs_board *b, struct job *job, const struct descriptor *d, uint32_t index)
+{
+	uint8_t *at = ldfs_ram_at(b, d->address, d->size);
+	struct request request;
+
+	if (!at)
+		return false;
+	if (index == 0) {
+		if (d->size != sizeof(request) || d->flags & DESCRIPTOR_WRITE)
+			return false;
+		memcpy(&request, at, sizeof(request));
+		job->kind = request.kind < KIND_NONE ? (uint8_t)request.kind : KIND_NONE;
+		job->sector = request.sector;
+		return true;
+	}
+	if (!(d->flags & DESCRIPTOR_NEXT)) {
+		job->status_at = at;
+		return d->size >= 1 && d->flags & DESCRIPTOR_WRITE;
+	}
+	if (job->segment_count == SEGMENTS || d->size > SEGMENT_SIZE ||
+	    !(d->flags & DESCRIPTOR_WRITE) != (job->kind == KIND_WRITE))
+		return false;
+	job->segments[job->segment_count++] = (struct segment){ at, d->size };
+	job->size += d->size;
+	return true;
+}
+
+/* The request that begins with descriptor `head`; NULL: it makes no sense. */
+static struct job *take(struct ldfs_board *b, uint16_t head)
+{
+	struct disk *k = &b->disk;
+	struct descriptor *table = (struct descriptor *)ldfs_ram_at(b, k->descriptors,
+								    k->size * sizeof(*table));
+	struct job *job = table ? job_of(b, head) : NULL;
+	uint32_t at = head;
+
+	for (uint32_t i = 0; job && i < k->size; i++) {
+		struct descriptor d;
+
+		if (at >= k->size)
+			break;
+		d = table[at];
+		if (!add(b, job, &d, i))
+			break;
+		if (job->status_at)
+			return job;
+		at = d.next;
+	}
+	ldfs_job_free(job);
+	return NULL;
+}
+
+static void take_all(struct ldfs_board *b)
+{
+	struct disk *k = &b->disk;
+	uint16_t *ring = (uint16_t *)ldfs_ram_at(b, k->driver_ring, 4 + 2 * (uint64_t)k->size);
+
+	if (!k->ready || k->broken)
+		return;
+	while (ring && k->seen != ring[1]) {
+		/* A guest that asks for more than its queue holds gets no memory of ours for it. */
+		bool room = k->under_way < QUEUE_SIZE;
+		struct job *job = room ? take(b, ring[2 + k->seen % k->size]) : NULL;
+
+		if (!job) {
+			ring = NULL;
+			break;
+		}
+		k->seen++;
+		k->under_way++;
+		ldfs_disk_ask(b, job);
+	}
+	if (!ring)
+		breaks(b);
+}
+
+static void scatter(struct ldfs_board *b, struct job *job)
+{
+	const uint8_t *from = job->bounce;
+
+	for (uint32_t i = 0; i < job->segment_count; i++) {
+		ldfs_mmu_copy(b, job->segments[i].at, from, job->segments[i].size);
+		from += job->segments[i].size;
+	}
+}
+
+static void give_back(struct ldfs_board *b, struct job *job)
+{
+	struct disk *k = &b->disk;
+	uint8_t *ring = ldfs_ram_at(b, k->device_ring, 4 + 8 * (uint64_t)k->size);
+	uint32_t entry[2] = { job->head, 1 };
+
+	if (!ring) {
+		breaks(b);
+		return;
+	}
+	if (job->bounce && !job->status) {
+		scatter(b, job);
+		entry[1] += (uint32_t)job->size;
+	}
+	ldfs_mmu_copy(b, job->status_at, &job->status, 1);
+	ldfs_mmu_copy(b, ring + 4 + 8 * (size_t)(k->used % k->size), entry, sizeof(entry));
+	k->used++;
+	ldfs_mmu_copy(b, ring + 2, &k->used, sizeof(k->used));
+	interrupt(b, INTERRUPT_QUEUE);
+}
+
+void ldfs_virtio_attend(struct ldfs_board *b)
+{
+	struct job *job;
+
+	while ((job = ldfs_disk_take_done(b))) {
+		b->disk.under_way--;
+		if (job->generation == b->disk.generation && b->disk.ready && !b->disk.broken)
+			give_back(b, job);
+		ldfs_job_free(job);
+	}
+}
+
+void ldfs_virtio_reset(struct ldfs_board *b)
+{
+	struct disk *k = &b->disk;
+
+	k->generation++;
+	k->status = k->interrupt = k->ready = k->size = 0;
+	k->features_page = k->driver_page = 0;
+	k->descriptors = k->driver_ring = k->device_ring = 0;
+	k->seen = k->used = 0;
+	k->broken = false;
+	ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, false);
+}
+
+/* -------------------------------------------------------------- the registers */
+
+static uint64_t config(const struct disk *k, uint64_t offset, unsigned int size)
+{
+	struct {
+		uint64_t sectors;
+		uint32_t size_most, segments_most;
+	} values = { k->sectors, SEGMENT_SIZE, SEGMENTS };
+	uint64_t value = 0;
+
+	if (offset + size <= sizeof(values))
+		memcpy(&value, (uint8_t *)&values + offset, size);
+	return value;
+}
+
+uint64_t ldfs_virtio_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void *user)
+{
+	struct ldfs_board *b = user;
+	struct disk *k = &b->disk;
+
+	(void)uc;
+	if (offset >= CONFIG)
+		return config(k, offset - CONFIG, size);
+	switch (offset) {
+	case MAGIC:
+		return MAGIC_VALUE;
+	case VERSION:
+		return 2;
+	case DEVICE:
+		return k->fd < 0 ? 0 : DEVICE_BLOCK;
+	case VENDOR:
+		return VENDOR_VALUE;
+	case DEVICE_FEATURES:
+		if (k->features_page == 0)
+			return FEATURE_SEGMENT_SIZE | FEATURE_SEGMENTS | FEATURE_FLUSH |
+			       (k->read_only ? FEATURE_READ_ONLY : 0);
+		return k->features_page == 1 ? FEATURE_VERSION_1 : 0;
+	case QUEUE_MOST:
+		return QUEUE_SIZE;
+	case QUEUE_READY:
+		return k->ready;
+	case INTERRUPT:
+		return k->interrupt;
+	case STATUS:
+		return k->status;
+	}
+	return 0;
+}
+
+static void set_half(uint64_t *address, uint64_t offset, uint64_t value)
+{
+	if (offset & 4)
+		*address = (*address & UINT32_MAX) | value << 32;
+	else
+		*address = (*address & ~(uint64_t)UINT32_MAX) | value;
+}
+
+void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t value, void *user)
+{
+	struct ldfs_board *b = user;
+	struct disk *k = &b->disk;
+
+	(void)uc;
+	(void)size;
+	value = (uint32_t)value;
+	switch (offset) {
+	case DEVICE_FEATURES_PAGE:
+		k->features_page = (uint32_t)value;
+		break;
+	case QUEUE_LENGTH:
+		if (value && value <= QUEUE_SIZE && !(value & (value - 1)))
+			k->size = (uint32_t)value;
+		break;
+	case QUEUE_READY:
+		k->ready = value && k->size && k->descriptors % 16 == 0 &&
+			   k->driver_ring % 2 == 0 && k->device_ring % 4 == 0;
+		break;
+	case QUEUE_NOTIFY:
+		take_all(b);
+		break;
+	case INTERRUPT_DONE:
+		k->interrupt &= ~(uint32_t)value;
+		if (!k->interrupt)
+			ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, false);
+		break;
+	case STATUS:
+		if (value)
+			k->status = (uint32_t)value;
+		else
+			ldfs_virtio_reset(b);
+		break;
+	case DESCRIPTORS:
+	case DESCRIPTORS + 4:
+		set_half(&k->descriptors, offset, value);
+		break;
+	case DRIVER_RING:
+	case DRIVER_RING + 4:
+		set_half(&k->driver_ring, offset, value);
+		break;
+	case DEVICE_RING:
+	case DEVICE_RING + 4:
+		set_half(&k->device_ring, offset, value);
+		break;
+	}
+}
