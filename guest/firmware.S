@@ -4,9 +4,16 @@
  * to the end of its memory (less than 3 GiB), in order, over and over, and counts the rounds at
  * 0x7000. So at any instant these words are equal to that number up to some page, and one less from
  * there on. QEMU gets it with -bios, and maps it to the last 64 KiB below 4 GiB.
+ *
+ * With the symbol RESTS it halts after each round until the next tick of the PIT, 55 ms after the
+ * last: a guest that stores to all of its memory and leaves the processor to others.
  */
 	.set	ROUNDS, 0x7000
+	.set	STACK, 0x7000		/* downwards */
 	.set	COPY, 0x8000
+	.set	GATES, 0x9000
+	.set	TICK, 0x20		/* vector */
+	.set	LINT0, 0xfee00350
 	.set	FIRST, 0x100000
 
 	.text
@@ -18,6 +25,9 @@ descriptors:
 to_load:
 	.word	. - descriptors - 1
 	.long	descriptors
+gates_to_load:
+	.word	8 * TICK + 7
+	.long	GATES
 
 	.code16
 start:
@@ -53,6 +63,30 @@ protected:
 	movl	$COPY, %edi
 	movl	$(end - loop), %ecx
 	rep movsb
+	.ifdef	RESTS
+	movl	$STACK, %esp
+	movl	$(0x80000 + COPY + tick - loop), GATES + 8 * TICK	/* code segment 8 */
+	movl	$0x8e00, GATES + 8 * TICK + 4	/* present, an interrupt gate */
+	lidtl	%cs:gates_to_load
+	movw	$0x20, %dx		/* the PIC: its vectors, 8086 mode, automatic end */
+	movb	$0x11, %al
+	outb	%al, %dx
+	incw	%dx
+	movb	$TICK, %al
+	outb	%al, %dx
+	movb	$4, %al
+	outb	%al, %dx
+	movb	$3, %al
+	outb	%al, %dx
+	movb	$0xfe, %al		/* no line but the PIT's */
+	outb	%al, %dx
+	movb	$0x34, %al		/* the PIT: a rate generator, 1193182 Hz / 65536 */
+	outb	%al, $0x43
+	xorb	%al, %al
+	outb	%al, $0x40
+	outb	%al, $0x40
+	movl	$0x700, LINT0		/* the local APIC lets the PIC interrupt */
+	.endif
 	movl	$COPY, %eax
 	jmp	*%eax
 
@@ -63,7 +97,14 @@ loop:					/* position-independent */
 	addl	$4096, %edi
 	cmpl	%ebx, %edi
 	jb	1b
+	.ifdef	RESTS
+	sti				/* takes effect behind hlt */
+	hlt
+	cli
+	.endif
 	jmp	loop
+tick:
+	iretl
 end:
 
 	.org	0xfff0			/* reset vector */
