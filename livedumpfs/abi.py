@@ -18,6 +18,14 @@ POOL_AUTO = kinds.AUTO_NUMBER
 PATH_MAX = kinds.PATH_MAX
 """Most bytes of a path, the NUL included."""
 NO_PFN = 2**64 - 1
+ID_SIZE = 16
+"""Bytes of a dump id."""
+HOLD_MOST_NS = 60 * 10**9
+"""How long HOLD may hold a machine, and ..."""
+AHEAD_MOST_NS = 600 * 10**9
+"""... how far ahead START may be agreed on, and ..."""
+LATE_NS = 10**8
+"""... how much later it may begin, where nothing is said."""
 
 _TYPE = 0xFF
 _WRITE, _READ = 1, 2
@@ -133,6 +141,19 @@ class InitFlag(enum.IntFlag):
 
 class SweepFlag(enum.IntFlag):
     """Flags of the typed SWEEP."""
+
+    ASYNC = 0x1
+
+
+class AnswerFlag(enum.IntFlag):
+    """What a step by dump id says besides its times."""
+
+    ALREADY = 0x1
+    PENDING = 0x2
+
+
+class StepFlag(enum.IntFlag):
+    """Flags of a step by dump id."""
 
     ASYNC = 0x1
 
@@ -282,6 +303,69 @@ class Sweep(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("flags", ctypes.c_uint32))
 
 
+class InitId(ctypes.Structure):
+    """struct livedump_init_id."""
+
+    init: Init
+    dump_id: ctypes.Array[ctypes.c_uint8]
+    answer: int
+    reserved: int
+    since: ctypes.Array[ctypes.c_uint8]
+    options: ctypes.Array[ctypes.c_uint64]
+    _fields_ = (
+        ("init", Init),
+        ("dump_id", ctypes.c_uint8 * ID_SIZE),
+        ("answer", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("since", ctypes.c_uint8 * ID_SIZE),
+        ("options", ctypes.c_uint64 * 10),
+    )
+
+
+class StatusId(ctypes.Structure):
+    """struct livedump_status_id."""
+
+    status: Status
+    dump_id: ctypes.Array[ctypes.c_uint8]
+    _fields_ = (("status", Status), ("dump_id", ctypes.c_uint8 * ID_SIZE))
+
+
+INSTANT_TIMES = (
+    "instant_mono_ns",
+    "instant_wall_ns",
+    "pause_ns",
+    "stood_mono_ns",
+    "stood_wall_ns",
+    "ran_mono_ns",
+    "ran_wall_ns",
+)
+"""Members of struct livedump_instant that are answers of a step."""
+
+
+class StepRequest(ctypes.Structure):
+    """struct livedump_instant."""
+
+    version: int
+    flags: int
+    dump_id: ctypes.Array[ctypes.c_uint8]
+    at_ns: int
+    late_ns: int
+    hold_ns: int
+    answer: int
+    reserved: int
+    _fields_ = (
+        ("version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("dump_id", ctypes.c_uint8 * ID_SIZE),
+        ("at_ns", ctypes.c_uint64),
+        ("late_ns", ctypes.c_uint64),
+        ("hold_ns", ctypes.c_uint64),
+        ("answer", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        *((name, ctypes.c_uint64) for name in INSTANT_TIMES),
+    )
+
+
 def _ioc(direction: int, number: int, size: int) -> int:
     return direction << 30 | size << 16 | _TYPE << 8 | number
 
@@ -293,6 +377,14 @@ RELEASE = _ioc(0, 0x65, 0)
 INIT_TYPED = _ioc(_WRITE, 0x66, ctypes.sizeof(Init))
 STATUS = _ioc(_READ, 0x67, ctypes.sizeof(Status))
 SWEEP_TYPED = _ioc(_WRITE, 0x68, ctypes.sizeof(Sweep))
+INIT_ID = _ioc(_WRITE | _READ, 0x69, ctypes.sizeof(InitId))
+START_TYPED = _ioc(_WRITE | _READ, 0x6A, ctypes.sizeof(StepRequest))
+HOLD = _ioc(_WRITE | _READ, 0x6B, ctypes.sizeof(StepRequest))
+ARM = _ioc(_WRITE | _READ, 0x6C, ctypes.sizeof(StepRequest))
+GO = _ioc(_WRITE | _READ, 0x6D, ctypes.sizeof(StepRequest))
+SWEEP_ID = _ioc(_WRITE | _READ, 0x6E, ctypes.sizeof(StepRequest))
+RELEASE_ID = _ioc(_WRITE | _READ, 0x6F, ctypes.sizeof(StepRequest))
+STATUS_ID = _ioc(_WRITE | _READ, 0x70, ctypes.sizeof(StatusId))
 
 
 def offset_of(struct: type[ctypes.Structure], member: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,8 @@ from typing import Any
 
 from livedumpfs import abi
 from livedumpfs.abi import Ended, InitFlag, State, SweepFlag, Verdict
+from livedumpfs.answers import put_id
+from livedumpfs.by_dump_id import ByDumpId
 from livedumpfs.closing import Closing
 from livedumpfs.errors import (
     HostError,
@@ -31,6 +32,7 @@ from livedumpfs.errors import (
     split_hint,
 )
 from livedumpfs.hosts.device import DEAD, find_device, refuse_other_files, unreachable
+from livedumpfs.hosts.mount_files import MountFiles
 from livedumpfs.kinds import Choice, FilePath
 from livedumpfs.option import Option
 from livedumpfs.request import fill_init, read_status
@@ -39,6 +41,14 @@ from livedumpfs.units import PAGE_SIZE
 
 POLL_INTERVAL = 0.1
 """Seconds between two polls of a running dump."""
+_WRONG_STATE = (
+    errno.EINVAL,
+    errno.EBUSY,
+    errno.ECANCELED,
+    errno.ESTALE,
+    errno.ETIME,
+    errno.EINPROGRESS,
+)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -138,7 +148,7 @@ def _word(one: Option, value: Any) -> Any:
     return value
 
 
-class Client(Closing):
+class Client(ByDumpId, MountFiles, Closing):
     """An open livedump file. Closing it releases a dump that was initialised with release_on_close.
 
     Each method raises a LivedumpError with the host's own sentence and errno.
@@ -177,6 +187,28 @@ class Client(Closing):
 
         TargetError: the target cannot take the dump. StateError: EBUSY, there is a dump already.
         """
+        request = self._init_request(target, options, as_set=as_set)
+        self._ioctl(abi.INIT_TYPED, bytearray(request), TargetError)
+
+    def init_as(
+        self,
+        dump_id: bytes | None,
+        target: str | None,
+        options: InitOptions | None = None,
+        *,
+        as_set: bool = False,
+        since: bytes = b"",
+    ) -> bytes:
+        """INIT under that id of 16 bytes; None: the host chooses one. May be done twice. The id.
+        `since`: one of bases(), what did not change since is left out; `target` is a pipe.
+
+        As init(), and StateError: ESTALE, the dump with that id was released.
+        """
+        return self._init_under(dump_id, self._init_request(target, options, as_set=as_set), since)
+
+    def _init_request(
+        self, target: str | None, options: InitOptions | None, *, as_set: bool
+    ) -> abi.Init:
         request = abi.Init(version=abi.VERSION)
         if target is None and as_set:
             pass  # neither a path nor NO_TARGET: the host uses control/output
@@ -187,7 +219,7 @@ class Client(Closing):
         else:
             request.path = _path(target)
         (options or InitOptions()).fill(request)
-        self._ioctl(abi.INIT_TYPED, bytearray(request), TargetError)
+        return request
 
     def start(self) -> None:
         """START: the snapshot instant. StateError: not initialised."""
@@ -208,7 +240,18 @@ class Client(Closing):
         """The status now."""
         buffer = bytearray(abi.payload_size(abi.STATUS))
         self._ioctl(abi.STATUS, buffer, HostError)
-        raw = abi.Status.from_buffer(buffer)
+        return self._status_of(abi.Status.from_buffer(buffer))
+
+    def status_as(self, dump_id: bytes) -> DumpStatus:
+        """The status of the dump with that id, also after its RELEASE. StateError ESTALE: this
+        host has another dump now, or has not had that one."""
+        request = abi.StatusId(status=abi.Status(version=abi.VERSION))
+        put_id(request, dump_id)
+        buffer = bytearray(request)
+        self._by_id(abi.STATUS_ID, buffer, HostError)
+        return self._status_of(abi.StatusId.from_buffer(buffer).status)
+
+    def _status_of(self, raw: abi.Status) -> DumpStatus:
         failure = None
         if raw.failure.error:
             pfn = None if raw.failure.pfn == abi.NO_PFN else raw.failure.pfn
@@ -273,20 +316,6 @@ class Client(Closing):
             pages=counters["granule_size"] // PAGE_SIZE,
         )
 
-    def stats(self) -> dict[str, Any]:
-        """stats.json: all counters, the histogram, the settings."""
-        found: dict[str, Any] = json.loads(self.read("stats.json"))
-        return found
-
-    def read(self, name: str) -> bytes:
-        """A small file of the mount, e.g. "machine/console"."""
-        path = os.path.join(self.mountpoint, name)
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise unreachable(path, error) from error
-
     def error(self) -> str:
         """The host's sentence about the last error of this thread; "" when there is none."""
         with contextlib.suppress(LivedumpError):
@@ -309,7 +338,7 @@ class Client(Closing):
         if kind is TargetError and code == errno.EBUSY:
             wrong = self.status().state not in (State.UNDEFINED, State.UNINIT)
         else:
-            wrong = kind is HostError and code in (errno.EINVAL, errno.EBUSY, errno.ECANCELED)
+            wrong = kind is HostError and code in _WRONG_STATE
         return (StateError if wrong else kind)(message, errno=code, hint=hint)
 
 

@@ -11,7 +11,7 @@ from typing import Final, Self
 
 Wording = Callable[[str], str]
 """From the name of a setting to its spelling in an interface (Python, control/, command line)."""
-_SWITCHES: Final = ("force", "buffered", "allow_other")
+_SWITCHES: Final = ("force", "buffered", "allow_other", "track")
 _SETTING: Final = re.compile(r"<([a-z_]+)>")
 _FROM_CONTROL: Final = re.compile(r"(.*) \(([^()]*\bcontrol/[a-z_]+[^()]*)\)")
 
@@ -89,6 +89,10 @@ class UsageError(LivedumpError, ValueError):
 
 class WrongType(UsageError, TypeError):
     """An argument of a wrong type."""
+
+
+class MissingPackage(LivedumpError, ImportError):
+    """A Python package of an extra is not installed."""
 
 
 class InconsistentDump(LivedumpError, OSError):

@@ -37,7 +37,10 @@ def text(counters: Mapping[str, object], machine: str = "") -> str:
     if machine == PROGRAM:
         still, waited = (format_duration(known[n]) for n in ("stood_still_ns", "quiesce_ns"))
         return f"{still} ({_listed(known, shown)}), after {waited} of waiting for the writers"
-    return f"{format_duration(known['pause_ns'])} ({_listed(known, ('quiesce_ns', *shown))})"
+    whole = format_duration(known["pause_ns"])
+    if not any(known[name] for name in PARTS):
+        return f"{whole} (as the machine itself has counted it)"
+    return f"{whole} ({_listed(known, ('quiesce_ns', *shown))})"
 
 
 def _listed(known: Mapping[str, int], names: tuple[str, ...]) -> str:

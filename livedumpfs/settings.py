@@ -10,11 +10,21 @@ the command line reads the table at its start.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, get_args
 
+from livedumpfs.compression import (
+    COMPRESSION,
+    COMPRESSIONS,
+    LEVELS,
+    MAX_LEVELS,
+    MAX_THREADS,
+    USUAL_THREADS,
+    Compression,
+    Level,
+    check_compression,
+)
 from livedumpfs.errors import UsageError
 from livedumpfs.kinds import AUTO, AutoSize, Choice, Count, Duration, FilePath, Flag, Seconds, Size
 from livedumpfs.option import Option, made, option, rows_of
@@ -24,9 +34,9 @@ Format = Literal["elf", "raw", "kdump"]
 Policy = Literal["block", "fail", "spill"]
 Arming = Literal["swap", "mprotect"]
 Backend = Literal["sigsegv", "uffd", "sigbus", "auto"]
-Compression = Literal["zstd", "zlib", "lzo", "snappy", "none"]
 Table = Literal["sidecar", "tail"]
 AtLimit = Literal["lose", "hold"]
+CpuNotes = Literal["auto", "on", "off"]
 
 # The order of the words is that of their numbers in both C interfaces.
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -35,9 +45,8 @@ ARMINGS: Final[tuple[Arming, ...]] = get_args(Arming)
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)
 REAL_BACKENDS: Final = BACKENDS[:-1]
 """Without the word for one of them."""
-COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
-"""How kdump stores pages; the fastest good one first."""
 AT_LIMITS: Final[tuple[AtLimit, ...]] = get_args(AtLimit)
+CPU_NOTES: Final[tuple[CpuNotes, ...]] = get_args(CpuNotes)
 TABLES: Final[tuple[Table, ...]] = get_args(Table)
 """Places of superblock and granule table of a raw dump."""
 
@@ -46,19 +55,10 @@ CONVERTED: Final = ("elf", "raw", "lime", "kdump", "flat")
 unless its table is at the tail; `flat` is kdump in makedumpfile's flattened form."""
 PACKED: Final = ("kdump", "flat")
 """Those of them that have compressed pages."""
+EXPORTED: Final = ("npy", "npz", "safetensors", "zarr")
+"""Formats of named arrays alone."""
 CONVERTED_TABLES: Final = ("none", "tail")
 
-COMPRESSION: Final[Compression] = "zstd"
-"""The default."""
-MAX_LEVELS: Final[dict[Compression, int]] = {
-    "zstd": 22, "zlib": 9, "lzo": 0, "snappy": 0, "none": 0,
-}  # fmt: skip
-"""Highest level of each compression; 0: it has no levels."""
-_LEVELS: Final = tuple(f"{one} 1 to {most}" for one, most in MAX_LEVELS.items() if most)
-MAX_THREADS: Final = 64
-"""The same as LDFS_MAX_PACKERS."""
-_USUAL_THREADS: Final = 4
-"""Most threads by default: the machine runs beside them."""
 MAX_GRANULE: Final = 64 << 20
 POOL_START: Final = 64 << 20
 """What pool `auto` has at INIT, and keeps, in bytes."""
@@ -76,17 +76,6 @@ class GivenFile(Protocol):
 
     def abandon(self) -> None:
         """Close it without using it."""
-
-
-class Level(Count):
-    """The range depends on the compression, so check_compression() checks it."""
-
-    def values(self) -> str:
-        """See ValueKind."""
-        return ", ".join(_LEVELS)
-
-    def check(self, noun: str, value: int) -> None:
-        """See ValueKind."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +131,7 @@ class DumpSettings:
         Size(PAGE_SIZE, MAX_GRANULE, power=True),
         "unit of protection and saving",
         usual="the smallest from 64K on that vm.max_map_count allows",
-        more="unit of protection and of saving",
+        more="unit of protection and of saving; no smaller than a page of the memory",
         ioctl="granule_size",
         core="granule_size",
     )
@@ -269,7 +258,7 @@ class DumpSettings:
     level: int = option(
         0,
         Level("levels", max(MAX_LEVELS.values())),
-        f"of kdump's compression: {', '.join(_LEVELS)}",
+        f"of kdump's compression: {LEVELS}",
         usual="1",
         more="of the compression",
         phrase="compression level {}",
@@ -282,7 +271,7 @@ class DumpSettings:
         0,
         Count("threads", MAX_THREADS),
         f"that compress and write a kdump, 1 to {MAX_THREADS}",
-        usual=f"one a CPU, at most {_USUAL_THREADS}",
+        usual=f"one a CPU, at most {USUAL_THREADS}",
         more="that compress and write",
         phrase="a number of threads of {}",
         ioctl="threads",
@@ -299,6 +288,26 @@ class DumpSettings:
         "or FINISH, see [control](control.md#maximum-age); a sweep is never cut off",
         ioctl="max_age_ns",
         status="max_age_ns",
+    )
+    cpu_notes: CpuNotes = option(
+        "auto",
+        Choice(CPU_NOTES),
+        "whether a dump of a QEMU guest has QEMU's own note of each vCPU, which elf2dmp needs",
+        usual="auto: for Linux with VMCOREINFO, and for Windows",
+        more="whether a dump of a QEMU guest has QEMU's own note of each vCPU, beside NT_PRSTATUS: "
+        "`auto`, where [the guest](qemu.md#qemus-notes-of-the-vcpus) is Linux with VMCOREINFO, or "
+        "Windows; `on` and `off`, always and never. Another machine has none: EINVAL at INIT",
+        noun="choice of CPU notes",
+    )
+    track: bool = option(
+        False,
+        Flag(),
+        "keep track of changes: the next dump into the same store reads only what has changed",
+        more="keep track of what is stored to from START on, so that the next dump into the same "
+        "[store](store.md#increments) reads only what may have changed; where that is not "
+        "possible all is read, and `dump` says why. From the first such dump on, memory that the "
+        "machine gives back is filled with zeros instead",
+        core="track",
     )
 
     def check(self) -> None:
@@ -382,19 +391,3 @@ OPTIONS: Final = rows_of(DumpSettings)
 """The table."""
 OPTION: Final = {one.name: one for one in OPTIONS}
 """Name -> row."""
-
-
-def check_compression(compression: str, level: int) -> None:
-    """UsageError: no such compression, or not with that level."""
-    OPTION["compression"].check(compression)
-    highest = next(most for one, most in MAX_LEVELS.items() if one == compression)
-    if not 0 <= level <= highest:
-        raise UsageError(
-            f"{compression} has no level {level}",
-            hint=f"from 1 to {highest}, 0: its default" if highest else "it has no levels",
-        )
-
-
-def usual_threads(threads: int = 0) -> int:
-    """Number of compressing threads: `threads`, or for 0 the number of CPUs, at most 4."""
-    return threads or min(_USUAL_THREADS, len(os.sched_getaffinity(0)))

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import mmap
 import re
-from typing import NewType
+from typing import Final, NewType
 
 PAGE_SIZE = 4096
+"""Bytes of what a PFN numbers, on every kernel and in every format."""
+HOST_PAGE: Final = mmap.PAGESIZE
+"""Bytes of a page of this kernel's, the least that can be protected or mapped: 4096, or on arm64
+16 or 64 KiB."""
 
 Pfn = NewType("Pfn", int)
 """Page frame number (PFN): the number of a page of the arena, from 0."""

@@ -22,9 +22,14 @@ from graphs import Graph
 
 PACKAGE = Path(__file__).resolve().parents[1] / "livedumpfs"
 FACE = "__init__.py"
-OPTIONS = {"kinds", "option", "request", "settings"}
+OPTIONS = {"compression", "kinds", "option", "request", "settings"}
 LEAVES = frozenset(
-    {"abi", "closing", "errors", "pause", "proc", "signal_event", "thread", "units", *OPTIONS}
+    {
+        *OPTIONS,
+        *("abi", "answers", "by_dump_id", "clocks", "closing", "errors", "huge", "page_map"),
+        *("pause", "pipe_thread", "proc", "signal_event", "step_barrier", "thread", "units"),
+        "writer_lock",
+    }
 )
 
 

@@ -125,6 +125,7 @@ BLOCKS: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "options of a host alone": host_options,
         "names of the options of a host": host_names,
         "names of the options of qemu": host_names,
+        "names of the options of attach": host_names,
         "names of the options of init": client_names,
         "options of convert": convert_options,
     },

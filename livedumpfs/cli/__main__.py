@@ -5,8 +5,16 @@ from __future__ import annotations
 
 import sys
 
+from livedumpfs.cli.candidates import COMMAND, candidates
 from livedumpfs.cli.outcome import complain, end_in_order, exit_code, interrupted, sentence
-from livedumpfs.cli.output import keep_descriptors
+from livedumpfs.cli.output import keep_descriptors, say
+
+
+def offer(kind: str = "", word: str = "") -> int:
+    """Answer a shell that completes a word: a line for each candidate."""
+    for one in candidates(kind, word):
+        say(one)
+    return 0
 
 
 def run() -> int:
@@ -15,6 +23,8 @@ def run() -> int:
     keep_descriptors()
     try:
         end_in_order()
+        if sys.argv[1:2] == [COMMAND]:
+            return offer(*sys.argv[2:4])
         from livedumpfs.cli.main import main
 
         return main()

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from livedumpfs.kinds import Choice, Count, Flag, Seconds, Size, ValueKind
+from livedumpfs.kinds import Choice, Count, Duration, Flag, Seconds, Size, ValueKind
 from livedumpfs.option import Option
 from livedumpfs.settings import OPTION, OPTIONS
 
@@ -15,6 +15,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run: TypeAlias = Callable[[argparse.Namespace], int]
 
 TARGET_HELP = "block device, regular file or pipe; - for standard output"
+DUMP_HELP = "block device or file with a dump, or STORE#DUMP"
 
 
 def _reader(kind: ValueKind) -> Callable[[str], Any]:
@@ -35,6 +36,8 @@ natural = _reader(Count())
 """Reads a number, 0 or more."""
 seconds = _reader(Seconds())
 """Reads a time above 0, in seconds."""
+duration = _reader(Duration())
+"""Reads a time above 0: "30", "30s", "5min", "2h", "1d"."""
 
 
 def share(text: str) -> float:
@@ -58,13 +61,12 @@ def add_command(
         help=summary[0].lower() + summary[1:],
         description=text,
         aliases=aliases,
-        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     return parser
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Add `--device`, which says which host is meant."""
     parser.add_argument(
         "--device",

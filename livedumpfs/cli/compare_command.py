@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from livedumpfs.cli import text
-from livedumpfs.cli.arguments import Commands, add_command, natural
+from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, natural
+from livedumpfs.cli.facts import add_json, tell_facts
+from livedumpfs.cli.identity import add_identity
 from livedumpfs.cli.outcome import FAILURES, Exit, complain, exit_code, sentence
 from livedumpfs.cli.output import say
 from livedumpfs.cli.progress import display
@@ -29,8 +31,9 @@ def add_commands(commands: Commands) -> None:
         "Compare two dumps, page by page. Exit code 0: equal, 1: different, 2: trouble.",
         run_compare,
     )
-    parser.add_argument("a", metavar="A", help="block device or file with a dump")
-    parser.add_argument("b", metavar="B", help="block device or file with another")
+    parser.add_argument("a", metavar="A", help=DUMP_HELP)
+    parser.add_argument("b", metavar="B", help="another")
+    add_identity(parser)
     parser.add_argument(
         "--sidecar", metavar="FILE", help="file that describes A, if that is a raw dump"
     )
@@ -44,6 +47,7 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         help=f"print so many ranges at the most; default: {DEFAULT_RANGES}",
     )
+    add_json(parser)
 
 
 def run_compare(args: argparse.Namespace) -> int:
@@ -63,8 +67,23 @@ def run_compare(args: argparse.Namespace) -> int:
         complain(sentence(error))
         code = exit_code(error)
         return Exit.TROUBLE if code == Exit.FAILED else code
+    code = Exit.DONE if found.equal else Exit.DIFFERENT
+    if args.json:
+        return tell_facts("compare", comparison_facts(found), code)
     print_comparison(found)
-    return Exit.DONE if found.equal else Exit.DIFFERENT
+    return code
+
+
+def comparison_facts(found: Comparison) -> dict[str, Any]:
+    """For programs. Ranges are [start, end) of physical addresses."""
+    words = dict(zip(found.pages, WORDS, strict=True))
+    ranges = [{"start": r.start, "end": r.end, "kind": words[r.kind]} for r in found.ranges]
+    return {
+        "equal": found.equal,
+        "pages": {words[kind]: number for kind, number in found.pages.items()},
+        "ranges": ranges,
+        "range_count": found.range_count,
+    }
 
 
 def print_comparison(found: Comparison) -> None:

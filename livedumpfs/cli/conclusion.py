@@ -8,8 +8,10 @@ from typing import Any, Final
 from livedumpfs import pause
 from livedumpfs.abi import State, Verdict
 from livedumpfs.cli import text
+from livedumpfs.cli.facts import tell_facts
 from livedumpfs.cli.outcome import Exit, complain, note
-from livedumpfs.cli.output import say
+from livedumpfs.cli.output import report
+from livedumpfs.cli.status_facts import status_facts
 from livedumpfs.client import Client, DumpStatus
 from livedumpfs.errors import LivedumpError
 from livedumpfs.kinds import AUTO
@@ -23,7 +25,7 @@ _BEYOND: Final = {
 
 def print_pause(status: DumpStatus) -> None:
     """Print the line after START."""
-    say(f"machine stopped for {pause.text(status.counters)}, and runs on")
+    report(f"machine stopped for {pause.text(status.counters)}, and runs on")
 
 
 def verdict(status: DumpStatus) -> str:
@@ -34,12 +36,13 @@ def verdict(status: DumpStatus) -> str:
     return status.known.name.lower() + ("" if final else " so far")
 
 
-def broken(client: Client, status: DumpStatus, name: str | None = None) -> str:
+def broken(client: Client, status: DumpStatus, name: str | None = None, cause: str = "") -> str:
     """One sentence about a dump that is not consistent: its state, and the cause. `name`: of the
-    target, if not the host's path."""
+    target, if not the host's path. `cause`: what is known here, where the host knows only that its
+    pipe broke."""
     target = name or status.target
     where = f"dump on {target}" if target else "snapshot in memory"
-    why = _stats(client)["reason"] or "it was released before its end"
+    why = cause or _stats(client)["reason"] or "it was released before its end"
     why = why.replace(status.target or "\0", target or "")
     return f"the {where} is {verdict(status)}{_lost(status)}: {why}"
 
@@ -54,24 +57,43 @@ def _stats(client: Client) -> dict[str, Any]:
     try:
         return client.stats()
     except LivedumpError as error:
-        return {"lost_pages": [], "failure": None, "reason": str(error)}
+        return {"lost_pages": [], "failure": None, "reason": str(error), "expired": None}
 
 
-def conclude(client: Client, status: DumpStatus, name: str | None = None) -> int:
+def conclude(
+    client: Client,
+    status: DumpStatus,
+    name: str | None = None,
+    cause: str = "",
+    *,
+    facts_of: str = "",
+) -> int:
     """Print the figures, the verdict and the errors of a finished dump. Returns the exit code.
-    `name`: of the target, if not the host's path."""
+    `name`, `cause`: see broken(). `facts_of`: print its status for programs, as this command."""
     stats = _stats(client)
+    code = _concluded(client, status, stats, name, cause)
+    if not facts_of:
+        return code
+    facts = status_facts(status, client.device, stats)
+    return tell_facts(facts_of, {**facts, "target": name or status.target}, code)
+
+
+def _concluded(
+    client: Client, status: DumpStatus, stats: dict[str, Any], name: str | None, cause: str
+) -> int:
     lost = text.pages(stats["lost_pages"])
     rows = [row for row in text.counter_rows(status.counters) if row[0] != "pause"]
     target = name or status.target
     ends = [("lost", lost), ("target", target or "none"), ("verdict", verdict(status))]
-    say(text.table([*rows, *ends]))
+    report(text.table([*rows, *ends]))
+    if why := stats.get("increment", {}).get("reason"):
+        note(f"all of the memory was read: {why}")
     if status.known is Verdict.CONSISTENT:
         if stats.get("failure"):  # the dump is good, but not in its place
             complain(stats["failure"])
             return Exit.FAILED
         return Exit.DONE
-    complain(broken(client, status, name))
+    complain(broken(client, status, name, cause))
     return Exit.NOT_VALID
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+from collections.abc import Callable
 
 from livedumpfs.abi import State, Verdict
 from livedumpfs.cli.conclusion import broken
@@ -21,18 +22,23 @@ def init_options(args: argparse.Namespace, *, release_on_close: bool) -> InitOpt
 
 
 def follow(
-    client: Client, shown: Display, timeout: float | None = None, *, name: str | None = None
+    client: Client,
+    shown: Display,
+    timeout: float | None = None,
+    *,
+    name: str | None = None,
+    cause: Callable[[], str] = str,
 ) -> DumpStatus:
     """Show the progress until FINISH, and report at once when the dump can no longer be consistent.
-    Errors as in Client.progress. `timeout` in seconds; `name`: of the target, if not the host's
-    path."""
+    Errors as in Client.progress. `timeout` in seconds; `name`, `cause`: see broken()."""
     said = False
     try:
         for status in client.progress(timeout=timeout):
             shown.update(status.bytes_done, status.bytes_total, status.lost)
+            shown.picture(client.pages)
             if status.broken and not said and not status.finished:
                 said = True
-                shown.warn(f"warning: {broken(client, status, name)}")
+                shown.warn(f"warning: {broken(client, status, name, cause())}")
     except StateError as error:
         status = client.status()
         # Another program may have released the dump between FINISH and the next poll.

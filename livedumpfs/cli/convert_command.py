@@ -9,12 +9,16 @@ import os
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from livedumpfs.cli import text
-from livedumpfs.cli.arguments import Commands, add_command, add_option, add_sidecar
+from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, add_option, add_sidecar
+from livedumpfs.cli.export_arrays import export_arrays, format_by_name
+from livedumpfs.cli.identity import add_identity
 from livedumpfs.cli.outcome import Exit, note
-from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say
+from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say, say
 from livedumpfs.cli.progress import display
+from livedumpfs.compression import COMPRESSION
 from livedumpfs.errors import TargetError, UsageError
-from livedumpfs.settings import COMPRESSION, CONVERTED, CONVERTED_TABLES, OPTION, PACKED
+from livedumpfs.settings import CONVERTED, CONVERTED_TABLES, EXPORTED, OPTION, PACKED
+from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
     from livedumpfs.dumpfile import DumpFile, Output
@@ -33,11 +37,26 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="block device or file with a dump, or a dump in makedumpfile's flattened form in a "
-        "file or, with -, on standard input",
+        help=f"{DUMP_HELP}; or a dump in makedumpfile's flattened form in a file or, with -, on "
+        "standard input",
     )
-    parser.add_argument("out", metavar="OUT", help="file to make; - for standard output")
-    parser.add_argument("--format", choices=CONVERTED, help="layout of it; default: elf")
+    add_identity(parser)
+    parser.add_argument(
+        "out", metavar="OUT", help="file to make, or a store; - for standard output"
+    )
+    parser.add_argument(
+        "--format",
+        choices=(*CONVERTED, *EXPORTED),
+        help="layout of it; default: by how OUT ends (.npy, .npz, .safetensors, .zarr, .icechunk: "
+        "the named arrays), else elf",
+    )
+    parser.add_argument(
+        "--array",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="this array, with a format of named arrays; may be given several times; default: all",
+    )
     for one in _PACKING:
         add_option(parser, one)
     parser.add_argument(
@@ -50,7 +69,8 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="also to a plain image from a dump that is not consistent; missing pages are zeros",
+        help="also to a plain image, or to arrays, from a dump that is not consistent; missing "
+        "pages are zeros",
     )
 
 
@@ -61,17 +81,23 @@ def run_convert(args: argparse.Namespace) -> int:
 
     if args.target == STANDARD or is_flattened(args.target):
         return _rearrange(args)
-    format = args.format or "elf"
+    format = args.format or format_by_name(args.out) or "elf"
     _check_options(args, format)
+    if _is_store(args.out):
+        return _into_store(args, format)
     try:
+        if format in EXPORTED:
+            return export_arrays(args, format, open_output)
         return _convert(args, format)
     except BrokenPipeError as error:
         raise TargetError(cannot_say(error), errno=errno.EPIPE) from error
 
 
 def _check_options(args: argparse.Namespace, format: str) -> None:
+    if args.array and format not in EXPORTED:
+        raise UsageError(f"--array goes with --format {EXPORTED[0]}, not with {format}")
     for one in (*_PACKING, OPTION["table"]):
-        formats = PACKED if one in _PACKING else one.formats
+        formats = (*PACKED, "zarr") if one in _PACKING else one.formats
         if getattr(args, one.name) and format not in formats:
             raise UsageError(f"{one.flag} goes with --format {formats[0]}, not with {format}")
     OPTION["threads"].check(args.threads)
@@ -101,6 +127,32 @@ def _convert(args: argparse.Namespace, format: str) -> int:
     return Exit.DONE
 
 
+def _is_store(path: str) -> bool:
+    from livedumpfs.stores import takes_dumps
+
+    return path != STANDARD and takes_dumps(path)
+
+
+def _into_store(args: argparse.Namespace, format: str) -> int:
+    """A dump of the store OUT, which is made where there is nothing."""
+    from livedumpfs.dumpfile import open_dump, store_dump
+    from livedumpfs.stores.receive import store_for_dump
+
+    if format != "elf" or args.table:
+        raise UsageError("a store takes dumps of format elf only")
+    with open_dump(args.target, args.sidecar) as dump:
+        store, is_new = store_for_dump(args.out)
+        if is_new:
+            note(f"made the store {store.url}")
+        with store, display("convert") as shown:
+            done = store_dump(dump, store, lambda now, total: shown.update(now, total, 0))
+        _say_what_is_missing(dump, args.target, image=False)
+    new = f"{text.count(done.record.new_chunks, 'new chunk')} of {done.chunks}"
+    added = format_size(done.record.new_bytes)
+    say(text.table([("dump", done.name), ("store", f"{new}, {added} added")]))
+    return Exit.DONE
+
+
 def _say_what_is_missing(dump: DumpFile, name: str, image: bool) -> None:
     from livedumpfs.dumpfile import missing_pages
 
@@ -110,19 +162,19 @@ def _say_what_is_missing(dump: DumpFile, name: str, image: bool) -> None:
 
 
 def _rearrange(args: argparse.Namespace) -> int:
-    """Input in makedumpfile's flattened form becomes a kdump file; other formats need a second
-    step."""
+    """Input in makedumpfile's flattened form becomes the file that it stands for; other formats
+    need a second step."""
     from livedumpfs.dumpfile import NewFile, rearrange
 
     name = "standard input" if args.target == STANDARD else args.target
-    if args.format != "kdump" or args.out == STANDARD:
+    if args.format not in ("elf", "kdump") or args.array or args.out == STANDARD:
         raise UsageError(
-            f"what comes from {name} is a kdump in makedumpfile's flattened form",
-            hint="first make a file of it, with --format kdump",
+            f"what comes from {name} is a dump in makedumpfile's flattened form",
+            hint="first make a file of it, with --format kdump, or elf if it is that",
         )
-    _check_options(args, "kdump's flattened form")
+    _check_options(args, "the flattened form")
     with open_input(args.target) as file, NewFile(args.out) as out:
-        rearrange(file.fileno(), name, out)
+        rearrange(file.fileno(), name, out, args.format)
     return Exit.DONE
 
 

@@ -12,22 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from livedumpfs import abi
 from livedumpfs.cli.arguments import Commands, add_command, share, size
 from livedumpfs.cli.defaults import add_defaults, default_output, default_settings
+from livedumpfs.cli.linux_host import add_linux_options, linux_machine
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.output import say
 from livedumpfs.cli.text import count
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.hosts import registry
+from livedumpfs.huge import HUGE
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
     from livedumpfs.dump import DumpSettings
-    from livedumpfs.machines import Machine
+    from livedumpfs.machines import Machine, UnicornMachine
 
 DEFAULT_RAM = 256 << 20
 DEFAULT_DIRTY = 0.25
-MOUNT_PREFIX = "host-"
 IDLE_RATE = 10
 """Transfers of the built-in guest under --idle, per second and vCPU."""
 
@@ -65,7 +67,14 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--idle", action="store_true", help="the built-in guest writes only now and then"
     )
+    parser.add_argument(
+        "--huge",
+        choices=HUGE,
+        help="huge pages for the machine's memory: thp, where they can be had, or 2M, of the "
+        "system's pool",
+    )
     parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
+    add_linux_options(parser)
     add_mount_options(parser)
     add_defaults(parser)
 
@@ -84,6 +93,24 @@ def add_mount_options(parser: argparse.ArgumentParser) -> None:
         metavar="GROUP",
         help="let the members of this group use the mount too",
     )
+    parser.add_argument(
+        "--longest-hold",
+        type=hold_seconds,
+        metavar="SECONDS",
+        help="the longest that a client may hold the machine, 0: not at all; default: 60",
+    )
+
+
+def hold_seconds(text: str) -> float:
+    """Seconds of --longest-hold."""
+    most = abi.HOLD_MOST_NS / 1e9
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to {most:g} seconds")
+    return found
 
 
 def group_id(text: str) -> int:
@@ -96,24 +123,31 @@ def group_id(text: str) -> int:
 
 def run_host(args: argparse.Namespace) -> int:
     """Build the machine and serve it; remove both at the end."""
+    settings = default_settings(args)
+    machine = linux_machine(args) or _flat_machine(args)
+    with mount_directory(args.mount) as place:
+
+        def announce(device: str) -> None:
+            machine.wait_ready()
+            memory = format_size(args.ram) + (f" in huge pages ({args.huge})" if args.huge else "")
+            what = f"{machine.name}, {memory}, {count(args.vcpus, 'vCPU')}"
+            say(f"{what}: running\ndevice {device}")
+
+        return serve(machine, place, args, settings, announce)
+
+
+def _flat_machine(args: argparse.Namespace) -> UnicornMachine:
+    """The ledger, or a program of the user's own."""
     from livedumpfs.machines import UnicornMachine
 
-    settings = default_settings(args)
-    machine = UnicornMachine(
+    return UnicornMachine(
         args.ram,
         args.vcpus,
         args.guest,
         dirty_share=args.dirty,
         rate=IDLE_RATE if args.idle else 0,
+        huge=args.huge,
     )
-    with mount_directory(args.mount) as place:
-
-        def announce(device: str) -> None:
-            machine.wait_ready()
-            what = f"{machine.name}, {format_size(args.ram)}, {count(args.vcpus, 'vCPU')}"
-            say(f"{what}: running\ndevice {device}")
-
-        return serve(machine, place, args, settings, announce)
 
 
 @dataclass
@@ -158,6 +192,7 @@ def serve(
         place.path,
         allow_other=args.allow_other,
         group=args.group,
+        longest_hold_s=args.longest_hold,
         settings=settings,
         output=default_output(args),
     )
@@ -180,7 +215,7 @@ def mount_directory(chosen: str | None) -> Iterator[Place]:
         yield Place(chosen)
         return
     runtime = runtime_directory()
-    own = runtime / f"{MOUNT_PREFIX}{os.getpid()}"
+    own = runtime / f"{registry.MOUNT_PREFIX}{os.getpid()}"
     clean_up(str(own))
     remove_left_behind(runtime)
     place = Place.make(own)
@@ -207,8 +242,8 @@ def runtime_directory() -> Path:
 def remove_left_behind(runtime: Path) -> None:
     """Remove this user's directories of hosts that were killed. A directory that is still mounted
     or not empty stays."""
-    for path in runtime.glob(f"{MOUNT_PREFIX}*"):
-        pid = path.name.removeprefix(MOUNT_PREFIX)
+    for path in runtime.glob(f"{registry.MOUNT_PREFIX}*"):
+        pid = path.name.removeprefix(registry.MOUNT_PREFIX)
         dead = pid.isdigit() and (int(pid) == os.getpid() or registry.start_time(int(pid)) is None)
         with contextlib.suppress(OSError):
             dead = dead and path.lstat().st_uid == os.geteuid()

@@ -3,77 +3,86 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+import os
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Final
 
 from livedumpfs import __version__
 from livedumpfs.cli import (
+    attach_command,
+    barrier_command,
     compare_command,
+    completion_command,
+    console_command,
     convert_command,
+    doctor_command,
     dump_command,
+    fleet_command,
     host_command,
+    linux_command,
     mount_command,
     qemu_command,
     status_command,
     steps_command,
+    store_command,
     verify_command,
+    watch_command,
 )
+from livedumpfs.cli.identity import ONLY_ENCRYPTED
+from livedumpfs.cli.options_file import read_config
 from livedumpfs.cli.outcome import (
     FAILURES,
-    Exit,
     complain,
     exit_code,
     interrupted,
     sentence,
 )
-from livedumpfs.cli.output import say, tell
+from livedumpfs.cli.output import be_quiet
+from livedumpfs.cli.parser import Parser
+
+_GROUPS: Final = (
+    ("run a machine", (host_command, console_command, qemu_command, attach_command)),
+    ("dump it", (dump_command, steps_command, barrier_command, status_command, watch_command)),
+    (
+        "look at dumps",
+        (verify_command, mount_command, convert_command, compare_command, linux_command),
+    ),
+    ("stores of dumps, and what runs here", (store_command,)),
+    ("fleets", (fleet_command,)),
+    ("this computer", (doctor_command, completion_command)),
+)
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports argument errors in the form of all other errors."""
-
-    def error(self, message: str) -> NoReturn:
-        complain(f"{message} (see `{self.prog} --help`)")
-        raise SystemExit(Exit.USAGE)
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        """Prints help and version."""
-        if message:
-            (say if file is sys.stdout else tell)(message.removesuffix("\n"))
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The whole command line; tests/unit/test_docs.py compares it with docs/cli.md."""
     parser = Parser(
         prog="livedump",
         description="Dump the memory of a running machine as it was at one instant.",
-        epilog="Exit codes: 0 done, and the dump is consistent; 1 failed, and there is no dump; "
-        "2 usage; 3 the dump is not consistent; 130 interrupted.",
-        allow_abbrev=False,
+        epilog="`livedump COMMAND --help` has examples of each. Exit codes: 0 done, and the dump "
+        "is consistent; 1 failed, and there is no dump; 2 usage; 3 the dump is not consistent; 130 "
+        "interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"livedump {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (
-        host_command,
-        qemu_command,
-        dump_command,
-        steps_command,
-        status_command,
-        verify_command,
-        mount_command,
-        convert_command,
-        compare_command,
-    ):
-        group.add_commands(commands)
+    for heading, modules in _GROUPS:
+        before = len(commands._choices_actions)
+        for one in modules:
+            one.add_commands(commands)
+        parser.groups.append((heading, commands._choices_actions[before:]))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    be_quiet(False)
     try:
+        read_config(parser)
+        args = parser.parse_args(argv)
+        args.parser = parser  # for `completion`
+        if getattr(args, "only_encrypted", False):
+            os.environ[ONLY_ENCRYPTED] = "1"
+        be_quiet(getattr(args, "quiet", False), getattr(args, "json", False))
         code: int = args.run(args)
     except KeyboardInterrupt as error:
         complain(interrupted(error))

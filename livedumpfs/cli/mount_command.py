@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-from livedumpfs.cli.arguments import Commands, add_command, add_sidecar
+from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, add_sidecar
+from livedumpfs.cli.identity import add_identity
 from livedumpfs.cli.outcome import Exit, end_at_once, note
 from livedumpfs.cli.output import say
 from livedumpfs.errors import printable
@@ -19,9 +20,10 @@ def add_commands(commands: Commands) -> None:
         "Show the snapshot in a dump as files. Ctrl-C, SIGTERM or fusermount -u ends it.",
         run_mount,
     )
-    parser.add_argument("target", metavar="TARGET", help="block device or file with a dump")
+    parser.add_argument("target", metavar="TARGET", help=DUMP_HELP)
     parser.add_argument("directory", metavar="DIR", help="empty directory to mount at")
     add_sidecar(parser)
+    add_identity(parser)
     parser.add_argument(
         "--zero-missing",
         action="store_true",

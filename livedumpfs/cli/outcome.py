@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
-from livedumpfs.cli.output import cannot_say, say, tell
+from livedumpfs.cli.next_command import next_command
+from livedumpfs.cli.output import cannot_say, is_quiet, say, tell
 from livedumpfs.errors import (
     InconsistentDump,
     InvalidDump,
     LivedumpError,
+    StateError,
     UsageError,
     in_control,
     printable,
@@ -100,10 +102,14 @@ def dump_taken(name: str | None) -> Iterator[None]:
 def sentence(error: BaseException) -> str:
     """An exception in one line, as "object: cause". Exceptions of livedumpfs have their own
     sentence."""
-    if isinstance(error, ImportError):
-        return _not_importable(error)
+    if isinstance(error, StateError) and not error.hint:
+        message = error.message.removesuffix(" (release it first)")
+        hint = "" if message.endswith(")") else next_command(message)
+        error = StateError(message, hint=hint) if hint else error
     if isinstance(error, LivedumpError):
         return error.worded(option)
+    if isinstance(error, ImportError):
+        return _not_importable(error)
     if type(error).__str__ is OSError.__str__ and isinstance(error, OSError) and error.errno:
         cause = os.strerror(error.errno)
         return f"{os.fsdecode(error.filename)}: {cause}" if error.filename else cause
@@ -163,7 +169,8 @@ def complain(text: str) -> None:
 
 def note(text: str) -> None:
     """Print `livedump: ...` on standard error: for people, not for programs."""
-    tell(f"livedump: {printable(text)}")
+    if not is_quiet():
+        tell(f"livedump: {printable(text)}")
 
 
 # ---------------------------------------------------------------- what cannot be imported
@@ -172,6 +179,7 @@ _PACKAGES: Final = {
     "_cffi_backend": "cffi",
     "elftools": "pyelftools",
     "fuse": "fusepy",
+    "libvirt": "libvirt-python",
     "qemu": "qemu.qmp",
 }
 """Module -> its package, where the names differ."""
@@ -186,10 +194,23 @@ def _not_importable(error: ImportError) -> str:
         return f"a Python package cannot be loaded: {' '.join(str(error).split())}"
     top = module.partition(".")[0]
     package = _PACKAGES.get(top, top)
-    return f"{sys.executable} does not have the Python package {package} ({_remedy()})"
+    return f"{sys.executable} does not have the Python package {package} ({_remedy(package)})"
 
 
-def _remedy() -> str:
+_EXTRAS: Final = {
+    "boto3": "remote",
+    "cryptography": "encryption",
+    "dask": "fleet",
+    "distributed": "fleet",
+    "libvirt-python": "libvirt",
+    "obstore": "remote",
+    "pyarrow": "fleet",
+    "pyrage": "encryption",
+}
+"""Package -> the extra of ours that has it, where it is not always needed."""
+
+
+def _remedy(package: str) -> str:
     for folder in sys.path:
         try:
             os.stat(folder)
@@ -197,4 +218,8 @@ def _remedy() -> str:
             return f"this user may not enter {folder}"
         except OSError:
             continue
+    if package in _EXTRAS:
+        extra = _EXTRAS[package]
+        built = "; it is built with gcc, libvirt-dev, pkg-config" if extra == "libvirt" else ""
+        return f"pip install 'livedumpfs[{extra}]'{built}"
     return "`make setup` installs it in a source tree, else pip"

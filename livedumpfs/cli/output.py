@@ -41,6 +41,28 @@ def keep_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, wrong_way), True)
 
 
+class _Manner:
+    quiet = False
+    for_programs = False
+
+
+def be_quiet(quiet: bool, for_programs: bool = False) -> None:
+    """Whether `--quiet` was given: what is for people alone is not printed; and whether standard
+    output is for programs: then reports are not."""
+    _Manner.quiet, _Manner.for_programs = quiet, for_programs
+
+
+def is_quiet() -> bool:
+    """Whether notes, reports and progress are not wanted."""
+    return _Manner.quiet
+
+
+def report(text: str) -> None:
+    """Print lines about what a step did on standard output, unless they are not wanted."""
+    if not (_Manner.quiet or _Manner.for_programs):
+        say(text)
+
+
 def say(text: str, *, quiet: bool = False) -> OSError | None:
     """Print lines on standard output. Returns the error, if any, which is also reported on standard
     error unless `quiet`."""
@@ -48,6 +70,12 @@ def say(text: str, *, quiet: bool = False) -> OSError | None:
     if problem and not quiet and problem.errno not in READER_LEFT:
         tell(f"livedump: {cannot_say(problem)}")
     return problem
+
+
+def pass_on(data: bytes) -> None:
+    """Bytes of a machine's console on standard output, as they are: they are for a terminal."""
+    with contextlib.suppress(OSError):
+        _write(OUTPUT_FD, data)
 
 
 def tell(text: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from livedumpfs.cli.output import shielded
+from livedumpfs.cli.output import is_quiet, shielded, tell
 from livedumpfs.errors import printable
 from livedumpfs.units import format_size
 
@@ -23,6 +23,9 @@ class Display(Protocol):
 
     def update(self, done: int, total: int, lost: int) -> None:
         """Of `total` bytes, `done` are saved, and `lost` never will be."""
+
+    def picture(self, pages: Callable[[], bytes]) -> None:
+        """Show the page map, which `pages` gives, where there is a place for it."""
 
     def warn(self, text: str) -> None:
         """Print a line that stays."""
@@ -58,6 +61,9 @@ class Lines:
         self._next = now + LINE_EVERY
         self._stream.write(f"{self._line(now, done, total, lost)}\n")
 
+    def picture(self, pages: Callable[[], bytes]) -> None:
+        pass
+
     def warn(self, text: str) -> None:
         self._stream.write(f"livedump: {printable(text)}\n")
 
@@ -80,10 +86,31 @@ class Lines:
         pass
 
 
+class Silence:
+    """Nothing but warnings."""
+
+    def update(self, done: int, total: int, lost: int) -> None:
+        pass
+
+    def picture(self, pages: Callable[[], bytes]) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        tell(f"livedump: {printable(text)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def display(label: str) -> Display:
     """The display that fits standard error. rich takes longer to load than all else that a command
     does, and only a terminal needs it. A terminal without rich gets lines: what shows a dump must
-    not end it."""
+    not end it. With --quiet there is none."""
+    if is_quiet():
+        return Silence()
     stream = shielded(sys.stderr)
     if stream.isatty():
         with contextlib.suppress(ImportError):

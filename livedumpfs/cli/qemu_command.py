@@ -7,6 +7,7 @@ import argparse
 
 from livedumpfs.cli.arguments import Commands, add_command
 from livedumpfs.cli.defaults import add_defaults, default_settings
+from livedumpfs.cli.foresight import add_check, expect_check
 from livedumpfs.cli.host_command import add_mount_options, mount_directory, serve
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.output import tell
@@ -23,6 +24,7 @@ def add_commands(commands: Commands) -> None:
         "Run a QEMU command line, and serve the mount of its machine until QEMU ends.",
         run_qemu,
     )
+    add_check(parser)
     add_mount_options(parser)
     add_defaults(parser)
     parser.add_argument(
@@ -41,6 +43,11 @@ def run_qemu(args: argparse.Namespace) -> int:
     if not argv:
         raise UsageError("no QEMU command line", hint="livedump qemu -- qemu-system-x86_64 ...")
     settings = default_settings(args)
+    expect_check(args)
+    if args.check:
+        from livedumpfs.cli.qemu_check import check_qemu
+
+        return check_qemu(argv, settings, args)
     try:
         with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
 

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
-from livedumpfs import pause
-from livedumpfs.abi import Verdict
 from livedumpfs.cli import text
 from livedumpfs.cli.arguments import Commands, add_command, add_device
-from livedumpfs.cli.outcome import Exit, answer
+from livedumpfs.cli.barrier_command import wall
+from livedumpfs.cli.facts import add_json, tell_facts
+from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.output import say
+from livedumpfs.cli.status_facts import status_facts
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_commands(commands: Commands) -> None:
     """Register this group."""
     parser = add_command(commands, "status", "Say what the host's dump is doing.", run_status)
     add_device(parser)
-    parser.add_argument("--json", action="store_true", help="for programs")
+    add_json(parser)
 
 
 def run_status(args: argparse.Namespace) -> int:
@@ -35,10 +35,11 @@ def run_status(args: argparse.Namespace) -> int:
         status, device = client.status(), client.device
         stats = client.stats()
     if args.json:
-        return answer(json.dumps(_as_json(status, device, stats), indent=2))
+        return tell_facts("status", status_facts(status, device, stats))
     rows = [
         ("device", device),
         ("state", status.state.name),
+        ("held", _held(stats)),
         ("target", status.target or ""),
         ("released", _released(stats)),
         ("policy", _policy(status) if status.counters["granules"] else ""),
@@ -75,28 +76,7 @@ def _released(stats: dict[str, Any]) -> str:
     return ": ".join(part for part in (through, expired) if part)
 
 
-def _named(verdict: Verdict) -> str | None:
-    """The verdict's name; None: there is none."""
-    return verdict.name.lower() if verdict else None
-
-
-def _as_json(status: DumpStatus, device: str, stats: dict[str, Any]) -> dict[str, object]:
-    """The status for programs; null for a value that does not exist."""
-    return {
-        "device": device,
-        "state": status.state.name,
-        "target": status.target,
-        "verdict": _named(status.verdict),
-        "so_far": _named(status.so_far),
-        "failure": stats["failure"],
-        "reason": stats.get("reason"),
-        "expired": stats["expired"],
-        "released": stats.get("released"),
-        **status.settings,
-        "bytes_total": status.bytes_total,
-        "bytes_done": status.bytes_done,
-        "bytes_lost": status.lost,
-        "pause": pause.parts(status.counters),
-        "counters": status.counters,
-        "lost_pages": stats["lost_pages"],
-    }
+def _held(stats: dict[str, Any]) -> str:
+    """Since when the machine stands for `hold`."""
+    held = stats.get("held")
+    return f"since {wall(held['stood_wall_ns'])}" if held and held["now"] else ""

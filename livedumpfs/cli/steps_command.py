@@ -18,6 +18,8 @@ from livedumpfs.cli.arguments import (
     add_settings,
     seconds,
 )
+from livedumpfs.cli.barrier_command import add_id, moment, say_instant
+from livedumpfs.cli.facts import add_json
 from livedumpfs.cli.outcome import Exit, complain, dump_taken
 from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
 from livedumpfs.cli.progress import display
@@ -46,12 +48,21 @@ def add_commands(commands: Commands) -> None:
         "--no-target", action="store_true", help="keep the snapshot in memory until its release"
     )
     add_settings(init)
+    add_id(init, "of the dump; do nothing if the host has that dump already; default: a new one")
     start = add_command(commands, "start", "Take the snapshot: stop, arm, resume.", run_start)
     start.add_argument(
         "--no-target",
         action="store_true",
         help="init too: keep the snapshot in memory until its release",
     )
+    start.add_argument(
+        "--at",
+        type=moment,
+        metavar="TIME",
+        help="at that time by the host's clock, within 10 minutes: 2026-05-04T12:00:00+02:00, "
+        "seconds since the epoch, or +2s",
+    )
+    add_id(start)
     for name, text in _OF_INIT.items():
         add_option(start, OPTION[name], text)
     sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
@@ -59,6 +70,7 @@ def add_commands(commands: Commands) -> None:
     finish.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="give up waiting; default: never"
     )
+    add_json(finish)
     release = add_command(
         commands,
         "release",
@@ -79,7 +91,11 @@ def run_init(args: argparse.Namespace) -> int:
     piped = args.target == STANDARD_OUTPUT
     options = init_options(args, release_on_close=piped)
     with open_outlet(args.target) as outlet, Client(args.device) as client:
-        client.init(None if args.no_target else outlet.path, options)
+        target = None if args.no_target else outlet.path
+        if args.id:
+            client.init_as(args.id, target, options)
+        else:
+            client.init(target, options)
         outlet.handed_over()
         return pass_on(client, outlet) if piped else Exit.DONE
 
@@ -119,9 +135,13 @@ def run_start(args: argparse.Namespace) -> int:
     for option in (OPTION[name] for name in _OF_INIT):
         if getattr(args, option.name) and not args.no_target:
             raise UsageError(f"{option.flag} goes with --no-target", hint="give it to init")
+    if args.no_target and (args.at or args.id):
+        raise UsageError("--at and --id do not go with --no-target", hint="give --id to init")
     with Client(args.device) as client:
         if args.no_target:
             start_in_memory(client, {name: getattr(args, name) for name in _OF_INIT})
+        elif args.at or args.id:
+            say_instant(client.start_as(args.id, args.at or 0))
         else:
             client.start()
         status = client.status()
@@ -164,7 +184,7 @@ def run_finish(args: argparse.Namespace) -> int:
         taken = dump_taken(before.target) if before.state is State.SWEEP else nullcontext()
         with taken, display("finish") as shown:
             status = follow(client, shown, args.timeout)
-        return conclude(client, status)
+        return conclude(client, status, facts_of="finish" if args.json else "")
 
 
 def run_release(args: argparse.Namespace) -> int:

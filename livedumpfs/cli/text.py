@@ -21,6 +21,14 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{label:<{width}}  {printable(value)}" for label, value in kept)
 
 
+def columns(rows: list[tuple[str, ...]]) -> str:
+    """Lines of cells, aligned. Escaped: names may be another user's."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in shown)
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def count(number: int, noun: str) -> str:
     """ "1 fault", "2 faults"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,6 +7,7 @@ import errno
 import os
 from dataclasses import dataclass, field
 
+from livedumpfs import abi
 from livedumpfs.errors import HostError
 from livedumpfs.rights import opener
 
@@ -24,6 +25,11 @@ class Caller:
     opened_by: tuple[int, int] | None = None
     """uid and gid of the task that opened the file that it uses; None: it did so itself."""
 
+    @property
+    def named(self) -> str:
+        """For `released`: what took the step."""
+        return f"by process {self.tid} of user {self.uid}" if self.tid else "by a client"
+
 
 @dataclass(frozen=True)
 class Access:
@@ -34,6 +40,19 @@ class Access:
 
     owner: int = field(default_factory=os.geteuid)
     group: int | None = None
+    longest_hold_s: float = abi.HOLD_MOST_NS / 1e9
+    """Longest that HOLD may stop the machine; 0: there is no HOLD. It may come again and again."""
+
+    def check_hold(self, seconds: float) -> None:
+        """HostError EPERM: this host allows no HOLD of that length, whatever the caller."""
+        if seconds > self.longest_hold_s:
+            most = self.longest_hold_s
+            how = f"for more than {most:g} s" if most else "at all"
+            raise HostError(
+                f"HOLD: this machine may not be held {how}",
+                errno=errno.EPERM,
+                hint="its host was started so",
+            )
 
     def check(self, caller: Caller) -> None:
         """HostError EACCES unless it may, and has opened the file itself."""

@@ -10,16 +10,18 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from livedumpfs import abi
 from livedumpfs.abi import State
 from livedumpfs.control import report
 from livedumpfs.control import settings_files as text
+from livedumpfs.control.by_id import StepsById
 from livedumpfs.control.caller import Access, Caller
 from livedumpfs.control.caller_target import open_for
 from livedumpfs.control.last_errors import LastErrors
+from livedumpfs.control.machine_files import CONSOLE, machine_readers
 from livedumpfs.control.metrics import metrics
 from livedumpfs.control.physical_memory import PhysicalMemory
 from livedumpfs.control.requests import InitRequest, typed_init, typed_sweep, untyped_init
@@ -33,7 +35,7 @@ from livedumpfs.errors import (
     UsageError,
     os_cause,
 )
-from livedumpfs.machines import Machine
+from livedumpfs.machines import Machine, TakesTyping
 from livedumpfs.targets import Target
 from livedumpfs.units import PAGE_SIZE
 
@@ -72,18 +74,29 @@ class Control:
         self._snapshot = SnapshotTree(dump)
         self._step = threading.Lock()
         self._generation = 0
-        self._release_with: int | None = None
+        self._release_with: tuple[int, bytes] | None = None
+        """RELEASE of the dump with that id, when that open file is closed."""
         self._closing = False
         self._errors = LastErrors()
+        self._by_id = StepsById(dump, self._one_step, self.access)
         self._readers = self._make_readers()
         self._ioctls: dict[int, Callable[[int, bytes, Caller, int], bytes]] = {
             abi.START: lambda *_: self._start(),
             abi.SWEEP: lambda *_: self._sweep(wait=True),
-            abi.RELEASE: lambda _, __, caller, ___: self._release(_named(caller)),
+            abi.RELEASE: lambda _, __, caller, ___: self._release(caller.named),
             abi.INIT: self._ioctl_init,
-            abi.INIT_TYPED: self._ioctl_init_typed,
+            abi.INIT_TYPED: lambda _, payload, caller, handle: self._init_typed(
+                payload, caller, handle
+            ),
             abi.SWEEP_TYPED: lambda _, payload, *__: self._sweep(wait=typed_sweep(payload)),
             abi.STATUS: lambda *_: bytes(self._status()),
+            abi.INIT_ID: self._ioctl_init_id,
+            abi.STATUS_ID: lambda _, payload, *__: self._by_id.status(payload, self._status),
+            abi.RELEASE_ID: lambda _, payload, who, __: self._by_id.release(payload, who.named),
+            **{
+                number: lambda _, payload, *__, step=step: step(payload)
+                for number, step in self._by_id.steps.items()
+            },
         }
 
     def _make_readers(self) -> dict[str, Callable[[Caller], str | bytes]]:
@@ -92,14 +105,13 @@ class Control:
             DEVICE: lambda _: report.status_line(self.state, dump),
             "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
             "metrics": lambda _: metrics(self.state, dump),
-            "machine/console": lambda _: machine.console(),
-            "machine/registers": lambda _: report.registers_text(machine),
-            "machine/registers.json": lambda _: report.registers_json(machine),
-            "machine/map": lambda _: report.map_text(machine.memory_map),
-            "machine/state": lambda _: report.state_of_machine(machine),
+            **machine_readers(machine),
             "control/state": lambda _: report.state_text(self.state),
             "control/failed": lambda _: f"{self._lost_pages()}\n",
+            "control/id": lambda _: f"{dump.dump_id.hex()}\n",
+            "control/bases": lambda _: "".join(f"{one.hex()}\n" for one in dump.bases),
             "control/error": self._error_of,
+            "control/pages": lambda _: dump.pages() + b"\n",
         }
         for name in text.names(type(self._settings.dump)):
             readers[_PREFIX + name] = lambda _, name=name: text.show(self._settings, name)  # type: ignore[misc]
@@ -123,8 +135,10 @@ class Control:
 
     def writable(self, name: str) -> bool:
         """Whether the file may be opened for writing."""
-        return name == "control/state" or (
-            name.removeprefix(_PREFIX) in text.names(type(self._settings.dump))
+        return (
+            name == "control/state"
+            or (name == CONSOLE and isinstance(self.machine, TakesTyping))
+            or name.removeprefix(_PREFIX) in text.names(type(self._settings.dump))
         )
 
     @property
@@ -154,6 +168,9 @@ class Control:
                 raise PermissionError(errno.EACCES, os_cause(errno.EACCES), name)
             if len(data) > _LONGEST_VALUE:
                 raise UsageError(f"{name}: the value is too long", errno=errno.EINVAL)
+            if name == CONSOLE and isinstance(self.machine, TakesTyping):
+                self.machine.type(data)
+                return
             value = data.decode(errors="surrogateescape").removesuffix("\n")
             if name == "control/state":
                 self._write_state(value, caller)
@@ -189,7 +206,7 @@ class Control:
             "2": self._start,
             "3": lambda: self._sweep(wait=False),
             "4": self._finish,
-            "5": lambda: self._release(_named(caller)),
+            "5": lambda: self._release(caller.named),
         }
         step = steps.get(value.strip())
         if step is None:
@@ -210,7 +227,7 @@ class Control:
             # Not worth a sentence: every open() of a terminal-minded program asks.
             raise OSError(errno.ENOTTY, os_cause(errno.ENOTTY))
         with self._errors.recording(caller):
-            if command != abi.STATUS:
+            if command not in (abi.STATUS, abi.STATUS_ID):
                 self.access.check(caller)
             return step(argument, payload, caller, handle) or b""
 
@@ -220,16 +237,28 @@ class Control:
         self._expect_no_dump()
         return self._init(untyped_init(self._settings, caller, argument), caller)
 
-    def _ioctl_init_typed(
-        self, argument: int, payload: bytes, caller: Caller, handle: int
+    def _init_typed(
+        self,
+        payload: bytes,
+        caller: Caller,
+        handle: int,
+        dump_id: bytes | None = None,
+        since: bytes = b"",
     ) -> bytes:
         request = typed_init(self._settings, payload)
-        return self._init(request, caller, handle if request.release_on_close else None)
+        on_close = handle if request.release_on_close else None
+        return self._init(request, caller, on_close, dump_id, since)
+
+    def _ioctl_init_id(self, argument: int, payload: bytes, caller: Caller, handle: int) -> bytes:
+        return self._by_id.init(
+            payload, lambda init, *ids: self._init_typed(init, caller, handle, *ids)
+        )
 
     def closed(self, handle: int) -> None:
         """The open file is closed: release the dump that was made to last as long as it."""
-        if self._release_with == handle:
-            self._release("as its client closed it")
+        if self._release_with and self._release_with[0] == handle:
+            with suppress(StateError):  # there is another dump now
+                self.dump.release("as its client closed it", dump_id=self._release_with[1])
 
     def close(self) -> None:
         """The host ends: no more steps, and the dump is released."""
@@ -265,17 +294,26 @@ class Control:
                 hint="release it first",
             )
 
-    def _init(self, request: InitRequest, caller: Caller, on_close: int | None = None) -> bytes:
+    def _init(
+        self,
+        request: InitRequest,
+        caller: Caller,
+        on_close: int | None = None,
+        dump_id: bytes | None = None,
+        since: bytes = b"",
+    ) -> bytes:
         with self._one_step("INIT"):
             self._expect_no_dump()
             settings = replace(request.settings, dump=request.settings.dump.fitted())
             self.dump.expect_init(settings.dump)
             target, sidecar = self._open_in_time(settings, caller, request.memory_only)
             named = settings.dump.sidecar
-            self.dump.init(target, replace(settings.dump, sidecar=sidecar or named))
+            taken = replace(settings.dump, sidecar=sidecar or named)
+            self.dump.init(target, taken, dump_id=dump_id, since=since)
+            self._by_id.began()
             self._generation += 1
             self._taken = replace(settings, dump=replace(self.dump.settings, sidecar=named))
-            self._release_with = on_close
+            self._release_with = None if on_close is None else (on_close, self.dump.dump_id)
             # Force is for one dump: the next target has to be looked at again.
             kept = self._settings
             self._settings = replace(kept, dump=replace(kept.dump, force=False))
@@ -346,7 +384,6 @@ class Control:
         return b""
 
     def _release(self, by: str) -> bytes:
-        self._release_with = None
         self.dump.release(by)
         return b""
 
@@ -361,8 +398,3 @@ class Control:
     def _lost_pages(self) -> int:
         counters = self.dump.counters()
         return counters.lost * counters.granule_size // PAGE_SIZE
-
-
-def _named(caller: Caller) -> str:
-    """For `released`: what took the step."""
-    return f"by process {caller.tid} of user {caller.uid}" if caller.tid else "by a client"

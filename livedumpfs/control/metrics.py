@@ -43,6 +43,7 @@ FAMILIES: Final[dict[str, Family]] = {
     "by_fault": Family("counter", "granules_saved_by_fault", "Granules that the fault path saved."),
     "by_sweep": Family("counter", "granules_saved_by_sweep", "Granules that the sweep saved."),
     "holes": Family("counter", "granules_holes", "Granules that are holes, or all zeros."),
+    "omitted": Family("counter", "granules_omitted", "Granules left out: as in the base."),
     "lost": Family("counter", "granules_lost", "Granules that the dump has lost."),
     "remaining": Family("gauge", "granules_remaining", "Granules that are not saved yet."),
     "widened": Family("counter", "granules_widened", "Granules saved early for want of mappings."),

@@ -50,7 +50,7 @@ def status_of(state: abi.State, dump: LiveDump, settings: Settings) -> abi.Statu
     status.verdict = abi.Verdict[(dump.verdict or "none").upper()]
     chosen = settings.dump
     if dump.settings.backend:
-        chosen = replace(chosen, backend=dump.settings.backend)
+        chosen = replace(chosen, backend=dump.settings.backend, arming=dump.settings.arming)
     elif not chosen.backend:
         chosen = chosen.for_machine(dump.machine.backends, lambda: "auto")
     fill_status(status, chosen, rows_of(type(chosen)))
@@ -77,6 +77,8 @@ def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine
     found = {
         "version": __version__,
         "state": state.name,
+        "id": dump.dump_id.hex() or None,
+        "held": _held(dump),
         "verdict": dump.verdict,
         "so_far": dump.so_far,
         "failure": dump.failure,
@@ -88,10 +90,17 @@ def stats(state: abi.State, dump: LiveDump, settings: Settings, machine: Machine
         "target": dump.target_path,
         "progress": asdict(dump.progress()),
         "counters": asdict(counters),
+        "increment": _increment(dump),
         "settings": {"output": settings.output, "type": settings.type, **asdict(settings.dump)},
         "machine": machine.metadata(),
     }
     return json.dumps(found, indent=1, default=str) + "\n"
+
+
+def _held(dump: LiveDump) -> dict[str, object] | None:
+    """The last HOLD of the dump that there is."""
+    held = dump.held
+    return None if held is None else {"now": dump.is_held, **asdict(held)}
 
 
 def _live(machine: Machine) -> Mapping[int, Registers]:
@@ -109,6 +118,11 @@ def _at_start(machine: Machine) -> Mapping[int, Registers] | None:
         return dict(enumerate(machine.snapshot_registers()))
     except LivedumpError:
         return None
+
+
+def _increment(dump: LiveDump) -> dict[str, object]:
+    found = dump.increment
+    return {**asdict(found), "since": found.since.hex() or None}
 
 
 def registers_text(machine: Machine) -> str:

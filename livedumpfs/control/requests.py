@@ -36,7 +36,7 @@ def typed_init(settings: Settings, payload: bytes) -> InitRequest:
     """Of a struct livedump_init; what it does not say is as in `settings`. UsageError: EINVAL, or
     EPROTO for another version; TargetError ENAMETOOLONG."""
     request = abi.Init.from_buffer_copy(payload)
-    _check_version("INIT", request.version)
+    check_version("INIT", request.version)
     settings = text.from_init(settings, request)
     path = _typed_path(payload, abi.offset_of(abi.Init, "path"))
     sidecar = _typed_path(payload, abi.offset_of(abi.Init, "sidecar"))
@@ -55,13 +55,14 @@ def typed_sweep(payload: bytes) -> bool:
     """Of a struct livedump_sweep: whether the caller waits for the end. UsageError: EINVAL, or
     EPROTO for another version."""
     request = abi.Sweep.from_buffer_copy(payload)
-    _check_version("SWEEP", request.version)
+    check_version("SWEEP", request.version)
     if request.flags & ~int(SweepFlag.ASYNC):
         raise UsageError("SWEEP: a flag that is not known", errno=errno.EINVAL)
     return not request.flags & SweepFlag.ASYNC
 
 
-def _check_version(step: str, version: int) -> None:
+def check_version(step: str, version: int) -> None:
+    """UsageError EPROTO: another version."""
     if version != abi.VERSION:
         raise UsageError(
             f"{step}: the caller speaks version {version} of the interface, the host {abi.VERSION}",

@@ -5,95 +5,53 @@ Programs use it as numpy arrays."""
 from __future__ import annotations
 
 import errno
-import math
 import os
 import resource
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from livedumpfs.closing import Closing
+from livedumpfs.core.array_space import ArraySpace, space_for
 from livedumpfs.core.capi import CData, check, ffi, lib
-from livedumpfs.errors import InconsistentDump, MachineError, UsageError, WrongType, os_cause
-from livedumpfs.units import PAGE_SIZE, format_size, parse_size
+from livedumpfs.core.receiving import FillSource, Receiving, fill
+from livedumpfs.core.saved_arena import SavedArena, inconsistent_arena, opened
+from livedumpfs.core.shared_array import SharedArray
+from livedumpfs.core.state import AnyState, leaves
+from livedumpfs.errors import MachineError, UsageError, os_cause
+from livedumpfs.huge import HUGE_SIZE, THP_SIZE, Huge, check_huge, why_none
+from livedumpfs.units import HOST_PAGE, PAGE_SIZE, format_size, parse_size
+from livedumpfs.writer_lock import WriterLock
 
-_ALIGNMENT = 64
 _COPY = 4 << 20
-_MOST = (2**63 - 1) // 8 // PAGE_SIZE * PAGE_SIZE
+_MOST = (2**63 - 1) // 8 // HOST_PAGE * HOST_PAGE
 _VIEWS = 4
 _VIEW_ALIGNMENT = 1 << 30
 """As in native/memory/views.c: the most bytes of an arena, the number of address ranges (views)
 that each arena takes, and their alignment in bytes."""
 
 
-@dataclass(frozen=True)
-class ArrayInfo:
-    """The place of a named array in the arena; `offset` in bytes from the arena's start."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-
-    def describe(self) -> dict[str, object]:
-        """The array in JSON types, for the dump's notes. A structured dtype is written as numpy's
-        `descr`, any other as its `str`."""
-        plain = self.dtype.names is None
-        return {
-            "name": self.name,
-            "dtype": self.dtype.str if plain else self.dtype.descr,
-            "shape": list(self.shape),
-            "offset": self.offset,
-        }
+_PAGES: Final[dict[str | None, int]] = {
+    None: lib.LDFS_PAGES_SMALL,
+    "thp": lib.LDFS_PAGES_THP,
+    "2M": lib.LDFS_PAGES_2M,
+}
 
 
-class SavedArray(Protocol):
-    """A named array as a dump lists it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def offset(self) -> int: ...
-
-
-class SavedArena(Protocol):
-    """What Arena.load reads: an open dump (livedumpfs.dumpfile.open_dump)."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def verdict(self) -> str: ...
-    @property
-    def granule_size(self) -> int: ...
-    @property
-    def arena_size(self) -> int: ...
-    @property
-    def arrays(self) -> Sequence[SavedArray]: ...
-    def read_into(self, offset: int, view: memoryview) -> None: ...
-    def missing(self) -> Sequence[tuple[int, int]]: ...
-
-
-def _not_made(size: int, error: int) -> MachineError:
-    cause, hint = _why_not(size, error)
+def _not_made(size: int, huge: str | None, error: int) -> MachineError:
+    cause, hint = why_none(huge, size, error) or _why_not(size, error, huge)
     return MachineError(
         f"cannot make an arena of {format_size(size)}: {cause}", errno=error, hint=hint
     )
 
 
-def _why_not(size: int, error: int) -> tuple[str, str]:
+def _why_not(size: int, error: int, huge: str | None) -> tuple[str, str]:
     """The cause, and the hint what to do."""
     match error:
         case errno.EINVAL:
             return f"it must have from one page to {format_size(_MOST)}", "choose another size"
         case errno.ENOMEM:
-            return _why_no_addresses(size)
+            return _why_no_addresses(size, 1 if huge == "2M" else _VIEWS)
         case errno.EFBIG:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
             return (
@@ -114,16 +72,16 @@ def _why_not(size: int, error: int) -> tuple[str, str]:
     return os_cause(error), "see ulimit -a"
 
 
-def _why_no_addresses(size: int) -> tuple[str, str]:
+def _why_no_addresses(size: int, views: int) -> tuple[str, str]:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    needed = format_size(_VIEWS * size + _VIEW_ALIGNMENT)
+    needed = format_size(views * size + _VIEW_ALIGNMENT)
     if limit == resource.RLIM_INFINITY:
         return (
             f"no room for its views, {needed} of addresses",
             "choose a smaller size, or see vm.max_map_count",
         )
     with open("/proc/self/statm", encoding="ascii") as file:
-        left = max(0, limit - int(file.read().split()[0]) * PAGE_SIZE)
+        left = max(0, limit - int(file.read().split()[0]) * HOST_PAGE)
     return (
         f"its views take {needed} of addresses, and ulimit -v leaves {format_size(left)}",
         "raise it: addresses cost no memory",
@@ -138,7 +96,15 @@ def _files_left() -> bool:
     return True
 
 
-class Arena(Closing):
+def wanted_size(size: int | str) -> int:
+    """Bytes, from bytes or text such as "1GiB". UsageError: not a size."""
+    try:
+        return parse_size(size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+class Arena(ArraySpace):
     """`size` bytes of memory, all holes at first, whose writers can go on during a dump.
 
     Arrays made by `array` are ordinary numpy arrays over the live view. They keep the memory alive,
@@ -146,39 +112,58 @@ class Arena(Closing):
     causes a page fault, and its old bytes are saved before the store happens (copy-on-write).
     Writes that are no store of this process are not caught:
 
-    - system calls (`readinto`, `recv_into`, `np.fromfile`) get EFAULT from protected memory: call
-      `writable` first, or read elsewhere and copy;
+    - system calls (`readinto`, `recv_into`) get EFAULT from protected memory: open it by
+      `receiving`, or use `fill`, or read elsewhere and copy;
     - direct I/O in flight across START, and stores of another process that maps the memory, change
       it unseen: quiesce must exclude them.
 
     A forked child (multiprocessing) can read and write the arrays, too. What the child writes is
     private to it: neither its parent nor a dump sees it. Pages that the child has not written show
-    the parent's memory as it is now, not as it was at the fork. Copy what must not change.
+    the parent's memory as it is now, not as it was at the fork. Copy what must not change. A child
+    that is no fork (spawn, forkserver) reads what `shared` gives it.
+
+    `huge` is what its memory consists of, which decides how fast programs with much memory run:
+
+    - None: the kernel's pages, of 4 KiB, or on arm64 of 4, 16 or 64 KiB.
+    - "thp": transparent huge pages, which the kernel must allow (`shmem_enabled`). Memory is taken
+      2 MiB at a time (32 or 512 MiB where pages have 16 or 64 KiB). A dump splits the mapping of
+      those that are stored to meanwhile (backends `uffd` and `sigbus`, and the sweep of a
+      `kdump`, that of all); after its RELEASE they are whole again.
+    - "2M": pages of 2 MiB from the system's pool (`vm.nr_hugepages`), all of them taken at once.
+      A dump saves each as a whole: a granule is 2 MiB or more, arming is `mprotect`, and INIT sets
+      both. `discard` writes zeros, and gives nothing back. A child can write where the pool has as
+      many pages again, for each child while it lives; otherwise it can only read. A child's own
+      child has no view.
     """
 
-    def __init__(self, size: int | str) -> None:
-        """`size`: bytes or text such as "1GiB"; rounded up to whole pages.
+    def __init__(self, size: int | str, huge: Huge | None = None) -> None:
+        """`size`: bytes or text such as "1GiB"; rounded up to whole pages, but with `huge` "2M",
+        where it must be a multiple of 2 MiB; "thp" needs one huge page at least.
 
-        UsageError: not a size. MachineError: EINVAL (a size that no arena can have), ENOMEM (no
-        addresses left: ulimit -v), EFBIG (ulimit -f), EMFILE (ulimit -n), ENFILE (too many arenas,
-        or too many open files in the system), ENOSYS (kernel older than Linux 5.14).
+        UsageError: not a size, or not with these pages. MachineError: EOPNOTSUPP (the kernel gives
+        no such pages), ENOSPC (the pool has too few huge pages that are free), EINVAL (a size that
+        no arena can have), ENOMEM (no addresses left: ulimit -v), EFBIG (ulimit -f), EMFILE (ulimit
+        -n), ENFILE (too many arenas, or too many open files in the system), ENOSYS (kernel older
+        than Linux 5.14).
         """
-        try:
-            wanted = parse_size(size)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        self.size = -(-wanted // PAGE_SIZE) * PAGE_SIZE
+        super().__init__()
+        wanted = wanted_size(size)
+        check_huge(huge, wanted)
+        self.size = -(-wanted // HOST_PAGE) * HOST_PAGE
+        self.huge = huge
+        """The kind of its huge pages; None: it has small ones."""
         out = ffi.new("ldfs_arena **")
         possible = 0 < self.size <= _MOST  # a larger size may not fit the core's integer type
-        rc = lib.ldfs_arena_create(self.size, out) if possible else -errno.EINVAL
+        rc = lib.ldfs_arena_create_of(self.size, _PAGES[huge], out) if possible else -errno.EINVAL
         if rc:
-            raise _not_made(self.size, -rc)
+            raise _not_made(self.size, huge, -rc)
         self._handle: CData = ffi.gc(out[0], lib.ldfs_arena_destroy)
         self.live: npt.NDArray[np.uint8] = np.frombuffer(self._live_buffer(), dtype=np.uint8)
         """The whole live view, writable: one byte an element."""
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
-        self._named: list[ArrayInfo] = []
-        self._used = 0
+        self.page_size = int(lib.ldfs_arena_page_size(self._handle))
+        """The least granule of its dumps, in bytes."""
+        self.receivers = WriterLock()
+        """What `receiving` and `fill` hold. ThreadMachine waits for it in each START."""
 
     def _live_buffer(self) -> Any:
         """The live view as a buffer. The arena stays mapped as long as a reference to it exists."""
@@ -192,73 +177,6 @@ class Arena(Closing):
         """Address of the live view in this process; never changes."""
         return int(ffi.cast("uintptr_t", lib.ldfs_arena_live(self._open())))
 
-    @property
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """The named arrays, by name."""
-        return dict(self._arrays)
-
-    @property
-    def named(self) -> Sequence[ArrayInfo]:
-        """Places of the named arrays, in the order in which they were made."""
-        return tuple(self._named)
-
-    def array(
-        self,
-        dtype: npt.DTypeLike,
-        shape: int | tuple[int, ...],
-        *,
-        name: str | None = None,
-    ) -> npt.NDArray[Any]:
-        """A new array of zeros over the live view. One with a name is listed in dumps.
-
-        UsageError (ValueError): the dtype holds Python objects; a named array has no bytes; the
-        name is empty or taken; the arena is full. WrongType (TypeError): the name is not a str.
-        """
-        self._open()
-        kind = np.dtype(dtype)
-        if kind.hasobject:
-            raise UsageError(f"an arena cannot hold Python objects (dtype {kind})")
-        self._check_name(name)
-        if name is not None and kind.itemsize == 0:
-            raise UsageError(f"an array of dtype {kind} holds nothing that a dump could list")
-        dimensions = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-        return self._place(kind, dimensions, self._allocate(kind, dimensions), name)
-
-    def _check_name(self, name: object) -> None:
-        """Any text is allowed: dumps list names, but never use them as file names."""
-        if name is None:
-            return
-        if not isinstance(name, str):
-            raise WrongType(f"an array's name must be text, not {type(name).__name__}")
-        if not name:
-            raise UsageError("an array's name cannot be empty", hint="None: it gets none")
-        if name in self._arrays:
-            raise UsageError(f"the arena has an array named {name!r} already")
-
-    def _allocate(self, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
-        size = math.prod(shape) * kind.itemsize
-        # Large arrays start at a page, so no two of them share one: a store into one never causes a
-        # page fault for a page of the other.
-        alignment = PAGE_SIZE if size >= PAGE_SIZE else _ALIGNMENT
-        offset = -(-self._used // alignment) * alignment
-        if min(shape, default=0) < 0 or offset + size > self.size:
-            raise UsageError(
-                f"no room for {format_size(size)} in the arena: "
-                f"{format_size(max(0, self.size - offset))} of {format_size(self.size)} are free"
-            )
-        self._used = offset + size
-        return offset
-
-    def _place(
-        self, kind: np.dtype[Any], shape: tuple[int, ...], offset: int, name: str | None
-    ) -> npt.NDArray[Any]:
-        size = math.prod(shape) * kind.itemsize
-        made: npt.NDArray[Any] = self.live[offset : offset + size].view(kind).reshape(shape)
-        if name is not None:
-            self._arrays[name] = made
-            self._named.append(ArrayInfo(name, kind, shape, offset))
-        return made
-
     def read(self, offset: int, length: int) -> bytes:
         """Live bytes [offset, offset+length). Reading a hole does not allocate it. UsageError: the
         range is not inside the arena."""
@@ -269,13 +187,57 @@ class Arena(Closing):
 
     def writable(self, offset: int, length: int) -> None:
         """Make [offset, offset+length) safe for system calls to write. During a dump its old bytes
-        are saved first. This holds until the next START. UsageError: outside the arena."""
+        are saved first. This holds until the next START, which `receiving` keeps away. UsageError:
+        outside the arena. MachineError (ECHILD): in a forked child, where any memory of the arena
+        is safe."""
         rc = lib.ldfs_arena_writable(self._open(), offset, length)
         self._check_range(rc, "open", offset, length)
 
+    def offset_of(self, array: npt.NDArray[Any]) -> int:
+        """Where the array begins, in bytes from the arena's start. UsageError: it does not lie in
+        the arena as one piece, in C order."""
+        place = array.__array_interface__["data"][0] - self.address
+        if not 0 <= place <= self.size - array.nbytes:
+            raise UsageError("the array does not lie in the arena", hint="from_array copies it")
+        if not array.flags.c_contiguous:
+            raise UsageError("the array is no single piece of memory in C order")
+        return int(place)
+
+    def receiving(self, array: npt.NDArray[Any]) -> Receiving:
+        """A block in which system calls may write the array (or a part of it: `x[10:20]`). ::
+
+            with arena.receiving(x) as view:  # a memoryview of its bytes
+                file.readinto(view)
+
+        During a dump its old bytes are saved first, all of them, and START waits for the end of the
+        block, as for a WriterLock's: so wait for data (select, poll) before it. UsageError: the
+        array does not lie in the arena as one piece, or is read-only. MachineError (EFAULT): a
+        system call in the block was to write to other memory of the arena.
+        """
+        return Receiving(self, array)
+
+    def fill(self, array: npt.NDArray[Any], source: FillSource) -> None:
+        """Read the array's bytes, all of them, from where the source is. `source`: a path, an open
+        binary file, a pipe, a socket. np.fromfile in the arena is::
+
+            arena.fill(arena.empty(1000, "f4", name="x"), "x.bin")
+
+        A file is read straight into the array, any other source by a buffer, so that no START waits
+        for its other end. UsageError: as `receiving`; the source ends before the array is full,
+        which has what came then. OSError: it cannot be read.
+        """
+        fill(self, array, source)
+
+    def shared(self, array: npt.NDArray[Any]) -> SharedArray:
+        """The array for other processes that multiprocessing starts, by spawn or forkserver too:
+        give it to Process(args=...) or a Pool's initializer. There its `array` is the arena's
+        memory as it is now, read-only. UsageError: as `offset_of`."""
+        return SharedArray(lib.ldfs_arena_memfd(self._open()), array, self.offset_of(array))
+
     def discard(self, offset: int, length: int) -> None:
-        """Turn whole pages into holes; during a dump their old bytes are saved first.
-        UsageError: outside the arena, or not whole pages."""
+        """Turn whole pages of the kernel's into holes, or fill them with zeros where huge pages
+        are "2M"; during a dump their old bytes are saved first. UsageError: outside the arena, or
+        not whole pages."""
         rc = lib.ldfs_arena_discard(self._open(), offset, length)
         self._check_range(rc, "discard", offset, length)
 
@@ -305,17 +267,47 @@ class Arena(Closing):
         self.live = np.zeros(0, dtype=np.uint8)
 
     @classmethod
-    def load(cls, dump: SavedArena, *, check: bool = True) -> Self:
+    def of(
+        cls, state: AnyState, room: int | str = 0, huge: Huge | None = None
+    ) -> tuple[Self, AnyState]:
+        """An arena that is just large enough for the state, and `room` bytes more (or text such as
+        "1GiB"); and the state in it, as `place` says. ::
+
+            arena, now = Arena.of({"heat": np.zeros((1000, 1000)), "step": 0})
+        """
+        spare = wanted_size(room) if room else 0
+        wanted = max(1, space_for(value for _, value in leaves(state))) + spare
+        unit = {"thp": THP_SIZE, "2M": HUGE_SIZE}.get(huge or "", HOST_PAGE)
+        arena = cls(-(-wanted // unit) * unit, huge)
+        try:
+            return arena, arena.place(state)
+        except BaseException:
+            arena.close()
+            raise
+
+    @classmethod
+    def load(
+        cls,
+        dump: SavedArena | str | os.PathLike[str],
+        *,
+        check: bool = True,
+        huge: Huge | None = None,
+    ) -> Self:
         """A new arena with the memory of a dump, and its named arrays in `arrays`.
 
-        `dump`: from livedumpfs.open_dump(path). `check`: refuse a dump that is not consistent.
-        Pages of zeros stay holes. InconsistentDump (OSError): the dump is torn or incomplete; with
-        check=False the memory that it lacks is zeros. OSError: the dump's target cannot be read.
+        `dump`: from livedumpfs.open_dump(path) or livedumpfs.open_arrays(path), or the path: of
+        arrays where it ends with .zarr or .icechunk. `check`: refuse a dump that is not consistent.
+        `huge`: as of a new arena. Pages of zeros stay holes, where there are any. InconsistentDump
+        (OSError): the dump is torn or incomplete; with check=False the memory that it lacks is
+        zeros. OSError: the dump's target cannot be read.
         """
+        if isinstance(dump, (str, os.PathLike)):
+            with opened(os.fspath(dump)) as found:
+                return cls.load(found, check=check, huge=huge)
         missing = dump.missing()
         if check and dump.verdict != "consistent":
-            raise _inconsistent(dump, missing)
-        arena = cls(dump.arena_size)
+            raise inconsistent_arena(dump, missing)
+        arena = cls(dump.arena_size, huge)
         buffer = memoryview(bytearray(min(_COPY, dump.arena_size)))
         begin = 0
         for first, end in (*missing, (dump.arena_size, dump.arena_size)):
@@ -325,9 +317,8 @@ class Arena(Closing):
                 arena._restore(offset, piece)
             begin = end
         for a in dump.arrays:
-            arena._place(a.dtype, a.shape, a.offset, a.name)
-            end = a.offset + math.prod(a.shape) * a.dtype.itemsize
-            arena._used = max(arena._used, end)
+            arena._place(a.dtype, a.shape, a.offset, a.name, a.dims)
+            arena._used = max(arena._used, a.offset + arena._arrays[a.name].nbytes)
         return arena
 
     def _restore(self, offset: int, data: memoryview) -> None:
@@ -335,16 +326,3 @@ class Arena(Closing):
         here = self.live[offset : offset + len(data)].reshape(-1, PAGE_SIZE)
         filled = pages.any(axis=1)
         here[filled] = pages[filled]
-
-
-def _inconsistent(dump: SavedArena, missing: Sequence[tuple[int, int]]) -> InconsistentDump:
-    size = dump.granule_size
-    gone = sum(-(-(end - first) // size) for first, end in missing)
-    return InconsistentDump.of(
-        dump.verdict,
-        dump.path,
-        None,
-        0,
-        granules=(-(-dump.arena_size // size), gone, 0),
-        pages=size // PAGE_SIZE,
-    )

@@ -15,17 +15,19 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from livedumpfs.compression import usual_threads
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.core.gate import Gate
 from livedumpfs.dump.attempt import Attempt
 from livedumpfs.dump.counters import Counters, take_counters
+from livedumpfs.dump.held import Gaps
 from livedumpfs.errors import LivedumpError, MachineError, StateError, os_cause
 from livedumpfs.formats import KdumpPlan, Plan
 from livedumpfs.machines import HoldsNobody, Machine
 from livedumpfs.machines.signals import signal_cause
 from livedumpfs.option import rows_of
-from livedumpfs.settings import REAL_BACKENDS, Backend, DumpSettings, usual_threads
+from livedumpfs.settings import REAL_BACKENDS, Backend, DumpSettings
 from livedumpfs.targets.pipe import PipeTarget
 from livedumpfs.units import PAGE_SIZE
 
@@ -33,7 +35,8 @@ _HINTS = {
     errno.EACCES: "userfaultfd needs CAP_SYS_PTRACE, access to /dev/userfaultfd (Linux 6.1), or "
     "vm.unprivileged_userfaultfd=1; backend sigsegv needs none of them",
     errno.EPERM: "the memory is sealed against writing, or its descriptor is read-only",
-    errno.ENOSYS: "the kernel cannot write-protect shared memory by userfaultfd (Linux 5.19)",
+    errno.ENOSYS: "the kernel cannot write-protect this memory by userfaultfd (shared memory needs "
+    "Linux 5.19, on arm64 6.10, huge pages 6.4)",
     errno.EAGAIN: "the machine's process gets no more threads or mappings: see vm.max_map_count, "
     "ulimit -u, pids.max",
     errno.ENOMEM: "the machine's process gets no more memory or mappings: a smaller <pool>; see "
@@ -97,7 +100,9 @@ def core_config(
         config.threads = usual_threads(settings.threads)
         config.descriptors_offset = plan.descriptors_offset
         config.zero_page_offset = plan.data_offset
-        config.stream = files.pipe.stream if files.pipe else ffi.NULL
+    config.stream = files.pipe.stream if files.pipe else ffi.NULL
+    if files.since:
+        config.since = list(files.since)
     return config, kept
 
 
@@ -112,6 +117,8 @@ class CoreFiles:
     """What was never written to the target reads as zeros."""
     pipe: PipeTarget | None = None
     """All is written there."""
+    since: bytes = b""
+    """Dump id of the base, whose granules may be left out where they did not change; b"": none."""
 
 
 def step_error(step: str, error: int, backend: str = "") -> LivedumpError:
@@ -135,10 +142,10 @@ def snapshot_error(error: int, offset: int, length: int) -> Exception:
 
 
 def lost_page_ranges(
-    states: npt.NDArray[np.uint8], granule_size: int, arena_size: int
+    marks: npt.NDArray[np.uint8], granule_size: int, arena_size: int
 ) -> list[list[int]]:
     """Pages of the granules in state LOST: [first, end) of each run, as page numbers."""
-    lost = np.concatenate(([0], states == lib.LDFS_G_LOST, [0])).astype(np.int8)
+    lost = np.concatenate(([0], marks == lib.LDFS_G_LOST, [0])).astype(np.int8)
     edges = np.flatnonzero(np.diff(lost)).reshape(-1, 2)
     pages, last = granule_size // PAGE_SIZE, arena_size // PAGE_SIZE
     return [[int(a) * pages, min(int(b) * pages, last)] for a, b in edges]
@@ -152,9 +159,10 @@ class Core(Protocol):
     gate: Gate | None
     """For readers in C; None: the memory is in another process."""
 
-    def start(self, machine: Machine, deadline_s: float) -> None:
+    def start(self, machine: Machine, deadline_s: float, gaps: Gaps | None = None) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised. After an
-        exception nothing is protected: either START can be tried again, or it is released."""
+        exception nothing is protected: either START can be tried again, or it is released.
+        `gaps`: between its steps."""
 
     @property
     def startable(self) -> bool:
@@ -184,6 +192,9 @@ class Core(Protocol):
 
     def lost_ranges(self, arena_size: int) -> list[list[int]]:
         """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
+
+    def marks(self) -> npt.NDArray[np.uint8]:
+        """Of each granule its state and how it was saved, as ldfs_dump_marks gives them."""
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the
@@ -257,15 +268,16 @@ class CoreDump:
                 self._users -= dump is not None
                 self._lock.notify_all()
 
-    def start(self, machine: Machine, deadline_s: float) -> None:
+    def start(self, machine: Machine, deadline_s: float, gaps: Gaps | None = None) -> None:
         """START. MachineError (OSError), or what the machine's own quiesce raised."""
         self._expect_none_under_way()
         native = machine.quiesce_ops()
         python = None if native else Attempt(machine, deadline_s)
+        hold, most = gaps.handle if gaps else ffi.NULL, int(deadline_s * 1e9)
 
         def start(ops: CData) -> int:
             with self._using() as dump:
-                return int(lib.ldfs_dump_start(dump, ops, int(deadline_s * 1e9)) if dump else _GONE)
+                return int(lib.ldfs_dump_start_held(dump, ops, most, hold) if dump else _GONE)
 
         try:
             if python is None:
@@ -351,13 +363,15 @@ class CoreDump:
 
     def lost_ranges(self, arena_size: int) -> list[list[int]]:
         """Pages that are lost: [first, end) of each run, as page numbers of the arena."""
-        counters = self.counters()
-        states: npt.NDArray[np.uint8] = np.zeros(counters.granules, dtype=np.uint8)
+        return lost_page_ranges(self.marks(), self.counters().granule_size, arena_size)
+
+    def marks(self) -> npt.NDArray[np.uint8]:
+        """Of each granule its state and how it was saved, as ldfs_dump_marks gives them."""
+        marks: npt.NDArray[np.uint8] = np.zeros(self.counters().granules, dtype=np.uint8)
         with self._using() as dump:
             if dump is not None:
-                buffer = ffi.from_buffer("uint8_t[]", states)
-                lib.ldfs_dump_states(dump, 0, counters.granules, buffer)
-        return lost_page_ranges(states, counters.granule_size, arena_size)
+                lib.ldfs_dump_marks(dump, 0, len(marks), ffi.from_buffer("uint8_t[]", marks))
+        return marks
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with snapshot bytes. OSError ENODATA, EIO; LivedumpError EINVAL: outside the

@@ -61,6 +61,11 @@ class Counters:
     not_durable: int = 0
     chained: int = 0
     retaken: int = 0
+    omitted: int = 0
+    tracking: int = 0
+    """enum ldfs_tracking."""
+    since: int = 0
+    """enum ldfs_since."""
     handler_ns: tuple[int, ...] = (0,) * lib.LDFS_HISTOGRAM_BINS
     """[i]: faults that took [2**i, 2**(i+1)) ns in the handler."""
     failure: CoreFailure = CoreFailure()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.core_dump import CoreFiles
@@ -15,7 +16,8 @@ from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.formats import Plan, Registers, VerdictWord, plan_dump, room_for
 from livedumpfs.formats.meta import text_size
 from livedumpfs.formats.note import Note
-from livedumpfs.machines import Machine
+from livedumpfs.formats.plan import new_dump_id
+from livedumpfs.machines import Machine, page_size_of
 from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import (
     SIDECAR,
@@ -35,9 +37,10 @@ from livedumpfs.targets.pipe import PipeTarget
 TargetLike = Target | str | os.PathLike[str]
 
 
-def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
+def _plan(machine: Machine, settings: DumpSettings, target: Target, dump_id: bytes | None) -> Plan:
     size = machine.arena.size
-    granule = settings.granule or int(lib.ldfs_granule_default(size))
+    usual = max(int(lib.ldfs_granule_default(size)), page_size_of(machine))
+    granule = settings.granule or usual
     # Asked once: while we look more of them may be plugged in.
     info = machine_info(machine, machine.vcpus)
     said = {"machine": machine.metadata(), "arrays": [a.describe() for a in machine.arena.named]}
@@ -46,6 +49,7 @@ def _plan(machine: Machine, settings: DumpSettings, target: Target) -> Plan:
         info,
         arena_size=size,
         granule_size=granule,
+        dump_id=dump_id,
         identity=target.identity,
         meta_room=room_for(info, text_size(said)),
         compression=settings.compression,
@@ -66,9 +70,18 @@ def _is_at(path: str, target: Target) -> bool:
 class DumpFiles:
     """Owns target and sidecar from the first moment; closes both."""
 
-    def __init__(self, machine: Machine, settings: DumpSettings, target: TargetLike) -> None:
-        """Open, lay out and make room: nothing is lost before the sizes are known to fit.
-        TargetError, UsageError; nothing stays open then, and no empty file behind."""
+    def __init__(
+        self,
+        machine: Machine,
+        settings: DumpSettings,
+        target: TargetLike,
+        dump_id: bytes | None = None,
+        since: bytes = b"",
+    ) -> None:
+        """Open, lay out and make room: nothing is lost before the sizes are known to fit. `since`:
+        see LiveDump.init. TargetError, UsageError; nothing stays open then, and no empty file
+        behind."""
+        self.since = since
         self.sidecar: Target | None = None
         if isinstance(settings.sidecar, Target):
             self.sidecar = settings.sidecar
@@ -83,7 +96,9 @@ class DumpFiles:
             raise
         try:
             self.target.check_format(settings.format)
-            self.plan = _plan(machine, settings, self.target)
+            self.plan = _plan(machine, settings, self.target, dump_id)
+            # What goes through a pipe cannot be written twice, and nothing older lies there.
+            self._wished = dump_id is not None and self.target.kind is not Kind.STREAM
             if self.plan.book == "sidecar" and self.sidecar is None:
                 self.sidecar = self._open_sidecar(settings)
             self._expect_room(machine, settings)
@@ -133,15 +148,22 @@ class DumpFiles:
     def for_core(self) -> CoreFiles:
         """What the C core needs of both."""
         pipe = self.target if isinstance(self.target, PipeTarget) else None
-        return CoreFiles(self.target.fd, self.book.fd, self.target.reads_zero, pipe)
+        return CoreFiles(self.target.fd, self.book.fd, self.target.reads_zero, pipe, self.since)
 
     def patience(self, settings: DumpSettings) -> AbstractContextManager[None]:
         """Around INIT: the reader of a pipe that does not read ends it, and nothing else could."""
         return self.target.patience(settings.stall_deadline)
 
     def open(self, meta: Mapping[str, object]) -> None:
-        """INIT: any older dump there is invalid from here on."""
-        apply(self.plan.opening(meta), self.target, self.sidecar)
+        """INIT: any older dump there is invalid from here on. Under a wished id, which an older
+        table there may have too, it is a nameless one until opened()."""
+        plan = replace(self.plan, dump_id=new_dump_id()) if self._wished else self.plan
+        apply(plan.opening(meta), self.target, self.sidecar)
+
+    def opened(self, meta: Mapping[str, object]) -> None:
+        """INIT: the core has made the table empty."""
+        if self._wished:
+            apply(self.plan.renamed(meta), self.target, self.sidecar)
 
     def _retire_old_sidecar(self) -> None:
         """An older raw dump here would be taken for what lies there now, also if we are killed

@@ -6,36 +6,42 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.arena import Arena
 from livedumpfs.dump.age import AgeWatch
 from livedumpfs.dump.core_dump import Core
-from livedumpfs.dump.counters import Counters, Progress
+from livedumpfs.dump.counters import Counters
+from livedumpfs.dump.dump_figures import DumpFigures
 from livedumpfs.dump.dump_files import TargetLike
+from livedumpfs.dump.fitting import fitted_to_machine
 from livedumpfs.dump.hanging import Hanging
+from livedumpfs.dump.held import expect_not_held
+from livedumpfs.dump.held_steps import HeldSteps
 from livedumpfs.dump.instant import Snapshot
+from livedumpfs.dump.one_call import save_in_one_call
 from livedumpfs.dump.preparation import abandon, prepare
 from livedumpfs.dump.run import DumpRun, Outcome
 from livedumpfs.dump.spill import fitted_to_memory
 from livedumpfs.dump.stage import DumpState, Stage
-from livedumpfs.errors import LivedumpError, StateError, UsageError
+from livedumpfs.errors import StateError
 from livedumpfs.formats import VerdictWord
-from livedumpfs.formats.note import Note
-from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, best_backend, machine_for
+from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, Writers, machine_for
 from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands
 
 
-class LiveDump(Closing):
+class LiveDump(HeldSteps, DumpFigures, Closing):
     """Dumps of one machine, or of an arena that the program's own threads write.
 
     With an arena: `quiesce` must return only when nothing writes it any more - no thread of the
     program, no system call or direct I/O into it under way, no other process - and `resume` lets
     the writers go. Both are called with the GIL on a thread that start() makes and waits for, until
     `quiesce_deadline` is over (ThreadMachine says what then); between the two, tens of microseconds
-    of work are done at any size of the arena. Left out: the caller holds the writers.
+    of work are done at any size of the arena. `writers` in their place: a WriterLock, a
+    StepBarrier, any object with both methods, or a lock that each writer takes. Left out: the
+    caller holds the writers.
 
     Any thread may call anything; steps in the wrong order raise StateError (OSError EINVAL), a
     second init EBUSY. release() is allowed in every state.
@@ -50,8 +56,9 @@ class LiveDump(Closing):
         *,
         quiesce: Callable[[], object] | None = None,
         resume: Callable[[], object] | None = None,
+        writers: Writers | None = None,
     ) -> None:
-        self.machine: Machine = machine_for(machine, quiesce, resume)
+        self.machine: Machine = machine_for(machine, quiesce, resume, writers)
         self.settings = DumpSettings()
         self._pid = os.getpid()
         self._stage = Stage()
@@ -64,72 +71,6 @@ class LiveDump(Closing):
         self._last = Outcome()
 
     # ------------------------------------------------------------------- looking
-
-    @property
-    def state(self) -> DumpState:
-        """Now."""
-        return self._stage.state
-
-    def counters(self) -> Counters:
-        """Of the dump that there is, else of the last one."""
-        run = self._run
-        return run.core.counters() if run and run.core else self._last.counters
-
-    @property
-    def verdict(self) -> VerdictWord | None:
-        """What the dump says of itself, for good: None until it is sealed, and without a target
-        until it is released. See so_far."""
-        run = self._run
-        return run.verdict if run else self._last.verdict
-
-    @property
-    def so_far(self) -> VerdictWord | None:
-        """What the verdict will be if nothing else happens to the dump: None before START. Only
-        "consistent" can still become worse."""
-        run = self._run
-        return run.so_far if run else self._last.verdict
-
-    @property
-    def failure(self) -> str | None:
-        """The first error in one sentence; None: none."""
-        run = self._run
-        return run.failure if run else self._last.failure
-
-    @property
-    def reason(self) -> str | None:
-        """Why the dump is not consistent, or will not be, in one sentence: its failure, or how
-        pages were lost without one. None: nothing is known against it."""
-        run = self._run
-        return run.reason if run else self._last.reason
-
-    @property
-    def expired(self) -> str | None:
-        """Why the last dump was released by the host itself, in one sentence; None: there is a
-        dump, there was none, or RELEASE was called."""
-        return None if self._run else self._last.expired
-
-    @property
-    def released(self) -> str | None:
-        """By what and in which state the last dump was released, in one sentence; None: there
-        is a dump, or there was none."""
-        return None if self._run else self._last.released
-
-    @property
-    def target_path(self) -> str | None:
-        """Of the dump that there is, else of the last one; None: memory only."""
-        run = self._run
-        return run.target if run else self._last.target
-
-    def progress(self) -> Progress:
-        """How far the dump has come."""
-        return Progress.of(self.counters(), self.machine.arena.size, self.state.value)
-
-    def lost_pages(self) -> list[list[int]]:
-        """Pages of the arena that the dump that there is has lost: [first, end) of each run."""
-        run = self._run
-        if run is None or run.core is None or not run.core.counters().lost:
-            return []
-        return run.core.lost_ranges(self.machine.arena.size)
 
     def describe(self) -> dict[str, object]:
         """What info.json and the dump's notes say. StateError EINVAL: there is no dump."""
@@ -184,11 +125,15 @@ class LiveDump(Closing):
         target: TargetLike | None,
         settings: DumpSettings | None = None,
         *,
+        dump_id: bytes | None = None,
+        since: bytes = b"",
         reference: int = -1,
     ) -> None:
         """INIT, while the machine runs. `target`: a path, an adopted Target (owned by the
-        dump from the call on), or None for memory only. `reference`: for tests, an fd to which the
-        arena is copied within the pause, which then lasts as long as that takes. UsageError,
+        dump from the call on), or None for memory only. `dump_id`: 16 bytes that no other dump has;
+        None: random ones. `since`: one of `bases`, what did not change since is left out, if the
+        target is a pipe. `reference`: for tests, an fd to which the arena is copied in the pause,
+        which then lasts as long as that takes. UsageError,
         StateError (EBUSY), TargetError (ETIMEDOUT: the target hangs), MachineError; nothing is left
         behind then."""
         settings = settings or DumpSettings()
@@ -196,7 +141,7 @@ class LiveDump(Closing):
         with self._step:
             try:
                 settings.check()
-                settings = self._for_machine(settings)
+                settings = fitted_to_machine(self.machine, settings)
                 settings = fitted_to_memory(self.machine, settings, target is not None)
                 self._hanging.free_unwatched()
                 self._expect_no_dump()
@@ -207,17 +152,14 @@ class LiveDump(Closing):
             except BaseException:
                 abandon(target, settings)
                 raise
-            self._init(target, settings, reference)
+            self._init(target, settings, reference, dump_id, since)
 
     def expect_init(self, settings: DumpSettings) -> None:
         """What INIT would refuse whatever its target, and START after it: to be asked before a
         target is opened for this dump. StateError, MachineError, UsageError."""
         self._expect_own("INIT")
         self._expect_no_dump()
-        self._expect_startable(self._for_machine(settings))
-
-    def _for_machine(self, settings: DumpSettings) -> DumpSettings:
-        return settings.for_machine(self.machine.backends, lambda: best_backend(self.machine))
+        self._expect_startable(fitted_to_machine(self.machine, settings))
 
     def _expect_startable(self, settings: DumpSettings) -> None:
         """Before anything is written: a dump that START refuses must not have cost one that was
@@ -235,8 +177,23 @@ class LiveDump(Closing):
             )
         self._hanging.expect_none()
 
-    def _init(self, target: TargetLike | None, settings: DumpSettings, reference: int) -> None:
-        run = prepare(self.machine, settings, target, self.errands, reference=reference)
+    def _init(
+        self,
+        target: TargetLike | None,
+        settings: DumpSettings,
+        reference: int,
+        dump_id: bytes | None,
+        since: bytes,
+    ) -> None:
+        run = prepare(
+            self.machine,
+            settings,
+            target,
+            self.errands,
+            reference=reference,
+            dump_id=dump_id,
+            since=since,
+        )
         try:
             self._begin(run)
         except BaseException:  # also of a signal's handler: nothing else knows of this dump
@@ -278,6 +235,7 @@ class LiveDump(Closing):
         with self._step:
             run = self._current("START", DumpState.INIT)
             assert run.core is not None
+            expect_not_held("START", run.holding)
             try:
                 self._start(run, run.core)
             except BaseException:
@@ -290,20 +248,7 @@ class LiveDump(Closing):
 
     def _start(self, run: DumpRun, core: Core) -> None:
         core.start(self.machine, run.settings.quiesce_deadline)
-        run.begun = True
-        run.registers = self.machine.snapshot_registers()
-        run.notes = self._take_notes(run)
-        run.armed = True
-        run.snapshot = self._make_snapshot(run, core)
-        run.started.set()
-        self._stage.enter(DumpState.START)
-
-    def _take_notes(self, run: DumpRun) -> Sequence[Note]:
-        """The instant is taken, and the dump is worth something without them too."""
-        try:
-            return self.machine.snapshot_notes(run.read)
-        except (LivedumpError, OSError):
-            return ()
+        self._started(run, core)
 
     def sweep(self) -> None:
         """SWEEP: begin to make it durable; returns at once. See wait(). Without a target there is
@@ -345,28 +290,23 @@ class LiveDump(Closing):
         self, target: TargetLike, settings: DumpSettings | None = None, *, check: bool = True
     ) -> VerdictWord:
         """One whole dump: INIT, START, SWEEP, FINISH, RELEASE. "consistent", or with check=False
-        whatever the verdict is. What each of these raises; InconsistentDump (OSError): the dump is
-        on the target, and is torn or incomplete. UsageError: no target, to save nothing."""
-        if target is None:
-            raise UsageError(
-                "save needs a target: what is only in memory is gone with its release",
-                hint="init(None) and start() give a snapshot",
-            )
-        self.init(target, settings)
-        try:
-            self.start()
-            self.sweep()
-            return self.finish(check=check)
-        finally:
-            self.release()
+        whatever the verdict is. `target` may also be a store ("store:FOLDER"). What each of these
+        raises; InconsistentDump (OSError): the dump is on the target, and is torn or incomplete; a
+        store takes no incomplete one. UsageError: no target, to save nothing.
 
-    def release(self, by: str = "") -> None:
+        A path that ends with .zarr or .icechunk takes the named arrays alone, as a Zarr group:
+        docs/arrays.md. One that is not consistent is written with check=False only."""
+        return save_in_one_call(self, target, settings, check=check)
+
+    def release(self, by: str = "", *, dump_id: bytes | None = None) -> None:
         """RELEASE, from every state: the machine is at full speed, nothing is protected. A dump
         that was not sealed stays on its target as "incomplete". `by`: for `released`, such as
-        "by its client"."""
+        "by its client". `dump_id`: the dump that is meant; StateError ESTALE: it is not there."""
         if os.getpid() != self._pid:
             return
         run = self._run
+        if dump_id is not None and (run is None or run.dump_id != dump_id):
+            raise StateError(f"RELEASE: dump {dump_id.hex()} is not there", errno=errno.ESTALE)
         if run is not None and run.core is not None:
             # Before any lock: the thread that holds one may wait for the machine or the target.
             run.free()

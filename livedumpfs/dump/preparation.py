@@ -10,7 +10,7 @@ from livedumpfs.dump.dump_files import DumpFiles, TargetLike
 from livedumpfs.dump.hanging import reap
 from livedumpfs.dump.remote import make_core
 from livedumpfs.dump.run import DumpRun
-from livedumpfs.machines import LimitsVcpus, Machine
+from livedumpfs.machines import HasCpuNotes, LimitsVcpus, Machine
 from livedumpfs.machines.shim import init_seconds
 from livedumpfs.settings import DumpSettings
 from livedumpfs.targets import Errands, Target
@@ -23,27 +23,32 @@ def prepare(
     errands: Errands,
     *,
     reference: int = -1,
+    dump_id: bytes | None = None,
+    since: bytes = b"",
 ) -> DumpRun:
-    """A dump of the machine that START can follow. `target`: see LiveDump.init; None: memory only,
-    and no errand. TargetError (ETIMEDOUT: the target hangs), MachineError,
+    """A dump of the machine that START can follow. `target`, `dump_id`, `since`: see LiveDump.init;
+    no target: memory only, and no errand. TargetError (ETIMEDOUT: the target hangs), MachineError,
     StateError; nothing is left behind then, and an adopted target is abandoned."""
     if target is None:
-        run = DumpRun(machine, settings, None)
-        _limit_vcpus(machine, None)
+        run = DumpRun(machine, settings, None, dump_id)
+        _tell(machine, settings, None)
         run.take(make_core(machine, settings, None, reference=reference))
         return run
 
     def work() -> DumpRun:
-        files = DumpFiles(machine, settings, target)
+        files = DumpFiles(machine, settings, target, dump_id, since)
         run = DumpRun(machine, settings, files)
-        _limit_vcpus(machine, files.plan.machine.vcpus)
+        _tell(machine, settings, files.plan.machine.vcpus)
         try:
             with files.patience(settings):
                 files.open(run.describe())
                 run.take(
                     make_core(machine, settings, files.plan, files.for_core(), reference=reference)
                 )
+                files.opened(run.describe())
         except BaseException:
+            if run.core:
+                _give_up(run)  # which closes the files, too
             files.abandon()
             raise
         return run
@@ -59,10 +64,13 @@ def prepare(
     )
 
 
-def _limit_vcpus(machine: Machine, most: int | None) -> None:
-    """`most`: those that the files have room for; a dump in memory has room for all."""
+def _tell(machine: Machine, settings: DumpSettings, most: int | None) -> None:
+    """What this dump wants of it. `most`: the vCPUs that the files have room for; a dump in memory
+    has room for all."""
     if isinstance(machine, LimitsVcpus):
         machine.limit_vcpus(most)
+    if isinstance(machine, HasCpuNotes):
+        machine.keep_cpu_notes(settings.cpu_notes)
 
 
 def _give_up(run: DumpRun) -> None:

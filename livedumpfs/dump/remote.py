@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import ffi, lib
 from livedumpfs.core.gate import Gate
 from livedumpfs.dump.blocks import Blocks
+from livedumpfs.dump.brought import BroughtDump
 from livedumpfs.dump.core_dump import (
     Core,
     CoreDump,
@@ -28,15 +30,16 @@ from livedumpfs.dump.core_dump import (
     step_error,
 )
 from livedumpfs.dump.counters import Counters, take_counters
+from livedumpfs.dump.held import Gaps
 from livedumpfs.errors import MachineError, StateError, os_cause
 from livedumpfs.formats import Plan
-from livedumpfs.machines import Machine, StopsLater, shim_of
+from livedumpfs.machines import BringsInstant, Machine, StopsLater, shim_of
 from livedumpfs.machines.shim import READ_MOST, Shim, pack, refused
 from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import without_signals
 
 _TICK_NS: Final = 100_000_000
-_STATES_MOST: Final = 64 << 10
+_MARKS_MOST: Final = 64 << 10
 _PIPE: Final = 16
 _COPY_S: Final = 30.0
 _USERFAULTFD: Final = "/dev/userfaultfd"
@@ -108,12 +111,12 @@ class RemoteCore:
         """See PipeTarget."""
         return self._ask(lib.LDFS_SHIM_RECORD, offset, 0, bytes(data))[0]
 
-    def start(self, machine: Machine, deadline_s: float) -> None:
+    def start(self, machine: Machine, deadline_s: float, gaps: Gaps | None = None) -> None:
         """START: stop the machine, arm, let it go, all within the deadline. MachineError; the
         machine runs then, and nothing is protected."""
         try:
             # A signal's handler must not raise between the stop of the machine and its resume.
-            without_signals("start the dump", lambda: self._start(machine, deadline_s))
+            without_signals("start the dump", lambda: self._start(machine, deadline_s, gaps))
         except BaseException:
             if not self.startable:
                 self.release()
@@ -129,7 +132,7 @@ class RemoteCore:
         """Never: what stops the machine has a deadline of its own."""
         return False
 
-    def _start(self, machine: Machine, deadline_s: float) -> None:
+    def _start(self, machine: Machine, deadline_s: float, gaps: Gaps | None) -> None:
         asked = time.monotonic_ns()
         if self._copies:  # all of the memory, in the pause
             deadline_s += _COPY_S
@@ -140,12 +143,18 @@ class RemoteCore:
             machine.quiesce()
         stopped = time.monotonic_ns()
         try:
+            if gaps:
+                gaps.before_arm(machine)
             left = later.pause_left_s if later else deadline_s
             self._asked = True
             code = self._shim.call(lib.LDFS_SHIM_START, dump=self._number, within=left).code
+            if gaps and not code:
+                gaps.before_go(machine)
             armed = time.monotonic_ns()
         finally:
             machine.resume()
+            if gaps:
+                gaps.runs()
         now = time.monotonic_ns()
         if later:
             asked = max(asked, later.stop_asked_ns)
@@ -226,18 +235,21 @@ class RemoteCore:
 
     def lost_ranges(self, arena_size: int) -> list[list[int]]:
         """As CoreDump.lost_ranges."""
-        counters = self.counters()
-        parts = [self._states(at, counters.granules) for at in self._pieces(counters.granules)]
-        states = np.frombuffer(b"".join(parts), dtype=np.uint8)
-        return lost_page_ranges(states, counters.granule_size, arena_size)
+        return lost_page_ranges(self.marks(), self._last.granule_size, arena_size)
+
+    def marks(self) -> npt.NDArray[np.uint8]:
+        """As CoreDump.marks."""
+        granules = self.counters().granules
+        parts = [self._marks(at, granules) for at in self._pieces(granules)]
+        return np.frombuffer(b"".join(parts), dtype=np.uint8)
 
     @staticmethod
     def _pieces(granules: int) -> Sequence[int]:
-        return range(0, granules, _STATES_MOST)
+        return range(0, granules, _MARKS_MOST)
 
-    def _states(self, first: int, granules: int) -> bytes:
-        count = min(_STATES_MOST, granules - first)
-        code, data = self._ask(lib.LDFS_SHIM_STATES, first, count)
+    def _marks(self, first: int, granules: int) -> bytes:
+        count = min(_MARKS_MOST, granules - first)
+        code, data = self._ask(lib.LDFS_SHIM_MARKS, first, count)
         return bytes(count) if code else data
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -286,9 +298,12 @@ def make_core(
     *,
     reference: int = -1,
 ) -> Core:
-    """INIT, where the machine's memory is: in this process, or in that of its shim."""
+    """INIT, where the machine's memory is, or is brought to: in this process, or in that of its
+    shim."""
     shim = shim_of(machine)
     if shim is not None:
         return RemoteCore(shim, settings, plan, files, size=machine.arena.size, reference=reference)
     assert isinstance(machine.arena, Arena)
+    if isinstance(machine, BringsInstant):
+        return BroughtDump(machine, machine.arena, settings, plan, files, reference=reference)
     return CoreDump(machine.arena, settings, plan, files, reference=reference)

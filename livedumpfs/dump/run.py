@@ -12,11 +12,14 @@ from livedumpfs import __version__
 from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_files import DumpFiles
+from livedumpfs.dump.held import Holding
 from livedumpfs.dump.instant import Snapshot
+from livedumpfs.dump.tracking import Increment, increment
 from livedumpfs.dump.verdict import explain, explain_loss, inconsistent, judge
 from livedumpfs.errors import InconsistentDump, LivedumpError, os_cause
 from livedumpfs.formats import Registers, VerdictWord
 from livedumpfs.formats.note import Note
+from livedumpfs.formats.plan import new_dump_id
 from livedumpfs.machines import Machine
 from livedumpfs.settings import DumpSettings
 from livedumpfs.thread import needing_threads, start_thread
@@ -47,17 +50,30 @@ class Outcome:
     """Why the host itself released it."""
     released: str | None = None
     """By what, and in which state, in one sentence."""
+    dump_id: bytes = b""
+    """16 bytes; b"": there was no dump."""
+    increment: Increment = field(default_factory=Increment)
 
 
 class DumpRun:
     """One dump. Its keeper thread does all writing of headers after INIT, so that no step waits for
     a slow target."""
 
-    def __init__(self, machine: Machine, settings: DumpSettings, files: DumpFiles | None) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        settings: DumpSettings,
+        files: DumpFiles | None,
+        dump_id: bytes | None = None,
+    ) -> None:
+        """`dump_id`: of a dump without files; None: a new one."""
         self.machine = machine
         self.settings = settings
         self.files = files
         self.core: Core | None = None
+        self.holding: Holding | None = None
+        """The last HOLD."""
+        self.dump_id = files.plan.dump_id if files else dump_id or new_dump_id()
         self.registers: list[Registers] = []
         self.notes: Sequence[Note] = ()
         self.snapshot: Snapshot | None = None
@@ -92,6 +108,14 @@ class DumpRun:
     def target(self) -> str | None:
         """Its path; None: memory only."""
         return self.files.path if self.files else None
+
+    @property
+    def increment(self) -> Increment:
+        """What it says of changes."""
+        return self._increment_of(self.core.counters() if self.core else Counters())
+
+    def _increment_of(self, counters: Counters) -> Increment:
+        return increment(counters, self.settings.backend, self.files.since if self.files else b"")
 
     @property
     def failure(self) -> str | None:
@@ -142,6 +166,8 @@ class DumpRun:
             self.target,
             self.ended,
             sentence,
+            self.dump_id,
+            self._increment_of(counters),
         )
 
     def read(self, offset: int, length: int) -> bytes:
@@ -150,6 +176,13 @@ class DumpRun:
         found = bytearray(length)
         self.core.read_into(offset, memoryview(found))
         return bytes(found)
+
+    def take_notes(self) -> Sequence[Note]:
+        """The instant is taken, and the dump is worth something without them too."""
+        try:
+            return self.machine.snapshot_notes(self.read)
+        except (LivedumpError, OSError):
+            return ()
 
     def describe(self) -> dict[str, object]:
         """The meta data of now; JSON types."""
@@ -184,7 +217,11 @@ class DumpRun:
         """RELEASE: the machine, whatever else hangs. Needs no lock."""
         assert self.core is not None
         self.released = True
+        if self.holding:
+            self.holding.release()
         self.core.release()
+        if self.holding:
+            self.holding.wait_until_it_runs()
         self.started.set()
         self.swept.set()
 

@@ -22,7 +22,7 @@ MAP_FROM: Final = 1 << 20
 _PIECE: Final = 4 << 20
 
 
-def load_array(dump: Granules, found: DumpArray) -> npt.NDArray[Any]:
+def read_array(dump: Granules, found: DumpArray) -> npt.NDArray[Any]:
     """The array, writable. OSError EIO: not all of it is there."""
     size = found.size
     place = dump.place(found.offset, size) if size >= MAP_FROM else None

@@ -2,7 +2,8 @@
 """Two dumps beside each other, page by page, by physical address.
 
 The bytes themselves are compared, never the checksums of the tables: these say what was saved, not
-what lies on the targets now. What is a hole in both is not read.
+what lies on the targets now. What is a hole in both is not read, nor what is the same chunk of a
+store in both.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from livedumpfs.dumpfile.checksums import OnProgress
+from livedumpfs.dumpfile.granules import runs
 from livedumpfs.dumpfile.reader import DumpFile
-from livedumpfs.dumpfile.stored import pages_there, read_or_zeros, state_runs
+from livedumpfs.dumpfile.stored import pages_saved, pages_there, read_or_zeros, state_runs
 from livedumpfs.formats import table
 from livedumpfs.formats.machine_info import MemoryRange
 from livedumpfs.units import PAGE_SIZE
@@ -152,8 +154,24 @@ class _Compare:
 
     def _differ(self, in_a: int, in_b: int, length: int) -> npt.NDArray[np.bool_]:
         """For each page: whether the bytes are others; zeros stand for what is missing."""
+        differ = np.zeros(length // PAGE_SIZE, dtype=np.bool_)
         if _all_holes(self._a, in_a, length) and _all_holes(self._b, in_b, length):
-            return np.zeros(length // PAGE_SIZE, dtype=np.bool_)
+            return differ
+        for first, end in runs(~self._known_equal(in_a, in_b, length)):
+            at, size = first * PAGE_SIZE, (end - first) * PAGE_SIZE
+            differ[first:end] = self._differ_read(in_a + at, in_b + at, size)
+        return differ
+
+    def _known_equal(self, in_a: int, in_b: int, length: int) -> npt.NDArray[np.bool_]:
+        """For each page: whether both dumps have saved it, and it is known to be the same."""
+        known = np.zeros(length // PAGE_SIZE, dtype=np.bool_)
+        for start, end in self._a.known_equal(in_a, self._b, in_b, length):
+            known[-(-start // PAGE_SIZE) : end // PAGE_SIZE] = True
+        if known.any():
+            known &= pages_saved(self._a, in_a, length) & pages_saved(self._b, in_b, length)
+        return known
+
+    def _differ_read(self, in_a: int, in_b: int, length: int) -> npt.NDArray[np.bool_]:
         one, other = (buffer[:length] for buffer in self._buffers)
         read_or_zeros(self._a, in_a, one)
         read_or_zeros(self._b, in_b, other)

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from livedumpfs.compression import COMPRESSION, check_compression, usual_threads
 from livedumpfs.dumpfile.checksums import OnProgress
 from livedumpfs.dumpfile.destination import PIECE, Flattened, NewFile, Output
 from livedumpfs.dumpfile.granules import runs
@@ -38,7 +39,7 @@ from livedumpfs.formats import (
     table,
 )
 from livedumpfs.formats import meta as meta_slot
-from livedumpfs.settings import COMPRESSION, PACKED, check_compression, usual_threads
+from livedumpfs.settings import PACKED
 from livedumpfs.units import PAGE_SIZE, align_up
 
 IMAGES: Final = {"raw": "mem.raw", "lime": "mem.lime"}
@@ -70,11 +71,13 @@ def convert_dump(
     level: int = 0,
     threads: int = 0,
     check: bool = True,
+    align: int = PAGE_SIZE,
 ) -> None:
     """Write the dump in one of CONVERTED. `table_at`: of raw, "none" or "tail". `compression`,
     `level`, `threads`: of kdump and flat; threads 0: one a CPU, at most 4. A kdump that goes to
     what cannot seek is flat. `check`: refuse (InvalidDump) a plain image of a dump that is not
-    consistent; without that zeros stand for what is missing.
+    consistent; without that zeros stand for what is missing. `align`: of `elf`, a power of two of
+    whose bytes the memory's offset in the file is a multiple.
 
     UsageError: no such compression or level. OSError: the dump's target cannot be read;
     InvalidDump, DamagedPage: what is on it makes no sense; errors of `output`.
@@ -90,7 +93,7 @@ def convert_dump(
         flat = format == "flat" or not isinstance(output, NewFile)
         _write_kdump(dump, plan, output, flat, usual_threads(threads), progress)
     else:
-        plan = _plan(dump, format, table_at="tail" if format == "raw" else "sidecar")
+        plan = _plan(dump, format, table_at="tail" if format == "raw" else "sidecar", align=align)
         write_image(dump, _dump_image(dump, plan), output, progress)
 
 
@@ -101,6 +104,7 @@ def _plan(
     table_at: str = "sidecar",
     compression: str = COMPRESSION,
     level: int = 0,
+    align: int = PAGE_SIZE,
 ) -> Plan:
     machine = machine_of(dump)
     room = align_up(max(dump.superblock.meta_room, room_for(machine, _text_size(dump))), PAGE_SIZE)
@@ -114,6 +118,7 @@ def _plan(
             compression=compression,
             level=level,
             table=table_at,
+            align=align,
         )
     except UsageError as error:
         raise UsageError(

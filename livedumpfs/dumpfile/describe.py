@@ -97,6 +97,7 @@ def format_description(described: dict[str, Any], *, verbose: bool = False) -> s
         ("format", _format_text(described)),
         ("machine", f"{described['name']} ({described['architecture']})"),
         ("memory", _memory_text(described)),
+        ("left out", _left_out_text(described.get("machine"))),
         ("instant", _instant_text(described.get("instant"))),
         ("pause", _pause_text(described)),
         ("policy", described.get("policy")),
@@ -112,6 +113,49 @@ def format_description(described: dict[str, Any], *, verbose: bool = False) -> s
         *(_details(described) if verbose else ()),
     ]
     return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
+
+
+def format_filtered(described: dict[str, Any]) -> str:
+    """The same for what FilteredDump.describe() gives."""
+    machine = described.get("machine")
+    name = str(machine.get("name", "")) if isinstance(machine, dict) else ""
+    packed = described["compression"]
+    facts = [
+        ("dump", described["path"]),
+        ("verdict", described["verdict"]),
+        ("format", "kdump" + (f", compressed with {packed}" if packed != "none" else "")),
+        ("machine", name),
+        ("memory", format_size(described["arena_size"])),
+        ("excluded", excluded_text(described["level"], described.get("excluded"))),
+        ("instant", _instant_text(described.get("instant"))),
+        ("pause", _pause_text({**described, "name": name})),
+        ("policy", described.get("policy")),
+        ("backend", _backend_text(described)),
+        ("stall", _stall_text(described.get("counters"))),
+        ("pool", _pool_text(described.get("counters"))),
+        ("checksums", f"{CHECKSUM} of the file"),
+        ("written by", _makedumpfile_text(described)),
+    ]
+    return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
+
+
+def excluded_text(level: int, pages: object) -> str:
+    """What makedumpfile left out. `pages`: by kind, with their sum as "all" and "of", if known."""
+    known = pages if isinstance(pages, dict) else {}
+    kinds = [f"{name} {_number(known[name])}" for name in _EXCLUDED if _number(known.get(name))]
+    parts = f": {', '.join(kinds)}" if kinds else ""
+    of = _number(known.get("of"))
+    sum_ = f", {_number(known.get('all'))} of {of} pages" if of else ""
+    return f"makedumpfile -d {level}{sum_}{parts}"
+
+
+_EXCLUDED: Final = ("zero", "cache", "private cache", "user", "free", "hwpoison", "offline")
+
+
+def _makedumpfile_text(described: dict[str, Any]) -> str:
+    own = _version_text(described.get("host_version"))
+    version = described.get("makedumpfile")
+    return ", ".join(filter(None, (f"makedumpfile {version}" if version else "", own)))
 
 
 _KIND_NAMES: Final = {
@@ -197,6 +241,16 @@ def _format_text(described: dict[str, Any]) -> str:
 def _memory_text(described: dict[str, Any]) -> str:
     ranges = _count(len(described["memory_map"]), "range")
     return f"{format_size(described['arena_size'])} in {ranges}"
+
+
+def _left_out_text(machine: object) -> str:
+    """Memory of the machine that is not in the dump. What is in a file may be anything."""
+    found = machine.get("left_out") if isinstance(machine, dict) else None
+    if not isinstance(found, dict):
+        return ""
+    parts = [f"{name} {format_size(_number(size))}" for name, size in found.items()]
+    more = len(parts) - _TEXT_RANGES
+    return ", ".join(parts[:_TEXT_RANGES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _arrays_text(arrays: list[dict[str, Any]]) -> str:

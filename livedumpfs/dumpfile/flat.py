@@ -19,7 +19,7 @@ from livedumpfs.dumpfile.destination import (
     NewFile,
 )
 from livedumpfs.dumpfile.reader import open_dump
-from livedumpfs.errors import InvalidDump, TargetError, os_cause
+from livedumpfs.errors import InvalidDump, TargetError, UsageError, os_cause
 from livedumpfs.formats.kdump import FLAT_MAGIC
 
 _MAX_OFFSET: Final = 1 << 62
@@ -64,9 +64,10 @@ def is_flattened(path: str) -> bool:
         return False
 
 
-def rearrange(fd: int, path: str, output: NewFile) -> None:
-    """Write the file that the records in `fd` stand for; it must be one of our dumps. `path`: of
-    `fd`, for messages. InvalidDump: it is not, damaged, or was broken off; TargetError."""
+def rearrange(fd: int, path: str, output: NewFile, format: str) -> None:
+    """Write the file that the records in `fd` stand for; it must be one of our dumps, of that
+    format. `path`: of `fd`, for messages. InvalidDump: it is not, damaged, or was broken off;
+    UsageError: of another format; TargetError."""
     source = _Records(fd, path)
     magic, kind, version = FLAT_HEADER.unpack_from(source.take(FLAT_HEADER_SIZE))
     if not magic.startswith(FLAT_MAGIC) or (kind, version) != (FLAT_TYPE, FLAT_VERSION):
@@ -81,13 +82,20 @@ def rearrange(fd: int, path: str, output: NewFile) -> None:
         for at in range(0, length, PIECE):
             output.write_at(source.take(min(PIECE, length - at)), offset + at)
         end = max(end, offset + length) if length else end
-    _expect_dump(source, output)
+    _expect_dump(source, output, format)
     output.finish(end)
 
 
-def _expect_dump(source: _Records, output: NewFile) -> None:
+def _expect_dump(source: _Records, output: NewFile, format: str) -> None:
     try:
-        open_dump(output.path).close()
+        with open_dump(output.path) as dump:
+            found = dump.format
     except InvalidDump as error:
         why = error.message.removeprefix(f"{output.path} is not a valid dump: ")
         raise source.invalid(why) from error
+    if found != format:
+        raise UsageError(
+            f"what comes from {source.path} is a dump of format {found} in makedumpfile's "
+            "flattened form",
+            hint="name that as its <format>",
+        )

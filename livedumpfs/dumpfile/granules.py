@@ -124,9 +124,25 @@ class Granules:
             )
         return all(self._target.is_hole(place, size) for _, place, size in pieces)
 
+    def known_equal(
+        self, offset: int, other: Granules, other_offset: int, length: int
+    ) -> list[tuple[int, int]]:
+        """[start, end) of parts of arena [offset, +length), length > 0, counted from `offset`, in
+        order, for which the targets have the same bytes as for [other_offset, +length) of `other`:
+        known by a store's chunks, without reading."""
+        here, there = self._in_one_piece(offset, length), other._in_one_piece(other_offset, length)
+        if here is None or there is None:
+            return []
+        return self._target.known_equal(here, other._target, there, length)
+
     def place(self, offset: int, length: int) -> tuple[int, int] | None:
         """(descriptor, offset in it) where arena [offset, +length), length > 0, lies as it is and
         in one piece; None: nowhere."""
+        first = self._in_one_piece(offset, length)
+        return None if first is None or self._target.fd < 0 else (self._target.fd, first)
+
+    def _in_one_piece(self, offset: int, length: int) -> int | None:
+        """Where on the target it lies as it is; None: not in one piece, or packed."""
         if self._packed is not None:
             return None
         (_, first, size), *more = self.target_pieces(offset, length)
@@ -135,7 +151,7 @@ class Granules:
             if place != end:
                 return None
             end += size
-        return self._target.fd, first
+        return first
 
     def check_there(self, offset: int, length: int) -> None:
         """OSError EIO unless all of arena [offset, +length), length > 0, was saved."""

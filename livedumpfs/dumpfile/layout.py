@@ -43,6 +43,8 @@ class DumpArray:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
+    dims: tuple[str, ...] | None = None
+    """Names of its dimensions; None: they have none."""
 
     @property
     def size(self) -> int:
@@ -60,7 +62,7 @@ def find_superblock(source: Source) -> Superblock:
             hint="make a dump of it: livedump convert FILE NEW --format kdump",
         )
     if head.startswith(kdump.MAGIC):
-        found = kdump.parse_head(head)
+        found = kdump.parse_head(head, anywhere=True)
         return _superblock_in(source, "kdump", found.note_offset, found.note_size)
     if not head.startswith(elf.MAGIC):
         raise InvalidDump("it has no ELF header and no kdump header")
@@ -73,6 +75,11 @@ def _superblock_in(source: Source, format: str, offset: int, size: int) -> Super
     notes = source.read_exact(offset, size, "notes")
     position = elf.own_note_position(notes)
     block = superblock.parse(notes[position : position + superblock.SIZE])
+    if block.format == superblock.FILTERED and format == "kdump":
+        raise InvalidDump(
+            "makedumpfile has left pages out of it",
+            hint="`livedump info` and `livedump verify` read it, and so do crash and drgn",
+        )
     if block.superblock_offset != offset + position or block.format != format:
         raise InvalidDump("its superblock belongs to another dump")
     return block
@@ -179,6 +186,7 @@ class _Array(msgspec.Struct):
     shape: Annotated[tuple[Natural, ...], Meta(max_length=MAX_DIMENSIONS)]
     offset: Natural
     dtype: Any
+    dims: Annotated[tuple[str, ...], Meta(max_length=MAX_DIMENSIONS)] | None = None
 
 
 def parse_arrays(meta: dict[str, Any], arena_size: int) -> tuple[DumpArray, ...]:
@@ -192,9 +200,11 @@ def _parse_array(item: _Array, arena_size: int) -> DumpArray:
         dtype = np.dtype(_dtype_description(item.dtype))
     except (TypeError, ValueError, SyntaxError) as error:
         raise InvalidDump("its list of arrays has an unknown dtype") from error
-    array = DumpArray(item.name, dtype, item.shape, item.offset)
+    array = DumpArray(item.name, dtype, item.shape, item.offset, item.dims)
     if dtype.hasobject or dtype.itemsize == 0:
         raise InvalidDump("its list of arrays has an array of no plain type")
+    if array.dims is not None and len(array.dims) != len(array.shape):
+        raise InvalidDump(f"its array {array.name!r} has names for other dimensions")
     if array.offset + array.size > arena_size:
         raise InvalidDump(f"its array {array.name!r} lies outside the memory")
     return array

@@ -8,6 +8,7 @@ and by the C core again.
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,13 @@ _FLAGS: Final = np.array(sorted(CODECS.values()), dtype=np.uint32)
 
 class DamagedPage(InvalidDump, OSError):
     """EIO: a page that the dump has according to its table, and that cannot be unpacked."""
+
+
+def _unpack(fd: int, found: Descriptors, buffer: npt.NDArray[np.uint8]) -> int:
+    """The C core's -errno, 0 when it has read all these pages."""
+    descriptors: CData = ffi.from_buffer("ldfs_page_desc[]", found)
+    to: CData = ffi.from_buffer(buffer, require_writable=True)
+    return int(lib.ldfs_pages_read(fd, descriptors, len(found), to))
 
 
 class PackedPages:
@@ -103,9 +111,20 @@ class PackedPages:
     def _call(self, found: Descriptors, buffer: npt.NDArray[np.uint8]) -> int:
         if len(found) == 0:
             return 0
-        descriptors: CData = ffi.from_buffer("ldfs_page_desc[]", found)
-        to: CData = ffi.from_buffer(buffer, require_writable=True)
-        return int(lib.ldfs_pages_read(self._source.fd, descriptors, len(found), to))
+        if self._source.fd < 0:
+            return self._call_on_copy(found, buffer)
+        return _unpack(self._source.fd, found, buffer)
+
+    def _call_on_copy(self, found: Descriptors, buffer: npt.NDArray[np.uint8]) -> int:
+        """The C core reads from a descriptor: it gets one of a copy of the stored bytes."""
+        copied = found.copy()
+        copied["offset"] = np.cumsum(found["size"]) - found["size"]
+        places = zip(found["offset"].tolist(), found["size"].tolist(), strict=True)
+        data = b"".join(self._source.read(*place) for place in places)
+        with open(os.memfd_create("livedump-pages"), "w+b") as file:
+            file.write(data)
+            file.flush()
+            return _unpack(file.fileno(), copied, buffer)
 
     def _check(self, found: Descriptors, pages: npt.NDArray[np.int64]) -> None:
         offset, size, flags = found["offset"], found["size"], found["flags"]

@@ -16,12 +16,12 @@ import xxhash
 
 from livedumpfs.closing import Closing
 from livedumpfs.dumpfile import layout
-from livedumpfs.dumpfile.arrays import load_array
+from livedumpfs.dumpfile.arrays import read_array
 from livedumpfs.dumpfile.checksums import ChecksumReport, verify_checksums
 from livedumpfs.dumpfile.granules import Granules
 from livedumpfs.dumpfile.layout import DumpArray
 from livedumpfs.dumpfile.pages import PackedPages
-from livedumpfs.dumpfile.source import Source
+from livedumpfs.dumpfile.source import FileSource, Source, open_source
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, kdump, superblock, table
 from livedumpfs.formats.machine_info import MemoryRange
@@ -99,11 +99,7 @@ class DumpFile(Granules, Closing):
     def verdict(self) -> VerdictWord:
         """What the dump is worth: the seal's word, unless the table knows worse."""
         counts = self.state_counts()
-        if not self.sealed or counts[table.ARMED]:
-            return "incomplete"
-        if counts[table.LOST] and self.superblock.verdict == "consistent":
-            return "torn"
-        return self.superblock.verdict
+        return superblock.judge(self.superblock, counts[table.ARMED], counts[table.LOST])
 
     @property
     def registers(self) -> list[dict[str, int]]:
@@ -125,7 +121,7 @@ class DumpFile(Granules, Closing):
     @property
     def changed_ns(self) -> int:
         """When the target was written last, or, of a device, its name was made."""
-        return self._target.status.st_mtime_ns
+        return self._target.changed_ns
 
     def read_arena(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset+length) of the arena at the snapshot instant.
@@ -162,7 +158,7 @@ class DumpFile(Granules, Closing):
         it is so long, as under numpy.memmap. KeyError: none; OSError EIO: not all is there."""
         for a in self.arrays:
             if a.name == name:
-                return load_array(self, a)
+                return read_array(self, a)
         raise KeyError(name)
 
     def verify_checksums(
@@ -170,6 +166,11 @@ class DumpFile(Granules, Closing):
     ) -> ChecksumReport:
         """As checksums.verify_checksums, of this dump."""
         return verify_checksums(self, progress, threads=threads)
+
+    def check_rest(self) -> list[str]:
+        """Of a store: look at the chunks that no read has needed, as those of holes. What is wrong
+        with them, a sentence each."""
+        return self._target.check_rest()
 
     def matches_target(self) -> bool:
         """False when of a few saved granules that have data most have another checksum: then a
@@ -203,16 +204,21 @@ class DumpFile(Granules, Closing):
 def open_dump(
     path: str | os.PathLike[str], sidecar: str | os.PathLike[str] | None = None
 ) -> DumpFile:
-    """Open the dump on a block device or in a file; `sidecar`: of a raw dump, if elsewhere.
+    """Open the dump on a block device, in a file or in a store ("STORE#DUMP"); `sidecar`: of a raw
+    dump, if elsewhere.
 
     InvalidDump (ValueError): not a dump, of another version, cut off or damaged, in one sentence.
     TargetError (OSError): it cannot be opened or read.
     """
-    name = os.fspath(path)
-    target = Source(name)
+    target = open_source(os.fspath(path))
+    return read_dump(target, None if sidecar is None else os.fspath(sidecar))
+
+
+def read_dump(target: Source, sidecar: str | None = None) -> DumpFile:
+    """As open_dump: the dump in `target`, which is closed with it, or at once when it is none."""
     book = target
     try:
-        book, block = _find_book(target, None if sidecar is None else os.fspath(sidecar))
+        book, block = _find_book(target, sidecar)
         dump = DumpFile(target, book, block)
         if book is not target and not dump.matches_target():
             raise InvalidDump(f"the sidecar file {book.path} describes something else")
@@ -220,6 +226,7 @@ def open_dump(
     except BaseException as error:
         target.close()
         book.close()
+        name = target.path
         if isinstance(error, InvalidDump):
             raise InvalidDump(
                 f"{name} is not a valid dump: {error.message}", hint=error.hint
@@ -242,16 +249,18 @@ def _find_book(target: Source, sidecar: str | None) -> tuple[Source, Superblock]
             raise InvalidDump(f"it is {kind} and has no sidecar file")
         return target, block
     tail = layout.find_tail_superblock(target)
-    place = sidecar_path(target.path, target.status) if sidecar is None else sidecar
-    place = current_sidecar(place, target.status)
+    if target.status is None:
+        place = sidecar or ""  # beside an image in a store there is none
+    else:
+        place = sidecar_path(target.path, target.status) if sidecar is None else sidecar
+        place = current_sidecar(place, target.status)
     if sidecar is None and not os.path.exists(place):
         if tail is not None:
             return target, tail
         known = reason.hint
-        raise InvalidDump(
-            reason.message, hint=known or f"and there is no sidecar file {place}"
-        ) from reason
-    book = Source(place)
+        missing = f"and there is no sidecar file {place}" if place else ""
+        raise InvalidDump(reason.message, hint=known or missing) from reason
+    book = FileSource(place)
     try:
         block = superblock.parse(book.read(0, superblock.SIZE))
         if block.format != "raw" or block.superblock_offset != 0:

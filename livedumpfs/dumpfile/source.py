@@ -1,17 +1,77 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Source: a file or block device that a dump is read from."""
+"""Source: what a dump is read from: a file, a block device, or an image in a store."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from abc import abstractmethod
+from typing import TYPE_CHECKING
 
+from livedumpfs.closing import Closing
 from livedumpfs.errors import InvalidDump, TargetError, os_cause
 
+if TYPE_CHECKING:
+    from livedumpfs.stores.store_image import StoreImage
 
-class Source:
-    """An open file, read-only. Positions are explicit, so any number of threads may read."""
+
+class Source(Closing):
+    """Bytes, read-only. Positions are explicit, so any number of threads may read."""
+
+    path: str
+    """What it was opened by, for messages."""
+    size: int
+    fd: int = -1
+    """A descriptor of the same bytes, for what reads or maps them by itself; -1: there is none."""
+    status: os.stat_result | None = None
+    """Of the file or device; None: it is neither."""
+    changed_ns: int = 0
+    """When it was written last, or, of a device, its name was made."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most `length` bytes at `offset`, fewer only at the end. TargetError; of a store also
+        DamagedChunk, which is an OSError EIO and an InvalidDump."""
+        length = min(length, max(0, self.size - offset))
+        data = memoryview(bytearray(length))
+        return bytes(data[: self.read_into(offset, data)])
+
+    def read_exact(self, offset: int, length: int, what: str) -> bytes:
+        """`length` bytes at `offset`. InvalidDump: the file ends before that."""
+        if offset + length > self.size:
+            raise InvalidDump(f"it ends within its {what}")
+        data = self.read(offset, length)
+        if len(data) != length:
+            raise InvalidDump(f"it ends within its {what}")
+        return data
+
+    @abstractmethod
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill `view` from `offset`; the number of bytes, fewer only at the end. Errors: see
+        read."""
+
+    @abstractmethod
+    def is_hole(self, offset: int, length: int) -> bool:
+        """True when it is known without reading that [offset, +length) is zeros."""
+
+    def known_equal(
+        self, offset: int, other: Source, other_offset: int, length: int
+    ) -> list[tuple[int, int]]:
+        """[start, end) of parts of [offset, +length), counted from `offset`, in order, that are
+        known without reading to be the same in `other` from `other_offset` on."""
+        del offset, other, other_offset, length
+        return []
+
+    def check_rest(self) -> list[str]:
+        """Look at what is known without reading, and is kept all the same. What is wrong with it,
+        a sentence each."""
+        return []
+
+
+class FileSource(Source):
+    """A regular file or a block device."""
+
+    status: os.stat_result
 
     def __init__(self, path: str) -> None:
         """Open `path`. TargetError: ENOENT, EISDIR..., EINVAL for neither file nor device."""
@@ -29,6 +89,7 @@ class Source:
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise self._refused(errno.EINVAL)
             self.size = os.lseek(self.fd, 0, os.SEEK_END)
+            self.changed_ns = self.status.st_mtime_ns
         except BaseException:
             os.close(self.fd)
             raise
@@ -40,21 +101,6 @@ class Source:
     def is_file(self) -> bool:
         """True for a regular file, False for a block device."""
         return stat.S_ISREG(self.status.st_mode)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes at `offset`, fewer only at the end. TargetError."""
-        length = min(length, max(0, self.size - offset))
-        data = memoryview(bytearray(length))
-        return bytes(data[: self.read_into(offset, data)])
-
-    def read_exact(self, offset: int, length: int, what: str) -> bytes:
-        """`length` bytes at `offset`. InvalidDump: the file ends before that."""
-        if offset + length > self.size:
-            raise InvalidDump(f"it ends within its {what}")
-        data = self.read(offset, length)
-        if len(data) != length:
-            raise InvalidDump(f"it ends within its {what}")
-        return data
 
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset`; the number of bytes, fewer only at the end. TargetError."""
@@ -84,3 +130,48 @@ class Source:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class ImageSource(Source):
+    """An image in a store."""
+
+    def __init__(self, path: str, image: StoreImage, changed_ns: int = 0) -> None:
+        """Closes the image with itself."""
+        self.path, self._image, self.changed_ns = path, image, changed_ns
+        self.size = image.size
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """See Source."""
+        return self._image.read_into(offset, view)
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """See Source: the index says it."""
+        return offset + length <= self.size and self._image.is_zero(offset, length)
+
+    def known_equal(
+        self, offset: int, other: Source, other_offset: int, length: int
+    ) -> list[tuple[int, int]]:
+        """See Source: the indexes say it, also those of two stores."""
+        if not isinstance(other, ImageSource):
+            return []
+        return self._image.known_equal(offset, other._image, other_offset, length)
+
+    def check_rest(self) -> list[str]:
+        """See Source."""
+        return self._image.check_rest()
+
+    def close(self) -> None:
+        """See Closing."""
+        self._image.close()
+
+
+def open_source(path: str) -> Source:
+    """A dump in a store where `path` names one (see stores.image_place), else a file or device.
+    TargetError; InvalidDump: the store or its index is damaged; UsageError: a store alone."""
+    from livedumpfs.stores.image_place import image_place, open_image
+
+    place = image_place(path)
+    if place is None:
+        return FileSource(path)
+    name, image, changed_ns = open_image(place)
+    return ImageSource(name, image, changed_ns)

@@ -17,7 +17,7 @@ from msgspec import Meta
 from livedumpfs.dumpfile.describe import describe_dump
 from livedumpfs.dumpfile.reader import DumpFile
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import Image, MachineInfo, Registers, elf, table
+from livedumpfs.formats import Image, MachineInfo, Registers, table
 from livedumpfs.formats.note import parse_notes
 from livedumpfs.formats.snapshot_files import (
     ImageFile,
@@ -55,8 +55,7 @@ def registers_of(dump: DumpFile) -> list[Registers]:
     """Registers of each vCPU, each a number of 64 bits."""
     found = dump.registers
     for values in found:
-        for name in elf.REGISTERS:
-            value = values.get(name, 0)
+        for value in values.values():
             if not isinstance(value, int) or not 0 <= value <= _MAX_REGISTER:
                 raise InvalidDump(f"{dump.path} is not a valid dump: its registers are damaged")
     return list(found)
@@ -124,8 +123,19 @@ def read_or_zeros(dump: DumpFile, offset: int, view: memoryview) -> None:
 
 def pages_there(dump: DumpFile, offset: int, length: int) -> npt.NDArray[np.bool_]:
     """For each page of arena [offset, +length), length > 0: whether the dump has it."""
+    return _pages_in(dump, offset, length, (table.SAVED, table.HOLE))
+
+
+def pages_saved(dump: DumpFile, offset: int, length: int) -> npt.NDArray[np.bool_]:
+    """The same: whether its bytes are on the target, and so no hole by the table alone."""
+    return _pages_in(dump, offset, length, (table.SAVED,))
+
+
+def _pages_in(
+    dump: DumpFile, offset: int, length: int, chosen: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
     there = np.zeros(length // PAGE_SIZE, dtype=np.bool_)
     for at, size, state in state_runs(dump, offset, length):
         page = (at - offset) // PAGE_SIZE
-        there[page : page + size // PAGE_SIZE] = state in (table.SAVED, table.HOLE)
+        there[page : page + size // PAGE_SIZE] = state in chosen
     return there

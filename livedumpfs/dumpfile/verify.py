@@ -31,7 +31,7 @@ def verify_dump(
 ) -> VerifyReport:
     """Read the whole dump back. OSError does not occur: what cannot be read is in the report."""
     checksums = verify_checksums(dump, progress, threads=threads)
-    problems = [*_verdict_problems(dump), *_checksum_problems(checksums)]
+    problems = [*_verdict_problems(dump), *_checksum_problems(checksums), *dump.check_rest()]
     return VerifyReport(dump.verdict, checksums, problems)
 
 

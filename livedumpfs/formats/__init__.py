@@ -16,6 +16,7 @@ The life of a plan::
 
 from __future__ import annotations
 
+from livedumpfs.compression import COMPRESSION
 from livedumpfs.errors import UsageError
 from livedumpfs.formats.elf import ElfPlan, plan_elf
 from livedumpfs.formats.image import (
@@ -32,7 +33,8 @@ from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers
 from livedumpfs.formats.plan import Extent, Plan, Role, Step, Sync, Write, Zero, room_for
 from livedumpfs.formats.raw import RawPlan, plan_raw
 from livedumpfs.formats.superblock import VERDICTS, Superblock, VerdictWord
-from livedumpfs.settings import COMPRESSION, FORMATS, OPTION
+from livedumpfs.settings import FORMATS, OPTION
+from livedumpfs.units import PAGE_SIZE
 
 __all__ = [
     "FORMATS",
@@ -77,6 +79,7 @@ def plan_dump(
     level: int = 0,
     table: str = "sidecar",
     device_size: int | None = None,
+    align: int = PAGE_SIZE,
 ) -> Plan:
     """Lay out one dump.
 
@@ -84,6 +87,7 @@ def plan_dump(
     `dump_id`: 16 bytes; None: random ones. `identity`: Target.identity. `meta_room`: bytes for each
     of the two JSON texts, whole pages; None: room_for(machine). `compression`, `level`: of `kdump`.
     `table`: of `raw`, "sidecar" or "tail". `device_size`: bytes of the target if it is a device.
+    `align`: of `elf`, where the memory lies, at the least; a power of two.
     UsageError (ValueError): unknown format, sizes out of range, or a memory map that does not cover
     the arena exactly.
     """
@@ -119,5 +123,6 @@ def plan_dump(
             dump_id=dump_id,
             identity=identity,
             meta_room=meta_room,
+            align=align,
         )
     raise UsageError(f"no plan lays out format {format}")

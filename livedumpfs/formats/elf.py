@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import note, superblock, table
+from livedumpfs.formats import note, processors, superblock, table
 from livedumpfs.formats.machine_info import MAX_RANGES, MachineInfo, Registers, check_machine
 from livedumpfs.formats.note import Note
 from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Zero, check_sizes, new_dump_id
+from livedumpfs.formats.processors import Processor
 from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"\x7fELF"
@@ -30,16 +31,6 @@ of them are within."""
 MAX_NOTES: Final = 16 << 20
 """Most bytes of notes that a reader looks at."""
 
-# fmt: off
-REGISTERS: Final = (
-    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
-    "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs",
-    "gs",
-)
-# fmt: on
-"""x86-64 user_regs_struct, in order."""
-PRSTATUS_SIZE: Final = 336
-
 _EHDR = struct.Struct("<4s5B7xHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
@@ -47,13 +38,11 @@ _NO_ALIGNMENT: Final = 0
 """p_align of a PT_LOAD, as in /proc/vmcore and QEMU's dumps. A core whose first PT_LOAD has another
 alignment, and starts at a page of the file, is taken by crash for one of netdump; crash then does
 not search for the kernel's load address."""
-_PRSTATUS = struct.Struct("<3ih2xQQ4i8Q27Qi4x")
 
 _ET_CORE, _EV_CURRENT = 4, 1
 _PT_LOAD, _PT_NOTE = 1, 4
 _PF_RWX = 7
 _NT_PRSTATUS = 1
-_X86_64 = 62
 _PN_XNUM = 0xFFFF
 """Value of e_phnum for this many program headers or more. The real number is then in sh_info of
 section 0."""
@@ -71,21 +60,18 @@ class ProgramHeader:
     size: int
 
 
-def prstatus(registers: Registers, pid: int) -> bytes:
-    """struct elf_prstatus of x86-64 with the general registers; those not in `registers` are 0."""
-    values = [registers.get(name, 0) & 0xFFFF_FFFF_FFFF_FFFF for name in REGISTERS]
-    return _PRSTATUS.pack(0, 0, 0, 0, 0, 0, pid, 0, 0, 0, *[0] * 8, *values, 0)
-
-
 def register_notes(machine: MachineInfo, registers: Sequence[Registers]) -> bytes:
     """One NT_PRSTATUS for each vCPU in `registers`. When `registers` is empty, as before START: one
-    for each vCPU of the machine, all zeros. UsageError: more registers than vCPUs."""
+    for each vCPU of the machine, all zeros. None for a processor that is not known. UsageError:
+    more registers than vCPUs."""
     if len(registers) > machine.vcpus:
         raise UsageError(f"registers of {len(registers)} vCPUs for {machine.vcpus}")
-    if machine.elf_machine != _X86_64:
+    processor = processors.of_elf_machine(machine.elf_machine)
+    if processor is None:
         return b""
     given = registers or [{}] * machine.vcpus
-    notes = (Note(b"CORE\0", _NT_PRSTATUS, prstatus(r, i + 1)) for i, r in enumerate(given))
+    contents = (processor.prstatus(one, index + 1) for index, one in enumerate(given))
+    notes = (Note(b"CORE\0", _NT_PRSTATUS, one) for one in contents)
     return b"".join(one.pack() for one in notes)
 
 
@@ -111,10 +97,11 @@ def all_notes(machine: MachineInfo, registers: Sequence[Registers] = ()) -> byte
     """All notes: NT_PRSTATUS of each vCPU, the machine's own notes, and the part of our note that
     stands before the superblock. Never longer than the result without registers."""
     more = note.pack_notes(machine.notes, machine.note_room)
-    return register_notes(machine, registers) + more + _own_note_head()
+    return register_notes(machine, registers) + more + own_note_head()
 
 
-def _own_note_head() -> bytes:
+def own_note_head() -> bytes:
+    """What stands before the superblock in our note."""
     head = note.HEADER.pack(len(note.OWN_NAME), superblock.SIZE, NOTE_TYPE)
     return head + note.padded(note.OWN_NAME)
 
@@ -138,7 +125,9 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
     `notes`: offset and size of the notes; no PT_NOTE when the size is 0. `data_offset`: offset in
     the file of arena offset 0.
     """
-    programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, notes[1], 0, 4)] if notes[1] else []
+    # elf2dmp goes by the size in memory, as QEMU's dumps have it.
+    size = notes[1]
+    programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, size, size, 4)] if size else []
     programs += [
         _PHDR.pack(_PT_LOAD, _PF_RWX, offset, virtual, r.start, r.size, r.size, _NO_ALIGNMENT)
         for r in machine.memory_map
@@ -168,8 +157,10 @@ def plan_elf(
     dump_id: bytes | None = None,
     identity: tuple[int, int] = (0, 0),
     meta_room: int,
+    align: int = PAGE_SIZE,
 ) -> ElfPlan:
-    """Lay out an ELF dump. UsageError: sizes or a memory map that no dump can have."""
+    """Lay out an ELF dump. `align`: a power of two. UsageError: sizes or a memory map that no dump
+    can have."""
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
     heads = headers_size(machine)
@@ -178,7 +169,7 @@ def plan_elf(
     slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)
     table_offset = slots[1] + meta_room
     table_size = table.table_size(-(-arena_size // granule_size))
-    data = align_up(table_offset + table_size, max(granule_size, PAGE_SIZE))
+    data = align_up(table_offset + table_size, max(granule_size, align))
     return ElfPlan(
         format="elf",
         machine=machine,
@@ -268,16 +259,18 @@ def own_note_position(notes: bytes) -> int:
 
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
-    """Registers in the NT_PRSTATUS notes of a header from ElfPlan.header, in vCPU order."""
-    return parse_register_notes(header[note_segment(parse_segments(header)).offset :])
+    """Registers in the NT_PRSTATUS notes of a header from ElfPlan.header, in vCPU order. None: its
+    processor is not known."""
+    processor = processors.of_elf_machine(_EHDR.unpack_from(header)[7])
+    notes = header[note_segment(parse_segments(header)).offset :]
+    return parse_register_notes(notes, processor) if processor else []
 
 
-def parse_register_notes(notes: bytes) -> list[dict[str, int]]:
+def parse_register_notes(notes: bytes, processor: Processor) -> list[dict[str, int]]:
     """Registers in the NT_PRSTATUS notes at the beginning of `notes`, in their order."""
     found = []
     for _, kind, content, size in note.find_notes(notes):
-        if kind != _NT_PRSTATUS or size != PRSTATUS_SIZE or content + size > len(notes):
+        if kind != _NT_PRSTATUS or size != processor.prstatus_size or content + size > len(notes):
             break
-        values = _PRSTATUS.unpack_from(notes, content)
-        found.append(dict(zip(REGISTERS, values[18 : 18 + len(REGISTERS)], strict=True)))
+        found.append(processor.parse_prstatus(notes[content : content + size]))
     return found

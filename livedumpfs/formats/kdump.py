@@ -25,11 +25,11 @@ from typing import Final
 
 import numpy as np
 
+from livedumpfs.compression import COMPRESSION, Compression, check_compression
 from livedumpfs.errors import InvalidDump, UsageError
-from livedumpfs.formats import elf, superblock, table
+from livedumpfs.formats import elf, processors, superblock, table
 from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
 from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Write, Zero, check_sizes, new_dump_id
-from livedumpfs.settings import COMPRESSION, Compression, check_compression
 from livedumpfs.units import PAGE_SIZE, align_up
 
 MAGIC: Final = b"KDUMP   "
@@ -60,6 +60,10 @@ _WINDOW: Final = 64 << 10
 _ALL_RAM: Final = b"\xff" * _WINDOW
 """A window of RAM alone. Most windows are this one object."""
 
+_BASE: Final = re.compile(
+    rb"^NUMBER\((?:phys_base|PHYS_OFFSET|phys_ram_base)\)=(-?(?:0x[0-9a-f]+|[1-9][0-9]*))$",
+    re.MULTILINE,
+)
 _HEADER = struct.Struct("<8si390s6xqqIiiIIIIIIi")
 _SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
 HEAD_SIZE: Final = BLOCK + _SUB_HEADER.size
@@ -156,6 +160,8 @@ class Head:
     max_mapnr: int
     note_offset: int
     note_size: int
+    architecture: str
+    """Of the machine, as `uname -m` says it."""
 
     @property
     def incomplete(self) -> bool:
@@ -242,10 +248,11 @@ def _vmcoreinfo(machine: MachineInfo, note_offset: int) -> tuple[int, int]:
 
 
 def _phys_base(machine: MachineInfo) -> int:
-    """The kernel's load address (phys_base) from its own VMCOREINFO; 0: it does not say."""
+    """From the kernel's own VMCOREINFO: its load address on x86-64; on others, as makedumpfile has
+    it, where the RAM begins. 0: it does not say."""
     texts = [one.content for one in machine.notes if one.name == VMCOREINFO]
-    match = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", texts[0], re.MULTILINE) if texts else None
-    return int(match[1]) % (1 << 64) if match else 0
+    match = _BASE.search(texts[0]) if texts else None
+    return int(match[1], 0) % (1 << 64) if match else 0
 
 
 def _wall_ns(meta: Mapping[str, object]) -> int:
@@ -331,9 +338,10 @@ def plan_kdump(
     )
 
 
-def parse_head(data: bytes) -> Head:
+def parse_head(data: bytes, *, anywhere: bool = False) -> Head:
     """The header and sub header in `data`, the file's first HEAD_SIZE bytes. InvalidDump: not a
-    kdump, one of another version, or one without notes that could be ours."""
+    kdump, one of another version, or one without notes that could be ours. `anywhere`: they may
+    lie behind the pages, as in a kdump-filtered."""
     if data[: len(MAGIC)] != MAGIC:
         raise InvalidDump("it has no kdump header")
     if len(data) < HEAD_SIZE:
@@ -350,9 +358,16 @@ def parse_head(data: bytes) -> Head:
     offset, size = sub[7:9]
     if not superblock.SIZE < size <= elf.MAX_NOTES or offset < HEAD_SIZE:
         raise InvalidDump("it has no livedumpfs note")
-    if not 0 < blocks < 1 << 20 or offset + size > (1 + blocks) * BLOCK:
+    outside = not anywhere and offset + size > (1 + blocks) * BLOCK
+    if not 0 < blocks < 1 << 20 or outside:
         raise InvalidDump("its kdump header has impossible values (notes)")
-    return Head(status, blocks, bitmap_blocks, sub[13], offset, size)
+    return Head(status, blocks, bitmap_blocks, sub[13], offset, size, _architecture(fields[2]))
+
+
+def _architecture(utsname: bytes) -> str:
+    """Its fifth string."""
+    found, _, _ = utsname[4 * _UTS_FIELD : 5 * _UTS_FIELD].partition(b"\0")
+    return found.decode("ascii", "replace")
 
 
 def check_head(head: Head, layout: Layout) -> None:
@@ -367,5 +382,8 @@ def check_head(head: Head, layout: Layout) -> None:
 
 
 def parse_registers(header: bytes) -> list[dict[str, int]]:
-    """Registers in a header from KdumpPlan.header, in vCPU order."""
-    return elf.parse_register_notes(header[parse_head(header).note_offset :])
+    """Registers in a header from KdumpPlan.header, in vCPU order. None: its processor is not
+    known."""
+    head = parse_head(header)
+    processor = processors.named(head.architecture)
+    return elf.parse_register_notes(header[head.note_offset :], processor) if processor else []

@@ -19,7 +19,7 @@ MAX_VCPUS: Final = 16384
 
 
 Registers = Mapping[str, int]
-"""x86-64 user_regs_struct names to values."""
+"""Names of the processor's registers (Processor.registers) to values."""
 
 
 class RangeLike(Protocol):

@@ -128,6 +128,18 @@ class Plan(ABC):
             Sync(self.book),
         ]
 
+    def renamed(self, meta: Mapping[str, object]) -> list[Step]:
+        """Steps after those of `opening` under another id, once the table is empty: from here on it
+        is this dump. Durable in this order, so that no older table of this id is ever taken for its
+        own."""
+        slot, header = self._slot(meta, 0), self._heading((), meta, complete=False)
+        return [
+            Sync(self.book),
+            Write(self.book, self.meta_slots[0], slot),
+            Write(self.book, self.superblock_offset, self._superblock(header, slot, 0).pack()),
+            Sync(self.book),
+        ]
+
     def started(self, registers: Sequence[Registers], meta: Mapping[str, object]) -> list[Step]:
         """Steps after START: the registers of the instant, and instant and pause in `meta`."""
         slot, header = self._slot(meta, 1), self._heading(registers, meta, complete=False)

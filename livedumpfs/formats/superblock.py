@@ -25,6 +25,8 @@ ROOM: Final = 4096
 MAGIC: Final = b"LDFSDUMP"
 VERSION: Final = 1
 
+FILTERED: Final = "kdump-filtered"
+"""Format of a kdump from which makedumpfile left pages out; see formats/filtered.py."""
 MAX_ARENA: Final = 1 << 46
 MAX_GRANULE: Final = 1 << 30
 MAX_META: Final = 64 << 20
@@ -104,6 +106,14 @@ class Superblock:
         return bytes(block)
 
 
+def judge(block: Superblock, armed: int, lost: int) -> VerdictWord:
+    """What the dump is worth: the seal's word, unless the table knows worse. `armed`, `lost`: how
+    many of its granules the table says were never saved, and lost."""
+    if not block.sealed or armed:
+        return "incomplete"
+    return "torn" if lost and block.verdict == "consistent" else block.verdict
+
+
 def is_superblock(data: bytes) -> bool:
     """Whether parse() accepts `data`."""
     try:
@@ -170,7 +180,8 @@ def _check_values(block: Superblock) -> None:
     count = -(-size // granule)
     if block.granule_count != count or count > table.MAX_GRANULES:
         raise InvalidDump("its superblock has impossible values (number of granules)")
-    if block.table_size != table.table_size(count) or block.table_offset % 512:
+    tabled = 0 if block.format == FILTERED else table.table_size(count)
+    if block.table_size != tabled or block.table_offset % 512:
         raise InvalidDump("its superblock has impossible values (granule table)")
     if not block.meta_length <= block.meta_room <= MAX_META:
         raise InvalidDump("its superblock has impossible values (meta data)")

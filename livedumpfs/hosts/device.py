@@ -38,7 +38,7 @@ def find_device(device: str | None = None) -> str:
 
 def _named(text: str) -> str:
     inside = os.path.join(text, _FILE)
-    if _mount_of(inside) or os.path.lexists(inside):
+    if mount_of(inside) or os.path.lexists(inside):
         return inside
     if os.path.isdir(text):
         raise HostError(f"{text} is not the mount of a host", errno=errno.ENOENT, hint=_running())
@@ -59,13 +59,13 @@ def _named(text: str) -> str:
 
 def _running() -> str:
     """The hosts that could have been meant, as a hint."""
-    hosts = [host.device for host in registry.running() if _usable(host)]
+    hosts = [host.device for host in registry.running() if may_use(host)]
     return f"running: {', '.join(hosts)}" if hosts else "no host is running"
 
 
 def _only() -> str:
     hosts = registry.running()
-    usable = [host for host in hosts if _usable(host)]
+    usable = [host for host in hosts if may_use(host)]
     if len(usable) == 1:
         return usable[0].device
     if usable:
@@ -92,10 +92,10 @@ def _several(hosts: list[Entry], what: str) -> HostError:
 # ------------------------------------------------------------------------- rights
 
 
-def _usable(host: Entry) -> bool:
+def may_use(host: Entry) -> bool:
     """Whether this user may enter the host's mount and open its device. For a mount of this user
     the answer is yes without a system call on it, because its host may hang."""
-    mount = _mount_of(host.device)
+    mount = mount_of(host.device)
     if mount is None:
         return False
     if mount.user == os.geteuid():
@@ -103,7 +103,7 @@ def _usable(host: Entry) -> bool:
     return mount.open_to_others and os.access(host.device, os.R_OK, effective_ids=True)
 
 
-def _mount_of(path: str) -> Mount | None:
+def mount_of(path: str) -> Mount | None:
     """The livedumpfs mount that has `path` in its top directory."""
     parent = os.path.dirname(os.path.abspath(path))
     above, last = os.path.split(parent)
@@ -114,7 +114,7 @@ def _mount_of(path: str) -> Mount | None:
 
 
 def _whose(host: Entry) -> str:
-    mount = _mount_of(host.device)
+    mount = mount_of(host.device)
     return f"that of pid {host.pid}" + (f", user {_user(mount.user)}" if mount else "")
 
 
@@ -148,7 +148,7 @@ def has_ended(path: str, error: OSError) -> bool:
     if error.errno not in DEAD:
         return False
     end = time.monotonic() + ENDING_S
-    while _mount_of(path) is not None:
+    while mount_of(path) is not None:
         if time.monotonic() >= end:
             return False
         time.sleep(_LOOK_S)
@@ -163,7 +163,7 @@ def unreachable(path: str, error: OSError) -> LivedumpError:
     if code == errno.ENOTTY:
         return _no_device(path)
     hint = ""
-    mount = _mount_of(path)
+    mount = mount_of(path)
     if code in DEAD and mount is None:  # a host that ends in order takes its mount away
         hint = "its host has ended"
     elif code in DEAD:

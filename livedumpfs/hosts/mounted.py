@@ -25,31 +25,34 @@ class Mount:
     open_to_others: bool
     """True: other users may enter it, root too, as far as the modes of its files allow. False: no
     other user may."""
+    number: str = ""
+    """MAJOR:MINOR of its files: no other mount of this kernel has it."""
 
 
 def our_mounts() -> Iterator[Mount]:
     """The livedumpfs mounts of this mount namespace."""
-    for point, kind, options in _all_mounts():
+    for point, number, kind, options in _all_mounts():
         if kind == OURS:
-            yield _mount(point, options.split(","))
+            yield _mount(point, number, options.split(","))
 
 
 def mounts_at(mountpoint: str) -> list[str]:
     """Types of the file systems that are mounted there. The last one covers the others."""
-    return [kind for point, kind, _ in _all_mounts() if point == mountpoint]
+    return [kind for point, _, kind, _ in _all_mounts() if point == mountpoint]
 
 
-def _all_mounts() -> Iterator[tuple[str, str, str]]:
-    """(mount point, type, options) of each mounted file system."""
+def _all_mounts() -> Iterator[tuple[str, str, str, str]]:
+    """(mount point, device number, type, options) of each mounted file system."""
     for line in proc_lines("/proc/self/mountinfo"):
-        fields, _, rest = line.partition(" - ")
+        before, _, rest = line.partition(" - ")
+        fields = before.split(" ")
         words = rest.split(" ")  # the source between type and options may be empty
-        yield _unescape(fields.split(" ")[4]), words[0], words[-1]
+        yield _unescape(fields[4]), fields[2], words[0], words[-1]
 
 
-def _mount(point: str, options: list[str]) -> Mount:
+def _mount(point: str, number: str, options: list[str]) -> Mount:
     users = [one.partition("=")[2] for one in options if one.startswith("user_id=")]
-    return Mount(point, int(users[0]) if users else 0, "allow_other" in options)
+    return Mount(point, int(users[0]) if users else 0, "allow_other" in options, number)
 
 
 def _unescape(path: str) -> str:

@@ -26,6 +26,10 @@ FALLBACK_DIRECTORY = "/tmp/livedumpfs-%d"
 """%d is the user id."""
 
 
+MOUNT_PREFIX = "host-"
+"""Before the host's pid: its mount, where none is named."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One host. `start_time`, in clock ticks since boot, tells the host from a later process with
@@ -49,6 +53,19 @@ class Entry:
     @property
     def alive(self) -> bool:
         return start_time(self.pid) == self.start_time
+
+
+def own_mount(mountpoint: str) -> bool:
+    """Whether the host has chosen its mount itself, so that the next one of the same machine is
+    mounted elsewhere."""
+    name = os.path.basename(mountpoint)
+    return name.startswith(MOUNT_PREFIX) and name.removeprefix(MOUNT_PREFIX).isdigit()
+
+
+def mount_identity(mountpoint: str) -> str:
+    """Which machine of its kind the host there has, where the machine does not know it: the mount
+    that the user has named; "": none."""
+    return "" if own_mount(mountpoint) else mountpoint
 
 
 def start_time(pid: int) -> int | None:

@@ -3,48 +3,68 @@
 
 from livedumpfs.formats import Registers
 from livedumpfs.machines.capabilities import (
+    BringsInstant,
     ChecksFirst,
     ChoosesBackend,
+    HasCpuNotes,
+    HasPages,
     HasStatus,
     HoldsNobody,
     InOtherProcess,
+    LetRunByOthers,
     LimitsVcpus,
     LooksAhead,
     NumbersVcpus,
     Outliving,
     StopsLater,
+    StopTimes,
     StoresFromPython,
+    TakesTyping,
     best_backend,
+    page_size_of,
     shim_of,
 )
 from livedumpfs.machines.choice import machine_for
+from livedumpfs.machines.emulated import VcpuStatus
 from livedumpfs.machines.ledger import LedgerReport, verify_ledger
 from livedumpfs.machines.machine import Machine, PhysicalRange
+from livedumpfs.machines.riscv.linux_machine import LinuxMachine
 from livedumpfs.machines.threads import ThreadMachine
-from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine, VcpuStatus
+from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine
+from livedumpfs.machines.writers import HoldsWriters, Writers
 
 __all__ = [
     "BUILT_IN_GUEST",
+    "BringsInstant",
     "ChecksFirst",
     "ChoosesBackend",
+    "HasCpuNotes",
+    "HasPages",
     "HasStatus",
     "HoldsNobody",
+    "HoldsWriters",
     "InOtherProcess",
     "LedgerReport",
+    "LetRunByOthers",
     "LimitsVcpus",
+    "LinuxMachine",
     "LooksAhead",
     "Machine",
     "NumbersVcpus",
     "Outliving",
     "PhysicalRange",
     "Registers",
+    "StopTimes",
     "StopsLater",
     "StoresFromPython",
+    "TakesTyping",
     "ThreadMachine",
     "UnicornMachine",
     "VcpuStatus",
+    "Writers",
     "best_backend",
     "machine_for",
+    "page_size_of",
     "shim_of",
     "verify_ledger",
 ]

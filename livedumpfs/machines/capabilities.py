@@ -9,11 +9,14 @@ for a class of machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from livedumpfs.formats import Registers
 from livedumpfs.machines.machine import Machine
 from livedumpfs.machines.shim import Shim
+from livedumpfs.settings import CpuNotes
+from livedumpfs.units import HOST_PAGE
 
 
 @runtime_checkable
@@ -23,6 +26,16 @@ class ChecksFirst(Protocol):
     def check_start(self, backend: str) -> None:
         """MachineError: a dump by that backend is not possible as it is now. The machine runs
         on."""
+
+
+@runtime_checkable
+class HasPages(Protocol):
+    """A machine whose memory may have larger pages than the kernel's (a hugetlbfs)."""
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of one, the least that can be protected: no granule is smaller. Above HOST_PAGE the
+        memory is armed in place, whatever the settings say."""
 
 
 @runtime_checkable
@@ -65,6 +78,23 @@ class StopsLater(Protocol):
     @property
     def pause_left_s(self) -> float:
         """Seconds, above 0, until the pause ends by itself; the least number once it has."""
+
+
+@runtime_checkable
+class LetRunByOthers(Protocol):
+    """A machine that another program can let run while we hold it. A hold may last for seconds."""
+
+    def rest(self, seconds: float) -> None:
+        """After quiesce_for: the pause now ends so many seconds from now, and as nothing is done
+        meanwhile, nothing is hurried. MachineError: it ends when it would have."""
+
+    def why_not_held(self) -> str:
+        """Of a machine that has been stopped since the last quiesce_for: "". Else why not, in half
+        a sentence."""
+
+    def look_again(self) -> str:
+        """The same by what quiesce_for has kept: whether the registers are still those. Takes as
+        long as it took then. MachineError: they cannot be had."""
 
 
 @runtime_checkable
@@ -131,6 +161,57 @@ class LimitsVcpus(Protocol):
 
 
 @runtime_checkable
+class HasCpuNotes(Protocol):
+    """A machine whose dumps can have notes of its vCPUs besides NT_PRSTATUS, which some readers
+    need, and others do not take."""
+
+    def keep_cpu_notes(self, choice: CpuNotes) -> None:
+        """At INIT: whether snapshot_notes has them; "auto": by what its guest is."""
+
+
+@dataclass(frozen=True)
+class StopTimes:
+    """The stop of a machine elsewhere, as measured there."""
+
+    wall_ns: int
+    """When it stood, by CLOCK_REALTIME; 0: there was none."""
+    mono_ns: int
+    """The same moment by this computer's CLOCK_MONOTONIC."""
+    stop_ns: int
+    """How long it stood."""
+
+
+@runtime_checkable
+class BringsInstant(Protocol):
+    """A machine whose memory is elsewhere, and of which START brings one instant into the arena. No
+    program stores there, so quiesce and resume have nothing to do."""
+
+    def bring(self) -> None:
+        """Take the instant, and return when all of its memory and registers are here; what was in
+        the arena before is gone. Takes as long as the way here. MachineError: it cannot, and the
+        machine runs on; ECANCELED: it was given up."""
+
+    def give_up(self) -> None:
+        """End a `bring` that is under way on another thread; does nothing if there is none."""
+
+    @property
+    def stop_times(self) -> StopTimes:
+        """Of the last `bring`."""
+
+
+@runtime_checkable
+class TakesTyping(Protocol):
+    """A machine with a console at which one can type."""
+
+    def type(self, text: bytes) -> None:
+        """All of it, or nothing. MachineError (EAGAIN): the guest has not read enough of what was
+        typed before."""
+
+    def console_stream(self) -> tuple[int, bytes]:
+        """(bytes that were printed ever, the newest of them that are still kept)."""
+
+
+@runtime_checkable
 class HasStatus(Protocol):
     """A machine that can say how each of its vCPUs is."""
 
@@ -143,6 +224,11 @@ def best_backend(machine: Machine) -> str:
     if isinstance(machine, ChoosesBackend):
         return machine.best_backend()
     return next(one for one in machine.backends if one != "auto")
+
+
+def page_size_of(machine: Machine) -> int:
+    """Bytes of a page of the machine's memory."""
+    return machine.page_size if isinstance(machine, HasPages) else HOST_PAGE
 
 
 def shim_of(machine: object) -> Shim | None:

@@ -12,6 +12,7 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.errors import UsageError, WrongType
 from livedumpfs.machines.machine import Machine
 from livedumpfs.machines.threads import ThreadMachine
+from livedumpfs.machines.writers import Writers, callbacks_of
 
 _ASKED: Final = ("arena", "memory_map", "backends", "quiesce", "resume")
 """Of the members of a machine, those that nothing else has."""
@@ -21,9 +22,15 @@ def machine_for(
     given: object,
     quiesce: Callable[[], object] | None = None,
     resume: Callable[[], object] | None = None,
+    writers: Writers | None = None,
 ) -> Machine:
     """A machine is itself, an arena's is the program's threads. WrongType (UsageError, TypeError):
-    neither, or callbacks that cannot be called; UsageError: callbacks for a machine."""
+    neither, or callbacks that cannot be called; UsageError: callbacks for a machine, or both
+    callbacks and writers."""
+    if writers is not None:
+        if quiesce or resume:
+            raise UsageError("writers takes the place of quiesce and resume: give one of them")
+        quiesce, resume = callbacks_of(writers)
     for name, function in (("quiesce", quiesce), ("resume", resume)):
         if function is not None and not callable(function):
             raise WrongType(f"{name} must be a function, not {_kind(function)}")
@@ -41,7 +48,7 @@ def machine_for(
             hint="Arena(...) is memory for arrays that can be dumped",
         )
     if quiesce or resume:
-        raise UsageError("quiesce and resume go with an arena; a machine has its own")
+        raise UsageError("quiesce, resume and writers go with an arena; a machine has its own")
     machine: Machine = given  # type: ignore[assignment]
     return machine
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from livedumpfs.core.arena import Arena, ArrayInfo
+from livedumpfs.core.arena import Arena
+from livedumpfs.core.array_info import ArrayInfo
 from livedumpfs.core.capi import CData
 from livedumpfs.errors import MachineError
 from livedumpfs.formats import Registers
@@ -53,6 +54,11 @@ class InProcess:
     backends: Sequence[str] = ("sigsegv", "uffd", "sigbus")
     identity_mapped = True
     arena: Arena
+
+    @property
+    def page_size(self) -> int:
+        """See capabilities.HasPages."""
+        return self.arena.page_size
 
     def note_room(self, vcpus: int) -> int:
         """None."""

@@ -224,9 +224,8 @@ class Shim(Closing):
         self._size = size
         if code == -errno.EMEDIUMTYPE:
             raise UsageError(
-                "the guest's memory has huge pages, or is a file on a disk: it cannot be "
-                "write-protected page by page",
-                hint="use -object memory-backend-memfd, or a file on a tmpfs",
+                "the guest's memory is a file on a disk: it cannot be write-protected page by page",
+                hint="use -object memory-backend-memfd, or a file on a tmpfs or hugetlbfs",
             )
         if code:
             raise refused(code, f"watch QEMU's memory at {address:#x}")

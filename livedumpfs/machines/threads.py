@@ -42,6 +42,9 @@ class ThreadMachine(InProcess):
     """
 
     name = "threads"
+    identity = ""
+    """Which of several such machines of this computer it is: a store's `forget` tells their dumps
+    apart by it. A program may set it."""
     stores_from_python = True
     """See StoresFromPython. A subclass whose writers never store with the interpreter's lock (C
     threads) may say False, and have `at_limit` "hold"."""
@@ -70,14 +73,22 @@ class ThreadMachine(InProcess):
         """See HoldsNobody: then both are called on the thread that calls START."""
         usual = (ThreadMachine.quiesce, ThreadMachine.resume)
         own = (type(self).quiesce, type(self).resume)
-        return own == usual and self._quiesce is self._resume is _nothing
+        idle = not self.arena.receivers.busy
+        return idle and own == usual and self._quiesce is self._resume is _nothing
 
     def quiesce(self) -> None:
-        """The program's own; its exceptions pass through."""
+        """The program's own; its exceptions pass through. Then the blocks of Arena.receiving: a
+        writer that the program holds between two of them is not waited for."""
         self._quiesce()
+        try:
+            self.arena.receivers.quiesce()
+        except BaseException:
+            self._resume()
+            raise
 
     def resume(self) -> None:
-        """The program's own."""
+        """Undo both."""
+        self.arena.receivers.resume()
         self._resume()
 
     def registers(self) -> list[Registers]:
@@ -93,8 +104,8 @@ class ThreadMachine(InProcess):
         return b""
 
     def metadata(self) -> dict[str, object]:
-        """Only the kind."""
-        return {"name": self.name}
+        """Kind and identity."""
+        return {"name": self.name, **({"identity": self.identity} if self.identity else {})}
 
     def start(self) -> None:
         """Nothing to do: the program started its threads."""

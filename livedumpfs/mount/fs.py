@@ -182,7 +182,7 @@ class Adapter(TreeOperations):
         size = abi.payload_size(command) if data else 0
         payload = ctypes.string_at(data, size) if data and size else b""
         caller = _caller(handle)
-        with self._tree.changing(caller, told=command == abi.STATUS):
+        with self._tree.changing(caller, told=command in (abi.STATUS, abi.STATUS_ID)):
             reply = self._control.ioctl(command, argument or 0, payload, caller, info.fh)
         if reply and data:
             ctypes.memmove(data, reply, min(len(reply), size))

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -49,8 +50,9 @@ class Host:
     a machine in a process of its own goes on then, without a mount, and the host with it.
 
     allow_other: other users may enter the mount. group: its members may control the host as well;
-    without it only root and this process's user can. settings, output: what control/ starts with,
-    and INIT takes unless it is told otherwise. UsageError: an output that is no path.
+    without it only root and this process's user can. longest_hold_s: see Access. settings, output:
+    what control/ starts with, and INIT takes unless it is told otherwise. UsageError: an output
+    that is no path.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Host:
         *,
         allow_other: bool = False,
         group: int | None = None,
+        longest_hold_s: float | None = None,
         settings: DumpSettings | None = None,
         output: str = "",
     ) -> None:
@@ -68,9 +71,10 @@ class Host:
         self.device = os.path.join(self.mountpoint, "livedump")
         self._allow_other = allow_other or group is not None
         self.dump = LiveDump(machine)
-        self.control = Control(
-            machine, self.dump, access=Access(group=group), settings=settings, output=output
-        )
+        access = Access(group=group)
+        if longest_hold_s is not None:
+            access = replace(access, longest_hold_s=longest_hold_s)
+        self.control = Control(machine, self.dump, access=access, settings=settings, output=output)
         self._stop = SignalEvent()
         self._ready = threading.Event()
         self._adapter = Adapter(self.control, self._ready.set)

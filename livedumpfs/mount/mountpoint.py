@@ -59,14 +59,19 @@ def check_mountpoint(mountpoint: str) -> None:
 
 
 def mount_hint(*, allow_other: bool = False) -> str:
-    """Why a mount may have failed: which right this process has not."""
+    """Why a mount may have failed."""
+    return mount_obstacle(allow_other=allow_other) or "libfuse says why above"
+
+
+def mount_obstacle(*, allow_other: bool = False) -> str:
+    """Which right to mount this process has not; empty: none is known."""
     status = proc_fields("/proc/self/status")
     if not os.path.exists("/dev/fuse"):
         return "there is no /dev/fuse: load the module fuse, or give the container that device"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return "no right to read and write /dev/fuse"
     if int(status["CapEff"], 16) & _CAP_SYS_ADMIN:
-        return "libfuse says why above"
+        return ""
     if os.geteuid() == 0:
         return "root without CAP_SYS_ADMIN, as in a container: it needs that, or unshare -Urm"
     if _fusermount() is None:
@@ -75,7 +80,7 @@ def mount_hint(*, allow_other: bool = False) -> str:
         return "fusermount gets no rights from a process with no_new_privs"
     if allow_other:
         return "other users need user_allow_other in /etc/fuse.conf"
-    return "libfuse says why above"
+    return ""
 
 
 def _fusermount() -> str | None:

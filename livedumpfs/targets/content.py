@@ -60,7 +60,7 @@ def _in_head(fd: int) -> Superblock | None:
 def _notes(head: bytes) -> tuple[int, int]:
     """Offset and size in bytes of the notes of the dump that starts with `head`. InvalidDump."""
     if head.startswith(kdump.MAGIC):
-        found = kdump.parse_head(head)
+        found = kdump.parse_head(head, anywhere=True)
         return found.note_offset, found.note_size
     note = elf.first_note(head)
     return note.offset, note.size

@@ -19,8 +19,8 @@ Record = Callable[[int, bytes | memoryview], int]
 complete. Returns 0 or -errno."""
 RECORD_MOST = 128 << 10
 """Most bytes for one call of a Record."""
-FORMAT = "kdump"
-"""The only format that readers take in this form."""
+FORMATS = ("elf", "kdump")
+"""What goes there: the formats that are one file, in any order."""
 _HINTS = {errno.EPIPE: "no process reads it any more", errno.ECANCELED: "no process reads it"}
 
 
@@ -56,12 +56,12 @@ class PipeTarget(Target):
 
     def check_format(self, format: str) -> None:
         """UsageError unless the format can be written without seeking."""
-        if format != FORMAT:
+        if format not in FORMATS:
             raise UsageError(
                 f"cannot dump to {self.path}: it is a pipe, and format {format} needs a device or "
                 "a file",
                 errno=errno.ESPIPE,
-                hint=f"format {FORMAT} can go there",
+                hint=f"format {' or '.join(FORMATS)} can go there",
             )
 
     @contextmanager

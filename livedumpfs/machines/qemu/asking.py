@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _STRANGE: Final = ("-livedump-first", "-livedump-second")
 """Options that no QEMU has: it complains of the first one that is not the value of another
 option."""
 _KIND: Final = "-machine"
+_VERSION: Final = re.compile(r"^QEMU emulator version (\d+\.\d+.*?)\s*$", re.MULTILINE)
 Programs = Sequence[Sequence[str]]
 """Command lines that start a QEMU, in the order in which they are tried."""
 
@@ -56,8 +58,18 @@ def misses_value(programs: Programs, word: str) -> LivedumpError:
     return UsageError(f"QEMU's option {word} misses its value")
 
 
+def ask_version(programs: Programs) -> str:
+    """The version in QEMU's own words; empty: none of the programs says one."""
+    for program in programs:
+        done = _run([*program, "-version"])
+        found = _VERSION.search(done.stdout) if done else None
+        if found:
+            return found[1]
+    return ""
+
+
 def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    """Run QEMU with an option that it refuses before it acts on any. None: there is no QEMU."""
+    """Run QEMU with an option for which it ends before it acts on any. None: there is no QEMU."""
     try:
         return subprocess.run(
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",

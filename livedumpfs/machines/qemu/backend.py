@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.refusals import refuse
+from livedumpfs.machines.qemu.refusals import OR_ATTACH, refuse
 
 _WITH_A_FILE: Final = frozenset(
     {"memory-backend-file", "memory-backend-memfd", "memory-backend-shm"}
 )
 _LEAVE_IT_OUT: Final = (
     "leave it out: livedump makes a shared memory backend; or write "
-    "-object memory-backend-memfd,id=ram,size=SIZE,share=on -machine memory-backend=ram"
+    f"-object memory-backend-memfd,id=ram,size=SIZE,share=on -machine memory-backend=ram{OR_ATTACH}"
 )
-_ASKED: Final = frozenset({"hugetlb", "offset", "readonly", "share", "size", "type"})
+_ASKED: Final = frozenset({"offset", "readonly", "share", "size", "type"})
 
 
 def backend_size(monitor: Monitor, name: str) -> int:
@@ -38,9 +38,9 @@ def check_backend(name: str, properties: Mapping[str, object]) -> None:
     if kind not in _WITH_A_FILE:
         raise refuse(what, f"{kind} has no memory that can be shared", _LEAVE_IT_OUT)
     if not properties["share"]:
-        raise refuse(what, "it is not shared", f"add share=on to -object {kind},id={name}")
-    if properties.get("hugetlb"):
-        raise refuse(what, "it has huge pages", "use hugetlb=off; pages are saved one by one")
+        raise refuse(
+            what, "it is not shared", f"add share=on to -object {kind},id={name}{OR_ATTACH}"
+        )
     if properties.get("readonly"):
         raise refuse(what, "it is read-only", "leave out readonly=on")
     if properties.get("offset"):

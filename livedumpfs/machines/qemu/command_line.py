@@ -13,10 +13,16 @@ from functools import partial
 from typing import Final
 
 from livedumpfs.errors import UsageError
-from livedumpfs.machines.qemu.asking import Ram, ask_ram, misses_value, takes_value
+from livedumpfs.machines.qemu.asking import (
+    Ram,
+    ask_ram,
+    ask_version,
+    misses_value,
+    takes_value,
+)
 from livedumpfs.machines.qemu.config_file import read_config
 from livedumpfs.machines.qemu.qemu_options import QemuOption, read_options
-from livedumpfs.machines.qemu.refusals import check_options, refuse
+from livedumpfs.machines.qemu.refusals import OR_ATTACH, OptionRefused, refuse, refused_options
 
 _BACKEND: Final = "memory-backend-"
 _ENDING: Final = frozenset({"h", "help", "version"})
@@ -29,7 +35,7 @@ _USUAL: Final = "qemu-system-x86_64"
 _QEMU_SAYS: Final = b"QEMU emulator version"
 _ELF: Final = b"\x7fELF"
 _NO_PATH: Final = "x-use-canonical-path-for-ramblock-id=off"
-_ONE_BACKEND: Final = "give the guest one memory backend with share=on"
+_ONE_BACKEND: Final = f"give the guest one memory backend with share=on{OR_ATTACH}"
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,32 @@ class QemuCommand:
     def parse(cls, argv: Sequence[str]) -> QemuCommand:
         """Parse a command line. UsageError: an option makes live dumps impossible; the sentence
         says which one and why, the hint what to do."""
+        command, refused = cls.look(argv)
+        if refused:
+            raise refused[0]
+        return command
+
+    @classmethod
+    def look(
+        cls, argv: Sequence[str], *, run_wrappers: bool = True
+    ) -> tuple[QemuCommand, list[OptionRefused]]:
+        """Parse a command line, whether it can be dumped or not: also all that `parse` raises for
+        it. `run_wrappers`: what starts QEMU may be run to ask QEMU. UsageError: it makes no
+        sense."""
         if not argv:
             raise UsageError("no QEMU to run", hint="write: -- qemu-system-x86_64 OPTIONS")
-        words, qemus = argv[_find_qemu(argv) + 1 :], _askable(argv)
+        words, qemus = argv[_find_qemu(argv) + 1 :], _askable(argv, run_wrappers=run_wrappers)
         found = read_options(words, partial(takes_value, qemus), partial(misses_value, qemus))
-        options = _with_files(found)
-        check_options(options)
+        refused: list[OptionRefused] = []
+        options = _with_files(found, refused)
+        refused += refused_options(options)
+        named = ""
+        try:
+            named = _named_backend(options)
+        except OptionRefused as error:
+            refused.append(error)
         stopped = any(option.name == "S" for option in options)
-        return cls(tuple(argv), tuple(options), _named_backend(options), stopped)
+        return cls(tuple(argv), tuple(options), named, stopped), refused
 
     @property
     def program(self) -> str:
@@ -68,11 +92,22 @@ class QemuCommand:
         """QEMU's program; env, taskset or numactl may stand before it."""
         return self.argv[_find_qemu(self.argv)]
 
-    def ask_ram(self) -> Ram | None:
+    def ask_ram(self, *, run_wrappers: bool = True) -> Ram | None:
         """The memory that QEMU itself would make. None: help is asked for, or the user has a
         backend. MachineError: the options are wrong, in QEMU's words."""
-        asked = self.named or any(option.name in _ENDING for option in self.options)
-        return None if asked else ask_ram(_askable(self.argv), self.options)
+        if self.named or self.ends:
+            return None
+        return ask_ram(_askable(self.argv, run_wrappers=run_wrappers), self.options)
+
+    def ask_version(self) -> str:
+        """As QEMU says it, such as "7.2.22 (Debian ...)"; empty: there is no QEMU. No wrapper is
+        run."""
+        return ask_version(_askable(self.argv, run_wrappers=False))
+
+    @property
+    def ends(self) -> bool:
+        """QEMU only prints text, and no guest runs."""
+        return any(option.name in _ENDING for option in self.options)
 
     def prepared(self, config: str, ram: Ram | None) -> list[str]:
         """The command line to run: with RAM in a shared memory backend, the file `config`, and a
@@ -92,17 +127,18 @@ def _memory(ram: Ram) -> list[str]:
     return ["-object", made, "-machine", f"memory-backend={ram.name}"]
 
 
-def _with_files(options: Sequence[QemuOption]) -> list[QemuOption]:
+def _with_files(options: Sequence[QemuOption], refused: list[OptionRefused]) -> list[QemuOption]:
     found: list[QemuOption] = []
     for option in options:
         read = read_config(option.value) if option.name == "readconfig" else [option]
         if read is None:
-            raise refuse(
+            unread = refuse(
                 f"-readconfig {option.value}",
                 "what it says is not known here",
                 "give it a regular file, or write its options on the command line",
             )
-        found += read
+            refused.append(unread)
+        found += read or []
     return found
 
 
@@ -114,10 +150,12 @@ def _find_qemu(argv: Sequence[str]) -> int:
     return next((at for at, word in enumerate(argv) if _QEMU.fullmatch(word)), 0)
 
 
-def _askable(argv: Sequence[str]) -> list[Sequence[str]]:
+def _askable(argv: Sequence[str], *, run_wrappers: bool = True) -> list[Sequence[str]]:
     """Command lines that start a QEMU to be asked, the best one first. A wrapper whose effect is
-    not known comes last, so that it is not run twice without need."""
+    not known comes last, so that it is not run twice without need; or none is run."""
     at = _find_qemu(argv)
+    if not run_wrappers:
+        return [[argv[at] if _is_qemu(argv[at]) else _USUAL]]
     if _is_qemu(argv[at]):
         return [argv[: at + 1]]
     options = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
@@ -155,7 +193,7 @@ def _named_backend(options: Sequence[QemuOption]) -> str:
         raise refuse(
             f"memory backend {one}",
             "it is not the guest's RAM",
-            f"name it with -machine memory-backend={one}, or leave it out",
+            f"name it with -machine memory-backend={one}, or leave it out{OR_ATTACH}",
         )
     return ram[0] if ram else ""
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from livedumpfs.closing import Closing
-from livedumpfs.core.arena import ArrayInfo
+from livedumpfs.core.array_info import ArrayInfo
 from livedumpfs.errors import LivedumpError, MachineError, UsageError, os_cause
-from livedumpfs.units import format_size
+from livedumpfs.machines.qemu.refusals import refuse
+from livedumpfs.settings import MAX_GRANULE
+from livedumpfs.units import HOST_PAGE, format_size
 
 _LINE: Final = re.compile(
     r"(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) rw.s (?P<offset>[0-9a-f]+) "
@@ -94,6 +96,17 @@ class GuestMemory(Closing):
         """Owns `fd` from the call on."""
         self.fd = fd
         self.size = size
+        self.page_size = max(os.fstatvfs(fd).f_bsize, HOST_PAGE)
+        """Bytes of a page: a hugetlbfs has larger ones."""
+
+    def expect_pages(self) -> None:
+        """UsageError: a page is larger than what a store can wait for."""
+        if self.page_size > MAX_GRANULE:
+            raise refuse(
+                f"memory of {format_size(self.page_size)} pages",
+                "a store would wait until as much is copied",
+                "use pages of 2 MiB (hugetlbsize=2M)",
+            )
 
     def read(self, offset: int, length: int) -> bytes:
         """Live bytes [offset, offset+length). LivedumpError EINVAL: not inside the memory."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory map: the guest-physical addresses of the RAM, as QEMU reports them (`info mtree -f`)."""
+"""Memory map: the guest-physical addresses of the RAM, as QEMU reports them (`info mtree -f`); and
+the memory beside it (`info ramblock`)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,11 @@ from livedumpfs.machines.machine import PhysicalRange
 _VIEW: Final = re.compile(r"^FlatView #\d+\s*$", re.MULTILINE)
 # The address space of the CPUs; those of devices may differ.
 _SPACE: Final = re.compile(r'^ AS "(?:memory|cpu-[^"]*)", root: ', re.MULTILINE)
+_BLOCK: Final = re.compile(
+    r"^ *(\S+) +\d+ [KMG]iB +0x[0-9a-f]+ +0x([0-9a-f]+) +0x[0-9a-f]+", re.MULTILINE
+)
+_FILE: Final = "/rom@"
+"""What QEMU's fw_cfg hands out is no memory of the guest."""
 _MOST_GUESSED: Final = 16 << 20
 """Most bytes of a hole whose place is known from one side only: the size of the largest window of
 system management memory (TSEG)."""
@@ -36,6 +42,18 @@ def read_memory_map(text: str, backend: str, size: int) -> list[PhysicalRange]:
         )
     _check(shown, backend, size)
     return sorted(_merge(_filled(shown, backend, size)), key=lambda one: one.start)
+
+
+def read_left_out(text: str, backend: str) -> dict[str, int]:
+    """Name and bytes of each block of memory that is not the backend: VGA RAM, BIOS, ROMs of
+    cards. `text`: of `info ramblock`."""
+    found = {match[1]: int(match[2], 16) for match in _BLOCK.finditer(text)}
+    ours = {backend, f"/objects/{backend}"}
+    return {
+        name: size
+        for name, size in found.items()
+        if name not in ours and not name.startswith(_FILE)
+    }
 
 
 def _pieces(view: str, backend: str) -> list[PhysicalRange]:

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError
+from qemu.qmp import ConnectError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
+from livedumpfs.machines.qemu.qmp_commands import QmpCommands, run_state
 from livedumpfs.thread import needing_threads, start_thread
 
 ANSWER_S: Final = 10.0
@@ -38,9 +39,14 @@ _LIVE: Final = frozenset({"running", "suspended"})
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 _T = TypeVar("_T")
+Event = Callable[[Message], object]
 
 
-class Monitor(Closing):
+def _drop(event: Message) -> None:
+    del event
+
+
+class Monitor(QmpCommands, Closing):
     """One connection. Any thread may call; QEMU answers in the order of the calls. Each call ends
     within its timeout, in seconds, else MachineError, which names the command. Timeout None:
     ANSWER_S, and STOP_S for `stop`."""
@@ -51,12 +57,15 @@ class Monitor(Closing):
         timeout: float | None = None,
         *,
         alive: Callable[[], bool] = lambda: True,
+        on_event: Event = _drop,
+        listens: bool = False,
     ) -> None:
-        """Connect to the server at `path`, which may not be there yet. `alive`: whether waiting for
-        it makes sense. MachineError: it does not listen in time, or does not greet; EAGAIN: no
-        thread."""
+        """Connect to the server at `path`, which may not be there yet, unless it `listens`.
+        `alive`: whether waiting for it makes sense. `on_event`: is called with each event, on the
+        connection's thread, and must not wait. MachineError: it does not listen in time, or does
+        not greet; EAGAIN: no thread."""
         until = time.monotonic() + (_CONNECT_S if timeout is None else timeout)
-        self._sock = _dial(path, until, alive)
+        self._sock = _dial(path, until, alive, listens)
         self._holding = threading.Lock()
         self._held = False
         self.stop_asked_ns = 0
@@ -68,7 +77,7 @@ class Monitor(Closing):
             with needing_threads("speak with QEMU's monitor"):
                 start_thread(self._thread)
             left = max(until - time.monotonic(), _POLL_S)
-            self._client = self._submit(_greet(self._sock, left), left)
+            self._client = self._submit(_greet(self._sock, left, on_event), left)
         except BaseException:
             if self._thread.ident is None:  # never started, so it closes nothing
                 self._loop.close()
@@ -81,6 +90,11 @@ class Monitor(Closing):
     def thread(self) -> int:
         """Thread id of the thread that speaks with QEMU."""
         return self._thread.native_id or 0
+
+    @property
+    def connected(self) -> bool:
+        """QEMU has not closed the connection, nor have we."""
+        return self._thread.is_alive() and self._client.runstate == Runstate.RUNNING
 
     def fileno(self) -> int:
         """The socket. A process with a copy of it can still resume the guest after our end."""
@@ -103,24 +117,6 @@ class Monitor(Closing):
         `execute`."""
         seconds = _answer_s(timeout)
         self._submit(self._send_file(name, fd, seconds), seconds)
-
-    def hmp(self, line: str, *, timeout: float | None = None) -> str:
-        """The human monitor's output for a line; its own errors are part of that text. MachineError
-        as in `execute`."""
-        arguments: dict[str, object] = {"command-line": line}
-        text = self.execute("human-monitor-command", arguments, timeout=timeout)
-        return str(text).replace("\r\n", "\n")
-
-    def status(self, *, timeout: float | None = None) -> str:
-        """The run state, e.g. "running" or "paused". MachineError as in `execute`."""
-        seconds = _answer_s(timeout)
-        return self._submit(self._status(seconds), seconds)
-
-    def has_kvm(self) -> bool:
-        """Whether KVM runs the guest's code; the command line may allow either (`kvm:tcg`).
-        MachineError as in `execute`."""
-        found = self.execute("query-kvm")
-        return isinstance(found, dict) and found.get("enabled") is True
 
     def live(self, *, timeout: float | None = None) -> bool:
         """Whether the guest runs, or is stopped only by our own `stop`. MachineError as in
@@ -231,11 +227,7 @@ class Monitor(Closing):
         await self._ask("getfd", {"fdname": name}, timeout)
 
     async def _status(self, timeout: float) -> str:
-        answer = await self._ask("query-status", None, timeout)
-        state = answer.get("status") if isinstance(answer, dict) else None
-        if not isinstance(state, str):
-            raise MachineError("QEMU answers 'query-status' with no state", errno=errno.EPROTO)
-        return state
+        return run_state(await self._ask("query-status", None, timeout))
 
     async def _stop(
         self,
@@ -293,13 +285,17 @@ async def _hurry(hurry: Callable[[], object], calm: Callable[[], object]) -> Non
     calm()
 
 
-def _no_event(event: Message) -> bool:
-    """Drop all events: they are not read, and would pile up."""
-    del event
-    return False
+def _only_told(on_event: Event) -> Callable[[Message], bool]:
+    """Keep no event: they are not read, and would pile up."""
+
+    def accept(event: Message) -> bool:
+        on_event(event)
+        return False
+
+    return accept
 
 
-def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
+def _dial(path: str, until: float, alive: Callable[[], bool], listens: bool) -> socket.socket:
     """A socket connected to the server that listens at `path` before `until`. MachineError."""
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -313,7 +309,7 @@ def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
             sock.close()
             if not alive():
                 raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
-            if time.monotonic() >= until:
+            if time.monotonic() >= until or (listens and error.errno != errno.EAGAIN):
                 raise MachineError(
                     f"QEMU does not listen at {path}: {error.strerror or error}",
                     errno=error.errno or errno.ETIMEDOUT,
@@ -321,9 +317,9 @@ def _dial(path: str, until: float, alive: Callable[[], bool]) -> socket.socket:
         time.sleep(_POLL_S)
 
 
-async def _greet(sock: socket.socket, timeout: float) -> QMPClient:
+async def _greet(sock: socket.socket, timeout: float, on_event: Event) -> QMPClient:
     client = QMPClient("livedump")
-    client.events.event_filter = _no_event
+    client.events.event_filter = _only_told(on_event)
     try:
         async with asyncio.timeout(timeout):
             await client.connect(sock)

@@ -39,6 +39,17 @@ _NOT_LOADED: Final = (
 )
 
 
+def shim_path() -> Path:
+    """The shared object that is preloaded into QEMU. MachineError: it was not built."""
+    folder = Path(__file__).resolve().parents[2]
+    found = sorted(folder.glob("_shim*.so"))
+    if not found:
+        raise MachineError(
+            f"there is no shim in {folder}", errno=errno.ENOENT, hint="build it with `make`"
+        )
+    return found[0]
+
+
 class QemuProcess(Closing):
     """A child process, or a descendant of one: a wrapper script may have started QEMU."""
 
@@ -48,7 +59,7 @@ class QemuProcess(Closing):
         """Start QEMU, with sockets in `folder`, and wait until its shim has connected. `ram`: the
         memory that we make for it. MachineError: QEMU does not start, ends, or has no shim."""
         where = os.path.join(folder, "shim")
-        _expect_short(where)
+        expect_short(where)
         self.qmp = os.path.join(folder, "qmp")
         self._config = os.path.join(folder, "monitor.cfg")
         Path(self._config).write_text(monitor_config(self.qmp))
@@ -174,7 +185,7 @@ class QemuProcess(Closing):
             self._pidfd = -1
 
 
-def _expect_short(path: str) -> None:
+def expect_short(path: str) -> None:
     """MachineError ENAMETOOLONG: the path is too long for a socket."""
     if len(os.fsencode(path)) > _SOCKET_MOST:
         raise MachineError(

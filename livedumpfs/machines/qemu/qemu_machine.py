@@ -7,30 +7,27 @@ import contextlib
 import errno
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.capi import CData
 from livedumpfs.errors import LivedumpError, MachineError, UsageError
-from livedumpfs.formats import Registers
-from livedumpfs.formats.note import Note
+from livedumpfs.machines.kernels.information import KernelInformation
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 from livedumpfs.machines.qemu import monitor
 from livedumpfs.machines.qemu.backend import backend_size
 from livedumpfs.machines.qemu.command_line import QemuCommand
+from livedumpfs.machines.qemu.guest_kind import ask_kind
 from livedumpfs.machines.qemu.guest_memory import GuestMemory, find_mapping, open_mapped
-from livedumpfs.machines.qemu.information import KernelInformation
-from livedumpfs.machines.qemu.memory_map import read_memory_map
+from livedumpfs.machines.qemu.memory_map import read_left_out, read_memory_map
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
 from livedumpfs.machines.qemu.now import check_files, check_now, has_vmcoreinfo
-from livedumpfs.machines.qemu.process import QemuProcess
-from livedumpfs.machines.qemu.registers import VcpuState, parse_registers
+from livedumpfs.machines.qemu.process import QemuProcess, shim_path
+from livedumpfs.machines.qemu.snapshot_vcpus import SnapshotVcpus
 from livedumpfs.machines.qemu.state_dump import StateDump
 from livedumpfs.machines.qemu.urgent import Urgent
-from livedumpfs.machines.qemu.vmcoreinfo import check_vmcoreinfo
+from livedumpfs.machines.qemu.vcpu import Vcpu
 from livedumpfs.machines.shim import Shim
 from livedumpfs.proc import proc_text
 
@@ -43,25 +40,20 @@ _SHIM_LATER_S: Final = 0.25
 """When this process does not end a pause in time, the shim does so after this many seconds more."""
 _CONTINUE: Final = b'{"execute": "cont", "id": "livedump-last-words"}\n'
 
-
-def shim_path() -> Path:
-    """The shared object that is preloaded into QEMU. MachineError: it was not built."""
-    folder = Path(__file__).resolve().parents[2]
-    found = sorted(folder.glob("_shim*.so"))
-    if not found:
-        raise MachineError(
-            f"there is no shim in {folder}", errno=errno.ENOENT, hint="build it with `make`"
-        )
-    return found[0]
+_DISTURBS: Final = {
+    "RESUME": "let the guest run",
+    "WAKEUP": "let the guest run",
+    "RESET": "reset the guest",
+    "SHUTDOWN": "ended the guest",
+}
+"""Events that QEMU sends of a guest that is not just stopped any more."""
 
 
-class QemuMachine(Closing):
+class QemuMachine(SnapshotVcpus, Closing):
     """A QEMU process with the user's own command line, started by this process. If this process
     dies, its memory is unprotected, and QEMU runs on."""
 
     name = "qemu"
-    architecture = "x86_64"
-    elf_machine = 62
     identity_mapped = False
     backends = ("uffd",)
     """For disks and network cards the kernel stores into the memory. With mprotect those stores
@@ -85,8 +77,10 @@ class QemuMachine(Closing):
         """See StopsLater."""
         self._urgent: Urgent | None = None
         """While we hold the guest."""
-        self._captured: list[VcpuState] = []
+        self._disturbed = ""
+        """What another program has done to the guest since the last stop, in a sentence."""
         self._told: bytes | None = None
+        """What the guest has reported to QEMU's device `vmcoreinfo`."""
         with contextlib.ExitStack() as undo:
             folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="livedump-qemu-"))
             self._process = undo.enter_context(
@@ -115,29 +109,34 @@ class QemuMachine(Closing):
         ended = self._process.ended
         assert self.shim is not None
         self.monitor = links.enter_context(
-            Monitor(self._process.qmp, _START_S, alive=lambda: not ended())
+            Monitor(self._process.qmp, _START_S, alive=lambda: not ended(), on_event=self._on_event)
         )
         if self.command.stopped:
             self.shim.last_words(b"", -1)  # the shim gets all its threads before a stop
         else:
             self._keep_last_words()
-        self._expect_dumpable()
+        with self._refused():
+            self._kind = ask_kind(self.monitor)
+            self.check_start()
         self._states = links.enter_context(StateDump(self.monitor))
         backend, size = self._find_backend()
         self.arena = links.enter_context(self._adopt(size))
         self.memory_map: Sequence[PhysicalRange] = read_memory_map(
             self.monitor.hmp("info mtree -f"), backend, size
         )
-        self._information = KernelInformation(self.arena, self.memory_map)
+        self._left_out = read_left_out(self.monitor.hmp("info ramblock"), backend)
+        self._information = KernelInformation(self.arena, self.memory_map, self._kind.kernel)
         self._vcpus = len(self._look())
         self._room_vcpus: int | None = None
         """Most vCPUs that the present dump's target has room for; None: there is no limit."""
         self._accelerator = "kvm" if self.monitor.has_kvm() else "tcg"
+        self._identity = self.monitor.identity()
 
-    def _expect_dumpable(self) -> None:
+    @contextlib.contextmanager
+    def _refused(self) -> Iterator[None]:
         """UsageError: QEMU has a property that its command line did not show."""
         try:
-            self.check_start()
+            yield
         except MachineError as error:
             if error.errno != errno.ENOTSUP:
                 raise
@@ -155,6 +154,7 @@ class QemuMachine(Closing):
         memory = GuestMemory(open_mapped(self.pid, mapping), size)
         try:
             assert self.shim is not None
+            memory.expect_pages()
             self.shim.adopt(mapping.address, size, memory.fd)
         except BaseException:
             memory.close()
@@ -204,6 +204,11 @@ class QemuMachine(Closing):
             self._drop_last_words()
 
     @property
+    def page_size(self) -> int:
+        """See HasPages."""
+        return self.arena.page_size
+
+    @property
     def vcpus(self) -> int:
         """Number of vCPUs now, plugged ones too. After QEMU's end, the last known number."""
         with contextlib.suppress(MachineError):
@@ -233,7 +238,7 @@ class QemuMachine(Closing):
         """As quiesce; after `seconds` the guest runs again, even if this process is gone."""
         self.check_start()
         self._expect_room()
-        self._states.prepare()
+        self._prepare_states()
         urgent = self._prepare_urgent()
         self._pause_until = time.monotonic() + seconds
         try:
@@ -247,11 +252,38 @@ class QemuMachine(Closing):
                 hurry=urgent.hurry_vcpus,
                 calm=urgent.calm_vcpus,
             )
+            self._disturbed = ""
             self._captured, self._told = self._capture()
         except BaseException:
             self._pause_until = 0.0
             self.resume()
             raise
+
+    def _on_event(self, event: Mapping[str, object]) -> None:
+        what = _DISTURBS.get(str(event.get("event")))
+        if what:
+            self._disturbed = f"another program has {what}"
+
+    def rest(self, seconds: float) -> None:
+        """See LetRunByOthers. The threads that were hurried are ordinary again."""
+        self._end_urgent()
+        self._pause_until = time.monotonic() + seconds
+        if self._worded:
+            self._keep_last_words(seconds + _SHIM_LATER_S)
+
+    def why_not_held(self) -> str:
+        """See LetRunByOthers. QEMU reports an event before it answers what was asked after it."""
+        if self.monitor.status(timeout=self.pause_left_s) == "running":
+            return "another program has let the guest run"
+        return self._disturbed
+
+    def look_again(self) -> str:
+        """See LetRunByOthers. No event tells of a snapshot that was loaded, say."""
+        with contextlib.suppress(MachineError):  # of another program's dump of it
+            self._prepare_states()
+        before = {one.number: one.registers for one in self._captured}
+        now = {one.number: one.registers for one in self._capture()[0]}
+        return "" if now == before else "another program has changed the guest's registers"
 
     def _prepare_urgent(self) -> Urgent:
         """Of the threads that are there now. MachineError."""
@@ -310,8 +342,10 @@ class QemuMachine(Closing):
 
     # ------------------------------------------------------------------- looking
 
-    def _capture(self) -> tuple[list[VcpuState], bytes | None]:
+    def _capture(self) -> tuple[Sequence[Vcpu], bytes | None]:
         """The vCPUs of a stopped guest, and the VMCOREINFO that its kernel has reported to QEMU."""
+        if not self._kind.has_notes:  # its monitor shows all, and the page tables besides
+            return self._look(timeout=self.pause_left_s), None
         try:
             return self._states.take(timeout=self.pause_left_s)
         except MachineError as error:
@@ -320,62 +354,42 @@ class QemuMachine(Closing):
                 raise
             return self._look(timeout=self.pause_left_s), None
 
-    def _look(self, timeout: float | None = None) -> list[VcpuState]:
-        return parse_registers(self.monitor.hmp("info registers -a", timeout=timeout))
+    def _prepare_states(self) -> None:
+        if self._kind.has_notes:
+            self._states.prepare()
 
-    def registers(self) -> list[Registers]:
-        """Registers now, of vCPUs that may be running. MachineError."""
-        return [one.registers for one in self._look()]
-
-    def registers_by_number(self) -> dict[int, Registers]:
-        """As `registers`, by QEMU's number of the vCPU. MachineError."""
-        return {one.number: one.registers for one in self._look()}
-
-    def snapshot_registers(self) -> list[Registers]:
-        """Registers of the last START. MachineError: there was none."""
-        return list(self.snapshot_by_number().values())
-
-    def snapshot_by_number(self) -> dict[int, Registers]:
-        """As `snapshot_registers`, by QEMU's number of the vCPU. MachineError: no START."""
-        if not self._captured:
-            raise MachineError("there was no START", errno=errno.ENODATA)
-        return {one.number: one.registers for one in self._captured}
-
-    def note_room(self, vcpus: int) -> int:
-        """Bytes for QEMU's note of each vCPU, and for VMCOREINFO."""
-        return NOTE_OF_VCPU * vcpus + INFORMATION_ROOM
+    def _look(self, timeout: float | None = None) -> Sequence[Vcpu]:
+        return self._kind.parse_registers(self.monitor.hmp("info registers -a", timeout=timeout))
 
     def limit_vcpus(self, most: int | None) -> None:
         """See LimitsVcpus."""
         self._room_vcpus = most
 
-    def snapshot_notes(self, read: ReadSnapshot) -> Sequence[Note]:
-        """QEMU's notes for the vCPUs, and VMCOREINFO if the guest has one."""
-        return vcpu_notes(self._captured, self._find_information(read))
-
     def look_ahead(self) -> None:
         """Called at INIT, while the guest runs: find the kernel's VMCOREINFO. A search takes a
         second for each GiB or two of memory, too long for START."""
         with contextlib.suppress(LivedumpError, OSError):
-            if not has_vmcoreinfo(self.monitor):  # else the guest reports it to QEMU itself
-                self._information.look([one.controls[3] for one in self._look()])
+            # Else the guest reports it to QEMU itself.
+            if not (self._kind.has_notes and has_vmcoreinfo(self.monitor)):
+                self._information.look([one.tables for one in self._look()])
 
-    def _find_information(self, read: ReadSnapshot) -> bytes | None:
-        """The VMCOREINFO that the guest has reported to QEMU; else the one in the snapshot."""
-        told = self._told and check_vmcoreinfo(self._told)
-        return told or self._information.find(read, [one.controls[3] for one in self._captured])
+    def _told_note(self, read: ReadSnapshot) -> bytes | None:
+        del read  # QEMU has told it at START
+        return self._told
 
     def console(self) -> bytes:
         """Empty: QEMU's command line says where the console is."""
         return b""
 
     def metadata(self) -> dict[str, object]:
-        """Kind, accelerator, and QEMU's command line."""
+        """Kind, accelerator, QEMU's command line, and the memory that is in no dump, in bytes."""
         return {
             "name": self.name,
+            "identity": self._identity,
             "vcpus": self.vcpus,
             "accelerator": self._accelerator,
             "command": list(self.command.argv),
+            "left_out": self._left_out,
         }
 
     def close(self) -> None:

@@ -31,8 +31,8 @@ VALUED: Final = frozenset({
     "msg", "mtdblock", "name", "net", "netdev", "nic", "numa", "object", "option-rom",
     "overcommit", "parallel", "pflash", "pidfile", "plugin", "prom-env", "qmp", "qmp-pretty",
     "qtest", "qtest-log", "readconfig", "rotate", "rtc", "runas", "run-with", "sandbox", "sd",
-    "seed", "semihosting-config", "serial", "set", "smbios", "smp", "spice", "tpmdev", "trace",
-    "usbdevice", "uuid", "vga", "virtfs", "vnc", "watchdog-action", "xen-domid",
+    "seed", "semihosting-config", "serial", "set", "shim", "smbios", "smp", "spice", "tpmdev",
+    "trace", "usbdevice", "uuid", "vga", "virtfs", "vnc", "watchdog-action", "xen-domid",
 })
 # fmt: on
 """Options that take the next word. QEMU is asked about an option that is in neither set."""

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from livedumpfs.errors import MachineError
 from livedumpfs.formats import Registers
+from livedumpfs.machines.qemu.vcpu import missing_registers, split_vcpus
 
 STATE_SIZE: Final = 440
 _STATE_VERSION: Final = 1
@@ -29,7 +28,6 @@ _SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss", "ldt", "tr", "gdt", "idt
 _CONTROLS: Final = 5
 _STATE: Final = struct.Struct(f"<II{len(_GENERAL)}Q{'IIIIQ' * len(_SEGMENTS)}{_CONTROLS}QQ")
 
-_VCPU: Final = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
 _VALUE: Final = re.compile(r"\b([RE][A-Z0-9]{1,2}) *=([0-9a-f]{8,16})\b")
 _CONTROL: Final = re.compile(r"\bCR([0-4])=([0-9a-f]{8,16})\b")
 _SEGMENT: Final = re.compile(
@@ -97,6 +95,11 @@ class VcpuState:
             "orig_rax": _NO_SYSTEM_CALL,
         }
 
+    @property
+    def tables(self) -> int:
+        """CR3."""
+        return self.controls[3]
+
     def qemu_state(self) -> bytes:
         """QEMUCPUState, version 1: the content of QEMU's own note."""
         segments = (self.segments[name] for name in _SEGMENTS)
@@ -112,20 +115,11 @@ class VcpuState:
 
 def parse_registers(text: str) -> list[VcpuState]:
     """Each vCPU in the output of `info registers -a`, sorted by number. MachineError: the output is
-    of another architecture, or lacks a register."""
-    parts = _VCPU.split(text)
-    if len(parts) < 3:
-        raise MachineError("QEMU shows no vCPU", errno=errno.ENODATA)
-    found = [_parse(number, body) for number, body in zip(parts[1::2], parts[2::2], strict=True)]
-    return in_order(found)
+    of another processor, or lacks a register."""
+    return split_vcpus(text, _parse)
 
 
-def in_order(vcpus: Iterable[VcpuState]) -> list[VcpuState]:
-    """Sorted by number: QEMU lists a vCPU that was plugged in again behind all others."""
-    return sorted(vcpus, key=lambda one: one.number)
-
-
-def _parse(number: str, text: str) -> VcpuState:
+def _parse(number: int, text: str) -> VcpuState:
     general = _general(text)
     segments = {
         match[1].lower(): SegmentState(*(int(match[i], 16) for i in (2, 4, 5, 3)))
@@ -137,13 +131,9 @@ def _parse(number: str, text: str) -> VcpuState:
     missing = {*_GENERAL} - general.keys() | {*_SEGMENTS} - segments.keys()
     missing |= {f"cr{name}" for name in "0234" if name not in controls}
     if missing:
-        raise MachineError(
-            f"QEMU shows no {', '.join(sorted(missing))} of vCPU {number}",
-            errno=errno.EPROTO,
-            hint="the guest must be one of qemu-system-x86_64",
-        )
+        raise missing_registers(missing, number, "qemu-system-x86_64")
     values = tuple(controls.get(str(index), 0) for index in range(_CONTROLS))
-    return VcpuState(general, segments, values, number=int(number))
+    return VcpuState(general, segments, values, number=number)
 
 
 def _general(text: str) -> dict[str, int]:

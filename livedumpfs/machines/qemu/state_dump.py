@@ -14,7 +14,8 @@ from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
 from livedumpfs.formats.note import find_notes
 from livedumpfs.machines.qemu.monitor import Monitor
-from livedumpfs.machines.qemu.registers import VcpuState, in_order
+from livedumpfs.machines.qemu.registers import VcpuState
+from livedumpfs.machines.qemu.vcpu import in_order
 from livedumpfs.units import PAGE_SIZE
 
 _NAME: Final = "livedump-state"

@@ -4,29 +4,48 @@ memory takes a second for each GiB or two, so it is done at INIT, and the place 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
-from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
-from livedumpfs.machines.qemu.guest_memory import GuestMemory
-from livedumpfs.machines.qemu.vmcoreinfo import (
+from livedumpfs.machines.kernels.kernel_kind import KernelKind
+from livedumpfs.machines.kernels.vmcoreinfo import (
     check_vmcoreinfo,
     find_vmcoreinfo,
-    is_current,
-    kernel_tables,
     locate_vmcoreinfo,
 )
+from livedumpfs.machines.kernels.x86_kernel import X86_KERNEL
+from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 
 _SEARCHES: Final = 2
 """Of one kernel's memory, in vain, at the most."""
 
 
-class KernelInformation:
-    """Of one machine. `controls` are the page tables of its vCPUs: CR3 of each."""
+class SearchedMemory(Protocol):
+    """Memory that can be looked through."""
 
-    def __init__(self, memory: GuestMemory, memory_map: Sequence[PhysicalRange]) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset+length)."""
+
+    def data(self) -> Iterable[tuple[int, int]]:
+        """(offset, length) of each range that may hold something other than zeros."""
+
+
+class KernelInformation:
+    """Of one machine. `controls`: as in KernelKind, of each vCPU."""
+
+    def __init__(
+        self,
+        memory: SearchedMemory,
+        memory_map: Sequence[PhysicalRange],
+        kind: KernelKind = X86_KERNEL,
+    ) -> None:
         self._memory = memory
         self._map = memory_map
+        self._kind = kind
         self.place: tuple[int, int] | None = None
         """(arena offset, bytes) of it; None: it was not found."""
         self._uninformed: frozenset[bytes] | None = None
@@ -42,7 +61,7 @@ class KernelInformation:
             text = check_vmcoreinfo(read(*self.place))
             if text and proof(text):
                 return
-        tables = kernel_tables(read, self._map, controls)
+        tables = self._kind.kernel_tables(read, self._map, controls)
         # Twice: the first time a kernel may just have begun. Without tables there is none.
         searches = self._searches if self._is_uninformed(tables) else 0
         self.place = self._uninformed = None
@@ -55,7 +74,7 @@ class KernelInformation:
         """In the snapshot, at the place where INIT or the dump before saw it: it stays where the
         kernel put it when it started. Only for another kernel than at INIT the memory is looked
         through. None: there is none, or it is lost."""
-        if self._is_uninformed(kernel_tables(read, self._map, controls)):
+        if self._is_uninformed(self._kind.kernel_tables(read, self._map, controls)):
             return None
         proof = self._proof(read, controls)
         for known in (self.place, None):
@@ -77,7 +96,7 @@ class KernelInformation:
         return None
 
     def _proof(self, read: ReadSnapshot, controls: Sequence[int]) -> Callable[[bytes], bool]:
-        return lambda text: is_current(text, read, self._map, controls)
+        return lambda text: self._kind.is_current(text, read, self._map, controls)
 
     def _locate(self, proof: Callable[[bytes], bool]) -> tuple[int, int] | None:
         memory = self._memory
