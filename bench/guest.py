@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps of one running QEMU guest: ours, and QEMU's own ways, in turn.
 
-The guest is that of tests/qemu (Debian's kernel, 1 GiB, 2 vCPUs; processes that write memory, and
-one that reads a disk), with the device `vmcoreinfo`, over which it tells QEMU's own dumps what
-debuggers need. The figures of each way:
+First the guest is under `livedump qemu`; then it is in a QEMU that runs already, to which `livedump
+attach` has attached. It is that of tests/qemu (Debian's kernel, 2 vCPUs; processes that write
+memory, and one that reads a disk), with the device `vmcoreinfo`, over which it tells QEMU's own
+dumps what debuggers need. The figures of each way:
 
 stop    from QEMU's event STOP to its RESUME, by QEMU's own clock.
+counted the same stop as `query-migrate` has it, in whole ms.
 pair    the same time for QMP's `stop` and `cont` alone, just before. They also flush disks, and
         each way contains them; `rest`: the stop without that pair.
 swap    the part of our rest that the swap of the views takes, by the core's clock.
@@ -15,6 +17,7 @@ total   until the file is complete and its last byte handed to the kernel (ours:
 size    of the file, without holes.
 
 arming  time of the swap, for guests of several sizes that store to all of their memory.
+pages   a guest on huge pages beside one on small ones (guest_pages.py).
 answer  from START's call until drgn has read the kernel's release from snapshot/vmcore.
 
 Medians, with the largest value. The ratios count: the times depend on the computer.
@@ -29,17 +32,29 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import computer
 import firmware
+import guest_pages
 import report
 from accelerator import accelerator, why_no_kvm, why_no_linux
-from guest_ways import ALONE, OURS, THEIRS, TIMED, WAYS, stop_and_cont
+from guest_ways import (
+    ALONE,
+    ATTACHED,
+    DUMPS,
+    HOSTED,
+    MIGRATES,
+    THEIRS,
+    Way,
+    downtime,
+    stop_and_cont,
+)
 from measurement import Bar, Measurement
 from rich.console import Console
 from rich.table import Table
-from served_guest import DEADLINE, GUEST, KERNEL, Guest, hosted, until
+from served_guest import DEADLINE, GUEST, KERNEL, Guest, attached, hosted, until
 
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings, LiveDump
@@ -103,6 +118,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.stops: list[float] = []
+        self.counted: list[float] = []
         self.pairs: list[float] = []
         self.rests: list[float] = []
         self.swaps: list[float] = []
@@ -111,16 +127,20 @@ class Figures:
         self.size = 0
         self.readers = ""
 
+    def _times(self) -> list[list[float]]:
+        return [self.stops, self.counted, self.pairs, self.rests, self.swaps, self.gaps]
+
     def row(self, name: str) -> list[str]:
         """The row of the table."""
-        times = [spread(one) for one in (self.stops, self.pairs, self.rests, self.swaps, self.gaps)]
+        times = [spread(one) for one in self._times()]
         total = f"{statistics.median(self.totals):.2f} s" if self.size else "-"
         size = format_size(self.size) if self.size else "-"
         return [name, *times, total, size, self.readers or "-"]
 
 
 COLUMNS = [
-    "way", "stop ms", "pair ms", "rest ms", "swap ms", "gap ms", "total", "size", "opened by",
+    "way", "stop ms", "counted ms", "pair ms", "rest ms", "swap ms", "gap ms", "total", "size",
+    "opened by",
 ]  # fmt: skip
 
 
@@ -131,7 +151,7 @@ def pair(guest: Guest) -> float:
     return sum(guest.stops())
 
 
-def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
+def measure(guest: Guest, name: str, way: Way, out: Path, figures: Figures) -> None:
     """One dump in the given way."""
     time.sleep(0.3)
     alone = pair(guest) if name not in ALONE else None
@@ -139,7 +159,7 @@ def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     guest.stops()
     guest.pulse.begin()
     before = time.monotonic()
-    WAYS[name](guest, out)
+    way(guest, out)
     figures.totals.append(time.monotonic() - before)
     time.sleep(0.1)  # let the pulse of the resumed guest become regular
     figures.gaps.append(guest.pulse.longest())
@@ -148,40 +168,62 @@ def measure(guest: Guest, name: str, out: Path, figures: Figures) -> None:
     if alone is not None:
         figures.pairs.append(alone)
         figures.rests.append(sum(stopped) - alone)
-    if name in OURS:
+    if name in HOSTED:
         figures.swaps.append(guest.client.status().counters["arm_ns"] / 1e9)
+    if name in MIGRATES:
+        figures.counted.append(downtime(guest))
     if out.exists():
         figures.size = out.stat().st_blocks * 512
         figures.readers = figures.readers or readers(out)
         out.unlink()
 
 
-def compare(repeats: int, folder: Path) -> Measurement:
-    """All ways in turn, and the first answer."""
-    ways = {name: Figures() for name in WAYS}
-    with hosted(folder) as guest:
-        for _ in range(repeats):
-            for name, figures in ways.items():
-                measure(guest, name, folder / "dump", figures)
+def in_turn(guest: Guest, repeats: int, ours: Mapping[str, Way], out: Path) -> dict[str, Figures]:
+    """All ways, each `repeats` times."""
+    ways = {**ALONE, **ours, **THEIRS}
+    found = {name: Figures() for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            measure(guest, name, way, out, found[name])
+    return found
+
+
+def table(
+    title: str, shown: str, found: Mapping[str, Figures], ours: Iterable[str], peers: Iterable[str]
+) -> Measurement:
+    """Our stops beside the shortest of the `peers`."""
+    rows = [figures.row(way) for way, figures in found.items()]
+    made = Measurement("guest", f"{title}, {shown}, {accelerator(KERNEL)}", COLUMNS, rows)
+    if why_no_linux(KERNEL):
+        made.notes.append(f"Not under KVM: {why_no_linux(KERNEL)}.")
+    shortest = min(statistics.median(found[way].stops) for way in peers)
+    for way in ours:
+        text = f"{shown}: stop of {way} / the shortest of QEMU's own that make a vmcore"
+        made.bars.append(
+            Bar(text, statistics.median(found[way].stops) / shortest, 1, at_least=False)
+        )
+    return made
+
+
+def compare(size: int, repeats: int, folder: Path) -> list[Measurement]:
+    """A guest of `size` bytes of RAM: under us, with the first answer; then attached."""
+    shown = format_size(size)
+    for name in ("hosted", "attached"):
+        (folder / name).mkdir()
+    with hosted(folder / "hosted", size) as guest:
+        found = in_turn(guest, repeats, HOSTED, folder / "dump")
         times = [answer(guest.client, RELEASE) for _ in range(repeats)]
         known = [answer(guest.client, SYMBOLIC) for _ in range(repeats)] if SYMBOLS.exists() else []
-    rows = [figures.row(name) for name, figures in ways.items()]
-    found = Measurement("guest", f"A Debian guest under {accelerator(KERNEL)}", COLUMNS, rows)
-    if why_no_linux(KERNEL):
-        found.notes.append(f"Not under KVM: {why_no_linux(KERNEL)}.")
-    found.notes.append(f"drgn's answer {answers(times)}")
+    ours = table("A Debian guest under us", shown, found, HOSTED, DUMPS)
+    ours.notes.append(f"drgn's answer {answers(times)}")
     if known:
-        found.notes.append(f"drgn's list of tasks, with the kernel's symbols, {answers(known)}")
-    stops = {
-        name: statistics.median(figures.stops) for name, figures in ways.items() if name in TIMED
-    }
-    shortest = min(stops[name] for name in THEIRS)
-    for name in OURS:
-        text = f"stop of {name} / the shortest of QEMU's own"
-        found.bars.append(Bar(text, stops[name] / shortest, 1, at_least=False))
+        ours.notes.append(f"drgn's list of tasks, with the kernel's symbols, {answers(known)}")
     text = "s from START's call to drgn's first answer, median"
-    found.bars.append(Bar(text, statistics.median(times), 2, at_least=False))
-    return found
+    ours.bars.append(Bar(text, statistics.median(times), 2, at_least=False))
+    with attached(folder / "attached", size) as guest:
+        found = in_turn(guest, repeats, ATTACHED, folder / "dump")
+    theirs = table("The same guest, attached to while it runs", shown, found, ATTACHED, DUMPS)
+    return [ours, theirs]
 
 
 def answers(times: list[float]) -> str:
@@ -256,19 +298,30 @@ def show(console: Console, found: Measurement) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--guests", default="1G", help="sizes of the guest, e.g. 1G,2G,4G")
     parser.add_argument("--arming", default="512M,1G,2G,4G", help="sizes, or empty for none")
     parser.add_argument("--only-arming", action="store_true")
+    parser.add_argument("--pages", default="1G", help="size of the guests on huge pages, or empty")
+    parser.add_argument("--only-pages", action="store_true")
     args = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 180)
     console.print(f"load {computer.load():.1f}")
     sizes = [parse_size(text) for text in filter(None, args.arming.split(","))]
     found = []
     with tempfile.TemporaryDirectory(prefix="livedump-bench-") as name:
-        if not args.only_arming:
-            found.append(compare(args.repeats, Path(name)))
-            show(console, found[-1])
-        if sizes:
+        for text in filter(
+            None, "" if args.only_arming or args.only_pages else args.guests.split(",")
+        ):
+            folder = Path(name) / text
+            folder.mkdir()
+            for one in compare(parse_size(text), args.repeats, folder):
+                found.append(one)
+                show(console, one)
+        if sizes and not args.only_pages:
             found.append(arming(sizes, args.repeats, Path(name)))
+            show(console, found[-1])
+        if args.pages and not args.only_arming:
+            found.append(guest_pages.measure(parse_size(args.pages), 3, Path(name)))
             show(console, found[-1])
     bars = Table(*report.BAR_COLUMNS, title="What must hold")
     for row in report.bar_rows(found):

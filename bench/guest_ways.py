@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,23 @@ def ours(options: InitOptions) -> Way:
         if last.verdict is not Verdict.CONSISTENT:
             sys.exit(f"{out} is {last.verdict.name}: {client.error()}")
         client.release()
+
+    return dump
+
+
+def excluding(kinds: str) -> Way:
+    """`livedump dump --exclude`, with the start of that command."""
+
+    def dump(guest: Guest, out: Path) -> None:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "livedumpfs.cli", "dump", "--device", guest.device,
+                "--exclude", kinds, out,
+            ],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            sys.exit(done.stderr)
 
     return dump
 
@@ -77,16 +95,26 @@ def nothing(guest: Guest, out: Path) -> None:
 
 
 KDUMP = InitOptions(format=Format.KDUMP, compression=Compression.ZSTD)
-WAYS: dict[str, Way] = {
-    "nothing": nothing,
-    "stop and cont": stop_and_cont,
-    "livedump elf": ours(InitOptions(format=Format.ELF)),
+ELF = InitOptions(format=Format.ELF)
+ALONE: dict[str, Way] = {"nothing": nothing, "stop and cont": stop_and_cont}
+EXCLUDED = ("zero", "zero,cache,user,free")
+HOSTED: dict[str, Way] = {
+    "livedump elf": ours(ELF),
     "livedump kdump zstd": ours(KDUMP),
+    **{f"livedump --exclude {kinds}": excluding(kinds) for kinds in EXCLUDED},
+}
+ATTACHED: dict[str, Way] = {"attach elf": ours(ELF), "attach kdump zstd": ours(KDUMP)}
+DUMPS: dict[str, Way] = {
     "dump-guest-memory elf": theirs("elf"),
     "dump-guest-memory kdump-zlib": theirs("kdump-zlib"),
-    "background-snapshot": background,
 }
-OURS = ("livedump elf", "livedump kdump zstd")
-ALONE = ("nothing", "stop and cont")
-THEIRS = tuple(name for name in WAYS if name not in (*OURS, *ALONE))
-TIMED = (*OURS, *THEIRS)
+THEIRS: dict[str, Way] = {**DUMPS, "background-snapshot": background}
+MIGRATES = (*ATTACHED, "background-snapshot")
+"""Ways of which `query-migrate` says how long the stop was."""
+
+
+def downtime(guest: Guest) -> float:
+    """Seconds that the last migration has stopped the guest, as QEMU says it."""
+    found = guest.monitor.cmd("query-migrate")
+    assert isinstance(found, dict)
+    return float(found["downtime"]) / 1e3

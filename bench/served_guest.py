@@ -53,8 +53,10 @@ class Pulse:
 class Guest:
     """The running guest, its host, and a monitor connection of this program."""
 
-    def __init__(self, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse) -> None:
-        self.client, self.monitor, self.pulse = client, monitor, pulse
+    def __init__(
+        self, device: str, client: Client, monitor: QEMUMonitorProtocol, pulse: Pulse
+    ) -> None:
+        self.device, self.client, self.monitor, self.pulse = device, client, monitor, pulse
 
     def stops(self) -> list[float]:
         """Seconds of each stop since the last call, by the clock in QEMU's events."""
@@ -81,37 +83,80 @@ def until(what: Callable[[], bool], seconds: float, say: str) -> None:
         time.sleep(POLL)
 
 
-@contextlib.contextmanager
-def hosted(folder: Path) -> Iterator[Guest]:
-    """`livedump qemu` with the guest in its own process, after the guest has worked for some
-    seconds."""
-    mount, console = folder / "mount", folder / "console"
-    mount.mkdir()
+def _options(folder: Path, memory: int) -> list[str]:
+    """2 vCPUs and `memory` bytes; it writes memory and reads a disk directly, and has a second
+    serial port for its pulse."""
     drive = f"file={GUEST}/disk.img,format=raw,if=virtio,cache=none,aio=threads,readonly=on"
+    return [
+        "qemu-system-x86_64", "-accel", accelerator(KERNEL), "-M", "q35", "-m", f"{memory >> 20}M",
+        "-smp", "2", "-display", "none", "-no-reboot", "-serial", f"file:{folder}/console",
+        "-serial", f"unix:{folder}/pulse,server=on,wait=off",
+        "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
+        "-device", "vmcoreinfo", "-kernel", str(KERNEL), "-initrd", f"{GUEST}/initramfs.gz",
+        "-append", "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96 pulse=/dev/ttyS1",
+        "-drive", drive,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _host(*words: str | Path, told_on: str) -> Iterator[str]:
+    """Its device. `told_on`: the stream on which it tells that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "livedumpfs.cli", "qemu", "--mount", mount, "--",
-         "qemu-system-x86_64", "-accel", accelerator(KERNEL), "-M", "q35", "-m", "1G", "-smp", "2",
-         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
-         "-serial", f"unix:{folder}/pulse,server=on,wait=off",
-         "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-         "-device", "vmcoreinfo", "-kernel", KERNEL, "-initrd", f"{GUEST}/initramfs.gz", "-append",
-         "console=ttyS0 quiet init_on_alloc=0 churn=3 fill=96 pulse=/dev/ttyS1",
-         "-drive", drive],
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "livedumpfs.cli", *words], stdin=subprocess.DEVNULL, text=True,
+        **{told_on: subprocess.PIPE},  # type: ignore[call-overload]
     )  # fmt: skip
     try:
-        assert process.stderr
-        lines = [process.stderr.readline() for _ in "12"]
+        told = getattr(process, told_on)
+        lines = [told.readline() for _ in "12"]
         if not lines[1].startswith("device "):
             sys.exit("".join(lines))
-        pulse = Pulse(folder / "pulse")
-        monitor = QEMUMonitorProtocol(str(folder / "qmp"))
-        monitor.connect()
-        with Client(lines[1].split()[1]) as client:
-            until(lambda: "beat" in console.read_text(errors="replace"), BOOT, "the guest's start")
-            until(lambda: pulse.bytes > 2000, BOOT, "the guest's pulse")
-            yield Guest(client, monitor, pulse)
-        monitor.close()
+        yield lines[1].split()[1]
     finally:
         process.terminate()
         process.wait(DEADLINE)
+
+
+@contextlib.contextmanager
+def _watched(folder: Path, device: str, way: str) -> Iterator[Guest]:
+    """After the guest has worked for some seconds."""
+    console = folder / "console"
+    pulse = Pulse(folder / "pulse")
+    monitor = QEMUMonitorProtocol(str(folder / "qmp"))
+    monitor.connect()
+    with Client(device) as client:
+        until(lambda: "beat" in console.read_text(errors="replace"), BOOT, f"the start, {way}")
+        until(lambda: pulse.bytes > 2000, BOOT, f"the guest's pulse, {way}")
+        yield Guest(device, client, monitor, pulse)
+    monitor.close()
+
+
+@contextlib.contextmanager
+def hosted(folder: Path, memory: int = 1 << 30) -> Iterator[Guest]:
+    """The guest under `livedump qemu`, in its own process."""
+    words: list[str | Path] = ["qemu", "--mount", folder / "mount", "--"]
+    (folder / "mount").mkdir()
+    with (
+        _host(*words, *_options(folder, memory), told_on="stderr") as device,
+        _watched(folder, device, "hosted") as guest,
+    ):
+        yield guest
+
+
+@contextlib.contextmanager
+def attached(folder: Path, memory: int = 1 << 30) -> Iterator[Guest]:
+    """The guest in a QEMU that nothing was prepared in, and a host that attached to it."""
+    (folder / "mount").mkdir()
+    theirs = folder / "attach"
+    monitor = ["-qmp", f"unix:{theirs},server=on,wait=off"]
+    qemu = subprocess.Popen([*_options(folder, memory), *monitor], stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: theirs.exists() and (folder / "pulse").exists(), BOOT, "QEMU's start")
+        words = ["attach", "--mount", folder / "mount", theirs]
+        with (
+            _host(*words, told_on="stdout") as device,
+            _watched(folder, device, "attached") as guest,
+        ):
+            yield guest
+    finally:
+        qemu.kill()
+        qemu.wait(DEADLINE)

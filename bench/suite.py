@@ -41,8 +41,12 @@ NAMES = (
     "many",
     "touch",
     "rate",
+    "store",
+    "increments",
     "reads",
+    "arrays",
     "memory",
+    "huge",
     "growth",
     "hosting",
 )

@@ -25,6 +25,7 @@ DEADLINE_S: Final = 600.0
 
 WAYS: Final = ("ours", "fork", "stop", "mprotect", "uffd", "uffd-sigbus")
 PATTERNS: Final = {"hot": 0, "uniform": 1, "sequential": 2}
+PAGES: Final = {"small": 0, "thp": 1, "2M": 2}
 POLICIES: Final = {"block": 0, "fail": 1, "spill": 2}
 
 
@@ -114,6 +115,11 @@ def granules(way: str, **options: Any) -> dict[str, Any]:
     """The wall time of a granule that `writers` threads open at once, without a target.
     PeerError."""
     return _call("granules", way, *_words(options))
+
+
+def huge(way: str, **options: Any) -> dict[str, Any]:
+    """Dumps of memory of huge pages (`pages`: PAGES). PeerError."""
+    return _call("huge", way, *_words(options))
 
 
 def floor() -> dict[str, Any]:

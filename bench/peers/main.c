@@ -9,11 +9,12 @@
  *     peers init WAY key=value...     INIT, and INIT again after a dump (first.c)
  *     peers many key=value...         all of that for 1 to 14 writers, within a time (many.c)
  *     peers granules WAY key=value... a granule that several threads open (granules.c)
+ *     peers huge WAY key=value...     dumps of memory of huge pages (huge.c)
  *     peers floor                     the costs that no way can avoid (floor.c)
  *
  * Keys: size, writers, pattern (0 hot, 1 uniform, 2 sequential), rate, dumps, target, granule,
- * pool, auto, copy, policy, backend, arming, before, after (ms), verify, broken. peer.h explains
- * them.
+ * pool, auto, copy, policy, backend, arming, pages, before, after (ms), verify, broken. peer.h
+ * explains them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -296,6 +297,7 @@ static bool set_option(struct options *o, const char *key, const char *value)
 		{ "arming", &o->arming },   { "before", &o->before_ms },
 		{ "after", &o->after_ms },  { "pattern", (uint32_t *)&o->pattern },
 		{ "auto", &o->pool_auto },  { "copy", &o->copy },
+		{ "pages", &o->pages },
 	};
 
 	for (unsigned i = 0; i < sizeof(wide) / sizeof(wide[0]); i++)
@@ -340,11 +342,8 @@ static int (*command(const char *name))(struct bench *b)
 	const struct {
 		const char *name;
 		int (*call)(struct bench *b);
-	} all[] = { { "run", run },
-		    { "touch", touch },
-		    { "first", first },
-		    { "init", init },
-		    { "granules", granules } };
+	} all[] = { { "run", run },   { "touch", touch },       { "first", first },
+		    { "init", init }, { "granules", granules }, { "huge", huge } };
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (!strcmp(all[i].name, name))

@@ -14,7 +14,7 @@ static ldfs_dump *dump;
 
 static int map(struct bench *b)
 {
-	int rc = ldfs_arena_create(b->opt.size, &arena);
+	int rc = ldfs_arena_create_of(b->opt.size, b->opt.pages, &arena);
 
 	if (rc)
 		return rc;
@@ -26,7 +26,8 @@ static int map(struct bench *b)
 static int prepare(struct bench *b)
 {
 	ldfs_extent extent = { 0, b->opt.size, 0 };
-	uint64_t granule = b->opt.granule ? b->opt.granule : ldfs_granule_default(b->opt.size);
+	uint64_t page = ldfs_arena_page_size(arena), usual = ldfs_granule_default(b->opt.size);
+	uint64_t granule = b->opt.granule ? b->opt.granule : usual > page ? usual : page;
 	/* Without a target nothing frees a slot before the end. */
 	uint64_t pool = b->opt.pool ? b->opt.pool : b->target < 0 ? b->opt.size : POOL;
 	ldfs_dump_config config = {

@@ -33,7 +33,7 @@ struct options {
 	const char *target;
 	/* Of way "ours"; 0: default granule, pool of 64 MiB. Granule also of "uffd-sigbus". */
 	uint64_t granule, pool;
-	uint32_t policy, backend, arming; /* of way "ours": numbers of ldfs.h */
+	uint32_t policy, backend, arming, pages; /* of way "ours": numbers of ldfs.h */
 	/* Of way "ours": the pool grows by itself, where the core can do that (POOL_AUTO). */
 	uint32_t pool_auto;
 	unsigned before_ms, after_ms;
@@ -101,11 +101,12 @@ void pattern_begin(uint64_t *state, unsigned writer);
 /* The byte offset of the next store of a pattern. */
 uint64_t pattern_next(uint64_t *state, enum pattern pattern, uint64_t pages);
 
-/* touch.c, first.c, granules.c, many.c and floor.c: they print JSON. */
+/* touch.c, first.c, granules.c, huge.c, many.c and floor.c: they print JSON. */
 int touch(struct bench *b);
 int first(struct bench *b);
 int init(struct bench *b);
 int granules(struct bench *b);
+int huge(struct bench *b);
 int many(int argc, char **argv);
 int print_floor(void);
 
