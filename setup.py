@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -64,8 +65,14 @@ class BuildWithGuest(build_py):
         return [*super().get_outputs(include_bytecode), str(header)]
 
 
+# One wheel for each later Python. Those without a GIL have no stable ABI before 3.15.
+STABLE = not sysconfig.get_config_var("Py_GIL_DISABLED")
+extension = shim()
+extension.py_limited_api = STABLE
+
 setup(
     cffi_modules=["native/build_native.py:ffibuilder"],
-    ext_modules=[shim()],
+    ext_modules=[extension],
     cmdclass={"build_py": BuildWithGuest},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE else {},
 )
