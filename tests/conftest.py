@@ -7,12 +7,17 @@ pytest_plugins = [
     f"tests.fixtures.{name}"
     for name in (
         "bytecode",  # before the others are imported
+        "no_config",
+        "array_kinds",
         "control_bench",
         "conversions",
         "fuzz_time",
         "hosts",
         "interrupt",
+        "kept_identity",
+        "linux_files",
         "loop_devices",
+        "object_servers",
         "order",
         "patience",
         "shells",

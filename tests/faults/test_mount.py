@@ -191,6 +191,14 @@ def test_a_host_that_is_stopped_and_goes_on(host: Host, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- two of them
 
 
+def expect_in_use(other: Client, *paths: Path) -> None:
+    for path in paths:
+        with pytest.raises(TargetError) as caught:
+            other.init(str(path), InitOptions(force=True))
+        assert caught.value.errno == errno.EBUSY, caught.value
+        assert other.status().state in (State.UNDEFINED, State.UNINIT)
+
+
 def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
     """By whatever name: the second one is refused while the first one dumps, and writes nothing."""
     first, second = run_host(), run_host()
@@ -200,18 +208,15 @@ def test_two_hosts_and_one_target(run_host: HostMaker, tmp_path: Path) -> None:
             begin(one, target, rate=0)
             assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
             one.release()
-            # From here on each of the names leads to a file that is in use, finished or not.
-            one.init(str(target), InitOptions(sweep_rate=16 * MIB, force=True))
+            one.init(str(target), InitOptions(force=True))
             link.hardlink_to(incomplete_name(str(target)))
             name.symlink_to(target)
             one.start()
+            # Each of the names leads to a file that is in use, unfinished and finished.
+            expect_in_use(other, target, link, name)
             one.sweep()
-            for path in (target, link, name):
-                with pytest.raises(TargetError) as caught:
-                    other.init(str(path), InitOptions(force=True))
-                assert caught.value.errno == errno.EBUSY, caught.value
-                assert other.status().state in (State.UNDEFINED, State.UNINIT)
             assert one.finish(DEADLINE_S).verdict is Verdict.CONSISTENT
+            expect_in_use(other, target, link, name)
             one.release()
             expect_equal(target, first.reference, first.size)
             begin(other, target, rate=0, force=True)

@@ -16,7 +16,7 @@ import pytest
 from failing_calls import build_failing_calls
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.qemu_machine import shim_path
+from livedumpfs.machines.qemu.process import shim_path
 from livedumpfs.machines.shim import Shim
 from tests.fixtures.program_files import program_command
 

@@ -86,6 +86,13 @@ def test_start_refuses_a_thread_that_blocks_sigsegv(backend: str) -> None:
 
 
 @BOTH
+def test_start_takes_a_thread_of_an_allocator(backend: str) -> None:
+    """pyarrow starts it, and so do pandas, xarray and Dask."""
+    done = run("signals/start_takes_an_allocators_thread.py", backend=backend)
+    assert done.returncode == 0 and done.stdout == "done\n", done
+
+
+@BOTH
 def test_two_arenas_at_once_and_errno_is_kept(backend: str) -> None:
     done = run("signals/two_arenas_at_once_and_errno_is_kept.py", backend=backend)
     assert done.stdout == "[True, True, True]\nTrue True\n", done

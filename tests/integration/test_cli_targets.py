@@ -62,9 +62,9 @@ def test_dates_and_how_many_are_kept(host: Host, tmp_path: Path) -> None:
     assert not (folder / "vm.elf").exists()
 
 
-@pytest.mark.parametrize("sort", ["closed", "read-only", "terminal", "elf"])
+@pytest.mark.parametrize("sort", ["closed", "read-only", "terminal", "raw"])
 def test_standard_output_that_takes_no_dump_is_called_by_its_name(host: Host, sort: str) -> None:
-    format = "elf" if sort == "elf" else "kdump"
+    format = "raw" if sort == "raw" else "kdump"
     words = ("-", "--format", format)
     if sort == "closed":
         done = subprocess.run(
@@ -77,7 +77,7 @@ def test_standard_output_that_takes_no_dump_is_called_by_its_name(host: Host, so
         done = dump(host, *words, stdout=slave)
         os.close(slave)
         os.close(master)
-    elif sort == "elf":
+    elif sort == "raw":
         done = dump(host, *words, stdout=subprocess.PIPE)
     else:
         fd = os.open(__file__, os.O_RDONLY)
@@ -86,7 +86,7 @@ def test_standard_output_that_takes_no_dump_is_called_by_its_name(host: Host, so
     expected = {
         "closed": "cannot dump to standard output: it is closed",
         "terminal": "a dump does not go to a terminal",
-        "elf": "cannot dump to standard output: it is a pipe, and format elf needs a device",
+        "raw": "cannot dump to standard output: it is a pipe, and format raw needs a device",
     }
     assert expected.get(sort, "cannot dump to standard output: it is not open") in done.stderr
     assert done.returncode != 0 and "/proc/" not in done.stderr

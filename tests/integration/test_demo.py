@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from livedumpfs.proc import proc_lines, proc_text
 
 TOP = Path(__file__).resolve().parents[2]
-DEADLINE = 300.0
+DEADLINE = 600.0
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the demo sets up a loop device: needs root"),
@@ -64,7 +65,8 @@ def processes_of(session: int) -> list[str]:
     return found
 
 
-def test_the_demo(tmp_path: Path) -> None:
+def test_the_demo(linux_files: None, tmp_path: Path) -> None:
+    del linux_files
     demo = begin(tmp_path)
     out, _ = demo.communicate(timeout=DEADLINE)
     assert demo.returncode == 0, out
@@ -73,6 +75,11 @@ def test_the_demo(tmp_path: Path) -> None:
     assert "faults" in out
     assert "#0" in out, "gdb showed no backtrace"
     assert "$1 = {" in out, "gdb printed no global"
+    # The ledger's dump, what `verify` says of it, and the dump of Linux.
+    assert out.count("verdict   consistent") == 3, out
+    assert "sleeper-4" in out, "no task of Linux"
+    assert re.search(r"^\[ +\d+\.\d{6}\] load: \w+ \d+ right$", out, re.MULTILINE), "no log"
+    assert re.search(r"^answer: 42$", out, re.MULTILINE), "nothing could be typed"
     assert "nothing is left mounted" in out
     assert left_behind(tmp_path) == []
     assert processes_of(demo.pid) == []
@@ -85,9 +92,13 @@ def test_the_demo(tmp_path: Path) -> None:
         ("A live dump of it", signal.SIGINT),
         ("gdb reads it", signal.SIGTERM),
         ("gdb reads it", signal.SIGINT),
+        ("Linux, in the process", signal.SIGTERM),
     ],
 )
-def test_an_interrupted_demo(moment: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_an_interrupted_demo(
+    linux_files: None, moment: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    del linux_files
     demo = begin(tmp_path)
     assert demo.stdout is not None
     seen = ""

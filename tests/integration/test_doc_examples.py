@@ -75,3 +75,22 @@ def test_the_example_of_the_readme_on_a_full_disk(
 @pytest.mark.parametrize("program", examples("docs/control.md"))
 def test_the_examples_of_the_control_interface(program: str) -> None:
     exec(program, {})
+
+
+@pytest.mark.parametrize(
+    ("program", "left"),
+    list(
+        zip(
+            examples("docs/arrays.md"),
+            (["state.icechunk", "state.zarr"], ["simulation.elf"], ["x.bin"], ["state.elf"]),
+            strict=True,
+        )
+    ),
+)
+def test_the_examples_of_arrays(
+    program: str, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what they leave."""
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

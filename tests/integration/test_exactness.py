@@ -20,14 +20,17 @@ from oracle import Reference
 from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
 from livedumpfs.dumpfile import LOST, open_dump
+from livedumpfs.huge import HUGE, HUGE_SIZE, Huge
 from livedumpfs.machines import UnicornMachine
-from livedumpfs.settings import REAL_BACKENDS
+from livedumpfs.settings import REAL_BACKENDS, Format
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.transparent_pages import pages_for
 
 MIB = 1 << 20
 DUMPS = int(os.environ.get("LIVEDUMP_DUMPS", "2"))
 LONG = DUMPS >= 100
 RAM = (64 if LONG else 16) * MIB
+HUGE_RAM = max(RAM, 32 * MIB)
 EACH = 2 if LONG else 1
 """Dumps of one kind after the other; those of the next kind follow in the same machine."""
 pytestmark = pytest.mark.together  # they share a machine
@@ -166,6 +169,26 @@ def test_each_compression(bench: Bench, compression: str) -> None:
     granules = counters.steals + 1
     assert counters.bytes_written > 0
     assert counters.bytes_written < bench.machine.arena.size + granules * counters.granule_size
+
+
+@pytest.mark.parametrize("huge", HUGE)
+@pytest.mark.parametrize("backend", REAL_BACKENDS)
+def test_huge_pages(backend: str, huge: Huge, tmp_path: Path) -> None:
+    """The guest's stores, compared as all others. `swap` is not for pages of 2 MiB: INIT knows."""
+    formats: tuple[Format, ...] = ("elf", "kdump", "raw")
+    faults = dumps = 0
+    with pages_for(huge, HUGE_RAM), UnicornMachine(HUGE_RAM, 2, huge=huge) as machine:
+        bench = Bench(machine, tmp_path / "dump")
+        machine.wait_ready()
+        while dumps < len(formats) * EACH or (not faults and dumps < ENOUGH):
+            settings = DumpSettings(format=formats[dumps % len(formats)], backend=backend)
+            counters = bench.expect_exact(settings)
+            assert counters.granule_size == (HUGE_SIZE if huge == "2M" else 65536)
+            assert bench.live.settings.arming == ("mprotect" if huge == "2M" else "swap")
+            faults += counters.faults
+            dumps += 1
+        bench.close()
+    assert faults > 0
 
 
 TURNS = (

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import signal
@@ -21,7 +22,7 @@ from livedumpfs.cli.main import main as livedump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
 from livedumpfs.dumpfile import open_dump
-from livedumpfs.errors import UsageError
+from livedumpfs.errors import HostError, UsageError
 
 DEADLINE_S = 300
 Hosts = Callable[..., str]
@@ -86,6 +87,16 @@ def test_an_old_client_gets_raw(host: Hosts, tmp_path: Path) -> None:
         client.init(str(tmp_path / "typed"), InitOptions(format=abi.Format.ELF))
         assert (tmp_path / "typed.incomplete").read_bytes()[:4] == b"\x7fELF"
         client.release()
+
+
+def test_a_host_that_nobody_may_hold(host: Hosts) -> None:
+    with Client(host("--longest-hold", "0")) as client:
+        dump_id = client.init_as(None, None)
+        with pytest.raises(HostError, match="HOLD: this machine may not be held at all") as caught:
+            client.hold(dump_id, 0.001)
+        assert caught.value.errno == errno.EPERM and client.stats()["held"] is None
+        assert client.start_as(dump_id).instant_wall_ns
+        client.release_as(dump_id)
 
 
 def parsed(*options: str) -> argparse.Namespace:

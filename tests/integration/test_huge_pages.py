@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from aftermath import wait_for
 
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.transparent_pages import MADV_COLLAPSE, libc, mapped_huge
 
 MIB = 1 << 20
 HUGE = 2 * MIB
@@ -20,21 +19,6 @@ SIZE = 32 * MIB
 WHOLE = (0, 1, 2, 5, 9, 15)
 """Numbers of the huge pages; between them are holes, and one stretch of small pages."""
 SMALL = 7
-MADV_COLLAPSE = 25
-
-libc = ctypes.CDLL(None, use_errno=True)
-libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def mapped_huge(address: int) -> int:
-    """Bytes of the mapping at `address` that are mapped by huge pages."""
-    inside, found = False, 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if head := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
-            inside = int(head[1], 16) <= address < int(head[2], 16)
-        elif inside and line.startswith(("ShmemPmdMapped:", "FilePmdMapped:")):
-            found += int(line.split()[1]) << 10
-    return found
 
 
 @pytest.fixture

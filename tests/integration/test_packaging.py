@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,6 +19,8 @@ import livedumpfs
 from livedumpfs import headers
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import UnicornMachine, unicorn
+from tests.fixtures.cycles import USER, cycle, run_in, without_rights
+from tests.fixtures.patience import FOLDER
 from tests.fixtures.program_files import program_command, program_file
 
 TOP = Path(__file__).resolve().parents[2]
@@ -57,18 +61,25 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(sdist: Path) -> Path:
-    """Made of the sdist, unpacked. The core is not optimized: this is not about it."""
+def archive(sdist: Path) -> Path:
+    """The wheel, made of the sdist as `make wheels` does. The core is not optimized: this is not
+    about it."""
     out = sdist.parent / "wheel"
     made = run(
         sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-        "--no-index", "-w", out, ".", cwd=sdist, LDFS_CFLAGS="-O0 -g0",
+        "--no-index", "-w", out, ".", cwd=sdist, LDFS_CFLAGS="-O0 -g0", LDFS_STATIC_CODECS="1",
     )  # fmt: skip
     assert made.returncode == 0, made.stdout + made.stderr
     (archive,) = out.glob("livedumpfs-*.whl")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def wheel(archive: Path) -> Path:
+    """Unpacked."""
     with zipfile.ZipFile(archive) as file:
-        file.extractall(out / "unpacked")
-    return out / "unpacked"
+        file.extractall(archive.parent / "unpacked")
+    return archive.parent / "unpacked"
 
 
 def test_the_sdist_has_what_a_wheel_is_made_of(sdist: Path) -> None:
@@ -97,6 +108,58 @@ def test_an_installed_package_says_where_the_header_is_and_runs_its_guest(wheel:
     done = run(*program_command(__file__, "installed_package.py"), cwd=wheel, PYTHONPATH=str(wheel))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == [str(wheel / "livedumpfs" / "include"), "ledger"]
+
+
+def test_one_wheel_is_for_each_python_and_has_the_codecs_inside(archive: Path, wheel: Path) -> None:
+    assert "-cp311-abi3-linux_" in archive.name
+    for name in ("_native", "_shim"):
+        library = wheel / "livedumpfs" / f"{name}.abi3.so"
+        needed = run("readelf", "-d", library, cwd=wheel).stdout
+        assert "libc.so" in needed
+        assert not re.search(r"lib(z|zstd|lzo2|snappy)\.so", needed)
+        # The shim's names come before those of QEMU's own libraries.
+        seen = run("nm", "-D", "--defined-only", library, cwd=wheel).stdout
+        assert not re.search(r" (deflate|ZSTD_|lzo|snappy_)", seen)
+
+
+def test_each_extra_that_the_wheel_names_is_pinned(wheel: Path) -> None:
+    (metadata,) = wheel.glob("*.dist-info/METADATA")
+    text = metadata.read_text()
+    for file in TOP.glob("requirements-*.txt"):
+        extra = file.stem.removeprefix("requirements-")
+        named = re.findall(rf'^Requires-Dist: (.*); extra == "{extra}"$', text, re.M)
+        pins = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+        assert named == (pins if extra not in ("bench", "wheels") else [])
+
+
+@pytest.fixture
+def installed(archive: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtual environment with the wheel, and what it needs from the one of these tests."""
+    venv = open_folder / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=open_folder)
+    python = str(venv / "bin/python")
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps")
+    made = run(*pip, "--no-index", archive, cwd=open_folder)
+    assert made.returncode == 0, made.stderr
+    (site,) = venv.glob("lib/python3.*/site-packages")
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    monkeypatch.setenv("PYTHONPATH", FOLDER)  # not this tree
+    return venv
+
+
+def test_an_installed_wheel_dumps_without_any_right(installed: Path, open_folder: Path) -> None:
+    """The long form, with other Pythons, all from PyPI, and as root: test_wheels.py."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("the mount needs /dev/fuse")
+    work = open_folder / "work"
+    work.mkdir()
+    use, user = cycle(work, installed / "bin/livedump"), os.geteuid()
+    if user == 0:
+        user = USER
+        os.chown(work, USER, USER)
+        use = without_rights(Path(sys.base_prefix), open_folder, *use)
+    out = run_in(work, *use, python=installed / "bin/python")
+    assert out.endswith(f"all done as {user}\n") and out.count("consistent") == 3
 
 
 def without_compiler(sdist: Path, folder: Path) -> Path:

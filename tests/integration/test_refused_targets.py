@@ -175,13 +175,12 @@ def test_an_init_that_fails_late_leaves_the_last_dump(
             live.init(tmp_path / name, DumpSettings(format=format))
 
 
-def test_a_pipe_takes_no_elf_and_is_left_open(live: LiveDump, tmp_path: Path) -> None:
+def test_a_pipe_takes_no_raw_and_is_left_open(live: LiveDump, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        for how in ({}, RAW):
-            with untouched(tmp_path), pytest.raises(LivedumpError, match="it is a pipe"):
-                live.init(tmp_path / "fifo", DumpSettings(**how))
+        with untouched(tmp_path), pytest.raises(LivedumpError, match="it is a pipe"):
+            live.init(tmp_path / "fifo", DumpSettings(**RAW))
         assert os.read(reader, 10) == b""
     finally:
         os.close(reader)

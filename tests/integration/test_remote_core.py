@@ -21,10 +21,11 @@ from livedumpfs import InconsistentDump, LiveDump, open_dump
 from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import lib
 from livedumpfs.dump.blocks import BLOCK
+from livedumpfs.dump.picture import picture
 from livedumpfs.dump.remote import RemoteCore, make_core
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import ThreadMachine
-from livedumpfs.machines.qemu.qemu_machine import shim_path
+from livedumpfs.machines.qemu.process import shim_path
 from livedumpfs.machines.shim import Answer, Shim, refused
 from livedumpfs.settings import DumpSettings
 from livedumpfs.units import PAGE_SIZE
@@ -160,6 +161,8 @@ def test_an_old_dump_neither_reads_nor_ends_the_next(machine: Elsewhere) -> None
     assert old.release()
     assert old.free()
     assert new.counters().remaining == new.counters().granules > 0
+    assert set(picture(new.marks(), armed=True)) == set(b".") and not new.lost_ranges(SIZE)
+    assert len(new.marks()) == new.counters().granules
     assert read(new) == b"later"
     assert new.release()
     assert new.free()
@@ -275,6 +278,7 @@ def test_what_the_other_process_discards_is_saved_first(
     assert read(core, SIZE, 0) == data, "the instant, whatever was discarded or stored since"
     counters = core.counters()
     assert counters.lost == 0 and counters.faults > 0
+    assert set(picture(core.marks(), armed=True)) & set(b"fF")
     assert core.release() and core.free()
 
 

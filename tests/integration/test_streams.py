@@ -99,24 +99,24 @@ def rearrange(stream: bytes, path: Path) -> bool:
     return ended
 
 
-def good(path: Path, verdict: str = "consistent") -> None:
+def good(path: Path, verdict: str = "consistent", format: str = "kdump") -> None:
     with open_dump(path) as dump:
-        assert (dump.format, dump.verdict) == ("kdump", verdict)
+        assert (dump.format, dump.verdict) == (format, verdict)
         report = prove_dump(dump)
         assert report.ok == (verdict == "consistent"), report.problems
         assert not report.checksums.bad and not report.checksums.unreadable
         assert verdict != "consistent" or (report.ledger is not None and report.ledger.ok)
 
 
-@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize("how", ["kdump --compress zstd", "kdump --compress none", "elf"])
 def test_a_dump_to_standard_output(
-    compression: str, host: Host, begin: Callable[..., Any], tmp_path: Path
+    how: str, host: Host, begin: Callable[..., Any], tmp_path: Path
 ) -> None:
-    process = begin("dump", "-", *KDUMP, "--compress", compression)
+    process = begin("dump", "-", "--format", *how.split())
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, err
     assert rearrange(out, tmp_path / "dump")
-    good(tmp_path / "dump")
+    good(tmp_path / "dump", format=how.split()[0])
     said = err.decode()
     assert "machine stopped for" in said and "verdict" in said
     assert "standard output" in said and "/proc/" not in said
@@ -125,22 +125,25 @@ def test_a_dump_to_standard_output(
 
 
 @pytest.mark.skipif(shutil.which("makedumpfile") is None, reason="makedumpfile is not installed")
-def test_makedumpfile_makes_a_file_of_it(begin: Callable[..., Any], tmp_path: Path) -> None:
-    process = begin("dump", "-", *KDUMP)
+@pytest.mark.parametrize("format", ["kdump", "elf"])
+def test_makedumpfile_makes_a_file_of_it(
+    begin: Callable[..., Any], tmp_path: Path, format: str
+) -> None:
+    process = begin("dump", "-", "--format", format)
     subprocess.run(
         ["makedumpfile", "-R", str(tmp_path / "dump")],
         stdin=process.stdout, stdout=subprocess.DEVNULL, timeout=DEADLINE, check=True,
     )  # fmt: skip
     assert process.wait(DEADLINE) == 0
-    good(tmp_path / "dump")
+    good(tmp_path / "dump", format=format)
 
 
 @pytest.mark.parametrize("command", ["dump", "init"])
-def test_only_kdump_goes_there(command: str, host: Host, begin: Callable[..., Any]) -> None:
-    process = begin(command, "-")
+def test_no_raw_goes_there(command: str, host: Host, begin: Callable[..., Any]) -> None:
+    process = begin(command, "-", "--format", "raw")
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out) == (1, b"")
-    assert b"it is a pipe, and format elf needs a device or a file" in err
+    assert b"it is a pipe, and format raw needs a device or a file" in err
     assert err.count(b"livedump: error: ") == 1 and b"Traceback" not in err
     assert state(host) is State.UNDEFINED
 

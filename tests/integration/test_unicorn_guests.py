@@ -201,6 +201,6 @@ def test_bad_guests_and_numbers(tmp_path: Path) -> None:
 def test_a_library_that_is_not_unicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules[UnicornMachine.__module__]
     for path, cause in (("/nowhere/lib.so", "cannot open"), ("libc.so.6", "has no uc_version")):
-        monkeypatch.setattr(module, "_library", lambda path=path: path)
+        monkeypatch.setattr(module, "unicorn_library", lambda path=path: path)
         with pytest.raises(MachineError, match=cause):
             UnicornMachine(RAM)

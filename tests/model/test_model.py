@@ -74,6 +74,7 @@ MODELS = (
     "sigbus",
     "durable",
     "rename",
+    "hold",
 )
 # The same models with other sizes, or another target.
 VARIANTS = (
@@ -81,6 +82,7 @@ VARIANTS = (
     Check("spill", ("TARGET", "SHRINKS=1")),
     Check("around", ("NS=1",)),
     Check("durable", ("SIDECAR",)),
+    Check("hold", ("SHIM",)),
 )
 MILLIONS = ("fail",)
 """Models of more states than a short hash table is good for."""
@@ -171,6 +173,8 @@ MUTANTS: tuple[tuple[Check, str], ...] = (
     (Check("rename", ("BUG_READER_BY_NAME",)), ASSERTION),
     (Check("rename", ("BUG_SIDECAR_FIRST",)), ASSERTION),
     (Check("rename", ("BUG_FOLDER_UNSYNCED",)), ASSERTION),
+    (Check("hold", ("BUG_CLOCK_FIRST", "SHIM")), ASSERTION),
+    (Check("hold", ("BUG_NO_WAKE_HOLDER",)), DEADLOCK),
 )
 # The same models with more in them, by `make model` alone.
 LARGER = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +78,11 @@ class Build:
     def core(self) -> list[Path]:
         return self.objects_of(self.sources())
 
-    def programs(self) -> dict[str, Path]:
-        """The programs beside this file, each of one file, with the core."""
+    def programs(self, names: Collection[str] = ()) -> dict[str, Path]:
+        """The programs beside this file, or some of them, each of one file, with the core."""
         core = self.core()
-        own = self.objects_of(sorted(Path(__file__).parent.glob("*.c")))
+        sources = sorted(Path(__file__).parent.glob("*.c"))
+        own = self.objects_of(path for path in sources if not names or path.stem in names)
         return {o.stem: self.link(o.stem, [o, *core]) for o in own}
 
 

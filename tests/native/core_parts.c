@@ -132,14 +132,14 @@ static void check_ring(void)
 	struct ldfs_ring r = { 0 };
 	uint32_t seen = 0, slot, link;
 
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 0, 1) == -EINVAL);
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 2, 1) == -EINVAL);
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, SLOTS, SLOTS) == 0);
+	CHECK(ldfs_ring_init(&r, ldfs_page_size(), 0, 1) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, ldfs_page_size(), 2, 1) == -EINVAL);
+	CHECK(ldfs_ring_init(&r, ldfs_page_size(), SLOTS, SLOTS) == 0);
 	CHECK(!ldfs_ring_can_grow(&r));
 	while ((slot = ldfs_ring_take(&r)) != NO_SLOT) {
 		CHECK(slot < SLOTS && !(seen & 1u << slot));
 		seen |= 1u << slot;
-		ldfs_slot_bytes(&r, slot)[LDFS_PAGE_SIZE - 1] = 1;
+		ldfs_slot_bytes(&r, slot)[ldfs_page_size() - 1] = 1;
 	}
 	CHECK(seen == (1u << SLOTS) - 1 && r.in_use == SLOTS && r.peak == SLOTS);
 	ldfs_ring_give(&r, 3);
@@ -172,7 +172,7 @@ static bool is_writable(const uint8_t *at)
 
 static void check_swap(void)
 {
-	uint64_t size = 16 * LDFS_PAGE_SIZE;
+	uint64_t size = 16 * ldfs_page_size();
 	uint8_t *live, *observer;
 	ldfs_arena *a;
 
@@ -199,7 +199,7 @@ static void check_swap(void)
 
 /* ----------------------------------------------------------------- page tables */
 
-#define AT(page) ((uint64_t)(page) * LDFS_PAGE_SIZE)
+#define AT(page) ((uint64_t)(page) * ldfs_page_size())
 
 /* Whether exactly the pages of `bits`, of the first 64, are so. */
 static bool has(const struct ldfs_pagemap *p, const uint8_t *view, enum ldfs_mapped what,
@@ -208,7 +208,8 @@ static bool has(const struct ldfs_pagemap *p, const uint8_t *view, enum ldfs_map
 	uint64_t start, end = 0, found = 0;
 
 	while (ldfs_pagemap_next(p, view, end, AT(64), what, &start, &end))
-		for (uint64_t page = start / LDFS_PAGE_SIZE; page < end / LDFS_PAGE_SIZE; page++)
+		for (uint64_t page = start / ldfs_page_size(); page < end / ldfs_page_size();
+		     page++)
 			found |= 1ULL << page;
 	return found == bits;
 }
@@ -220,7 +221,7 @@ static bool maps(const ldfs_arena *a, const uint8_t *view, uint64_t bits)
 	bool right;
 
 	ldfs_pagemap_open(&p, a);
-	slow = (struct ldfs_pagemap){ .fd = p.fd, .scan = false };
+	slow = (struct ldfs_pagemap){ .fd = p.fd, .page = p.page, .scan = false };
 	right = has(&p, view, LDFS_MAPPED, bits) && has(&p, view, LDFS_MAPPED_NOT, ~bits) &&
 		has(&slow, view, LDFS_MAPPED, bits) && has(&slow, view, LDFS_MAPPED_NOT, ~bits);
 	ldfs_pagemap_close(&p);
@@ -230,7 +231,7 @@ static bool maps(const ldfs_arena *a, const uint8_t *view, uint64_t bits)
 static void punch(const ldfs_arena *a, unsigned page)
 {
 	CHECK(!fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)AT(page),
-			 LDFS_PAGE_SIZE));
+			 ldfs_page_size()));
 }
 
 /* A view is filled where pages are, and a kept one where they came. `size`: by how many threads. */
@@ -275,14 +276,14 @@ static void check_guard(void)
 
 	CHECK(ldfs_arena_create(AT(64), &a) == 0);
 	memset(a->live, 1, AT(8));
-	if (!ldfs_uffd_make(&a->uffd, LDFS_BACKEND_UFFD, -1)) {
+	if (!ldfs_uffd_make(&a->uffd, LDFS_BACKEND_UFFD, -1, false)) {
 		ldfs_pagemap_open(&p, a);
 		for (int i = 0; i < 2; i++) {
 			CHECK(ldfs_arena_prepare_shadow(a, LDFS_BACKEND_UFFD) == 0);
 			CHECK(!p.scan || has(&p, a->shadow, LDFS_MAPPED_GUARDED, ~0ULL));
 			CHECK(maps(a, a->shadow, i ? 0xf7 : 0xff));
 			punch(a, 3);
-			CHECK(!ldfs_uffd_unprotect(a, a->shadow + AT(3), LDFS_PAGE_SIZE));
+			CHECK(!ldfs_uffd_unprotect(a, a->shadow + AT(3), ldfs_page_size()));
 			CHECK(!p.scan || has(&p, a->shadow, LDFS_MAPPED_GUARDED, ~8ULL));
 		}
 		ldfs_pagemap_close(&p);
@@ -297,7 +298,7 @@ static void check_guard(void)
 /* Where there are none to be had, there is nothing to tell apart. */
 static void check_huge(void)
 {
-	uint64_t size = 4u << 20;
+	uint64_t size = 2 * ldfs_page_huge();
 	ldfs_arena *a;
 
 	CHECK(ldfs_arena_create(size, &a) == 0);
@@ -307,7 +308,7 @@ static void check_huge(void)
 	if (!madvise(a->live, size, 25 /* MADV_COLLAPSE */)) {
 		CHECK(ldfs_vma_all_huge(a->live));
 		CHECK(ldfs_arena_prepare_observer(a) == 0 && ldfs_vma_all_huge(a->observer));
-		CHECK(!mprotect(a->live + LDFS_PAGE_SIZE, size - LDFS_PAGE_SIZE, PROT_READ));
+		CHECK(!mprotect(a->live + ldfs_page_size(), size - ldfs_page_size(), PROT_READ));
 		a->live[0] = 2;
 		CHECK(!ldfs_vma_all_huge(a->live) && ldfs_vma_all_huge(a->observer));
 	}

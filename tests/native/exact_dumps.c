@@ -3,7 +3,11 @@
  * exact_dumps.c - dumps under stores and reads: what lies on the target, what the table says, and
  * what readers got, against a copy that was taken at the snapshot instant.
  *
- *     exact_dumps CODEC|plain THREADS GRANULE POOL_KIB POLICY [pipe|uffd|sigbus]
+ *     exact_dumps CODEC|plain THREADS GRANULE POOL_KIB POLICY [pipe|uffd|sigbus|huge|2M|thp]
+ *
+ * With `huge` the memory is of 16 huge pages, which the pool must have (vm.nr_hugepages), and armed
+ * in place by userfaultfd; with `2M` it is made of them, and armed by mprotect. With `thp` the
+ * kernel must give transparent huge pages (shmem_enabled).
  *
  * With a codec the target is packed. With `plain` helpers are called and sent away at any time,
  * whatever they gain, and THREADS does not matter.
@@ -27,13 +31,17 @@
 #include "state/state.h"
 
 #define PAGE 4096u
-#define PAGES (4096u + 3) /* the last granule is short */
-#define SIZE ((uint64_t)PAGES * PAGE)
-#define CUT ((uint64_t)PAGE * (PAGES / 3 + 1)) /* two ranges, and a granule that lies in both */
+#define PAGES 4096u
+#define HUGE (2u << 20)
+#define HUGE_PAGES 16u
+#define SIZE ((uint64_t)pages * PAGE)
+#define CUT ((uint64_t)PAGE * (pages / 3 + 1)) /* two ranges, and a granule that lies in both */
 #define WRITERS 2
-#define DUMPS 3
+#define DUMPS 3 /* if the environment has no other number of DUMPS */
 #define SECOND 1000000000ull
 
+static uint64_t pages;
+static bool huge;
 static uint8_t *live, *reference;
 static atomic_int stop_asked, parked, over, reads_over;
 static atomic_ulong reads, bad_reads;
@@ -229,9 +237,9 @@ static int run(ldfs_dump *d)
 
 static uint32_t backend_of(const char *word)
 {
-	return !strcmp(word, "uffd")     ? LDFS_BACKEND_UFFD
-	       : !strcmp(word, "sigbus") ? LDFS_BACKEND_SIGBUS
-					 : LDFS_BACKEND_SIGSEGV;
+	return !strcmp(word, "uffd") || !strcmp(word, "huge") ? LDFS_BACKEND_UFFD
+	       : !strcmp(word, "sigbus")                      ? LDFS_BACKEND_SIGBUS
+							      : LDFS_BACKEND_SIGSEGV;
 }
 
 static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t backend)
@@ -239,7 +247,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t 
 	uint64_t granule = strtoull(argv[3], NULL, 0);
 	uint64_t granules = (SIZE + granule - 1) / granule;
 	bool plain = !strcmp(argv[1], "plain");
-	uint64_t table = plain ? PAGES * PAGE : PAGE + (PAGES * 24 / PAGE + 1) * PAGE;
+	uint64_t table = plain ? SIZE : PAGE + (pages * 24 / PAGE + 1) * PAGE;
 	uint64_t zeros = table + (granules / LDFS_TABLE_BLOCK_ENTRIES + 1) * LDFS_TABLE_BLOCK_SIZE;
 	ldfs_extent extents[] = { { 0, CUT, SIZE - CUT }, { CUT, SIZE - CUT, 0 } };
 	int fd = memfd_create("target", 0), copy = memfd_create("reference", 0),
@@ -275,6 +283,7 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t 
 		.table_fd = fd,
 		.table_offset = table,
 		.backend = backend,
+		.arming = huge ? LDFS_ARM_MPROTECT : LDFS_ARM_SWAP,
 		.uffd_fd = -1,
 		.packed = !plain,
 		.codec = (uint32_t)atoi(argv[1]),
@@ -309,27 +318,51 @@ static unsigned long dump_once(ldfs_arena *a, char **argv, bool piped, uint32_t 
 	return bad + (rc != 0);
 }
 
+static int adopt_huge(ldfs_arena **a)
+{
+	int memory = memfd_create("memory", MFD_HUGETLB);
+
+	if (memory < 0 || ftruncate(memory, (off_t)SIZE))
+		return -errno;
+	live = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	return live == MAP_FAILED ? -errno : ldfs_arena_adopt(live, SIZE, memory, a);
+}
+
+static int make_arena(const char *word, ldfs_arena **a)
+{
+	if (!strcmp(word, "thp"))
+		return ldfs_arena_create_of(SIZE, LDFS_PAGES_THP, a);
+	return !huge                 ? ldfs_arena_create(SIZE, a)
+	       : !strcmp(word, "2M") ? ldfs_arena_create_of(SIZE, LDFS_PAGES_2M, a)
+				     : adopt_huge(a);
+}
+
 int main(int argc, char **argv)
 {
+	const char *word = argc > 6 ? argv[6] : "";
+	const char *dumps = getenv("DUMPS");
+	int most = dumps ? atoi(dumps) : DUMPS, i = 0;
 	pthread_t writers[WRITERS];
 	unsigned long bad = 0;
 	ldfs_arena *a;
 
-	if (argc < 6 || ldfs_arena_create(SIZE, &a))
+	huge = !strcmp(word, "huge") || !strcmp(word, "2M");
+	/* Small ones: the last granule is short. */
+	pages = huge ? HUGE_PAGES * (HUGE / PAGE) : PAGES + 3 * (ldfs_page_size() / PAGE);
+	if (argc < 6 || make_arena(word, &a))
 		return 2;
 	live = ldfs_arena_live(a);
 	for (uint64_t i = 0; i < SIZE; i += 8)
-		if ((i >> 16) % 5) /* holes */
+		if (i / (huge ? HUGE : 16 * PAGE) % 5) /* holes */
 			*(uint64_t *)(live + i) = i % 48271 * 2654435761u;
 	for (uintptr_t i = 0; i < WRITERS; i++)
 		pthread_create(&writers[i], NULL, write_memory, (void *)(i + 1));
-	for (int i = 0; i < DUMPS && !bad; i++)
-		bad = dump_once(a, argv, argc > 6 && !strcmp(argv[6], "pipe"),
-				backend_of(argc > 6 ? argv[6] : ""));
+	for (; i < most && !bad; i++)
+		bad = dump_once(a, argv, !strcmp(word, "pipe"), backend_of(word));
 	over = 1;
-	for (int i = 0; i < WRITERS; i++)
-		pthread_join(writers[i], NULL);
-	if (!bad && !ldfs_arena_destroy(a))
+	for (int w = 0; w < WRITERS; w++)
+		pthread_join(writers[w], NULL);
+	if (!bad && i > 0 && !ldfs_arena_destroy(a))
 		puts("same");
 	return bad != 0;
 }

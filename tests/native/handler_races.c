@@ -13,7 +13,7 @@
 
 #include "fault/within.h"
 
-#define PAGE 4096
+#define PAGE ldfs_page_size()
 #define CALLS_MOST 10 /* a handler that is called so often by one fault is in a ring */
 
 typedef int (*sigaction_fn)(int, const struct sigaction *, struct sigaction *);

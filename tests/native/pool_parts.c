@@ -5,10 +5,15 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,7 +37,7 @@ static void check_two_keepers(void)
 	struct ldfs_ring r = { 0 };
 	uint32_t mine, others, count;
 
-	CHECK(ldfs_ring_init(&r, LDFS_PAGE_SIZE, 1, SLOTS) == 0);
+	CHECK(ldfs_ring_init(&r, ldfs_page_size(), 1, SLOTS) == 0);
 	CHECK(ldfs_ring_can_grow(&r));
 	store_seq(&r.ahead, SLOTS);
 	CHECK((others = ldfs_pool_plan(&r, 2, &count)) && count == 2);
@@ -59,7 +64,7 @@ static uint64_t resident(void)
 
 	CHECK(statm && fscanf(statm, "%*u %lu", &pages) == 1);
 	fclose(statm);
-	return pages * LDFS_PAGE_SIZE;
+	return pages * ldfs_page_size();
 }
 
 static void use_locked_pool(bool may_lock_all)
@@ -105,10 +110,50 @@ static void check_locked_memory(void)
 		in_child(true);
 }
 
+/* As systemd-nspawn refuses it. */
+static void refuse_munlock(uint32_t error)
+{
+	struct sock_filter steps[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munlock, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { sizeof(steps) / sizeof(*steps), steps };
+
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter));
+	CHECK(munlock(NULL, 0) == -1 && errno == (int)error);
+}
+
+/* It matters only to a process whose memory is locked: that has no pool rather than a full one. */
+static void check_without_munlock(uint32_t error)
+{
+	int status;
+	pid_t child = fork();
+
+	CHECK(child >= 0);
+	if (child == 0) {
+		struct ldfs_ring r = { 0 };
+		uint64_t before;
+
+		refuse_munlock(error);
+		use_locked_pool(true);
+		CHECK(mlockall(MCL_FUTURE) == 0);
+		before = resident();
+		CHECK(ldfs_ring_init(&r, LOCKED_SLOT, 2, 64) == -ENOMEM);
+		CHECK(resident() - before < 32 * LOCKED_SLOT);
+		_exit(0);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 int main(void)
 {
 	check_two_keepers();
 	check_locked_memory();
+	check_without_munlock(EPERM);
+	check_without_munlock(ENOSYS);
 	puts("right");
 	return 0;
 }

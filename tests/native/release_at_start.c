@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/relax.h"
 #include "ldfs.h"
 
 #define SIZE (128ull << 20) /* START's own disarming takes a while */
@@ -44,7 +45,7 @@ static void *release(void *nothing)
 			continue;
 		}
 		for (unsigned long i = atomic_load(&delay); i; i--)
-			__builtin_ia32_pause();
+			relax();
 		ldfs_dump_release(dump);
 		atomic_store(&asked, 0);
 	}

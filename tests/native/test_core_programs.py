@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.huge_pages import huge_pages
+from tests.fixtures.transparent_pages import transparent_pages
+
 BLOCK, FAIL, SPILL = "0", "1", "2"
 SWAP, MPROTECT = "0", "1"
 SIGSEGV, UFFD, SIGBUS = "0", "1", "2"
+HUGE_PAGES = 64
+"""That the programs take at the most."""
 
 
 Programs = dict[str, Path]
@@ -22,6 +27,7 @@ Run = Callable[..., tuple[int, str]]
     [
         pytest.param("core_parts", id="states, pool and swap"),
         pytest.param("effort_parts", id="helpers are called where they gain"),
+        pytest.param("store_or_not", id="what the context calls a store"),
         pytest.param("pool_parts", id="the pool of several keepers and of locked memory"),
     ],
 )
@@ -69,6 +75,48 @@ def test_stores_of_the_kernel(
 ) -> None:
     """Only userfaultfd catches them; with mprotect the system call fails, and memory stays."""
     assert run_program(programs["kernel_writes"], backend, arming) == (0, f"{answer}\nsame\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "answer"),
+    [
+        pytest.param("exact_dumps", ("32", "2", "2097152", "4096", BLOCK), "same\n", id="zstd"),
+        pytest.param("exact_dumps", ("plain", "0", "2097152", "8192", BLOCK), "same\n", id="plain"),
+        pytest.param(
+            "exact_dumps", ("plain", "0", "4194304", "4096", FAIL), "same\n", id="two-a-granule"
+        ),
+        pytest.param("kernel_writes", (UFFD, MPROTECT), "read\nsame\n", id="uffd"),
+        pytest.param("kernel_writes", (SIGSEGV, MPROTECT), "EFAULT\nsame\n", id="sigsegv"),
+        pytest.param("kernel_writes", (SIGBUS, MPROTECT), "EFAULT\nsame\n", id="sigbus"),
+    ],
+)
+def test_huge_pages(
+    programs: Programs, run_program: Run, program: str, arguments: tuple[str, ...], answer: str
+) -> None:
+    """Of memory that is adopted: stores, reads, stores of the kernel, holes, and holes that are
+    punched before and after the instant. No dump takes a page of the pool."""
+    with huge_pages(HUGE_PAGES):
+        assert run_program(programs[program], *arguments, "huge") == (0, answer)
+
+
+@pytest.mark.parametrize("codec", ["plain", "32"])
+@pytest.mark.parametrize(("word", "granule"), [("2M", 2 << 20), ("thp", 4096), ("thp", 2 << 20)])
+def test_arenas_made_of_huge_pages(
+    programs: Programs, run_program: Run, word: str, granule: int, codec: str
+) -> None:
+    with huge_pages(HUGE_PAGES) if word == "2M" else transparent_pages():
+        arguments = (codec, "2", str(granule), str(max(granule >> 9, 256)), BLOCK, word)
+        assert run_program(programs["exact_dumps"], *arguments) == (0, "same\n")
+
+
+def test_huge_pages_are_not_moved(programs: Programs, run_program: Run) -> None:
+    """Nor protected in part."""
+    with huge_pages(HUGE_PAGES):
+        code, printed = run_program(programs["kernel_writes"], UFFD, SWAP, "huge")
+        assert code == 1 and "INIT: Invalid argument" in printed
+        small = ("plain", "0", "65536", "4096", BLOCK, "huge")
+        code, printed = run_program(programs["exact_dumps"], *small)
+        assert code == 1 and "INIT: -22" in printed
 
 
 def test_a_discard_under_way_at_start(programs: Programs, run_program: Run) -> None:

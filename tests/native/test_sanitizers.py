@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.huge_pages import tried_huge_pages
 from tests.fixtures.program_files import program_file
 from tests.native.test_interleavings import CASES, RANDOM_ALONE, Interleave
 
@@ -80,6 +81,14 @@ WITH_SIGNALS = (
         else ()
     ),
 )
+HUGE_PAGES = 64
+"""That these take at the most."""
+WITH_HUGE_PAGES = (
+    ("kernel_writes 1 1 huge", "read\nsame\n"),
+    ("exact_dumps plain 0 2097152 8192 0 huge", "same\n"),
+    *((("exact_dumps 32 2 2097152 4096 0 huge", "same\n"),) if LONG else ()),
+)
+HUGE_WITH_SIGNALS = (("exact_dumps plain 0 2097152 8192 0 2M", "same\n"),)
 
 
 @pytest.mark.skipif(not LONG, reason="`make sanitize`; test_no_report, and the orders without it")
@@ -124,6 +133,13 @@ def test_no_report(
     for command, expected in programs_run * ROUNDS:
         name, *arguments = command.split()
         assert run_program(built[name], *arguments, **ENVIRONMENT) == (0, expected), command
+    with tried_huge_pages(HUGE_PAGES) as why:
+        signals = HUGE_WITH_SIGNALS if programs_run != EVERYWHERE else ()
+        huge = () if why else (WITH_HUGE_PAGES + signals) * ROUNDS
+        for command, expected in huge:
+            name, *arguments = command.split()
+            assert run_program(built[name], *arguments, **ENVIRONMENT) == (0, expected), command
+    print(why or f"{len(huge)} runs with huge pages")
     print(f"{len(programs_run) * ROUNDS} runs on {platform.release()}")
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from accelerator import accelerator
 from firmware import build
 
 from livedumpfs.dump import LiveDump
+from livedumpfs.machines.attach.snapshot_job import SnapshotJob
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.proc import proc_text
@@ -173,6 +175,20 @@ def guest_parts(guest_files: None) -> tuple[Callable[[Path], list[str]], type[Gu
 
 
 @pytest.fixture
+def running_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that was paused for a reference runs while its dump is taken: QEMU before 8.2 lets it
+    go at the instant."""
+
+    def leave_it(self: SnapshotJob) -> threading.Thread:
+        del self
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        return thread
+
+    monkeypatch.setattr(SnapshotJob, "_pause_again", leave_it)
+
+
+@pytest.fixture
 def protection() -> type[Protection]:
     """Protection(pid of QEMU)."""
     return Protection
@@ -201,7 +217,15 @@ def guest(guest_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For QEMU's -bios: guest/firmware.S."""
+    """For QEMU's -bios: guest/firmware.S, which rests after each round, so that the processors are
+    the tests'."""
+    return build(tmp_path_factory.mktemp("firmware"), rests=True)
+
+
+@pytest.fixture(scope="session")
+def busy_firmware(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, which stores all the time: for tests of its stores beside a dump, and for KVM where
+    no processor helps it, under which nothing ends the rest."""
     return build(tmp_path_factory.mktemp("firmware"))
 
 

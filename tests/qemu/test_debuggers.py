@@ -92,25 +92,32 @@ def split(tasks: Tasks) -> tuple[Tasks, Tasks]:
     return {pid: name for pid, name in tasks.items() if pid not in workers}, workers
 
 
-def crash(core: Path, folder: Path, *commands: str) -> list[str]:
+def crash(
+    core: Path,
+    folder: Path,
+    *commands: str,
+    program: Path = CRASH,
+    symbols: Path = SYMBOLS,
+    seconds: float = DEADLINE_S,
+) -> list[str]:
     """What it prints for each."""
     outputs = [folder / f"crash.{number}" for number in range(len(commands))]
     script = folder / "crash.commands"
     lines = [f"{command} > {out}\n" for command, out in zip(commands, outputs, strict=True)]
     script.write_text("".join([*lines, "quit\n"]))
     done = subprocess.run(
-        [CRASH, "-s", SYMBOLS, core, "-i", script],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        [program, "-s", symbols, core, "-i", script],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False,
         cwd=folder, env={**os.environ, "HOME": str(folder)},  # no user's .crashrc
     )  # fmt: skip
     assert done.returncode == 0, done
     return [out.read_text(errors="replace") for out in outputs]
 
 
-def debugger(core: Path) -> drgn.Program:
+def debugger(core: Path, symbols: Path = SYMBOLS) -> drgn.Program:
     program = drgn.Program()
     program.set_core_dump(str(core))
-    program.load_debug_info([str(SYMBOLS)])
+    program.load_debug_info([str(symbols)])
     return program
 
 

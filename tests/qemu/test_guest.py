@@ -299,7 +299,7 @@ def test_start_does_not_look_for_what_init_has_found(
     live = LiveDump(guest.machine)
     guest.machine._information.place = None
     live.init(tmp_path / "dump")
-    monkeypatch.delattr("livedumpfs.machines.qemu.information.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.kernels.information.locate_vmcoreinfo")
     try:
         live.start()
         live.sweep()
@@ -323,7 +323,7 @@ def test_memory_above_4_gib(
     device where its VMCOREINFO is: livedump does not look for it."""
     command, make_guest = guest_parts
     console, target = tmp_path / "console", tmp_path / "dump"
-    monkeypatch.delattr("livedumpfs.machines.qemu.information.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.kernels.information.locate_vmcoreinfo")
     with QemuMachine([*command(console, "3G"), "-device", "vmcoreinfo"]) as machine:
         size, reference = machine.arena.size, os.memfd_create("reference")
         guest = make_guest(machine, console)

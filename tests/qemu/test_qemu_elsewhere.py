@@ -14,6 +14,7 @@ import pytest
 from livedumpfs.dump import LiveDump
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.monitor import Monitor
+from tests.qemu.this_qemu import skip_what_it_refuses
 
 DEADLINE_S = 300.0
 BASE = [
@@ -68,6 +69,7 @@ def plain(tmp_path: Path) -> Iterator[list[Plain]]:
 
 @pytest.mark.parametrize("kind", ["pc", "q35", "pc-i440fx-3.1", "microvm"])
 def test_a_migration_to_a_qemu_without_us(tmp_path: Path, plain: list[Plain], kind: str) -> None:
+    skip_what_it_refuses([*BASE[1:], "-M", kind])
     stream = tmp_path / "stream"
     with QemuMachine([*BASE, "-M", kind]) as machine:
         machine.start()

@@ -61,7 +61,7 @@ def test_a_killed_host_leaves_the_guest_running(
     host, device, guest = hosted
     qemu = qemu_of(host.pid)
     target, protected = tmp_path / "dump", protection(qemu, SIZE)
-    words = ["--device", device, "--sweep-rate", "4M", str(target)]
+    words = ["--device", device, "--sweep-rate", "1K", str(target)]
     assert livedump("init", *words).returncode == 0
     assert livedump("start", "--device", device).returncode == 0
     if sweep:

@@ -40,12 +40,12 @@ def accelerator(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def storing(firmware: Path) -> Iterator[Callable[..., QemuMachine]]:
+def storing(busy_firmware: Path) -> Iterator[Callable[..., QemuMachine]]:
     """storing(accelerator): a guest that has stored to all of its memory once."""
     machines = []
 
     def make(accelerator: str = "tcg", *words: str) -> QemuMachine:
-        machine = QemuMachine([*BASE, "-accel", accelerator, "-bios", str(firmware), *words])
+        machine = QemuMachine([*BASE, "-accel", accelerator, "-bios", str(busy_firmware), *words])
         machines.append(machine)
         machine.start()
         until(lambda: rounds(machine) > 1)
@@ -138,7 +138,7 @@ def test_start_does_not_look_for_what_init_has_not_found(
     """A guest without VMCOREINFO: all of its memory is looked through while it runs, once."""
     live = LiveDump(storing())
     live.init(tmp_path / "dump")
-    monkeypatch.delattr("livedumpfs.machines.qemu.information.locate_vmcoreinfo")
+    monkeypatch.delattr("livedumpfs.machines.kernels.information.locate_vmcoreinfo")
     try:
         live.start()
         assert not live.snapshot.machine.notes

@@ -229,7 +229,7 @@ def test_a_qemu_that_is_killed_takes_its_host_along(
     one.qemu()
     one.ready()
     one.fill()
-    words = ["--device", str(one.mount / "livedump"), "--sweep-rate", "1M", str(target)]
+    words = ["--device", str(one.mount / "livedump"), "--sweep-rate", "1K", str(target)]
     with subprocess.Popen(
         [*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as dump:

@@ -74,13 +74,13 @@ def faults(live: LiveDump, least: int) -> None:
     "limit", [pytest.param(no_more_mappings, marks=pytest.mark.alone), no_more_memory]
 )
 @pytest.mark.parametrize("step", ["init", "start", "sweep"])
-def test_a_qemu_at_its_limit(tmp_path: Path, firmware: Path, step: str, limit: object) -> None:
+def test_a_qemu_at_its_limit(tmp_path: Path, busy_firmware: Path, step: str, limit: object) -> None:
     """What cannot be done says so; what needs nothing more is done: stores before the sweep, and
     all of it, to the seal, beside a guest that stores."""
     assert callable(limit)
     count = MORE + mappings("self") // 2
     threads = [word for i in range(count) for word in ("-object", f"iothread,id=io{i}")]
-    with QemuMachine([*WORDS, "-bios", str(firmware), *threads]) as machine:
+    with QemuMachine([*WORDS, "-bios", str(busy_firmware), *threads]) as machine:
         machine.start()
         pid = machine._process.pid
         live = LiveDump(machine)

@@ -26,6 +26,7 @@ from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.registers import STATE_SIZE, parse_registers
 from livedumpfs.machines.qemu.state_dump import StateDump
 from tests.fixtures.open_files import no_file_stays_open
+from tests.qemu.this_qemu import skip_what_it_refuses
 
 PROGRAM = "qemu-system-x86_64"
 BASE = (PROGRAM, "-accel", "tcg", "-display", "none", "-nodefaults")
@@ -238,6 +239,7 @@ def test_the_memory_map_of_a_guest(start: Start, machine: str, size: int) -> Non
 )
 def test_the_memory_map_of_backends_of_the_users(start: Start, words: tuple[str, ...]) -> None:
     made = "memory-backend-memfd,id=mine,size=256M,share=on"
+    skip_what_it_refuses(["-m", "256M", "-object", made, *words])
     qemu = start("-object", made, *words)
     assert (qemu.command.named, qemu.ram) == ("mine", None)
     with qemu.monitor() as monitor:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from livedumpfs.dump import LiveDump
+from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.machines import ChecksFirst
+from livedumpfs.machines.attach import AttachedMachine
 from livedumpfs.machines.qemu import QemuMachine, now
 
 WORDS = [
@@ -37,14 +39,23 @@ def refused(machine: QemuMachine, what: str, code: int = errno.ENOTSUP) -> None:
     assert machine.monitor.status() == "running"
 
 
-def test_memory_that_was_plugged_in() -> None:
-    with QemuMachine(WORDS) as machine:
+def test_memory_that_was_plugged_in(tmp_path: Path) -> None:
+    """What the refusal tells to do is possible: its dumps by another monitor of the same QEMU."""
+    socket = tmp_path / "qmp"
+    with QemuMachine([*WORDS, "-qmp", f"unix:{socket},server=on,wait=off"]) as machine:
         machine.start()
         machine.check_start()
         machine.monitor.execute(
             "object-add", {"qom-type": "memory-backend-ram", "id": "more", "size": 128 << 20}
         )
         machine.monitor.execute("device_add", {"driver": "pc-dimm", "id": "dimm", "memdev": "more"})
+        refused(machine, "memory was plugged in")
+        with AttachedMachine(str(socket)) as attached:
+            assert attached.arena.size == 192 << 20
+            assert LiveDump(attached).save(tmp_path / "dump") == "consistent"
+        with open_dump(tmp_path / "dump") as dump:
+            assert sum(one.size for one in dump.memory_map) == 192 << 20
+            assert verify_dump(dump).ok
         refused(machine, "memory was plugged in")
 
 
@@ -77,7 +88,7 @@ def test_a_vhost_that_was_switched_on(tmp_path: Path, monkeypatch: pytest.Monkey
         (
             {"query-named-block-nodes": [{"drv": "nvme", "node-name": "d"}]},
             errno.ENOTSUP,
-            "an NVMe of the host",
+            "the driver nvme",
         ),
         (
             {"qom-list": [{"name": "c", "type": "child<vfio-pci>"}]},

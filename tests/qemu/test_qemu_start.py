@@ -26,6 +26,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.proc import proc_text
 from tests.fixtures.program_files import program_command
+from tests.qemu.this_qemu import as_nobody
 
 BASE = (
     "qemu-system-x86_64", "-accel", "tcg", "-display", "none", "-nodefaults", "-m", "64M",
@@ -40,15 +41,16 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
     [
         (),
         ("-sandbox", SANDBOX),
-        ("-runas", "nobody"),
-        ("-runas", "nobody", "-sandbox", "on"),
+        ("USER",),
+        ("USER", "-sandbox", "on"),
         ("-S",),
     ],
     ids=lambda words: " ".join(words)[:24],
 )
 def test_a_dump_of_a_qemu_with_few_rights(tmp_path: Path, words: Sequence[str]) -> None:
     """What it may not do itself it gets from the host: /dev/userfaultfd, the open target."""
-    with QemuMachine([*BASE, *words]) as machine:
+    given = [one for word in words for one in (as_nobody() if word == "USER" else (word,))]
+    with QemuMachine([*BASE, *given]) as machine:
         machine.start()
         assert LiveDump(machine).save(tmp_path / "dump") == "consistent"
         assert machine.monitor.status() == ("prelaunch" if "-S" in words else "running")
@@ -125,7 +127,7 @@ def test_without_the_right_it_is_told_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "_USERFAULTFD", str(tmp_path / "none"))
-    with QemuMachine([*BASE, "-runas", "nobody"]) as machine:
+    with QemuMachine([*BASE, *as_nobody()]) as machine:
         machine.start()
         if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() != "0":
             pytest.skip("every user may use userfaultfd here")

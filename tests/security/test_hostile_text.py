@@ -17,7 +17,7 @@ from livedumpfs.cli.outcome import complain, note
 from livedumpfs.client import Client
 from livedumpfs.errors import HostError, InvalidDump, LivedumpError, UsageError, printable
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
-from livedumpfs.machines.qemu.vmcoreinfo import MAX_SIZE, find_vmcoreinfo
+from livedumpfs.machines.kernels.vmcoreinfo import MAX_SIZE, find_vmcoreinfo
 
 Host = Any
 """RunningHost of conftest.py."""

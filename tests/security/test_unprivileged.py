@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patient import HOSTS
 
 from livedumpfs.control.caller import Caller
 from livedumpfs.control.caller_target import open_for
@@ -26,35 +25,13 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.errors import TargetError
 from livedumpfs.rights import opener
 from livedumpfs.rights.folder import Refused
-from tests.fixtures.program_files import program_command, program_file
+from tests.fixtures.cycles import USER, cycle, run_in, unshare, without_rights
+from tests.fixtures.program_files import program_command
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE_S = 300
-USER = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
-
-
-def closed_folder(path: Path) -> tuple[str, str]:
-    """The first folder on the way to `path` that others may not enter, and the rest; or nothing."""
-    for folder in reversed(path.parents):
-        if not folder.stat().st_mode & 0o001:
-            return str(folder), str(path.relative_to(folder))
-    return "", ""
-
-
-def run(*command: str | Path, folder: Path) -> str:
-    environment = {
-        **os.environ, "LIVEDUMP_PYTHON": sys.executable, HOSTS: str(folder / "hosts"),
-        "HOME": str(folder), "LIVEDUMP_DEVICE": str(folder / "mount" / "livedump"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }  # fmt: skip
-    environment.pop("XDG_RUNTIME_DIR", None)
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -67,24 +44,9 @@ def folder(open_folder: Path) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def unshare(*options: str) -> list[str | Path]:
-    command = ["unshare", *options]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip(f"no {' '.join(command)} here")
-    return list(command)
-
-
 def test_the_root_of_a_rootless_container(folder: Path) -> None:
     """One id, and setgroups is denied, also with the groups that the process has."""
-    own = unshare("-Urm")
-    out = run(
-        *own,
-        "bash",
-        program_file(__file__, "cycle.sh"),
-        folder,
-        TOP / "scripts/livedump",
-        folder=folder,
-    )
+    out = run_in(folder, *unshare("-Urm"), *cycle(folder, TOP / "scripts/livedump"))
     assert out.endswith("all done as 0\n")
     assert out.count("consistent") == 3
 
@@ -92,12 +54,8 @@ def test_the_root_of_a_rootless_container(folder: Path) -> None:
 @needs_root
 def test_a_user_without_rights(folder: Path) -> None:
     os.chown(folder, USER, USER)
-    closed, rest = closed_folder(Path(sys.base_prefix))
-    out = run(
-        *unshare("-m"), "bash", program_file(__file__, "open_and_become.sh"), closed, rest,
-        folder.parent, "bash", program_file(__file__, "cycle.sh"), folder, TOP / "scripts/livedump",
-        folder=folder,
-    )  # fmt: skip
+    use = cycle(folder, TOP / "scripts/livedump")
+    out = run_in(folder, *without_rights(Path(sys.base_prefix), folder.parent, *use))
     assert out.endswith(f"all done as {USER}\n")
     assert out.count("consistent") == 3
     assert {one.stat().st_uid for one in folder.iterdir()} == {USER}

@@ -166,7 +166,7 @@ def unpack_stream(stream: Path, path: Path) -> bool:
     with open(stream, "rb") as file:
         try:
             with NewFile(str(path)) as output:
-                rearrange(file.fileno(), str(stream), output)
+                rearrange(file.fileno(), str(stream), output, "kdump")
         except InvalidDump:
             return False
     return True

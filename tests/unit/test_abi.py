@@ -21,6 +21,9 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "livedump_status": abi.Status,
     "livedump_sweep": abi.Sweep,
     "livedump_failure": abi.Failure,
+    "livedump_init_id": abi.InitId,
+    "livedump_instant": abi.StepRequest,
+    "livedump_status_id": abi.StatusId,
 }
 COMMANDS = {
     "START": abi.START,
@@ -30,6 +33,14 @@ COMMANDS = {
     "INIT_TYPED": abi.INIT_TYPED,
     "STATUS": abi.STATUS,
     "SWEEP_TYPED": abi.SWEEP_TYPED,
+    "INIT_ID": abi.INIT_ID,
+    "START_TYPED": abi.START_TYPED,
+    "HOLD": abi.HOLD,
+    "ARM": abi.ARM,
+    "GO": abi.GO,
+    "SWEEP_ID": abi.SWEEP_ID,
+    "RELEASE_ID": abi.RELEASE_ID,
+    "STATUS_ID": abi.STATUS_ID,
 }
 ENUMS = {
     "STATE": abi.State,
@@ -45,6 +56,8 @@ ENUMS = {
     "VERDICT": abi.Verdict,
     "INIT": abi.InitFlag,
     "SWEEP": abi.SweepFlag,
+    "ANSWER": abi.AnswerFlag,
+    "STEP": abi.StepFlag,
 }
 
 
@@ -65,6 +78,9 @@ def expected() -> Iterator[tuple[str, int]]:
     yield "LIVEDUMP_PATH_MAX", abi.PATH_MAX
     yield "LIVEDUMP_POOL_AUTO", abi.POOL_AUTO
     yield "LIVEDUMP_NO_PFN", abi.NO_PFN
+    yield "LIVEDUMP_HOLD_MOST_NS", abi.HOLD_MOST_NS
+    yield "LIVEDUMP_AHEAD_MOST_NS", abi.AHEAD_MOST_NS
+    yield "LIVEDUMP_LATE_NS", abi.LATE_NS
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")

@@ -60,6 +60,9 @@ class FakeClient:
     def status(self) -> DumpStatus:
         return self.answers[-1]
 
+    def pages(self) -> bytes:
+        return b"SF..L"
+
     def stats(self) -> dict[str, Any]:
         return {"reason": self.reason, "lost_pages": [[1, 2]], "settings": {"pool": 1 << 20}}
 

@@ -117,7 +117,7 @@ def test_bad_records_leave_no_file(
         pytest.raises(InvalidDump, match=f"{bad} is not a valid dump: .*{message}") as caught,
         NewFile(str(out)) as new,
     ):
-        rearrange(file.fileno(), str(bad), new)
+        rearrange(file.fileno(), str(bad), new, "kdump")
     assert "\n" not in str(caught.value)
     assert not out.exists()
 
@@ -133,5 +133,5 @@ def test_a_place_that_no_file_can_have_is_an_error_of_the_file(
         pytest.raises((TargetError, InvalidDump)),
         NewFile(str(out)) as new,
     ):
-        rearrange(file.fileno(), str(bad), new)
+        rearrange(file.fileno(), str(bad), new, "kdump")
     assert not out.exists()

@@ -30,10 +30,10 @@ def test_a_monitor_takes_the_deadlines_of_now(monkeypatch: pytest.MonkeyPatch) -
     seen: list[float] = []
     made = Monitor.__new__(Monitor)
 
-    def submit(work: object, timeout: float) -> str:
+    def submit(work: object, timeout: float) -> dict[str, str]:
         work.close()  # type: ignore[attr-defined]
         seen.append(timeout)
-        return "running"
+        return {"status": "running"}
 
     monkeypatch.setattr(made, "_submit", submit, raising=False)
     monkeypatch.setattr(monitor, "ANSWER_S", 21.0)

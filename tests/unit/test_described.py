@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from livedumpfs.dumpfile import layout, open_dump
+from livedumpfs.dumpfile import describe_dump, format_description, layout, open_dump
 from livedumpfs.dumpfile.stored import machine_of
 from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import MemoryRange
@@ -71,3 +71,27 @@ def test_a_note_that_is_none_is_refused(change: dict[str, object]) -> None:
     assert parse_notes([NOTE.describe()]) == (NOTE,)
     with pytest.raises(InvalidDump, match="its meta data has no sensible notes"):
         parse_notes([NOTE.describe(), NOTE.describe() | change])
+
+
+@pytest.mark.parametrize(
+    ("left_out", "line"),
+    [
+        ({"vga.vram": 16 << 20, "pc.bios": 256 << 10}, "vga.vram 16 MiB, pc.bios 256 KiB"),
+        ({f"rom{number}": 1 << 16 for number in range(10)}, "rom7 64 KiB and 2 more"),
+        ({"a\nb": "c"}, "a\\nb 0 B"),
+        ({}, ""),
+        ([1], ""),
+        (7, ""),
+    ],
+)
+def test_memory_that_is_not_in_the_dump(
+    tmp_path: Path, write_dump: WriteDump, left_out: object, line: str
+) -> None:
+    path = tmp_path / "dump"
+    write_dump(path, MEMORY)
+    with open_dump(path) as dump:
+        dump.meta["machine"] = {"left_out": left_out}
+        lines = format_description(describe_dump(dump)).splitlines()
+    found = [text for text in lines if text.startswith("left out")]
+    assert len(found) == bool(line)
+    assert not line or found[0].endswith(line)

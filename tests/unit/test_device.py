@@ -145,7 +145,8 @@ def test_our_mounts_are_told_from_others(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     monkeypatch.setattr(mounted, "proc_lines", lambda _: told.splitlines())
     assert list(mounted.our_mounts()) == [
-        Mount("/m/a b\\040", 7, open_to_others=False), Mount("/m/c", 0, open_to_others=True)
+        Mount("/m/a b\\040", 7, open_to_others=False, number="0:50"),
+        Mount("/m/c", 0, open_to_others=True, number="0:51"),
     ]  # fmt: skip
 
 

@@ -16,11 +16,12 @@ import livedumpfs
 from livedumpfs import abi
 from livedumpfs.cli.main import build_parser
 from livedumpfs.cli.outcome import option
+from livedumpfs.compression import MAX_LEVELS, MAX_THREADS
 from livedumpfs.control import settings_files
 from livedumpfs.core.capi import lib
 from livedumpfs.dump import DumpSettings
 from livedumpfs.machines.unicorn import RAM_MIN
-from livedumpfs.settings import MAX_GRANULE, MAX_LEVELS, MAX_THREADS, SPILL_LIMIT
+from livedumpfs.settings import MAX_GRANULE, SPILL_LIMIT
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.words import persons_in
 
@@ -30,16 +31,25 @@ CONTROL = TOP / "docs" / "control.md"
 DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 STALL_DEADLINE_OF_USERS = 10
 """Tests have a longer one; test_patience.py holds this."""
-ANYWHERE = {"-h", "--help", "--version"}
+ANYWHERE = {"-h", "--help", "-q", "--quiet", "--no-color", "--version"}
 PLAIN = [*DOCUMENTS, TOP / "tests" / "model" / "README.md"]
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    """Every command with its own parser, aliases too."""
-    for action in build_parser()._actions:
+    """Every command with its own parser, aliases too; of a group ("fleet") those in it."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for name, parser in _commands_of(build_parser()).items():
+        inside = _commands_of(parser)
+        found |= {f"{name} {one}": its for one, its in inside.items()} or {name: parser}
+    assert found, "the parser has no commands"
+    return found
+
+
+def _commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
-    raise AssertionError("the parser has no commands")
+    return {}
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
@@ -48,7 +58,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
 
 def sections() -> dict[str, str]:
     """Command -> its section of docs/cli.md."""
-    parts = re.split(r"^## livedump (\S+)$", CLI.read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^## livedump (\S+(?: \S+)?)$", CLI.read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -57,7 +67,8 @@ def written_options(text: str) -> set[str]:
 
 
 def code_spans(text: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", text)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`]+)`", prose)
 
 
 def shell_lines(path: Path) -> list[str]:
@@ -69,7 +80,7 @@ def shell_lines(path: Path) -> list[str]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z][a-z-]*):", (TOP / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", (TOP / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_every_command_has_its_section_and_no_other_is_there() -> None:
@@ -109,7 +120,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_commands_in_terminal_sessions_are_right(path: Path) -> None:
     """`livedump` lines parse, `make` lines name targets that the Makefile has."""
     for line in shell_lines(path):
-        words = [w for w in shlex.split(line.partition(" | ")[0], comments=True) if w != "&"]
+        words = [w for w in shlex.split(re.split(r" \| | # ", line)[0]) if w != "&"]
         if words[0] == "sudo":
             del words[0]
         if words[0].split("/")[-1] == "livedump":
@@ -199,14 +210,16 @@ def test_defaults_are_those_that_are_told() -> None:
 def test_every_control_file_is_documented() -> None:
     section = CONTROL.read_text().partition("\n## control/\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(rows) == sorted({*settings_files.names(), "state", "failed", "error"})
+    assert sorted(rows) == sorted(
+        {*settings_files.names(), "state", "id", "bases", "failed", "error", "pages"}
+    )
 
 
 def test_ioctl_numbers_are_those_of_the_program() -> None:
     rows = re.findall(
         r"^\| ([A-Z_]+)[^|]*\| (0x\w+|`_IO\w+\(0xff, 0x\w+\)`)", CONTROL.read_text(), re.M
     )
-    assert len(rows) == 7
+    assert len(rows) == 15
     for name, number in rows:
         command = getattr(abi, name)
         if number.startswith("0x"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-FOLDERS = ("livedumpfs", "native", "guest", "tests", "bench", "scripts")
+FOLDERS = ("livedumpfs", "native", "guest", "tests", "bench", "examples", "scripts")
 ENDINGS = (".py", ".c", ".h", ".S")
 LINES_MOST = 400
 LONGER = {

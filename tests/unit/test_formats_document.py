@@ -16,6 +16,7 @@ import xxhash
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange
 from livedumpfs.formats.table import HOLE, LOST, SAVED
+from tests.fixtures.makedumpfiles import small_filtered, small_kdump
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
 PAGE = 4096
@@ -28,6 +29,8 @@ MACHINE = MachineInfo(
 )
 STATES = [SAVED] * 15 + [LOST] + [HOLE] * 2
 VERDICTS = ("incomplete", "consistent", "torn")
+NOTES = 4096 + 48
+"""Of a kdump's sub header."""
 FORMATS = [("elf", "sidecar"), ("raw", "sidecar"), ("raw", "tail"), ("kdump", "sidecar")]
 
 
@@ -147,3 +150,28 @@ def check_table(table: bytes, owner: bytes, format: str, path: Path, memory: int
         if format == "raw" and state == SAVED:  # "page of physical address A at offset A"
             at = GRANULE * number + (0 if number < 8 else (1 << 20) - 16 * PAGE)
             assert data[at : at + GRANULE] == granule
+
+
+def test_the_record_behind_a_filtered_kdump(tmp_path: Path) -> None:
+    """By its section, and that of the superblock."""
+    path, written = tmp_path / "dump", small_kdump()
+    small_filtered(path, policy="block")
+    data, start = place_of_the_superblock(path, "kdump", "")
+    block = data[start : start + 512]
+    said = Meaning(block, "Superblock, 512 bytes")
+    assert block[40:56] == b"kdump-filtered".ljust(16, b"\0")
+    assert said["offset of the memory"] == [0, len(data)]
+    assert said["offset of the superblock"] == [start, 0, 0]
+    *slots, _ = said["offset of meta slot"]
+    assert len(set(slots)) == 1
+    used = said["current meta slot"][1]
+    assert json.loads(data[slots[0] + 40 : slots[0] + used]) == {"policy": "block"}
+    assert said["XXH3-64 of these"][1] == xxhash.xxh3_64_intdigest(data[:start])
+    # Unchanged, but for where the notes are: offset and size, as diskdump.h has them.
+    notes, size = struct.unpack_from("<QQ", data, NOTES)
+    assert (written[:NOTES], written[NOTES + 16 :]) == (
+        data[:NOTES], data[NOTES + 16 : len(written)],
+    )  # fmt: skip
+    before, length = struct.unpack_from("<QQ", written, NOTES)
+    assert data[notes : notes + length] == written[before : before + length]
+    assert notes + size == start + 512

@@ -18,39 +18,56 @@ ALLOWED: dict[str, set[str]] = {
     "core": {"_native"},
     "rights": set(),
     "hosts": set(),
+    "doctor": set(),
     "headers": set(),
     "formats": set(),
     "targets": {"core", "formats", "rights"},
     "machines": {"core", "formats"},
-    "dumpfile": {"core", "formats", "rights", "targets"},
-    "dump": {"core", "dumpfile", "formats", "machines", "targets"},
+    "linux": {"formats"},
+    "stores": {"formats"},
+    "dumpfile": {"core", "formats", "rights", "stores", "targets"},
+    "named": {"core", "dumpfile", "formats", "targets"},
+    "dump": {"core", "dumpfile", "formats", "machines", "named", "stores", "targets"},
     "control": {"core", "dump", "formats", "machines", "rights", "targets"},
     "mount": {"control", "core", "dump", "dumpfile", "formats", "hosts", "machines"},
     "client": {"hosts"},
-    "cli": {"client", "dump", "dumpfile", "hosts", "machines", "mount", "targets"},
+    "fleet": {"client", "dumpfile", "hosts", "machines", "stores", "targets"},
+    "cli": {
+        *("client", "doctor", "dump", "dumpfile", "fleet", "hosts", "linux", "machines", "mount"),
+        *("named", "stores", "targets"),
+    },
     # What `import livedumpfs` offers to programs.
-    "livedumpfs": {"core", "dump", "dumpfile", "headers"},
+    "livedumpfs": {"core", "dump", "dumpfile", "headers", "named"},
 }
 """Each room may import the leaves, too."""
 
 OF_LEAVES = {
     "abi": {"kinds"},
+    "answers": {"abi", "errors"},
+    "by_dump_id": {"abi", "answers", "errors"},
+    "clocks": set(),
     "closing": set(),
+    "compression": {"errors", "kinds"},
     "errors": set(),
+    "huge": {"errors", "units"},
     "kinds": {"errors", "units"},
     "option": {"kinds"},
+    "page_map": set(),
     "pause": {"units"},
+    "pipe_thread": {"thread"},
     "proc": set(),
     "request": {"abi", "errors", "kinds", "option", "settings"},
-    "settings": {"errors", "kinds", "option", "units"},
+    "settings": {"compression", "errors", "kinds", "option", "units"},
     "signal_event": set(),
+    "step_barrier": {"errors", "writer_lock"},
     "thread": {"errors", "units"},
     "units": set(),
+    "writer_lock": {"errors"},
 }
 """What one leaf imports of others."""
 
 WORDS_OF_ENUMS = {"Arming", "AtLimit", "Backend", "Compression", "Format", "Policy", "Table"}
-WORDS = ["abi.py", "settings.py"]
+WORDS = (["abi.py", "settings.py"], ["abi.py", "compression.py"])
 """The numbers of the interface, and the words for them: the one exception to the rule that two
 public classes have two names."""
 
@@ -130,7 +147,7 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert len(places) > 100
     twice = {name: found for name, found in places.items() if len(found) > 1}
     assert {name: found for name, found in twice.items() if name not in WORDS_OF_ENUMS} == {}
-    assert all(twice.get(name, WORDS) == WORDS for name in WORDS_OF_ENUMS)
+    assert all(twice[name] in WORDS for name in WORDS_OF_ENUMS if name in twice)
 
 
 def test_what_machines_can_do_besides_is_said_in_one_place() -> None:

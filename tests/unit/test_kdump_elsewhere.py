@@ -6,13 +6,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.dumpfile import verify_dump as verify
-from tests.fixtures.kdumps import MAP, MEMORY, PAGE, WriteDump, write_kdump
+from livedumpfs.formats.processors import AARCH64, X86_64, Processor
+from tests.fixtures.kdumps import MACHINE, MAP, MEMORY, PAGE, WriteDump, write_kdump
 from tests.fixtures.program_files import program_file
 
 
@@ -51,6 +53,25 @@ def test_libkdumpfile_reads_every_page(
     )
     assert run.returncode == 0, run.stderr.decode()
     assert run.stdout == MEMORY[18 * PAGE :] + MEMORY[: 18 * PAGE]
+
+
+# Debian 12's knows no RISC-V.
+@pytest.mark.parametrize("processor", [AARCH64, X86_64], ids=lambda one: one.architecture)
+def test_libkdumpfile_knows_the_processor(
+    tmp_path: Path, write_dump: WriteDump, processor: Processor
+) -> None:
+    python = _debian_python()
+    if python is None:
+        pytest.skip("python3-libkdumpfile is not installed")
+    known = {"architecture": processor.architecture, "elf_machine": processor.elf_machine}
+    write_kdump(write_dump, tmp_path / "dump", machine=replace(MACHINE, **known))
+    program = program_file(__file__, "kdumpfile_processor.py")
+    run = subprocess.run(
+        [python, program, tmp_path / "dump", str(MAP[0].start)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    said = f"{processor.architecture} 2 {MEMORY[MAP[0].arena_offset]}\n"
+    assert (run.stdout, run.stderr) == (said, "")
 
 
 def test_makedumpfile_rearranges_what_we_flatten(tmp_path: Path, write_dump: WriteDump) -> None:

@@ -20,10 +20,10 @@ from livedumpfs.formats import (
     Sync,
     Write,
     Zero,
-    elf,
     kdump,
     superblock,
 )
+from livedumpfs.formats.processors import X86_64
 from tests.fixtures.kdumps import MACHINE, MAP, MIB, PAGE, RAM_PFNS, head, plan
 
 
@@ -183,7 +183,7 @@ def test_a_header_comes_back() -> None:
     found = kdump.parse_head(p.header())
     assert (found.incomplete, found.compression) == (True, "snappy")
     kdump.check_head(found, p.layout)
-    registers = [{name: i * 100 + k for k, name in enumerate(elf.REGISTERS)} for i in (1, 2)]
+    registers = [{name: i * 100 + k for k, name in enumerate(X86_64.registers)} for i in (1, 2)]
     assert kdump.parse_registers(p.header(registers)) == registers
     with pytest.raises(UsageError):
         plan().header([{}, {}, {}])

@@ -23,6 +23,7 @@ class SlowFiles:
         self.entered, self.go = threading.Event(), threading.Event()
         self.ends = 0
         self.target = SimpleNamespace(path="target")
+        self.plan = SimpleNamespace(dump_id=bytes(16))
 
     def discard(self) -> None:
         self.ends += 1

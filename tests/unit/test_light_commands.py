@@ -13,8 +13,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 HEAVY = {
-    "cachetools", "elftools", "fuse", "msgspec", "numpy", "prometheus_client", "qemu", "unicorn",
-    "xxhash",
+    "cachetools", "dask", "distributed", "elftools", "fuse", "msgspec", "numpy",
+    "prometheus_client", "qemu", "shtab", "tomllib", "unicorn", "xxhash", "zstandard",
 }  # fmt: skip
 EXIT = """
 import atexit, sys
@@ -38,12 +38,17 @@ def loaded_by(tmp_path: Path, program: str, *words: str) -> set[str]:
     return loaded & HEAVY
 
 
-@pytest.mark.parametrize("command", ["--help", "status"])
+@pytest.mark.parametrize("command", ["--help", "status", "list", "__complete"])
 def test_commands_that_load_none(command: str, tmp_path: Path) -> None:
     assert not loaded_by(tmp_path, COMMAND, command)
 
 
-def test_a_program_that_dumps_its_own_arrays(tmp_path: Path) -> None:
-    program = "import livedumpfs.dump, livedumpfs.machines"
-    needed = {"cachetools", "msgspec", "numpy", "xxhash"}
-    assert loaded_by(tmp_path, program) == needed
+@pytest.mark.parametrize(
+    ("modules", "more"), [("dump, livedumpfs.machines", {"cachetools"}), ("dumpfile", set())]
+)
+def test_a_program_that_dumps_its_own_arrays_or_reads_dumps(
+    modules: str, more: set[str], tmp_path: Path
+) -> None:
+    """What stores need comes with the first store."""
+    needed = {"msgspec", "numpy", "xxhash"}
+    assert loaded_by(tmp_path, f"import livedumpfs.{modules}") == needed | more

@@ -27,6 +27,8 @@ NEEDS = {
     "xxhash": ("xxhash", "verify dump"),
     "fuse": ("fusepy", "mount dump dir"),
     "cachetools": ("cachetools", "host --ram 4M"),
+    "shtab": ("shtab", "completion bash"),
+    "zstandard": ("zstandard", "list store"),
     "_cffi_backend": ("cffi", "host --ram 4M"),
     "elftools": ("pyelftools", "host --ram 4M"),
     "unicorn": ("unicorn", "host --ram 4M"),
@@ -62,6 +64,23 @@ def test_one_that_is_missing(module: str, tmp_path: Path, write_dump: Callable[.
 def test_the_core_that_is_not_built(tmp_path: Path) -> None:
     said = run("livedumpfs._native", "host", "--ram", "4M", cwd=tmp_path)
     assert said == "the C core of livedumpfs is not built, or not for this Python (run `make`)"
+
+
+def test_one_that_is_an_extra(tmp_path: Path) -> None:
+    said = run("libvirt", "attach", "--libvirt", "guest", cwd=tmp_path)
+    assert said == (
+        f"{sys.executable} does not have the Python package libvirt-python (pip install "
+        "'livedumpfs[libvirt]'; it is built with gcc, libvirt-dev, pkg-config)"
+    )
+
+
+def test_the_extra_of_fleets(tmp_path: Path) -> None:
+    for package in ("distributed", "dask"):
+        said = run(package, "fleet", "members", "--scheduler", "x:1", "--insecure", cwd=tmp_path)
+        assert said == (
+            f"{sys.executable} does not have the Python package {package} "
+            "(pip install 'livedumpfs[fleet]')"
+        )
 
 
 def required_packages() -> list[Requirement]:

@@ -160,6 +160,8 @@ def test_numbers_of_choices_are_those_of_c(one: Option) -> None:
     name = "".join(part.capitalize() for part in one.name.split("_"))
     literal = getattr(settings, name)
     assert get_args(literal) == kind.words
+    if not one.ioctl:
+        return
     numbers: type[enum.IntEnum] = getattr(abi, name)
     assert {word.upper(): kind.to_ioctl(word) for word in kind.words} == {
         name: int(member) for name, member in numbers.__members__.items()
@@ -174,7 +176,7 @@ SOME = DumpSettings(
     format="kdump", policy="spill", arming="mprotect", backend="uffd", granule=8192, pool=16384,
     spill_limit=65536, at_limit="hold", sweep_rate=5, stall_deadline=0.5, quiesce_deadline=0.25,
     init_deadline=3.5, force=True, buffered=True, table="tail", compression="zlib", level=9,
-    threads=3, max_age=2.5,
+    threads=3, max_age=2.5, cpu_notes="on", track=True,
 )  # fmt: skip
 """Nothing as usual."""
 
@@ -185,7 +187,8 @@ def test_what_an_init_says_arrives() -> None:
     fill_init(request, values)
     told = {one.name for one in OPTIONS if one.ioctl and not isinstance(one.kind, FilePath)}
     assert read_init(request) == {name: values[name] for name in told}
-    assert {one.name for one in OPTIONS} - told == {"quiesce_deadline", "init_deadline", "sidecar"}
+    untold = {"quiesce_deadline", "init_deadline", "sidecar", "cpu_notes", "track"}
+    assert {one.name for one in OPTIONS} - told == untold
     assert read_init(abi.Init()) == {}
 
 
@@ -203,7 +206,7 @@ def test_what_the_core_is_told() -> None:
     assert (config.policy, config.arming, config.backend) == (2, 1, 1)
     assert (config.granule_size, config.pool_size, config.spill_limit) == (8192, 16384, 65536)
     assert (config.sweep_rate, config.stall_deadline_ns, config.level) == (5, 500_000_000, 9)
-    assert not config.target_direct
+    assert not config.target_direct and config.track
 
 
 def test_a_file_shows_what_it_takes() -> None:
@@ -261,11 +264,12 @@ def dump_options(command: str) -> list[str]:
 
 def test_a_client_has_the_options_that_it_can_say() -> None:
     every = [one.flag for one in OPTIONS]
-    for command in ("host", "qemu"):
+    for command in ("host", "qemu", "attach"):
         assert dump_options(command) == every
     for command in ("dump", "init"):
         assert dump_options(command) == [one.flag for one in OPTIONS if one.ioctl]
-    assert {*every} - {*dump_options("dump")} == {"--quiesce-deadline", "--init-deadline"}
+    untold = {"--quiesce-deadline", "--init-deadline", "--cpu-notes", "--track"}
+    assert {*every} - {*dump_options("dump")} == untold
 
 
 def test_the_command_line_reads_the_table_without_the_rest() -> None:

@@ -14,7 +14,7 @@ from patient import DEADLINES_S, HOSTS
 from livedumpfs import settings
 from livedumpfs.dump import DumpSettings
 from livedumpfs.hosts import registry
-from livedumpfs.machines import UnicornMachine, unicorn
+from livedumpfs.machines import UnicornMachine, emulated
 from livedumpfs.rights import helper
 from tests.fixtures.program_files import program_command
 
@@ -49,9 +49,9 @@ def test_they_are_read_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
     one.end()
     assert one.timeout == 10.5
     asked: list[float] = []
-    monkeypatch.setattr(unicorn, "_deadline", lambda seconds: asked.append(seconds) or 1 << 62)
-    monkeypatch.setattr(unicorn, "QUIESCE_SECONDS", 3.0)
-    monkeypatch.setattr(unicorn, "STOP_SECONDS", 4.0)
+    monkeypatch.setattr(emulated, "_deadline", lambda seconds: asked.append(seconds) or 1 << 62)
+    monkeypatch.setattr(emulated, "QUIESCE_SECONDS", 3.0)
+    monkeypatch.setattr(emulated, "STOP_SECONDS", 4.0)
     with UnicornMachine("16MiB", 1) as machine:
         machine.quiesce()
         machine.resume()

@@ -30,6 +30,12 @@ def test_a_machine_stood_from_the_request_on() -> None:
     assert dict(text.counter_rows(SLOW))["pause"] == said
 
 
+def test_a_machine_that_has_counted_its_stop_itself() -> None:
+    """A QEMU that was attached: what was done here is no part of it."""
+    assert pause.text({"pause_ns": 21_400_000}) == "21.4 ms (as the machine itself has counted it)"
+    assert pause.parts({"pause_ns": 21_400_000})["other_ns"] == 21_400_000
+
+
 def test_writers_that_are_waited_for_do_not_stand_still() -> None:
     slow = {"pause_ns": 3_000_050_000, "quiesce_ns": 3_000_000_000, "arm_ns": 30_000,
             "resume_ns": 15_000}  # fmt: skip

@@ -154,13 +154,14 @@ def test_nothing_can_be_read_back(fifo: tuple[str, int]) -> None:
             target.pread(1, 0)
 
 
-def test_only_one_format_goes_there(fifo: tuple[str, int], tmp_path: Path) -> None:
+def test_formats_that_go_there(fifo: tuple[str, int], tmp_path: Path) -> None:
     with open_target(fifo[0]) as target:
         target.check_format("kdump")
-        with pytest.raises(UsageError, match="a pipe, and format elf needs a device or a file"):
-            target.check_format("elf")
-    with open_target(tmp_path / "file") as target:
         target.check_format("elf")
+        with pytest.raises(UsageError, match="a pipe, and format raw needs a device or a file"):
+            target.check_format("raw")
+    with open_target(tmp_path / "file") as target:
+        target.check_format("raw")
 
 
 def test_a_closed_pipe_says_so(fifo: tuple[str, int]) -> None:

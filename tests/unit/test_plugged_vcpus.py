@@ -137,7 +137,7 @@ def test_init_asks_for_the_number_of_vcpus_once(kind: Any) -> None:
     """Of all that is laid out, nothing is for another number."""
     machine: Any = Growing()
     target: Any = SimpleNamespace(identity=(0, 0), capacity=None)
-    plan = _plan(machine, DumpSettings(format=kind), target)
+    plan = _plan(machine, DumpSettings(format=kind), target, None)
     assert (machine.asked, machine.kept) == (1, [1])
     assert (plan.machine.vcpus, plan.machine.note_room) == (1, 1024)
 

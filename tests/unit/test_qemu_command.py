@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from livedumpfs.machines.qemu.asking import Ram
 from livedumpfs.machines.qemu.backend import check_backend
 from livedumpfs.machines.qemu.command_line import QemuCommand
 from livedumpfs.machines.qemu.config_file import monitor_config, read_config
+from livedumpfs.machines.qemu.guest_memory import GuestMemory
 from livedumpfs.machines.qemu.qemu_options import read_options, read_values, write_values
 
 QEMU = "qemu-system-x86_64"
@@ -157,6 +159,23 @@ def test_what_cannot_be_dumped_live_is_refused_by_name(words: tuple[str, ...], n
 @pytest.mark.parametrize(
     "words",
     [
+        ("-mem-path", "/dev/hugepages"),
+        ("-object", MEMFD),
+        ("-object", MEMFD, "-object", RAM1, "-numa", "node,memdev=ram0", *NODE1),
+        ("-object", MEMFD, "-device", "pc-dimm,memdev=ram0"),
+        ("-object", MEMFD, "-device", "nvdimm,memdev=ram0"),
+        ("-object", MEMFD, "-device", "virtio-mem-pci,memdev=ram0,requested-size=64M"),
+    ],
+)
+def test_memory_of_other_kinds_has_another_way(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("-m", "1G,maxmem=2G,slots=2", *words)
+    assert "`livedump attach SOCKET`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         ("-netdev", "tap,id=n,vhost=off"),
         ("-netdev", "tap,id=n,vhostforce=off"),
         (
@@ -181,7 +200,6 @@ def test_what_looks_like_it_is_not(words: tuple[str, ...]) -> None:
     [
         ({"type": "memory-backend-ram", "share": True}, "no memory that can be shared"),
         ({"type": "memory-backend-file", "share": False}, "it is not shared"),
-        ({"type": "memory-backend-memfd", "share": True, "hugetlb": True}, "huge pages"),
         ({"type": "memory-backend-file", "share": True, "readonly": True}, "read-only"),
         ({"type": "memory-backend-file", "share": True, "offset": 4096}, "does not begin"),
     ],
@@ -190,7 +208,20 @@ def test_a_backend_that_will_not_do_is_refused(backend: dict[str, object], why: 
     with pytest.raises(UsageError, match=f"memory backend ram0: .*{why}") as caught:
         check_backend("ram0", backend)
     assert caught.value.hint
+    attached = "share" in why or "no memory" in why
+    assert ("`livedump attach SOCKET`" in caught.value.hint) == attached
     check_backend("ram0", {"type": "memory-backend-shm", "share": True, "offset": 0})
+
+
+def test_pages_that_no_store_can_wait_for_are_refused() -> None:
+    with GuestMemory(os.memfd_create("ram"), 1 << 30) as memory:
+        memory.expect_pages()
+        memory.page_size = 2 << 20
+        memory.expect_pages()
+        memory.page_size = 1 << 30
+        with pytest.raises(UsageError, match="memory of 1 GiB pages: a store would wait") as caught:
+            memory.expect_pages()
+        assert "2 MiB" in caught.value.hint
 
 
 def test_words_that_make_no_sense() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from livedumpfs.machines import PhysicalRange
-from livedumpfs.machines.qemu import information
+from livedumpfs.machines.kernels import information
+from livedumpfs.machines.kernels.information import KernelInformation
+from livedumpfs.machines.kernels.vmcoreinfo import locate_vmcoreinfo
 from livedumpfs.machines.qemu import qemu_machine as module
-from livedumpfs.machines.qemu.information import KernelInformation
 from livedumpfs.machines.qemu.qemu_machine import QemuMachine
-from livedumpfs.machines.qemu.vmcoreinfo import locate_vmcoreinfo
 
 SIZE = 1 << 20
 TABLE, OTHER, OWN, TEXT = 0x1000, 0x2000, 0x3000, 0x8000
@@ -50,7 +50,7 @@ class Guest:
         return bytes(self.memory[offset : offset + length])
 
     def run(self, cr3: int) -> None:
-        self.machine._captured = [SimpleNamespace(controls=(0, 0, 0, cr3))]
+        self.machine._captured = [SimpleNamespace(tables=cr3)]
 
     def entry(self, table: int, value: int) -> None:
         self.memory[table + 4088 : table + 4096] = value.to_bytes(8, "little")
@@ -58,7 +58,7 @@ class Guest:
     def dump(self) -> bytes | None:
         """INIT and START."""
         self.machine.look_ahead()
-        found: bytes | None = self.machine._find_information(self.read)
+        found: bytes | None = self.machine._find_information(self.read, self.machine._told)
         return found
 
 
@@ -79,7 +79,7 @@ def test_it_is_looked_for_once_and_at_init(guest: Guest) -> None:
     guest.machine.look_ahead()
     assert guest.searches == 1
     for _ in range(3):
-        assert guest.machine._find_information(guest.read) == INFORMATION
+        assert guest.machine._find_information(guest.read, guest.machine._told) == INFORMATION
         guest.machine.look_ahead()
     assert guest.searches == 1
 
@@ -103,7 +103,7 @@ def test_a_kernel_that_came_since_init_is_found_at_start(guest: Guest) -> None:
         guest.machine.look_ahead()
         linux(guest)
         guest.information.place = None
-        assert guest.machine._find_information(guest.read) == INFORMATION
+        assert guest.machine._find_information(guest.read, guest.machine._told) == INFORMATION
 
 
 def test_a_kernel_that_had_just_begun_at_the_first_init_is_found_at_the_second(
@@ -123,5 +123,5 @@ def test_after_a_reboot_it_is_looked_for_anew(guest: Guest) -> None:
     linux(guest)
     guest.memory[TEXT : TEXT + 4096] = bytes(4096)
     guest.memory[2 * TEXT : 2 * TEXT + len(INFORMATION)] = INFORMATION
-    assert guest.machine._find_information(guest.read) == INFORMATION
+    assert guest.machine._find_information(guest.read, guest.machine._told) == INFORMATION
     assert guest.information.place == (2 * TEXT, len(INFORMATION))

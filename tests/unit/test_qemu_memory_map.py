@@ -12,7 +12,7 @@ import pytest
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.machines.qemu.guest_memory import Mapping, open_mapped
-from livedumpfs.machines.qemu.memory_map import read_memory_map
+from livedumpfs.machines.qemu.memory_map import read_left_out, read_memory_map
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -144,3 +144,24 @@ def test_a_file_of_a_mount_that_answers_nothing_is_passed_over(
             fd = open_mapped(os.getpid(), Mapping(0, 0, status.st_dev, status.st_ino))
         assert os.path.samestat(os.fstat(fd), status)
         os.close(fd)
+
+
+BLOCKS = """\
+              Block Name    PSize              Offset               Used              Total
+                    ram0    2 MiB  0x0000000000000000 0x0000000004000000 0x0000000004000000
+   0000:00:02.0/vga.vram    4 KiB  0x0000000004080000 0x0000000001000000 0x0000000001000000
+    /rom@etc/acpi/tables    4 KiB  0x0000000005100000 0x0000000000020000 0x0000000000200000
+                 pc.bios    4 KiB  0x0000000004000000 0x0000000000040000 0x0000000000040000
+"""
+
+
+@pytest.mark.parametrize("name", ["ram0", "/objects/ram0"])
+def test_memory_that_is_in_no_dump(name: str) -> None:
+    text = BLOCKS.replace("ram0", name)
+    newer = text.replace("000\n", "000  rw 0x00007f1234000000\n")
+    for shown in (text, newer):
+        assert read_left_out(shown, "ram0") == {
+            "0000:00:02.0/vga.vram": 16 * MIB,
+            "pc.bios": MIB // 4,
+        }
+    assert read_left_out("", "ram0") == {}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from livedumpfs.errors import MachineError
-from livedumpfs.machines.qemu.now import check_files, check_now
+from livedumpfs.machines.qemu.now import check_files, check_now, writers
 
 QUIET: dict[str, Any] = {
     "query-migrate": {},
@@ -62,15 +62,34 @@ def test_a_device_whose_stores_nobody_sees(driver: str) -> None:
     assert caught.value.errno == errno.ENOTSUP
 
 
-def test_a_network_whose_stores_nobody_sees() -> None:
-    with pytest.raises(MachineError, match="of type vhost-user") as caught:
-        check(info_network="n0: index=0,type=vhost-user,\n")
+@pytest.mark.parametrize("kind", ["cryptodev-vhost-user", "x-vfio-user-server"])
+def test_an_object_whose_stores_nobody_sees(kind: str) -> None:
+    with pytest.raises(MachineError, match=f"an object {kind}: another process") as caught:
+        check(qom_list=[{"name": "one", "type": f"child<{kind}>"}])
     assert caught.value.errno == errno.ENOTSUP
 
 
-def test_an_nvme_whose_stores_nobody_sees() -> None:
-    with pytest.raises(MachineError, match="the disk fast"):
-        check(query_named_block_nodes=[{"node-name": "fast", "drv": "nvme"}])
+@pytest.mark.parametrize("kind", ["vhost-user", "vhost-vdpa", "passt,vhost-user"])
+def test_a_network_whose_stores_nobody_sees(kind: str) -> None:
+    with pytest.raises(MachineError, match=f"of type {kind}") as caught:
+        check(info_network=f"n0: index=0,type={kind},connected to pid 7\n")
+    assert caught.value.errno == errno.ENOTSUP
+    check(info_network="n0: index=0,type=passt,stream,connected to pid 7\n")
+
+
+@pytest.mark.parametrize("driver", ["nvme", "virtio-blk-vhost-user", "virtio-blk-vfio-pci"])
+def test_a_disk_whose_stores_nobody_sees(driver: str) -> None:
+    with pytest.raises(MachineError, match=f"the disk fast has the driver {driver}"):
+        check(query_named_block_nodes=[{"node-name": "fast", "drv": driver}])
+
+
+def test_what_the_kernel_writes_for_qemu_is_seen_by_attach_alone() -> None:
+    kinds = ("vhost-vsock-pci", "vhost-user-fs-pci", "vfio-pci")
+    answers = {**QUIET, "qom-list": [{"name": "x", "type": f"child<{one}>"} for one in kinds]}
+    monitor: Any = FakeMonitor(answers)
+    for kernel, wanted in ((True, {*kinds}), (False, {*kinds[1:]})):
+        said = " ".join(str(one) for one in writers(monitor, kernel=kernel))
+        assert {kind for kind in kinds if kind in said} == wanted
 
 
 def test_a_suspended_guest() -> None:

@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 
 from livedumpfs.errors import MachineError
-from livedumpfs.formats.elf import REGISTERS, prstatus
 from livedumpfs.formats.note import Note, pack_notes
-from livedumpfs.machines.qemu.notes import INFORMATION_ROOM, NOTE_OF_VCPU, vcpu_notes
+from livedumpfs.formats.processors import X86_64
+from livedumpfs.machines.kernels.information_note import INFORMATION_ROOM
+from livedumpfs.machines.kernels.vmcoreinfo import MAX_SIZE
+from livedumpfs.machines.qemu.notes import NOTE_OF_VCPU, vcpu_notes
 from livedumpfs.machines.qemu.registers import STATE_SIZE, VcpuState, parse_registers
 from livedumpfs.machines.qemu.state_dump import parse_states
-from livedumpfs.machines.qemu.vmcoreinfo import MAX_SIZE
 
 REST = """\
 DR0=0000000000000000 DR1=0000000000000000 DR2=0000000000000000 DR3=0000000000000000 
@@ -73,7 +74,7 @@ CR0=60000010 CR2=00000000 CR3=00000000 CR4=00000000
 def test_a_64_bit_vcpu() -> None:
     (vcpu,) = parse_registers(LINUX)
     registers = vcpu.registers
-    assert set(registers) == set(REGISTERS)
+    assert set(registers) == set(X86_64.registers)
     shown = {"rax": 0x1AD40, "r8": 0xFFFFFFFFFFC7BD83, "r9": 0x314DBB9A, "r15": 0x14790}
     shown |= {"rip": 0xFFFFFFFFAB0592EB, "rsp": 0xFFFFFFFFAC003E98, "eflags": 0x246}
     shown |= {"cs": 0x10, "ss": 0x18, "ds": 0, "fs_base": 0x7F0012345678}
@@ -85,7 +86,7 @@ def test_a_64_bit_vcpu() -> None:
 def test_a_vcpu_that_is_not_in_64_bit_mode() -> None:
     first, second = parse_registers(LINUX + RESET)
     assert first.general["rip"] == 0xFFFFFFFFAB0592EB
-    assert set(second.registers) == set(REGISTERS)
+    assert set(second.registers) == set(X86_64.registers)
     shown = {"rdx": 0x60FB1, "rip": 0xFFF0, "eflags": 2, "r8": 0, "cs": 0xF000}
     assert {name: second.registers[name] for name in shown} == shown
     assert second.segments["cs"].base == 0xFFFF0000
@@ -172,7 +173,7 @@ def core_of(notes: bytes) -> bytes:
 def states_of(vcpus: Sequence[VcpuState], *numbers: int) -> bytes:
     """Notes as QEMU orders them: NT_PRSTATUS of all, whose process ids begin with 1, then its
     own."""
-    first = (Note(b"CORE\0", 1, prstatus({}, number + 1)) for number in numbers)
+    first = (Note(b"CORE\0", 1, X86_64.prstatus({}, number + 1)) for number in numbers)
     second = (Note(b"QEMU\0", 0, vcpu.qemu_state()) for vcpu in vcpus)
     return b"".join(note.pack() for note in (*first, *second))
 

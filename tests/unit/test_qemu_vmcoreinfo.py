@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from livedumpfs.machines.machine import PhysicalRange
-from livedumpfs.machines.qemu import vmcoreinfo
-from livedumpfs.machines.qemu.vmcoreinfo import (
+from livedumpfs.machines.kernels import vmcoreinfo
+from livedumpfs.machines.kernels.vmcoreinfo import (
     MAX_SIZE,
     Read,
     find_vmcoreinfo,
-    is_current,
-    kernel_tables,
     locate_vmcoreinfo,
 )
+from livedumpfs.machines.kernels.x86_kernel import is_current, kernel_tables
+from livedumpfs.machines.machine import PhysicalRange
 
 PIECE = 4 << 20
 SIZE = 2 * PIECE + 4096

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from livedumpfs.compression import MAX_LEVELS, MAX_THREADS
 from livedumpfs.core.capi import ffi, lib
 from livedumpfs.dump import DumpSettings, spill
 from livedumpfs.errors import UsageError
-from livedumpfs.settings import MAX_LEVELS, MAX_THREADS
 from livedumpfs.units import parse_duration
 
 TOP = Path(__file__).resolve().parents[2]

@@ -180,7 +180,7 @@ def test_an_interrupted_call_leaves_no_answer_behind(
     with Shim(other.ours) as shim:
         monkeypatch.setattr(module, "_read_answer", interrupted)
         with pytest.raises(Interrupted):
-            shim.call(lib.LDFS_SHIM_STATES)
+            shim.call(lib.LDFS_SHIM_MARKS)
         found = {shim.call(lib.LDFS_SHIM_COUNTERS).code for _ in range(3 * module._CONNECTIONS)}
         assert found == {-errno.ENODATA}
 

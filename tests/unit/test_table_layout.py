@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from livedumpfs.formats import elf, table
+from livedumpfs.formats import table
+from livedumpfs.formats.processors import X86_64
 from tests.fixtures.program_files import program_file
 
 NATIVE = Path(__file__).resolve().parents[2] / "native"
@@ -56,10 +57,10 @@ def test_structs_have_the_layout_of_the_header(tmp_path: Path) -> None:
         "LDFS_BY_SWEEP is": table.BY_SWEEP,
         "LDFS_BY_FAULT is": table.BY_FAULT,
         "LDFS_BY_STEAL is": table.BY_STEAL,
-        "struct elf_prstatus size": elf.PRSTATUS_SIZE,
+        "struct elf_prstatus size": X86_64.prstatus_size,
         "struct elf_prstatus pr_pid": 32,
         "struct elf_prstatus pr_reg": 112,
-        "struct elf_prstatus pr_fpvalid": 112 + 8 * len(elf.REGISTERS),
+        "struct elf_prstatus pr_fpvalid": 112 + 8 * len(X86_64.registers),
     }
     for name, dtype in (("ldfs_table_entry", table.ENTRY), ("ldfs_table_block", table.BLOCK)):
         assert dtype.fields is not None

@@ -10,12 +10,12 @@
 #define PICKS_MOST (ACTORS_MOST * STORES_MOST)
 
 /* What the owner of the dump does (owner.c). RING: nothing; the vCPUs take and give slots. */
-enum owner { RING, WHOLE, RELEASES, NO_SWEEP, NO_RELEASE_OF_IO, STARTS, OVERTAKEN, NEXT };
+enum owner { RING, WHOLE, RELEASES, NO_SWEEP, NO_RELEASE_OF_IO, STARTS, OVERTAKEN, NEXT, HELD };
 
 struct test_case {
 	const char *name;
 	struct world_config world;
-	uint32_t vcpus, stores, readers, callers, discards;
+	uint32_t vcpus, stores, readers, callers, discards, releasers;
 	enum owner owner;
 	int bound; /* default */
 };

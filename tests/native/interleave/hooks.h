@@ -28,6 +28,7 @@
 
 #include "base/atomic.h"
 #include "base/copy.h"
+#include "base/relax.h"
 
 /* The running actor is about to touch shared memory at `at`. */
 void hook_step(const volatile void *at, const char *what, const char *function, int line);
@@ -134,7 +135,8 @@ extern unsigned hook_run_bytes;
 #define clock_gettime(clock, now) hook_clock_gettime((clock), (now))
 #define usleep(us) hook_usleep(us)
 #define sched_yield() hook_spin()
-#define __builtin_ia32_pause() ((void)hook_spin())
+#define relax() ((void)hook_spin())
+#define sysconf(name) ((void)(name), (long)LDFS_PAGE_SIZE) /* its granules are pages */
 #define pthread_create(t, attr, main, arg) hook_pthread_create((t), (attr), (main), (arg))
 #define pthread_join(t, result) hook_pthread_join((t), (result))
 #define pthread_setname_np(t, name) hook_pthread_setname((t), (name))

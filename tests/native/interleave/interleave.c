@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "cases.h"
+#include "holds.h"
 #include "owner.h"
 #include "picks.h"
 #include "users.h"
@@ -28,8 +29,9 @@ static void begin(void)
 {
 	world_begin(&test->world);
 	world_dump_init();
-	if (test->owner != STARTS && test->owner != OVERTAKEN)
+	if (test->owner != STARTS && test->owner != OVERTAKEN && test->owner != HELD)
 		world_dump_start();
+	hold_begin();
 	actor_make("owner", owner, NULL);
 	users_make();
 }
@@ -39,6 +41,7 @@ static void end(void)
 {
 	uint32_t expected[GRANULES_MOST] = { 0 };
 
+	hold_end();
 	world_end();
 	if (test->owner == RING || test->discards)
 		return;
@@ -51,7 +54,7 @@ static void end(void)
 
 static uint64_t state(void)
 {
-	uint64_t h = users_state(world_state());
+	uint64_t h = hold_state(users_state(world_state()));
 
 	for (const char *p = picks; *p; p++)
 		h = mix(h, (uint64_t)*p);

@@ -2,6 +2,7 @@
 /* owner.c - see owner.h. */
 #include <errno.h>
 
+#include "holds.h"
 #include "owner.h"
 #include "users.h"
 
@@ -20,6 +21,7 @@ static int quiesce(void *ctx, uint64_t deadline_ns)
 static void resume(void *ctx)
 {
 	(void)ctx;
+	hold_lets_go();
 	world_stop = false;
 	actor_wrote();
 }
@@ -41,6 +43,13 @@ static void start_overtaken(void)
 
 	if (rc && rc != -EINVAL && rc != -ECANCELED)
 		violated("START: %d beside RELEASE", rc);
+}
+
+static void start_held(void)
+{
+	ldfs_quiesce_ops ops = { .quiesce = quiesce, .resume = resume };
+
+	hold_start(&ops);
 }
 
 static void sweep_and_wait(void)
@@ -94,6 +103,9 @@ void *owner(void *arg)
 		break;
 	case OVERTAKEN:
 		start_overtaken();
+		break;
+	case HELD:
+		start_held();
 		break;
 	case RELEASES: /* also in the middle of it all */
 		if (turn_choose(2, "without SWEEP") == 0)

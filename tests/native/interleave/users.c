@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "holds.h"
 #include "picks.h"
 #include "users.h"
 
@@ -91,7 +92,15 @@ static void *discarder(void *arg)
 static void *releaser(void *arg)
 {
 	(void)arg;
+	hold_release();
 	ldfs_dump_release(world_dump);
+	user_ended();
+	return NULL;
+}
+
+static void *client(void *arg)
+{
+	hold_client(arg);
 	user_ended();
 	return NULL;
 }
@@ -103,11 +112,13 @@ void users_make(void)
 	static const char *const vcpu_names[] = { "vcpu0", "vcpu1", "vcpu2" };
 
 	users_ended = 0;
-	users = test->vcpus + test->readers + test->callers + test->discards +
-		(test->owner == OVERTAKEN);
+	users = test->vcpus + test->readers + test->callers + test->discards + test->releasers +
+		(test->owner == HELD);
 	memset(slot_held, 0, sizeof(slot_held));
-	if (test->owner == OVERTAKEN)
+	for (uint32_t i = 0; i < test->releasers; i++)
 		actor_make("releaser", releaser, NULL);
+	if (test->owner == HELD)
+		actor_make("client", client, NULL);
 	for (uint32_t i = 0; i < test->vcpus; i++)
 		actor_make(vcpu_names[i], test->owner == RING ? slot_user : vcpu,
 			   (void *)(uintptr_t)i);

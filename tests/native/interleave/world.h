@@ -40,6 +40,7 @@ struct world_config {
 	bool sigbus;        /* backend: pages are protected by userfaultfd, no mapping is split */
 	bool pieces;        /* of the sweep: one a granule, else the whole arena */
 	uint32_t helpers;   /* of writer and sweep, called and sent away at any time */
+	bool unseen;        /* no observer view: huge pages */
 };
 
 void world_begin(const struct world_config *c);

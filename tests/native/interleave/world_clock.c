@@ -2,6 +2,7 @@
 /* world_clock.c - a clock that stands still, unless all actors wait for it. */
 #include <unistd.h>
 
+#include "holds.h"
 #include "world_parts.h"
 
 #define TICK_NS 60000000u /* longer than between two flushes of the table */
@@ -16,6 +17,7 @@ void clock_begin(void)
 void clock_passes(void)
 {
 	now_ns += SECOND;
+	hold_clock_passed();
 }
 
 uint64_t clock_state(uint64_t h)

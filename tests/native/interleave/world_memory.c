@@ -26,6 +26,8 @@ static void make_arena(void)
 		ldfs_arena_destroy(world_arena);
 	if (ldfs_arena_create(size, &world_arena))
 		violated("no arena");
+	if (world.unseen)
+		world_arena->observer = NULL;
 }
 
 static void punch_hole(off_t at, off_t length)
@@ -149,7 +151,7 @@ const uint8_t *memory_instant(uint32_t g)
 
 static bool is_of_arena(const uint8_t *from)
 {
-	return world_arena &&
+	return world_arena && world_arena->observer &&
 	       (uintptr_t)from - (uintptr_t)world_arena->observer < world_arena->size;
 }
 

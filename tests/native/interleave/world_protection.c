@@ -6,11 +6,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
+#include "fault/access.h"
 #include "world_parts.h"
 
-#define PAGE_FAULT_WRITE 2
 #define UFFD 12345 /* a descriptor that no file has */
 
 bool world_stop;
@@ -158,6 +157,24 @@ long protection_populate(const uint8_t *page)
 
 /* --------------------------------------------------------------------- stores */
 
+#ifdef __aarch64__
+/* Behind another record, as the kernel has it. */
+static void tell_of_store(ucontext_t *context)
+{
+	struct fpsimd_context *before = (void *)context->uc_mcontext.__reserved;
+	struct esr_context *esr = (void *)(before + 1);
+
+	before->head = (struct _aarch64_ctx){ FPSIMD_MAGIC, sizeof(*before) };
+	esr->head = (struct _aarch64_ctx){ ESR_MAGIC, sizeof(*esr) };
+	esr->esr = (uint64_t)DATA_ABORT_OF_USER << 26 | ESR_WRITE;
+}
+#else
+static void tell_of_store(ucontext_t *context)
+{
+	context->uc_mcontext.gregs[REG_ERR] = PAGE_FAULT_WRITE;
+}
+#endif
+
 static void fault(uint32_t g, unsigned half)
 {
 	siginfo_t info = { .si_signo = world_signal(),
@@ -165,7 +182,7 @@ static void fault(uint32_t g, unsigned half)
 			   .si_addr = world_arena->live + (uint64_t)g * PAGE + half * HALF };
 	ucontext_t context = { 0 };
 
-	context.uc_mcontext.gregs[REG_ERR] = PAGE_FAULT_WRITE;
+	tell_of_store(&context);
 	in_fault[actor_now()] = true;
 	enomem_met[actor_now()] = 0;
 	ldfs_fault_handler(0, world_signal(), &info, &context);

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from livedumpfs.dump import DumpSettings
-from livedumpfs.machines import unicorn
+from livedumpfs.machines import emulated
 from livedumpfs.mount import host, mountpoint
 from livedumpfs.rights import helper
 
@@ -15,8 +15,8 @@ print(
     one.init_deadline,
     host.MOUNT_TIMEOUT,
     host.END_TIMEOUT,
-    unicorn.QUIESCE_SECONDS,
-    unicorn.STOP_SECONDS,
+    emulated.QUIESCE_SECONDS,
+    emulated.STOP_SECONDS,
     helper.TIMEOUT,
     mountpoint.UNMOUNT_TIMEOUT,
 )

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux that is used: its console by the command and the mount, its dumps, reboot, poweroff."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.linux.conftest import BOOT_S
+
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.together  # they share a host
+LIVEDUMP = [sys.executable, "-P", "-m", "livedumpfs.cli"]
+
+
+class LinuxHost:
+    """`livedump host --linux` at `mount`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mount = folder / "mount"
+        self.mount.mkdir()
+        self.console = self.mount / "machine" / "console"
+        self.process = subprocess.Popen(
+            [*LIVEDUMP, "host", "--linux", "--ram", "128M", "--append", "quiet load=tasks",
+             "--mount", self.mount],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TOP,
+        )  # fmt: skip
+
+    def wait_for(self, pattern: str, times: int = 1) -> str:
+        end = time.monotonic() + BOOT_S
+        while True:
+            said = ""
+            if self.console.exists():
+                said = self.console.read_text(errors="replace")
+            if len(re.findall(pattern, said, re.MULTILINE)) >= times:
+                return said
+            assert self.process.poll() is None, said[-3000:]
+            assert time.monotonic() < end, said[-3000:]
+            time.sleep(0.1)
+
+    def type(self, text: str) -> None:
+        descriptor = os.open(self.console, os.O_WRONLY)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=BOOT_S)
+
+
+@pytest.fixture(scope="module")
+def host(linux_files: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LinuxHost]:
+    del linux_files
+    found = LinuxHost(tmp_path_factory.mktemp("host"))
+    try:
+        found.wait_for(r"^guest: up")
+        yield found
+    finally:
+        found.close()
+
+
+def test_what_is_typed_is_done(host: LinuxHost) -> None:
+    host.type("echo typed: $((6 * 7))\n")
+    host.wait_for(r"^typed: 42")
+
+
+def test_the_command_shows_and_types(host: LinuxHost) -> None:
+    console = subprocess.Popen(
+        [*LIVEDUMP, "console", "--device", host.mount],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=TOP,
+    )  # fmt: skip
+    assert console.stdin and console.stdout
+    try:
+        console.stdin.write(b"echo shown: $((6 * 9))\n")
+        console.stdin.flush()
+        seen = b""
+        while b"shown: 54" not in seen:
+            part = os.read(console.stdout.fileno(), 4096)
+            assert part, seen
+            seen += part
+        assert seen.count(b"guest: up") == 1
+        console.stdin.write(b"\x1d")  # Control-]
+        console.stdin.flush()
+        assert console.wait(BOOT_S) == 0
+    finally:
+        console.kill()
+        console.communicate()
+
+
+def test_a_text_that_is_too_long_is_not_typed_in_part(host: LinuxHost) -> None:
+    host.type("sleep 3; echo slept\n")
+    with pytest.raises(OSError, match=r"Resource temporarily unavailable"):
+        for _ in range(100):
+            host.type("# nothing\n" * 400)
+    host.wait_for(r"^slept")
+
+
+def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -> None:
+    host.type("echo '<1>a line of the log' > /dev/kmsg; echo logged\n")
+    host.wait_for(r"^logged")
+    target = tmp_path / "dump"
+    subprocess.run(
+        [*LIVEDUMP, "dump", "--device", host.mount, target], check=True, timeout=BOOT_S, cwd=TOP
+    )
+    notes = subprocess.run(
+        ["readelf", "-h", "-n", target], capture_output=True, text=True, check=True, timeout=300
+    ).stdout
+    assert re.search(r"Machine:\s+RISC-V", notes)
+    assert re.search(r"CORE\s+0x00000178\s+NT_PRSTATUS", notes) and "VMCOREINFO" in notes
+    said = subprocess.run(
+        [*LIVEDUMP, "linux", target], capture_output=True, text=True, check=True, timeout=BOOT_S,
+        cwd=TOP,
+    ).stdout  # fmt: skip
+    assert re.search(r"^ +1 +0  S  init$", said, re.MULTILINE), said
+    assert len(re.findall(r"sleeper-\d", said)) == 5
+    assert re.search(r"^\[ *\d+\.\d{6}\] a line of the log$", said, re.MULTILINE), said
+
+
+def test_it_boots_again(host: LinuxHost) -> None:
+    host.type("reboot -f\n")
+    host.wait_for(r"^guest: up", times=2)
+    host.type("echo again: $((6 * 8))\n")
+    host.wait_for(r"^again: 48")
+
+
+def test_its_end_is_the_hosts_end(host: LinuxHost) -> None:
+    host.type("poweroff -f\n")
+    out, _ = host.process.communicate(timeout=BOOT_S)
+    assert host.process.returncode == 0, out
