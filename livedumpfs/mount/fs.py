@@ -59,6 +59,7 @@ class Adapter(TreeOperations):
         self._calls = threading.Condition()
         self._under_way = 0
         self._stopped = False
+        self._libfuse: int | None = None
         self.read_others = 0
         """Address of the function that reads what the C core does not; set by the mount."""
         self._handles: OpenFiles[Handle] = OpenFiles()
@@ -77,6 +78,16 @@ class Adapter(TreeOperations):
                 self._under_way -= 1
                 self._calls.notify_all()
 
+    def init(self, path: str) -> None:
+        """See TreeOperations."""
+        self._libfuse = fuse._libfuse.fuse_get_context().contents.fuse
+        super().init(path)
+
+    def destroy(self, path: str) -> None:
+        """The last call: libfuse ends."""
+        with self._calls:
+            self._libfuse = None
+
     def stop(self, timeout: float) -> bool:
         """Answer nothing more, and wait for the calls under way; False: after `timeout` seconds one
         still is. A mount can outlive this where a file of it stays open. Reads of the C core are
@@ -84,6 +95,13 @@ class Adapter(TreeOperations):
         with self._calls:
             self._stopped = True
             return self._calls.wait_for(lambda: self._under_way == 0, timeout)
+
+    def leave(self) -> None:
+        """Let serve() return, and unmount, when libfuse next looks: after one more request, or when
+        a signal comes to the thread of serve(). Nothing to do where it has returned."""
+        with self._calls:
+            if self._libfuse is not None:
+                fuse._libfuse.fuse_exit(ctypes.c_void_p(self._libfuse))
 
     # ------------------------------------------------------------------- the tree
 

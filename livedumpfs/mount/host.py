@@ -78,11 +78,13 @@ class Host:
         self._stop = SignalEvent()
         self._ready = threading.Event()
         self._adapter = Adapter(self.control, self._ready.set)
+        self._server = threading.Thread(target=self._serve, name="livedump-mount", daemon=True)
         self._unmounted = threading.Event()
         self._mount_error: BaseException | None = None
         self._entry: Path | None = None
         self._interruptible = False
         self._hung_up = False
+        self._takes_signals = False
 
     def stop(self) -> None:
         """Make run() return. Any thread, signal handlers too."""
@@ -144,7 +146,7 @@ class Host:
         clean_up(self.mountpoint)
         check_mountpoint(self.mountpoint)
         with needing_threads(f"mount at {self.mountpoint}"):
-            start_thread(threading.Thread(target=self._serve, name="livedump-mount", daemon=True))
+            start_thread(self._server)
         waited = 0.0
         while not self._ready.wait(_WAKE):
             waited += _WAKE
@@ -184,6 +186,7 @@ class Host:
             yield
             return
         before = {number: signal.signal(number, stop) for number in _SIGNALS}
+        self._takes_signals = True
         try:
             # A signal may still come between the last step of the start and its end.
             with contextlib.suppress(_Interrupted):
@@ -220,16 +223,32 @@ class Host:
             raise HostError("one hangs", errno=errno.EBUSY)
 
     def _unmount(self) -> None:
-        """Take the mount away. libfuse's threads see that once no file of it is open; until
-        then they answer nothing, and end with the process."""
+        """Take the mount away, and wait for libfuse's threads: a request that one of them takes
+        while Python ends, from a file that is still open, would kill the process."""
         if not self._ready.is_set():
             return
+        if not self._unmounted.is_set():
+            self._wake_server()
+            self._unmounted.wait(END_TIMEOUT / 4)
         # A connection that was aborted has ended, and its mount is still there.
         if not self._unmounted.is_set() or (
             is_mounted(self.mountpoint) and is_stale(self.mountpoint)
         ):
             unmount(self.mountpoint)
-        self._unmounted.wait(_WAKE)
+        if not self._unmounted.wait(_WAKE):
+            raise HostError("a file of it is open, and libfuse still serves it", errno=errno.EBUSY)
+
+    def _wake_server(self) -> None:
+        """Make libfuse see that it is to leave."""
+        self._adapter.leave()
+        if is_mounted(self.mountpoint):
+            with contextlib.suppress(OSError):
+                os.statvfs(self.mountpoint)  # a request; its answer does not matter
+        elif self._takes_signals and self._server.ident is not None:
+            # Another process has taken the mount away, and a file of it is still open. The handler
+            # is ours, and SIGHUP says no more than what is being done.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(self._server.ident, signal.SIGHUP)
 
 
 def _within(seconds: float, name: str, step: Callable[[], object]) -> str:

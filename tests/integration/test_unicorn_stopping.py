@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +13,13 @@ import pytest
 from livedumpfs.core.capi import lib
 from livedumpfs.errors import MachineError
 from livedumpfs.machines import BUILT_IN_GUEST, UnicornMachine, boot
-from livedumpfs.proc import proc_text
+from tests.fixtures.own_threads import vcpu_threads
 from tests.fixtures.unicorn_guests import (
     COUNT,
     RAM,
     MakeGuest,
     needs_gcc,
     needs_ledger,
-    threads_of_vcpus,
     wait_for,
     word,
 )
@@ -55,7 +53,7 @@ def test_close_ends_the_threads_whatever_they_do(guest: MakeGuest, body: str) ->
         machine.start()
     assert caught.value.errno == errno.EBUSY
     machine.close()
-    assert not threads_of_vcpus()
+    assert not vcpu_threads()
 
 
 def test_close_before_start() -> None:
@@ -85,7 +83,7 @@ def test_a_machine_that_is_forgotten_is_stopped(guest: MakeGuest) -> None:
     machine = UnicornMachine(RAM, guest=guest(COUNT))
     machine.start()
     del machine
-    assert not threads_of_vcpus()
+    assert not vcpu_threads()
 
 
 @needs_ledger
@@ -101,11 +99,7 @@ def test_vcpu_threads_block_no_fault_signal() -> None:
     if not BUILT_IN_GUEST.exists():
         pytest.skip("the built-in guest is not built: make guest")
     with UnicornMachine(RAM):
-        (tid,) = [
-            t
-            for t in os.listdir("/proc/self/task")
-            if proc_text(f"/proc/self/task/{t}/comm").startswith("ldfs-vcpu")
-        ]
+        (tid,) = vcpu_threads()
         status = Path(f"/proc/self/task/{tid}/status").read_text()
         blocked = int(status.split("SigBlk:")[1].split()[0], 16)
         assert not blocked & 1 << 11 - 1  # SIGSEGV

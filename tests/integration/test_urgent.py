@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines import UnicornMachine
+from tests.fixtures.own_threads import vcpu_threads
 from tests.fixtures.program_files import program_command
 from tests.fixtures.urgency import needs_right
 
@@ -27,13 +27,6 @@ HOGS = 4
 
 if not hasattr(os, "sched_setscheduler"):
     pytest.skip("no scheduling policies", allow_module_level=True)
-
-
-def vcpu_thread() -> int:
-    """Thread id of the one vCPU."""
-    tasks = Path("/proc/self/task").iterdir()
-    (found,) = (int(t.name) for t in tasks if (t / "comm").read_text().startswith("ldfs-vcpu"))
-    return found
 
 
 @contextlib.contextmanager
@@ -69,7 +62,7 @@ def until_ordinary(thread: int) -> None:
 
 @needs_right
 def test_a_vcpu_that_waits_for_a_processor_gets_one(machine: UnicornMachine) -> None:
-    thread = vcpu_thread()
+    (thread,) = vcpu_threads()
     os.setpriority(os.PRIO_PROCESS, thread, NICE)
     raised = 0
     end = time.monotonic() + DEADLINE_S
@@ -85,7 +78,7 @@ def test_a_vcpu_that_waits_for_a_processor_gets_one(machine: UnicornMachine) -> 
 
 @needs_right
 def test_its_registers_come_soon_too(machine: UnicornMachine) -> None:
-    thread = vcpu_thread()
+    (thread,) = vcpu_threads()
     with crowded(thread):
         for _ in range(20):
             machine.registers(DEADLINE_S)
@@ -94,7 +87,7 @@ def test_its_registers_come_soon_too(machine: UnicornMachine) -> None:
 
 @needs_right
 def test_what_the_owner_chose_stays(machine: UnicornMachine) -> None:
-    thread = vcpu_thread()
+    (thread,) = vcpu_threads()
     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
     with crowded(thread):
         for _ in range(3):
@@ -131,7 +124,7 @@ def test_who_does_start_is_ordinary_afterwards() -> None:
 @needs_right
 def test_a_vcpu_that_does_not_come_in_time_is_ordinary_again(machine: UnicornMachine) -> None:
     """A stop that is asked for with no time at all."""
-    thread = vcpu_thread()
+    (thread,) = vcpu_threads()
     settings = DumpSettings(quiesce_deadline=1e-9)
     failed = 0
     end = time.monotonic() + DEADLINE_S

@@ -24,6 +24,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.rights import helper
 from livedumpfs.rights.folder import Refused
+from tests.fixtures.own_threads import files_of_threads
 from tests.fixtures.program_files import program_command
 
 Host = Any
@@ -197,6 +198,5 @@ def test_a_helper_that_is_held_up_is_given_up(
 
 def children() -> list[int]:
     """Of this thread's process, with opener.py as their program."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    found = [int(pid) for task in tasks for pid in task.read_text().split()]
+    found = [int(pid) for text in files_of_threads("children").values() for pid in text.split()]
     return [pid for pid in found if b"opener.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
