@@ -80,6 +80,36 @@ def test_a_lazy_unmount_lets_open_clients_finish(host: Host, tmp_path: Path) -> 
     again(host, tmp_path)
 
 
+@as_root
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_requests_that_come_when_python_has_ended(tmp_path: Path, taken_away: bool) -> None:
+    """From a file that is still open: they are refused, and none kills the host's process."""
+    (place := tmp_path / "mount").mkdir()
+    with subprocess.Popen(
+        program_command(__file__, "ends_slowly.py", place),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        file = os.open(place / "machine/state", os.O_RDONLY)
+        try:
+            assert os.pread(file, 100, 0)
+            if taken_away:
+                command = ["fusermount", "-uz", str(place)]
+                subprocess.run(command, check=True, timeout=DEADLINE_S)
+            process.send_signal(signal.SIGTERM)
+            assert "Success" in process.stderr.readline()
+            with pytest.raises(OSError) as refused:
+                os.pread(file, 100, 0)
+            assert refused.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(file)
+        process.stdin.close()
+        assert process.wait(DEADLINE_S) == 0, process.stderr.read()
+    assert not os.path.ismount(place)
+
+
 @contextlib.contextmanager
 def fuse_connections(place: Path) -> Iterator[Path]:
     """fusectl, where it is mounted or here."""
