@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from livedumpfs.errors import LivedumpError, UsageError
-from livedumpfs.machines.qemu import QemuCommand, QemuMachine
+from livedumpfs.machines.qemu import EndedAtOnce, QemuCommand, QemuMachine
 from livedumpfs.machines.qemu.asking import Ram, takes_value
 from livedumpfs.machines.qemu.qemu_options import FLAGS, VALUED
 from tests.qemu.this_qemu import skip_what_it_refuses
@@ -217,6 +219,22 @@ def test_what_only_asks_is_answered(words: Sequence[str]) -> None:
     expected, found = run(QEMU, *words), run(*host, QEMU, *words)
     assert (found.returncode, found.stdout) == (expected.returncode, expected.stdout)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("words", "status"), [(("-version",), 0), (("-device", "odd"), 1)])
+def test_how_it_ended_is_known_where_nothing_is_left_of_it(
+    monkeypatch: pytest.MonkeyPatch, words: Sequence[str], status: int
+) -> None:
+    """A look whether it lives may have taken its entry from the process table."""
+
+    def too_late(pid: int) -> int:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(os, "pidfd_open", too_late)
+    with pytest.raises(EndedAtOnce) as caught:
+        QemuMachine([QEMU, *BARE, *words])
+    assert caught.value.status == status
 
 
 # ---------------------------------------------------------------------------- limits

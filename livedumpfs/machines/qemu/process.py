@@ -123,7 +123,7 @@ class QemuProcess(Closing):
             self._pidfd = os.pidfd_open(pid)
         except (OSError, OverflowError) as error:
             self.connection.close()
-            raise MachineError("QEMU ended at once", errno=errno.ECONNRESET) from error
+            raise self.ended_at_once() from error  # and its entry in the process table is gone
         return pid
 
     def _not_loaded(self) -> MachineError:
