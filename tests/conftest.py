@@ -11,6 +11,7 @@ pytest_plugins = [
         "array_kinds",
         "control_bench",
         "conversions",
+        "forks",
         "fuzz_time",
         "hosts",
         "interrupt",

@@ -18,6 +18,7 @@ import pytest
 from livedumpfs.abi import State
 from livedumpfs.cli import main as cli
 from livedumpfs.client import Client
+from tests.fixtures.forks import start
 from tests.fixtures.program_files import program_file
 
 LIVEDUMP = [sys.executable, "-P", "-m", "livedumpfs.cli"]
@@ -83,7 +84,7 @@ class Commands:
             "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
             "cwd": self.folder, "env": {**self.env, **more.pop("env", {})}, **more,
         }  # fmt: skip
-        self.begun.append(subprocess.Popen(argv, **more))
+        self.begun.append(start(argv, **more))
         return self.begun[-1]
 
     def run(self, *words: object, **more: Any) -> tuple[int, str, str]:
