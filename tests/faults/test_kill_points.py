@@ -85,7 +85,7 @@ class Victim:
     def __init__(self, folder: Path, reference: int) -> None:
         self.mountpoint = folder / "mount"
         self.mountpoint.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
+        self.process = forks.start(
             program_command(__file__, "killed_host.py", str(SIZE), self.mountpoint, str(reference)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[reference],
             env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},

@@ -90,7 +90,7 @@ def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
     outliving: Any,
 ) -> None:
     console = tmp_path / "console"
-    host = subprocess.Popen(
+    host = forks.start(
         [sys.executable, program_file(__file__, f"{program}.py"), *small_guests.command(console)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

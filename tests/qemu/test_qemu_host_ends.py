@@ -157,9 +157,7 @@ def hosted(tmp_path: Path) -> Iterator[Callable[..., Hosted]]:
         mount.mkdir()
         mark = f"unix:{monitor},server=on,wait=off"
         command = [*CLI, "qemu", "--mount", str(mount), "--", *QEMU, "-qmp", mark, *words]
-        host = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        host = forks.start(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         made.append(Hosted(host, mark, monitor, mount))
         return made[-1]
 

@@ -41,18 +41,23 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside-its-file"])
 @pytest.mark.parametrize("session", [True, False], ids=["session", "no-session"])
-def test_it_finds_the_same(tmp_path: Path, session: bool, alone: bool) -> None:
+@pytest.mark.parametrize("form", ["file", "file-P", "text"])
+def test_it_finds_the_same(tmp_path: Path, form: str, session: bool) -> None:
+    command = told(tmp_path, "says", alone=form == "file-P")
+    if form == "text":
+        command[1:2] = ["-c", Path(command[1]).read_text()]
     read, write = os.pipe()
     found, said = [], []
     try:
         for kind in ("executed", "forked"):
             process = begin(
-                kind, told(tmp_path, "says", alone=alone), cwd=tmp_path, text=True,
-                env={**os.environ, "HOME": "\udce4/home", "ITS_OWN": "1"}, pass_fds=[write],
-                start_new_session=session, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                kind, command, cwd=tmp_path, text=True, pass_fds=[write], start_new_session=session,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env={
+                    **os.environ, "HOME": "\udce4/home", "ITS_OWN": "1",
+                    "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}",
+                },
             )  # fmt: skip
             said.append((process.communicate("in\n", timeout=DEADLINE_S), process.returncode))
             found.append(json.loads((tmp_path / "told").read_text()))
@@ -62,7 +67,7 @@ def test_it_finds_the_same(tmp_path: Path, session: bool, alone: bool) -> None:
     assert said == [(("out in\n", "err\n"), 0)] * 2
     for one in found:
         one["files"] = [file.partition(":")[0] for file in one["files"]]
-        if not alone:  # the server's -P is read no more
+        if form != "file-P":  # the server's -P is read no more
             del one["flags"]
     assert write in found[0]["fds"]
     assert found[1] == found[0]
@@ -145,14 +150,15 @@ def test_several_threads_start_and_wait(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "more"),
     [
-        ([sys.executable, "-c", ""], {}),
+        ([sys.executable, "-I", "-c", ""], {}),
         ([sys.executable, "-X", "dev", "-m", "livedumpfs.cli", "--version"], {}),
         ([LIVEDUMP, "--version"], {"env": {**os.environ, "LIVEDUMP_PYTHON": "/bin/true"}}),
         ([LIVEDUMP, "--version"], {"env": {**os.environ, "PYTHONHASHSEED": "7"}}),
         ([LIVEDUMP, "--version"], {"env": {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}}),
+        ([LIVEDUMP, "--version"], {"env": {**os.environ, "PYTHONPATH": "/nowhere"}}),
         ([LIVEDUMP, "--version"], {"umask": 0o77}),
     ],
-    ids=["text", "option", "other-python", "hash", "locale", "umask"],
+    ids=["isolated", "option", "other-python", "hash", "locale", "path", "umask"],
 )
 def test_what_a_fork_could_not_be_is_executed(command: list[str], more: dict[str, Any]) -> None:
     if command[0] == LIVEDUMP:
