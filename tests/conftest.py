@@ -9,6 +9,7 @@ pytest_plugins = [
         "bytecode",  # before the others are imported
         "no_config",
         "array_kinds",
+        "collecting",
         "control_bench",
         "conversions",
         "forks",
