@@ -22,7 +22,8 @@
 #   make test-arm64  100 dumps of each kind in a Debian guest on arm64, with pages of 4 and of 16 KiB
 #   make test-s3       all faults of an S3 server on loopback; make test takes some
 #   make test-foreign  dumps of Debian guests of AArch64 and RISC-V under QEMU, whose packages it installs
-#   make test-linux   50 dumps of Linux in process, each compared, and an hour with one every 10 s
+#   make test-linux   50 dumps of Linux in process, each compared, an hour with one every 10 s, and
+#                     the demo, interrupted in all its parts
 #   make test-libvirt  dumps of a domain of a real libvirtd, which it installs
 #   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU; 100 of
 #                     forget, gc and convert on a store
@@ -217,7 +218,8 @@ LINUX_SECONDS ?= 3600
 
 test-linux: setup
 	@$(MAKE) --no-print-directory -C guest/linux riscv64
-	LIVEDUMP_LINUX_DUMPS=50 LIVEDUMP_LINUX_SECONDS=$(LINUX_SECONDS) $(python) -m pytest -s tests/linux $(ARGS)
+	LIVEDUMP_LINUX_DUMPS=50 LIVEDUMP_LINUX_SECONDS=$(LINUX_SECONDS) $(python) -m pytest -s tests/linux \
+		tests/integration/test_demo.py $(ARGS)
 
 test-libvirt: setup
 	scripts/setup libvirt $(VENV)

@@ -9,8 +9,10 @@ pytest_plugins = [
         "bytecode",  # before the others are imported
         "no_config",
         "array_kinds",
+        "collecting",
         "control_bench",
         "conversions",
+        "forks",
         "fuzz_time",
         "hosts",
         "interrupt",

@@ -45,9 +45,11 @@ def expect_incomplete(target: Path) -> None:
 def wait_for(what: Callable[[], object], tell: Callable[[], object] = lambda: "") -> None:
     """Until it is true; `tell` says what is known when it never becomes so."""
     end = time.monotonic() + DEADLINE_S
+    pause_s = 0.01
     while not what():
         assert time.monotonic() < end, tell()
-        time.sleep(0.01)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.1)  # what is asked is work, too
 
 
 def comes_back(live: LiveDump) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from livedumpfs.abi import State
 from livedumpfs.cli import main as cli
 from livedumpfs.client import Client
+from tests.fixtures.forks import start
 from tests.fixtures.program_files import program_file
 
 LIVEDUMP = [sys.executable, "-P", "-m", "livedumpfs.cli"]
@@ -28,9 +29,11 @@ SLOW = ("--sweep-rate", "1K")
 
 def wait_for(condition: Callable[[], object], told: Callable[[], object] = lambda: "") -> None:
     end = time.monotonic() + DEADLINE_S
+    pause_s = 0.01
     while not condition():
         assert time.monotonic() < end, f"still not so after {DEADLINE_S:g} s: {told()}"
-        time.sleep(0.01)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.1)  # what is asked is work, too
 
 
 needs_fuse = pytest.mark.skipif(
@@ -83,7 +86,7 @@ class Commands:
             "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
             "cwd": self.folder, "env": {**self.env, **more.pop("env", {})}, **more,
         }  # fmt: skip
-        self.begun.append(subprocess.Popen(argv, **more))
+        self.begun.append(start(argv, **more))
         return self.begun[-1]
 
     def run(self, *words: object, **more: Any) -> tuple[int, str, str]:

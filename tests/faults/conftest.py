@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aftermath import Host
 
+from tests.fixtures import forks
 from tests.fixtures.patience import patient_path
 
 FOLDER = Path(__file__).resolve().parent
@@ -42,7 +43,7 @@ def beside_handlers(handlers: Path) -> Callable[..., Done]:
     environment |= {"HANDLERS": str(handlers), "PYTHONPATH": patient_path(FOLDER)}
 
     def run(*arguments: str, backend: str = "sigsegv") -> Done:
-        return subprocess.run(
+        return forks.run(
             [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False,
             env=environment | {"BACKEND": backend},
         )  # fmt: skip

@@ -16,6 +16,7 @@ from aftermath import DEADLINE_S, expect_equal, expect_incomplete, host_unharmed
 
 from livedumpfs.abi import Verdict
 from livedumpfs.client import Client
+from tests.fixtures import forks
 from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def run(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forks.run(
         program_command(__file__, program, *arguments),
         capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": patient_path(FOLDER)},

@@ -30,6 +30,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import HOLE, SAVED, DumpFile, files_of, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError
 from livedumpfs.proc import proc_text
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
@@ -84,7 +85,7 @@ class Victim:
     def __init__(self, folder: Path, reference: int) -> None:
         self.mountpoint = folder / "mount"
         self.mountpoint.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
+        self.process = forks.start(
             program_command(__file__, "killed_host.py", str(SIZE), self.mountpoint, str(reference)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, pass_fds=[reference],
             env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
@@ -176,7 +177,7 @@ def compare(dump: DumpFile, reference: mmap.mmap, found: Found) -> None:
 def mounted(target: Path, place: Path) -> Iterator[Path]:
     """`livedump mount` of it, by a process of its own."""
     place.mkdir(exist_ok=True)
-    process = subprocess.Popen(
+    process = forks.start(
         [sys.executable, "-m", "livedumpfs.cli", "mount", str(target), str(place)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL,
         env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},
@@ -191,7 +192,7 @@ def mounted(target: Path, place: Path) -> Iterator[Path]:
 
 def check_commands(dump: DumpFile, target: Path, place: Path, reference: mmap.mmap) -> None:
     """`verify` says what it is, and `mount` shows what there is."""
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "livedumpfs.cli", "verify", str(target)],
         capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip

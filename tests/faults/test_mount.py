@@ -33,6 +33,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, LivedumpError, TargetError
 from livedumpfs.targets.names import incomplete_name
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 HostMaker = Callable[..., Host]
@@ -160,7 +161,7 @@ def test_a_client_killed_inside_an_ioctl(host: Host, tmp_path: Path) -> None:
     with host_unharmed(host), Client(host.device) as client:
         client.init(str(tmp_path / "dump"), InitOptions(sweep_rate=SLOW))
         client.start()
-        blocked = subprocess.Popen(
+        blocked = forks.start(
             program_command(__file__, "old_sweep.py", host.device),
             env=host.environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -179,7 +180,7 @@ def test_a_client_killed_while_init_hangs(host: Host, tmp_path: Path) -> None:
     """INIT on a disk that does not answer: the client's death leaves a host that others use."""
     with faulty_disk(tmp_path / "faulty", 32 * MIB) as disk, host_unharmed(host):
         disk.fault("hang")
-        asking = subprocess.Popen(
+        asking = forks.start(
             program_command(__file__, "forced_init.py", host.device, disk.file),
             env=host.environment, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aftermath import expect_incomplete
 
+from tests.fixtures import forks
 from tests.fixtures.patience import patient_path
 from tests.fixtures.program_files import program_command
 
@@ -28,7 +29,7 @@ def run(
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONFAULTHANDLER"}
     environment["BACKEND"] = backend
     environment["PYTHONPATH"] = patient_path(FOLDER)
-    return subprocess.run(
+    return forks.run(
         program_command(__file__, program, *arguments),
         capture_output=True,
         text=True,

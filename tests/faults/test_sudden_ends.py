@@ -17,6 +17,7 @@ from livedumpfs.abi import State
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.errors import HostError
 from livedumpfs.hosts import registry
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 Host = Any
@@ -40,7 +41,7 @@ def test_a_client_that_is_killed_takes_its_dump_with_it_if_it_asked(
         for on_close, after in ((True, State.UNINIT), (False, State.START)):
             extra = ["released with it"] if on_close else []
             words = (host.device, tmp_path / "out", *extra)
-            client = subprocess.Popen(
+            client = forks.start(
                 program_command(__file__, "started_client.py", *words),
                 env=host.environment, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
@@ -108,7 +109,7 @@ def test_a_host_cleans_up_after_another_one(run_host: HostMaker) -> None:
 
 
 def test_a_second_host_on_the_same_mountpoint(host: Host) -> None:
-    done = subprocess.run(
+    done = forks.run(
         program_command(__file__, "second_host.py", host.mountpoint),
         env=host.environment, capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip

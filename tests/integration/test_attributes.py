@@ -20,6 +20,7 @@ import pytest
 from livedumpfs.client import Client
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import HOLE, LOST, SAVED
+from tests.fixtures import forks
 
 pytestmark = pytest.mark.together  # they share a host, and a mount
 
@@ -78,7 +79,7 @@ def started(host: Host) -> Iterator[dict[str, Any]]:
 def mounted(source: Path, place: Path, *options: str) -> Iterator[Path]:
     """`livedump mount` of a dump."""
     place.mkdir(exist_ok=True)
-    process = subprocess.Popen(
+    process = forks.start(
         [sys.executable, "-m", "livedumpfs.cli", "mount", str(source), str(place), *options],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},

@@ -17,6 +17,7 @@ import pytest
 
 from livedumpfs.client import Client
 from livedumpfs.errors import HostError
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0
@@ -35,9 +36,7 @@ def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[C
             mount = tmp_path / name
             mount.mkdir()
             command = program_command(__file__, "exchanging_host.py", str(mount), str(end.fileno()))
-            host = subprocess.Popen(
-                command, pass_fds=[end.fileno()], stdout=subprocess.PIPE, text=True
-            )
+            host = forks.start(command, pass_fds=[end.fileno()], stdout=subprocess.PIPE, text=True)
             ends.callback(host.wait, DEADLINE_S)
             ends.callback(host.terminate)
             end.close()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.shells import DEADLINE, TOP, Shell, runs_on, wait_for
+from tests.fixtures.forks import TOP
+from tests.fixtures.shells import DEADLINE, Shell, runs_on, wait_for
 
 
 @pytest.mark.parametrize("layout", ["elf", "raw"])

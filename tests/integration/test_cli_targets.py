@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from livedumpfs import open_dump
+from tests.fixtures import forks
 
 Host = Any
 DEADLINE_S = 300.0
@@ -26,7 +27,7 @@ def host(run_host: Callable[..., Host]) -> Host:
 
 
 def dump(host: Host, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forks.run(
         [*COMMAND, "--device", host.device, *words], env=host.environment, stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, check=False, **how,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from aftermath import wait_for
 
 from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
+from tests.fixtures import forks
 
 LIVEDUMP = str(Path(__file__).resolve().parents[2] / "scripts" / "livedump")
 DEADLINE = 300.0
@@ -38,7 +39,7 @@ def begin(host: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*words: str) -> subprocess.Popen[str]:
         made.append(
-            subprocess.Popen(
+            forks.start(
                 [LIVEDUMP, *words],
                 env=env,
                 text=True,

@@ -20,6 +20,7 @@ import pytest
 
 from livedumpfs.client import Client
 from livedumpfs.formats import Plan
+from tests.fixtures import forks
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -258,7 +259,7 @@ def of_a_host(module_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Bo
 @contextmanager
 def mounted(source: Path, place: Path) -> Iterator[None]:
     """`livedump mount` of a dump."""
-    process = subprocess.Popen(
+    process = forks.start(
         [sys.executable, "-m", "livedumpfs.cli", "mount", str(source), str(place)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},

@@ -18,6 +18,8 @@ from livedumpfs.proc import proc_lines, proc_text
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE = 600.0
+LONG = bool(os.environ.get("LIVEDUMP_LINUX_DUMPS"))
+long = pytest.mark.skipif(not LONG, reason="`make test-linux`; other moments with these signals")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the demo sets up a loop device: needs root"),
@@ -27,7 +29,10 @@ pytestmark = [
 
 
 def begin(folder: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "LIVEDUMP_PYTHON": sys.executable, "RAM": "16M", "TMPDIR": str(folder)}
+    env = {
+        **os.environ, "LIVEDUMP_PYTHON": sys.executable, "RAM": "16M", "VCPUS": "1",
+        "TMPDIR": str(folder),
+    }  # fmt: skip
     env.pop("LIVEDUMP_DEVICE", None)
     return subprocess.Popen(
         [TOP / "scripts" / "demo"],
@@ -90,8 +95,8 @@ def test_the_demo(linux_files: None, tmp_path: Path) -> None:
     [
         ("A block device", signal.SIGTERM),
         ("A live dump of it", signal.SIGINT),
-        ("gdb reads it", signal.SIGTERM),
-        ("gdb reads it", signal.SIGINT),
+        pytest.param("gdb reads it", signal.SIGTERM, marks=long),
+        pytest.param("gdb reads it", signal.SIGINT, marks=long),
         ("Linux, in the process", signal.SIGTERM),
     ],
 )

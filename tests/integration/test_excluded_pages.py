@@ -22,6 +22,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_filtered
 from livedumpfs.formats import filtered, kdump
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures import forks
 from tests.fixtures.makedumpfiles import INSTALLED, PATH, odd_makedumpfile
 from tests.fixtures.program_files import program_command
 
@@ -57,7 +58,7 @@ class Commands:
 
     def begin(self, *words: object) -> subprocess.Popen[bytes]:
         """In a process of its own, for signals."""
-        return subprocess.Popen(
+        return forks.start(
             program_command(__file__, "any_machine_filtered.py", *map(str, words)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

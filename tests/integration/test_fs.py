@@ -26,6 +26,7 @@ from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, StateError
 from livedumpfs.hosts import registry
 from livedumpfs.hosts.device import find_device
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command, program_file
 
 Host = Any
@@ -174,7 +175,7 @@ def test_output_is_used_when_init_gives_no_path(host: Host, tmp_path: Path) -> N
 def test_a_relative_path_is_the_callers(host: Host, tmp_path: Path) -> None:
     folder = tmp_path / "where the caller is"
     folder.mkdir()
-    subprocess.run(
+    forks.run(
         program_command(__file__, "dump_here.py", host.device),
         cwd=folder, env=host.environment, timeout=DEADLINE, check=True,
     )  # fmt: skip

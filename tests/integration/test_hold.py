@@ -19,6 +19,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings, DumpState
 from livedumpfs.errors import MachineError, StateError, UsageError
 from livedumpfs.machines import ThreadMachine, UnicornMachine
+from tests.fixtures import forks
 from tests.fixtures.holds import arm_in_time
 from tests.fixtures.hosts import HostMaker
 from tests.fixtures.program_files import program_command
@@ -332,7 +333,7 @@ def test_a_client_that_is_killed(run_host: HostMaker, gap: str) -> None:
     host = run_host()
     for on_close, seconds in ((False, "0.5"), (True, str(LONG_S))):
         command = program_command(__file__, "holding_client.py", host.device, gap, seconds)
-        client = subprocess.Popen(
+        client = forks.start(
             [*command, "on close" if on_close else ""], stdout=subprocess.PIPE, text=True
         )
         assert client.stdout and client.stdout.readline() == "held\n"

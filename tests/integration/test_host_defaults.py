@@ -23,6 +23,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dump import DumpSettings
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import HostError, UsageError
+from tests.fixtures import forks
 
 DEADLINE_S = 300
 Hosts = Callable[..., str]
@@ -40,7 +41,7 @@ def host(tmp_path: Path) -> Iterator[Hosts]:
     def start(*options: str) -> str:
         command = ["host", "--ram", "16M", "--idle", "--mount", str(place), *options]
         started.append(
-            subprocess.Popen(
+            forks.start(
                 [sys.executable, "-P", "-m", "livedumpfs.cli", *command],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
                 env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},

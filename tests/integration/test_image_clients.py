@@ -24,6 +24,7 @@ import pytest
 from livedumpfs.abi import Format, State, Verdict
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 MIB = 1 << 20
@@ -57,7 +58,7 @@ def test_volatility_reads_images_with_a_gap(write_dump: WriteDump, tmp_path: Pat
     for kind in ("raw", "lime"):
         command = [sys.executable, "-m", "livedumpfs.cli", "convert", str(tmp_path / "dump"),
                    str(tmp_path / kind), "--format", kind]  # fmt: skip
-        subprocess.run(command, timeout=DEADLINE, check=True, capture_output=True)
+        forks.run(command, timeout=DEADLINE, check=True, capture_output=True)
     low, high, end = memory[:LOW], memory[LOW:], HIGH_START + HIGH_SIZE
     reads = [(0, 16), (PAGE - 3, 77), (LOW - 8, 8), (HIGH_START, 2 * PAGE), (end - 1, 1)]
     right = [low[:16], low[PAGE - 3 : PAGE + 74], low[-8:], high[: 2 * PAGE], high[-1:]]

@@ -20,6 +20,7 @@ import pytest
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED, LOST, SAVED
 from livedumpfs.proc import proc_text
+from tests.fixtures import forks
 
 DEADLINE = 300.0
 PAGE = 4096
@@ -40,7 +41,7 @@ class Mounted:
         self.place = place
         place.mkdir()
         self.root = place / "snapshot"
-        self.process = subprocess.Popen(
+        self.process = forks.start(
             [sys.executable, "-m", "livedumpfs.cli", "mount", source, str(place), *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},
@@ -170,7 +171,7 @@ def test_a_dump_on_a_device_read_by_gdb(
     write_dump(device, MEMORY, machine=MACHINE, registers=REGISTERS, granule=16 * PAGE)
     mounted, plain = mount(device), tmp_path / "plain"
     # A converted file is read as well, also while the dump is mounted.
-    subprocess.run(
+    forks.run(
         [sys.executable, "-m", "livedumpfs.cli", "convert", device, str(plain)],
         timeout=DEADLINE, check=True, capture_output=True,
     )  # fmt: skip
@@ -196,7 +197,7 @@ def test_the_mount_of_a_killed_process_is_taken_over(
     first.process.kill()
     first.process.communicate(timeout=DEADLINE)
     assert first.is_mounted()
-    again = subprocess.Popen(
+    again = forks.start(
         [sys.executable, "-m", "livedumpfs.cli", "mount", str(tmp_path / "dump"), str(first.place)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
     )  # fmt: skip

@@ -20,6 +20,7 @@ from livedumpfs.stores import open_store
 from livedumpfs.stores.lease import FOLDER
 from livedumpfs.stores.remote_objects import RemoteObjects
 from livedumpfs.stores.store import open_objects
+from tests.fixtures import forks
 from tests.fixtures.object_servers import ALL, FAULTY_S, IN_TIME, KEY, S3, SECRET, long
 
 TOP = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ class Shell:
         self.host = host
 
     def begin(self, *words: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return forks.start(
             [LIVEDUMP, *words],
             env={
                 **os.environ,

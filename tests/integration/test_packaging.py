@@ -144,6 +144,7 @@ def installed(archive: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch)
     (site,) = venv.glob("lib/python3.*/site-packages")
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     monkeypatch.setenv("PYTHONPATH", FOLDER)  # not this tree
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)  # pip has compiled it, beside it
     return venv
 
 

@@ -26,6 +26,7 @@ from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.errors import TargetError
+from tests.fixtures import forks
 
 TOP = Path(__file__).resolve().parents[2]
 LIVEDUMP = str(TOP / "scripts" / "livedump")
@@ -48,7 +49,7 @@ def begin(host: Host) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     begun: list[subprocess.Popen[bytes]] = []
 
     def run(*words: str, stdout: Any = subprocess.PIPE) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+        process = forks.start(
             [LIVEDUMP, *words, "--device", host.device],
             env={**host.environment, "LIVEDUMP_PYTHON": sys.executable},
             stdin=subprocess.DEVNULL,

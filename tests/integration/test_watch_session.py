@@ -11,7 +11,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import termios
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.page_map import LETTERS
+from tests.fixtures import forks
 from tests.fixtures.shells import DEADLINE, LIVEDUMP, Shell, wait_for
 
 ROWS, COLUMNS = 24, 80
@@ -35,7 +35,7 @@ class Session:
         self.ours, theirs = pty.openpty()
         self.resize(ROWS, COLUMNS)
         self.before = termios.tcgetattr(self.ours)
-        self.process = subprocess.Popen(
+        self.process = forks.start(
             [LIVEDUMP, "watch", *words],
             env={**shell.env, "TERM": "xterm", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", **variables},
             cwd=shell.folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures import forks
 from tests.linux.conftest import BOOT_S
 
 TOP = Path(__file__).resolve().parents[2]
@@ -27,7 +28,7 @@ class LinuxHost:
         self.mount = folder / "mount"
         self.mount.mkdir()
         self.console = self.mount / "machine" / "console"
-        self.process = subprocess.Popen(
+        self.process = forks.start(
             [*LIVEDUMP, "host", "--linux", "--ram", "128M", "--append", "quiet load=tasks",
              "--mount", self.mount],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TOP,
@@ -74,7 +75,7 @@ def test_what_is_typed_is_done(host: LinuxHost) -> None:
 
 
 def test_the_command_shows_and_types(host: LinuxHost) -> None:
-    console = subprocess.Popen(
+    console = forks.start(
         [*LIVEDUMP, "console", "--device", host.mount],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=TOP,
     )  # fmt: skip
@@ -108,7 +109,7 @@ def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -
     host.type("echo '<1>a line of the log' > /dev/kmsg; echo logged\n")
     host.wait_for(r"^logged")
     target = tmp_path / "dump"
-    subprocess.run(
+    forks.run(
         [*LIVEDUMP, "dump", "--device", host.mount, target], check=True, timeout=BOOT_S, cwd=TOP
     )
     notes = subprocess.run(
@@ -116,7 +117,7 @@ def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -
     ).stdout
     assert re.search(r"Machine:\s+RISC-V", notes)
     assert re.search(r"CORE\s+0x00000178\s+NT_PRSTATUS", notes) and "VMCOREINFO" in notes
-    said = subprocess.run(
+    said = forks.run(
         [*LIVEDUMP, "linux", target], capture_output=True, text=True, check=True, timeout=BOOT_S,
         cwd=TOP,
     ).stdout  # fmt: skip

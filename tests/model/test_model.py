@@ -82,6 +82,7 @@ VARIANTS = (
     Check("spill", ("TARGET", "SHRINKS=1")),
     Check("around", ("NS=1",)),
     Check("durable", ("SIDECAR",)),
+    Check("fail", ("NV=1",)),
     Check("hold", ("SHIM",)),
 )
 MILLIONS = ("fail",)
@@ -192,10 +193,11 @@ LARGER = (
     Check("discard_shadow", ("NG=2", "FAILURES=1")),
     Check("uffd_sweep", ("NG=2",)),
 )
-# Those of most states. `around` has the same actors in VARIANTS, with a slot less; RELEASE beside
-# two threads that save is in `release_packers`; one reader is in `reader`, two dumps' readers
-# are in `readers_next`, and interleave/ has two in C.
-LONG_ALONE = ("readers_two", "around", "release_helper")
+# Those of most states. `around` has the same actors in VARIANTS, with a slot less, and `fail` has
+# them there, with a vCPU less; RELEASE beside two threads that save is in `release_packers`; one
+# reader is in `reader`, two dumps' readers are in `readers_next`. interleave/ has two readers in C,
+# and all orders of `fail` and `three_by_one`.
+LONG_ALONE = ("readers_two", "around", "release_helper", "fail", "three_by_one")
 SLOW_BUGS = ("BUG_NO_WAKE_KEEPER",)
 """interleave/ has it in C."""
 USUAL = tuple(Check(model) for model in MODELS if LONG or model not in LONG_ALONE)

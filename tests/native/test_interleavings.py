@@ -44,7 +44,7 @@ CASES = re.findall(r'^\t\{ "(\w+)"', (HERE / "cases.c").read_text(), re.MULTILIN
 # models of the same names have all. Of "ring", which is no model, `make interleave` tries all.
 RANDOM_ALONE = (
     *("next_dump", "around", "auto", "auto_hold", "auto_lose", "helper_release"),
-    *("held_release", "ring"),
+    *("held_release", "ring", "two_by_two", "helper", "widen_sweep"),
 )
 # Those of the backend sigbus have the orders of their twins of sigsegv, and random ones.
 TWINS = tuple(case for case in CASES if case.startswith("sigbus_"))

@@ -129,12 +129,13 @@ def test_no_report(
     building: Callable[..., Any],
     run_program: Callable[..., tuple[int, str]],
 ) -> None:
-    built = building("sanitized", compiler=compiler, flags=flags).programs()
+    signals = HUGE_WITH_SIGNALS if programs_run != EVERYWHERE else ()
+    names = {command.split()[0] for command, _ in programs_run + WITH_HUGE_PAGES + signals}
+    built = building("sanitized", compiler=compiler, flags=flags).programs(names)
     for command, expected in programs_run * ROUNDS:
         name, *arguments = command.split()
         assert run_program(built[name], *arguments, **ENVIRONMENT) == (0, expected), command
     with tried_huge_pages(HUGE_PAGES) as why:
-        signals = HUGE_WITH_SIGNALS if programs_run != EVERYWHERE else ()
         huge = () if why else (WITH_HUGE_PAGES + signals) * ROUNDS
         for command, expected in huge:
             name, *arguments = command.split()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from livedumpfs.dump import LiveDump
 from livedumpfs.machines.attach import AttachedMachine
 from livedumpfs.proc import proc_text
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 from tests.qemu.running_guests import SomeGuest
 
@@ -19,7 +20,7 @@ def host_in_the_middle(
     guest: SomeGuest, silence: float
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A host that has received the first pages; and the process id of its lifeline."""
-    host = subprocess.Popen(
+    host = forks.start(
         program_command(__file__, "attached_host.py", named(guest), str(silence)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

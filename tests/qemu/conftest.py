@@ -30,6 +30,7 @@ from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_memory import find_mapping
 from livedumpfs.proc import proc_text
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures import forks
 from tests.fixtures.locks import locked
 from tests.qemu.lengths import LONG, MEMORY
 from tests.qemu.small_guests import FirmwareGuest, children, firmware_command, qemu_of
@@ -289,7 +290,7 @@ def hosted(small_guests: SmallGuests, tmp_path: Path) -> Iterator[Any]:
     mount.mkdir()
     words = ["-m", "livedumpfs.cli", "qemu", "--mount", str(mount), "--"]
     words += small_guests.command(console)
-    host = subprocess.Popen(
+    host = forks.start(
         [sys.executable, *words], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:

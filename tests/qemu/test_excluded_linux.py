@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from drgn.helpers.linux import cmdline, find_task, get_dmesg
 
 from livedumpfs.cli.exclude import level
+from tests.fixtures import forks
 from tests.qemu.lengths import LONG
 from tests.qemu.test_debuggers import (
     DEADLINE_S,
@@ -40,7 +40,7 @@ KINDS = ("zero", "cache", "user", "free")
 
 
 def livedump(*words: object) -> str:
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "livedumpfs.cli", *map(str, words)],
         capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip

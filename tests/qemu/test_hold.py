@@ -21,6 +21,7 @@ from livedumpfs.dump import DumpState, LiveDump
 from livedumpfs.dumpfile import open_dump, verify_dump
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.qemu import QemuMachine
+from tests.fixtures import forks
 from tests.fixtures.holds import arm_in_time
 from tests.fixtures.program_files import program_command
 from tests.qemu.small_guests import FirmwareGuest, firmware_command, held_by
@@ -190,7 +191,7 @@ def host(firmware: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(seconds: float, stage: str) -> subprocess.Popen[str]:
         command = [*program_command(__file__, "held_in_steps.py"), str(seconds), stage]
-        found = subprocess.Popen(
+        found = forks.start(
             [*command, *firmware_command(firmware)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.machines.qemu import QemuMachine
+from tests.fixtures import forks
 
 WORDS = [
     "qemu-system-x86_64", "-accel", "tcg", "-M", "q35", "-display", "none", "-nodefaults",
@@ -43,7 +44,7 @@ def test_a_dump_on_a_device_is_read_through_the_mount(
         assert LiveDump(machine).save(device, settings) == "consistent"
         registers = machine.snapshot_registers()
     assert "not an ordinary file" in notes(device).stderr
-    mount = subprocess.Popen(
+    mount = forks.start(
         [sys.executable, "-m", "livedumpfs.cli", "mount", device, str(place)],
         stdout=subprocess.PIPE,
         text=True,

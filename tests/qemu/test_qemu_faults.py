@@ -17,6 +17,7 @@ from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import LivedumpError
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.proc import proc_text
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_file
 from tests.qemu.lengths import LONG
 from tests.qemu.small_guests import SIZE, held_by, let_pause, qemu_of
@@ -35,7 +36,7 @@ def gone(pid: int) -> bool:
 
 
 def livedump(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forks.run(
         [*CLI, *words], capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
 
@@ -89,7 +90,7 @@ def test_a_host_that_dies_while_it_holds_the_guest_lets_it_go(
     outliving: Any,
 ) -> None:
     console = tmp_path / "console"
-    host = subprocess.Popen(
+    host = forks.start(
         [sys.executable, program_file(__file__, f"{program}.py"), *small_guests.command(console)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from aftermath import expect_incomplete
 
 from livedumpfs.machines.qemu.guest_memory import find_mapping, open_mapped
 from livedumpfs.proc import proc_lines, proc_text
+from tests.fixtures import forks
 from tests.fixtures.program_files import program_command
 
 DEADLINE_S = 300.0
@@ -124,7 +125,7 @@ class Hosted:
         os.close(fd)
 
     def livedump(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forks.run(
             [*CLI, *words, "--device", str(self.mount / "livedump")],
             capture_output=True, text=True, timeout=DEADLINE_S, check=False,
         )  # fmt: skip
@@ -156,9 +157,7 @@ def hosted(tmp_path: Path) -> Iterator[Callable[..., Hosted]]:
         mount.mkdir()
         mark = f"unix:{monitor},server=on,wait=off"
         command = [*CLI, "qemu", "--mount", str(mount), "--", *QEMU, "-qmp", mark, *words]
-        host = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        host = forks.start(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         made.append(Hosted(host, mark, monitor, mount))
         return made[-1]
 
@@ -230,7 +229,7 @@ def test_a_qemu_that_is_killed_takes_its_host_along(
     one.ready()
     one.fill()
     words = ["--device", str(one.mount / "livedump"), "--sweep-rate", "1K", str(target)]
-    with subprocess.Popen(
+    with forks.start(
         [*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as dump:
         try:
@@ -282,9 +281,7 @@ def wait_for_a_dump(one: Hosted, target: Path, chosen: random.Random) -> subproc
     under_way = chosen.random() < 0.5
     rate = "8M" if under_way else chosen.choice(["8M", "64M", "1G"])
     words = ["--device", str(one.mount / "livedump"), "--sweep-rate", rate, str(target)]
-    dump = subprocess.Popen(
-        [*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    dump = forks.start([*CLI, "dump", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = one.mount / "control" / "state"
     if under_way:
         wait_for(lambda: state.read_text()[0] in "345")

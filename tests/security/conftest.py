@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures import forks
 from tests.fixtures.patience import patient_path
 
 DEADLINE_S = 300.0
@@ -44,7 +45,7 @@ def run_as() -> RunAs:
         **options: Any,
     ) -> str:  # fmt: skip
         program = as_user(PROGRAMS / name, user, groups, umask)
-        done = subprocess.run(
+        done = forks.run(
             [sys.executable, "-c", program, *map(str, args)], stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=DEADLINE_S, check=False,
             env={**os.environ, "PYTHONPATH": patient_path(PROGRAMS)}, **options,

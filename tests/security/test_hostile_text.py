@@ -18,6 +18,7 @@ from livedumpfs.client import Client
 from livedumpfs.errors import HostError, InvalidDump, LivedumpError, UsageError, printable
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.machines.kernels.vmcoreinfo import MAX_SIZE, find_vmcoreinfo
+from tests.fixtures import forks
 
 Host = Any
 """RunningHost of conftest.py."""
@@ -81,17 +82,17 @@ def test_dumps_with_names_for_the_terminal(
         ("compare", dump, dump), ("convert", dump, tmp_path / "flat"),
         ("convert", "--format", "raw", dump, tmp_path / "raw"), ("info", tmp_path / EVIL[:-5]),
     ):  # fmt: skip
-        shown = run("livedumpfs.cli", *map(str, command))
+        shown = run(*map(str, command))
         assert shown and all(line.isprintable() for line in shown.split("\n")), repr(shown)
         if command[0] == "info" and command[-1] == dump:
             assert "evil" in shown
 
 
-def run(module: str, *arguments: str) -> str:
+def run(*arguments: str) -> str:
     """Both outputs of a command."""
     arguments = tuple(one.replace("\0", "") for one in arguments)
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, text=True,
+    return forks.run(
+        [sys.executable, "-m", "livedumpfs.cli", *arguments], stdin=subprocess.DEVNULL, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=DEADLINE, check=False,
     ).stdout  # fmt: skip
 
@@ -107,7 +108,7 @@ def test_paths_that_other_users_of_a_mount_chose(run_host: HostMaker, tmp_path: 
         client.init(str(tmp_path / odd))
         harmless(host.read("livedump"))
         assert host.read("livedump").count("\n") == 1
-        harmless(run("livedumpfs.cli", "status", "--device", host.device))
+        harmless(run("status", "--device", host.device))
         client.release()
     with pytest.raises(OSError, match="Invalid argument"):
         host.write("control/policy", EVIL)

@@ -24,6 +24,7 @@ from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.rights import helper
 from livedumpfs.rights.folder import Refused
+from tests.fixtures import forks
 from tests.fixtures.own_threads import files_of_threads
 from tests.fixtures.program_files import program_command
 
@@ -126,7 +127,7 @@ def test_callers_that_die_while_they_ask(host: Host, tmp_path: Path) -> None:
     for number in range(KILLED):
         wait = chosen.uniform(0, 0.2)
         extra = [str(wait)] if number % 2 else []
-        with subprocess.Popen(
+        with forks.start(
             program_command(__file__, "caller_that_dies.py", host.device, tmp_path / "out", *extra),
             env=host.environment, stdout=subprocess.PIPE,
         ) as caller:  # fmt: skip

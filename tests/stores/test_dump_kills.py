@@ -24,6 +24,7 @@ from livedumpfs.cli.proof import prove_dump
 from livedumpfs.client import Client
 from livedumpfs.dumpfile import open_dump, verify_store
 from livedumpfs.stores import collect, create_store, open_store
+from tests.fixtures import forks
 from tests.fixtures.store_streams import image_of
 
 LIVEDUMP = str(Path(__file__).resolve().parents[2] / "scripts" / "livedump")
@@ -33,7 +34,7 @@ Host = Any
 
 
 def begin(host: Host, place: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return forks.start(
         [LIVEDUMP, "dump", str(place), "--device", host.device, "--sweep-rate", "24M"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**host.environment, "LIVEDUMP_PYTHON": sys.executable},

@@ -22,6 +22,7 @@ from livedumpfs.client import Client, InitOptions
 from livedumpfs.dumpfile import open_dump, verify_store
 from livedumpfs.stores import collect, create_store, open_store
 from livedumpfs.stores.reception import Reception
+from tests.fixtures import forks
 from tests.fixtures.object_servers import ALL, long
 from tests.fixtures.store_streams import chunk_count, image_of, nothing_published
 from tests.stores.instants import is_of_the_instant
@@ -55,7 +56,7 @@ def begin() -> Iterator[Begin]:
     begun: list[subprocess.Popen[str]] = []
 
     def run(host: Host, *words: str | Path) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
+        process = forks.start(
             [LIVEDUMP, *map(str, words), "--device", host.device],
             env={**host.environment, "LIVEDUMP_PYTHON": sys.executable},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -132,7 +133,7 @@ def test_two_dumps(host: Host, begin: Begin, place: Path, tmp_path: Path) -> Non
 
 
 def verify(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return forks.start(
         [LIVEDUMP, "verify", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "LIVEDUMP_PYTHON": sys.executable},
     )  # fmt: skip

@@ -17,6 +17,7 @@ import pytest
 from livedumpfs.client import Client
 from livedumpfs.dumpfile import verify_store
 from livedumpfs.stores import collect, open_store
+from tests.fixtures import forks
 from tests.stores.instants import is_of_the_instant
 
 LIVEDUMP = str(Path(__file__).resolve().parents[2] / "scripts" / "livedump")
@@ -41,7 +42,7 @@ def set_control(host: Host, name: str, value: str) -> None:
 
 def taken(host: Host, target: str | Path, *more: str) -> str:
     """What `livedump dump` said, on both streams."""
-    done = subprocess.run(
+    done = forks.run(
         [LIVEDUMP, "dump", str(target), *more, "--device", host.device],
         env={**host.environment, "LIVEDUMP_PYTHON": sys.executable},
         capture_output=True, text=True, timeout=DEADLINE, stdin=subprocess.DEVNULL,

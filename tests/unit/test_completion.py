@@ -18,6 +18,7 @@ from livedumpfs.cli.completion_command import SHELLS
 from livedumpfs.cli.main import main
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.hosts import registry
+from tests.fixtures import forks
 
 TOP = Path(__file__).resolve().parents[2]
 BASH = """
@@ -71,7 +72,7 @@ def test_targets_are_block_devices_with_a_size_and_stores(place: Path) -> None:
 
 @pytest.mark.parametrize("words", [["nonsense", "x"], ["dumps", "[#"], []])
 def test_a_question_that_makes_no_sense_is_no_failure(words: list[str]) -> None:
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "livedumpfs.cli", "__complete", *words],
         cwd=TOP, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip

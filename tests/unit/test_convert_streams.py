@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,13 @@ import pytest
 from livedumpfs.cli.main import main
 from livedumpfs.dumpfile import NewFile, convert_dump, open_dump, rearrange
 from livedumpfs.errors import InvalidDump, TargetError
+from tests.fixtures import forks
 from tests.fixtures.conversions import Capture, same_dump, same_pages
 
 
 def run_piped(*arguments: str, stdin: bytes | None = None) -> bytes:
     """A command whose standard output is a pipe."""
-    run = subprocess.run(
+    run = forks.run(
         [sys.executable, "-m", "livedumpfs.cli", *arguments],
         input=stdin,
         capture_output=True,
