@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from pathlib import Path
@@ -12,13 +11,11 @@ import pytest
 
 from livedumpfs.errors import HostError, UsageError
 from livedumpfs.mount.metrics_address import MetricsAddress, metrics_url
+from tests.fixtures.ipv6 import has_ipv6
 from tests.fixtures.program_files import program_command
 
 UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 PRIVILEGED_PORT = 80
-has_ipv6 = os.path.exists("/proc/net/if_inet6") and "00000000000000000000000000000001" in (
-    Path("/proc/net/if_inet6").read_text()
-)
 
 
 @pytest.mark.parametrize(
