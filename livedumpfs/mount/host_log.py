@@ -14,7 +14,7 @@ from typing import Final
 from livedumpfs import pause
 from livedumpfs.dump import DumpEvent, Happened
 from livedumpfs.errors import printable
-from livedumpfs.mount.journal import Fields, Value
+from livedumpfs.mount.journal import Fields, FieldValue
 from livedumpfs.units import PAGE_SIZE, format_size
 
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
@@ -39,7 +39,7 @@ class HostLog:
     def __init__(self, write: Callable[[Fields], None], mountpoint: str, machine: str) -> None:
         """`write`: takes a record, and neither waits nor raises. `machine`: its kind."""
         self._write = write
-        self._host: dict[str, Value] = {
+        self._host: dict[str, FieldValue] = {
             "LIVEDUMP_MOUNTPOINT": mountpoint,
             "LIVEDUMP_MACHINE": machine,
         }
@@ -97,7 +97,7 @@ class HostLog:
 def _fields(event: DumpEvent) -> Fields:
     """Those that it has."""
     counters = event.counters
-    found: dict[str, Value | None] = {
+    found: dict[str, FieldValue | None] = {
         "LIVEDUMP_DUMP_ID": event.dump_id.hex(),
         "LIVEDUMP_TARGET": event.target,
         "LIVEDUMP_VERDICT": event.verdict,

@@ -28,8 +28,8 @@ UNLOGGED: Final = "LIVEDUMP_UNLOGGED"
 """How many records were dropped since the last one."""
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
-Value = str | int
-Fields = Mapping[str, Value]
+FieldValue = str | int
+Fields = Mapping[str, FieldValue]
 
 
 def encode(fields: Fields) -> bytes:

@@ -2,7 +2,7 @@
 """MetricsServer: serves a host's metrics by HTTP, on one thread, as long as the host.
 
 Any user who reaches its address may ask. So a client gets a few seconds in all, however slowly it
-sends or reads; only so many are connected at once, of whom the oldest makes room; and connections
+sends or reads; only so many are connected at once, the oldest of which makes room; and connections
 are taken no faster than a fixed pace, so that a flood of them takes little of the processor and of
 the GIL. The thread waits for nothing but its sockets and what `render` waits for.
 """
@@ -64,7 +64,7 @@ class MetricsServer(Closing):
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(END_S)
         if self._thread.is_alive():
-            # The thread still has the descriptor; nobody can connect to it any more.
+            # The thread still has the descriptor; no client can connect any more.
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
 
