@@ -25,6 +25,7 @@
 #   make test-linux   50 dumps of Linux in process, each compared, an hour with one every 10 s, and
 #                     the demo, interrupted in all its parts
 #   make test-libvirt  dumps of a domain of a real libvirtd, which it installs
+#   make test-metrics  a real Prometheus scrapes a host, and asks what the dashboard and the alerts ask
 #   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU; 100 of
 #                     forget, gc and convert on a store
 #   make fuzz         the parsers for FUZZ_SECONDS (300)
@@ -65,7 +66,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
-.PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-s3 kill-points fuzz fuzz-control soak
+.PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-metrics test-s3 kill-points fuzz fuzz-control soak
 .PHONY: figures man wheels test-wheels deb test-deb test-arm64 fleet-many test-fleet bench-fleet
 .PHONY: examples bench bench-quick bench-guest bench-inspect bench-living many-writers
 
@@ -224,6 +225,11 @@ test-linux: setup
 test-libvirt: setup
 	scripts/setup libvirt $(VENV)
 	LIVEDUMP_LIBVIRT=1 $(python) -m pytest tests/qemu/test_attach_libvirt.py $(ARGS)
+
+test-metrics: setup
+	scripts/setup prometheus build/prometheus
+	LIVEDUMP_PROMETHEUS=build/prometheus/usr/bin $(python) -m pytest -s \
+		tests/integration/test_prometheus.py $(ARGS)
 
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)

@@ -14,6 +14,7 @@ from livedumpfs.cli.defaults import add_defaults, default_settings
 from livedumpfs.cli.foresight import add_check, expect_check, tell_check
 from livedumpfs.cli.host_command import add_mount_options, mount_directory, serve
 from livedumpfs.cli.output import say
+from livedumpfs.cli.watched_host import watched
 from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def run_attach(args: argparse.Namespace) -> int:
 
     settings = default_settings(args)
     expect_check(args)
-    with AttachedMachine(_guest_of(args), checked=not args.check) as machine:
+    with (
+        watched(args) as by,
+        AttachedMachine(_guest_of(args), checked=not args.check) as machine,
+    ):
         if args.check:
             return tell_check(_described(machine), machine.obstacles(), as_json=args.json)
         with mount_directory(args.mount) as place:
@@ -73,9 +77,9 @@ def run_attach(args: argparse.Namespace) -> int:
             def announce(device: str) -> None:
                 cpus = text.count(machine.vcpus, "vCPU")
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
-                say(f"{what}: attached\ndevice {device}")
+                say(f"{what}: attached\ndevice {device}{by.places}")
 
-            return serve(machine, place, args, settings, announce)
+            return serve(machine, place, args, settings, by, announce)
 
 
 def expected_stop(ram: int) -> str:

@@ -19,6 +19,7 @@ from livedumpfs.cli.linux_host import add_linux_options, linux_machine
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.output import say
 from livedumpfs.cli.text import count
+from livedumpfs.cli.watched_host import Watched, add_watched_options, watched
 from livedumpfs.errors import HostError, os_cause
 from livedumpfs.hosts import registry
 from livedumpfs.huge import HUGE
@@ -80,7 +81,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def add_mount_options(parser: argparse.ArgumentParser) -> None:
-    """Options for the place of the mount, and for its users."""
+    """Options for the place of the mount, for its users, and for what watches the host."""
     parser.add_argument(
         "--mount", metavar="DIR", help="mount here instead of in the runtime folder"
     )
@@ -99,6 +100,7 @@ def add_mount_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="the longest that a client may hold the machine, 0: not at all; default: 60",
     )
+    add_watched_options(parser)
 
 
 def hold_seconds(text: str) -> float:
@@ -124,16 +126,19 @@ def group_id(text: str) -> int:
 def run_host(args: argparse.Namespace) -> int:
     """Build the machine and serve it; remove both at the end."""
     settings = default_settings(args)
-    machine = linux_machine(args) or _flat_machine(args)
-    with mount_directory(args.mount) as place:
+    with watched(args) as by:
+        machine = linux_machine(args) or _flat_machine(args)
+        with mount_directory(args.mount) as place:
 
-        def announce(device: str) -> None:
-            machine.wait_ready()
-            memory = format_size(args.ram) + (f" in huge pages ({args.huge})" if args.huge else "")
-            what = f"{machine.name}, {memory}, {count(args.vcpus, 'vCPU')}"
-            say(f"{what}: running\ndevice {device}")
+            def announce(device: str) -> None:
+                machine.wait_ready()
+                memory = format_size(args.ram) + (
+                    f" in huge pages ({args.huge})" if args.huge else ""
+                )
+                what = f"{machine.name}, {memory}, {count(args.vcpus, 'vCPU')}"
+                say(f"{what}: running\ndevice {device}{by.places}")
 
-        return serve(machine, place, args, settings, announce)
+            return serve(machine, place, args, settings, by, announce)
 
 
 def _flat_machine(args: argparse.Namespace) -> UnicornMachine:
@@ -182,9 +187,11 @@ def serve(
     place: Place,
     args: argparse.Namespace,
     settings: DumpSettings,
+    by: Watched,
     announce: Callable[[str], None],
 ) -> int:
-    """Serve the machine as a host; `announce` gets the path of the device file when it runs."""
+    """Serve the machine as a host, watched `by` that; `announce` gets the path of the device file
+    when it runs."""
     from livedumpfs.mount.host import Host
 
     host = Host(
@@ -195,6 +202,8 @@ def serve(
         longest_hold_s=args.longest_hold,
         settings=settings,
         output=default_output(args),
+        metrics=by.metrics,
+        log=by.log,
     )
     try:
         host.run(lambda: announce(host.device), note)

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Final
 
 from livedumpfs.cli.next_command import next_command
-from livedumpfs.cli.output import cannot_say, is_quiet, say, tell
+from livedumpfs.cli.output import cannot_say, is_journal, is_quiet, say, tell
 from livedumpfs.errors import (
     InconsistentDump,
     InvalidDump,
@@ -164,13 +164,24 @@ def answer(text: str, code: int = Exit.DONE) -> int:
 
 def complain(text: str) -> None:
     """Print `livedump: error: ...` on standard error."""
-    tell(f"livedump: error: {printable(text)}")
+    tell(f"{_priority(_ERROR)}livedump: error: {printable(text)}")
 
 
 def note(text: str) -> None:
     """Print `livedump: ...` on standard error: for people, not for programs."""
     if not is_quiet():
-        tell(f"livedump: {printable(text)}")
+        tell(f"{_priority(_NOTICE)}livedump: {printable(text)}")
+
+
+_ERROR: Final = 3
+_NOTICE: Final = 5
+"""Priorities of syslog(3)."""
+
+
+def _priority(number: int) -> str:
+    """What the journal takes off a service's line, and keeps beside it (sd-daemon(3)); "": the line
+    goes elsewhere."""
+    return f"<{number}>" if is_journal() else ""
 
 
 # ---------------------------------------------------------------- what cannot be imported

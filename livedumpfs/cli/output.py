@@ -128,6 +128,15 @@ def is_terminal(stream: TextIO | None) -> bool:
     return False
 
 
+def is_journal(number: int = ERROR_FD) -> bool:
+    """Whether the descriptor leads to systemd's journal, as a service's does: systemd.exec(5)."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    with contextlib.suppress(OSError):
+        found = os.fstat(number)
+        return named == f"{found.st_dev}:{found.st_ino}"
+    return False
+
+
 def _encoding(stream: TextIO | None) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
 

@@ -12,6 +12,7 @@ from livedumpfs.cli.host_command import add_mount_options, mount_directory, serv
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.output import tell
 from livedumpfs.cli.text import count
+from livedumpfs.cli.watched_host import watched
 from livedumpfs.errors import UsageError
 from livedumpfs.units import format_size
 
@@ -49,15 +50,19 @@ def run_qemu(args: argparse.Namespace) -> int:
 
         return check_qemu(argv, settings, args)
     try:
-        with mount_directory(args.mount) as place, QemuMachine(argv) as machine:
+        with (
+            watched(args) as by,
+            mount_directory(args.mount) as place,
+            QemuMachine(argv) as machine,
+        ):
 
             def announce(device: str) -> None:
                 # Not on standard output: that may be the guest's console.
                 cpus = count(machine.vcpus, "vCPU")
                 what = f"{machine.name}, {format_size(machine.arena.size)}, {cpus}"
-                tell(f"{what}: running\ndevice {device}")
+                tell(f"{what}: running\ndevice {device}{by.places}")
 
-            serve(machine, place, args, settings, announce)
+            serve(machine, place, args, settings, by, announce)
             return machine.exit_status
     except EndedAtOnce as error:
         if error.status:

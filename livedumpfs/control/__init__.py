@@ -11,6 +11,8 @@ physical_memory  mem: the live memory by physical address
 snapshot_tree    snapshot/: the dump whose files there are now
 report           status line, STATUS, stats.json, machine/
 metrics          the same numbers for Prometheus
+tally            what is counted over the whole life of a host
+one_step         one step at a time, and what is told of one that fails
 """
 
 from livedumpfs.control.caller import Access, Caller

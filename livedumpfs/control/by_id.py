@@ -8,13 +8,14 @@ import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Final
 
 from livedumpfs import abi
 from livedumpfs.abi import AnswerFlag, StepFlag
 from livedumpfs.answers import put_id
 from livedumpfs.control.caller import Access
+from livedumpfs.control.one_step import OneStep
 from livedumpfs.control.requests import check_version
 from livedumpfs.dump import DumpState, LiveDump
 from livedumpfs.dump.appointment import Appointment
@@ -25,8 +26,6 @@ _KEPT: Final = 256
 """Ids of dumps that were released, which no INIT may use again."""
 _NONE: Final = bytes(abi.ID_SIZE)
 _SWEPT: Final = (DumpState.SWEEP, DumpState.FINISH)
-
-OneStep = Callable[[str], AbstractContextManager[None]]
 
 
 class StepsById:

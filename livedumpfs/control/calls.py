@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Control: every file and ioctl of a mount, by name and number. Any thread may call anything.
 
-A step (INIT, START, the beginning of SWEEP) holds `_step`; a step that comes meanwhile gets EBUSY,
-and never waits. RELEASE holds nothing: it must get through whatever else hangs.
+A step (INIT, START, the beginning of SWEEP) holds `_one_step`; a step that comes meanwhile gets
+EBUSY, and never waits. RELEASE holds nothing: it must get through whatever else hangs.
 """
 
 from __future__ import annotations
 
 import errno
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from livedumpfs import abi
@@ -23,10 +22,12 @@ from livedumpfs.control.caller_target import open_for
 from livedumpfs.control.last_errors import LastErrors
 from livedumpfs.control.machine_files import CONSOLE, machine_readers
 from livedumpfs.control.metrics import metrics
+from livedumpfs.control.one_step import OneStep
 from livedumpfs.control.physical_memory import PhysicalMemory
 from livedumpfs.control.requests import InitRequest, typed_init, typed_sweep, untyped_init
 from livedumpfs.control.settings_files import Settings
 from livedumpfs.control.snapshot_tree import Shown, SnapshotTree
+from livedumpfs.control.tally import Tally
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.errors import (
     HostError,
@@ -72,7 +73,9 @@ class Control:
         self._taken = self._settings
         self._memory = PhysicalMemory(machine.memory_map, machine.arena.read)
         self._snapshot = SnapshotTree(dump)
-        self._step = threading.Lock()
+        self._one_step = OneStep(dump)
+        self._tally = Tally()
+        dump.observers.append(self._tally.note)
         self._generation = 0
         self._release_with: tuple[int, bytes] | None = None
         """RELEASE of the dump with that id, when that open file is closed."""
@@ -104,7 +107,7 @@ class Control:
         readers: dict[str, Callable[[Caller], str | bytes]] = {
             DEVICE: lambda _: report.status_line(self.state, dump),
             "stats.json": lambda _: report.stats(self.state, dump, self._shown(), machine),
-            "metrics": lambda _: metrics(self.state, dump),
+            "metrics": lambda _: self.metrics(),
             **machine_readers(machine),
             "control/state": lambda _: report.state_text(self.state),
             "control/failed": lambda _: f"{self._lost_pages()}\n",
@@ -275,15 +278,6 @@ class Control:
             return State.UNDEFINED
         return State[name]
 
-    @contextmanager
-    def _one_step(self, doing: str) -> Iterator[None]:
-        if not self._step.acquire(blocking=False):
-            raise StateError(f"{doing}: another step is under way", errno=errno.EBUSY)
-        try:
-            yield
-        finally:
-            self._step.release()
-
     def _expect_no_dump(self) -> None:
         if self._closing:
             raise HostError("INIT: the host is ending", errno=errno.ESHUTDOWN)
@@ -388,6 +382,10 @@ class Control:
         return b""
 
     # ------------------------------------------------------------------ reports
+
+    def metrics(self) -> bytes:
+        """What a scrape gets."""
+        return metrics(self.state, self.dump, self._tally.look())
 
     def _shown(self) -> Settings:
         return self._settings if self.state in _IDLE else self._taken

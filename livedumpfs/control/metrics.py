@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """metrics: stats.json for a monitoring system, as Prometheus' text. Units: seconds, bytes.
 
-What is counted is counted anew for each dump, and stays after it until the next INIT.
+What is counted of a dump is counted anew for each, and stays after it until the next INIT. What is
+counted of the host is in Tally.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from livedumpfs import __version__, abi
+from livedumpfs.control.tally import VERDICTS, Tallied
 from livedumpfs.dump import LiveDump
 from livedumpfs.dump.counters import Counters
 from livedumpfs.units import PAGE_SIZE
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "livedumpfs_"
 _NANO: Final = 1e-9
-_VERDICTS: Final = ("consistent", "torn", "incomplete")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,14 @@ FAMILIES: Final[dict[str, Family]] = {
     "slots_most": Family("gauge", "slots_most", "Most slots that the pool had at once."),
     "helpers_most": Family("gauge", "helpers_most", "Most helpers of the drain called at once."),
     "slot_waits": Family("counter", "slot_waits", "Times that a vCPU waited for a free slot."),
-    "slot_wait_ns": Family("counter", "slot_wait_seconds", "Sum of those waits.", _NANO),
+    "slot_wait_ns": Family(
+        "counter", "slot_wait_seconds", "Time that vCPUs waited for one, summed.", _NANO
+    ),
     "spilled": Family("counter", "slots_spilled", "Slots added to the pool after INIT."),
     "bytes_written": Family("counter", "written_bytes", "Data and zeros written to the target."),
-    "bytes_pool": Family("counter", "written_from_slots_bytes", "Of these, bytes from slots."),
+    "bytes_pool": Family(
+        "counter", "written_from_slots_bytes", "Of the written bytes, those from slots."
+    ),
     "target_end": Family("gauge", "target_end_bytes", "End of a packed target's data, else 0."),
     "stall_max_ns": Family("gauge", "handler_max_seconds", "Longest time in the handler.", _NANO),
     "quiesce_ns": Family("gauge", "quiesce_seconds", "Pause: until all vCPUs stood.", _NANO),
@@ -66,7 +71,10 @@ FAMILIES: Final[dict[str, Family]] = {
         "gauge", "instant_monotonic_seconds", "The snapshot instant after boot; 0: none yet.", _NANO
     ),
     "instant_wall_ns": Family(
-        "gauge", "instant_timestamp_seconds", "The same since the epoch; 0: none yet.", _NANO
+        "gauge",
+        "instant_timestamp_seconds",
+        "The snapshot instant since the epoch; 0: none yet.",
+        _NANO,
     ),
     "sweep_start_ns": Family(
         "gauge",
@@ -88,12 +96,16 @@ FAMILIES: Final[dict[str, Family]] = {
 """All members but the handler's times and the failure, which have their own."""
 
 
-def metrics(state: abi.State, dump: LiveDump) -> bytes:
-    """What a scrape gets. Its names are documented in docs/control.md."""
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Of what metrics() makes."""
+
+
+def metrics(state: abi.State, dump: LiveDump, tallied: Tallied) -> bytes:
+    """What a scrape gets. Its names are documented in docs/metrics.md."""
     # Not at the start of every program: the library takes a tenth of a second to load.
     from prometheus_client.exposition import generate_latest
 
-    return generate_latest(_Collector(list(_collect(state, dump))))
+    return generate_latest(_Collector([*_collect(state, dump), *_of_the_host(tallied)]))
 
 
 class _Collector:
@@ -117,15 +129,19 @@ def _collect(state: abi.State, dump: LiveDump) -> Iterator[Metric]:
     )
     names = {one.name: one is state for one in abi.State}
     yield core.StateSetMetricFamily(PREFIX + "state", "1: the state of the dump.", names)
-    names = {name: name == verdict for name in _VERDICTS}
+    names = {name: name == verdict for name in VERDICTS}
     yield core.StateSetMetricFamily(PREFIX + "verdict", "1: the verdict; all 0: none.", names)
     for name, text, value in (
         ("memory_bytes", "Size of the machine's memory.", progress.total),
-        ("memory_done_bytes", "Of these, bytes in a final state.", progress.done),
-        ("memory_lost_bytes", "Of these, lost bytes.", progress.lost),
-        ("lost_pages", "Lost pages.", counters.lost * counters.granule_size // PAGE_SIZE),
+        ("memory_done_bytes", "Bytes of it that the dump has: saved, or zeros.", progress.done),
+        ("memory_lost_bytes", "Bytes of it that the dump will not have.", progress.lost),
+        (
+            "lost_pages",
+            "Pages that the dump has lost.",
+            counters.lost * counters.granule_size // PAGE_SIZE,
+        ),
         ("failed", "1: the dump has failed; stats.json says why.", int(failed)),
-        ("failure_errno", "Number of its first error; 0: none.", counters.failure.error),
+        ("failure_errno", "Errno of the dump's first error; 0: none.", counters.failure.error),
     ):
         yield core.GaugeMetricFamily(PREFIX + name, text, value)
     for member, family in FAMILIES.items():
@@ -137,6 +153,29 @@ def _collect(state: abi.State, dump: LiveDump) -> Iterator[Metric]:
         "Time of each fault in the handler.",
         buckets=buckets(counters),
         sum_value=counters.handler_sum_ns * _NANO,
+    )
+
+
+def _of_the_host(tallied: Tallied) -> Iterator[Metric]:
+    from prometheus_client import metrics_core as core
+
+    for name, text, label, counts in (
+        ("dumps", "Dumps of this host whose verdict is final.", "verdict", tallied.dumps),
+        (
+            "failed_steps",
+            "Steps that this host could not take.",
+            "step",
+            tallied.failed_steps,
+        ),
+    ):
+        family = core.CounterMetricFamily(PREFIX + name, text, labels=[label])
+        for value, count in counts.items():
+            family.add_metric([value], count)
+        yield family
+    yield core.GaugeMetricFamily(
+        PREFIX + "last_consistent_timestamp_seconds",
+        "Instant of this host's newest consistent dump since the epoch; 0: none yet.",
+        tallied.consistent_wall_ns * _NANO,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from livedumpfs.dump.counters import NO_PFN, CoreFailure, Counters, Progress
+from livedumpfs.dump.event import DumpEvent, Happened
 from livedumpfs.dump.instant import Snapshot, SnapshotFile
 from livedumpfs.dump.live import LiveDump
 from livedumpfs.dump.stage import DumpState
@@ -15,8 +16,10 @@ __all__ = [
     "POLICIES",
     "CoreFailure",
     "Counters",
+    "DumpEvent",
     "DumpSettings",
     "DumpState",
+    "Happened",
     "LiveDump",
     "Progress",
     "Snapshot",

@@ -10,6 +10,7 @@ from typing import Final
 
 from livedumpfs import abi
 from livedumpfs.dump.core_dump import Core
+from livedumpfs.dump.event import Happened
 from livedumpfs.dump.held import Gaps, Holding, HoldTimes, expect_not_held
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.run import DumpRun, Outcome
@@ -41,6 +42,9 @@ class HeldSteps:
         raise NotImplementedError
 
     def _make_snapshot(self, run: DumpRun, core: Core) -> Snapshot:
+        raise NotImplementedError
+
+    def _tell(self, what: Happened, run: DumpRun) -> None:
         raise NotImplementedError
 
     # --------------------------------------------------------------------- instants
@@ -138,6 +142,7 @@ class HeldSteps:
             except BaseException:
                 self._retire_failed(run)
                 raise
+            self._tell(Happened.START, run)
 
     @property
     def held(self) -> HoldTimes | None:
@@ -166,6 +171,8 @@ class HeldSteps:
         with self._step:
             if run.holding is holding:
                 self._retire_failed(run, whatever=self._stage.state is DumpState.INIT)
+            if run.armed and not run.released:
+                self._tell(Happened.START, run)
 
     def _retire_failed(self, run: DumpRun, *, whatever: bool = False) -> None:
         """A dump that a step has released cannot be used any more. `whatever`: nor can one that is

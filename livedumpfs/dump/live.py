@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -15,6 +16,7 @@ from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_figures import DumpFigures
 from livedumpfs.dump.dump_files import TargetLike
+from livedumpfs.dump.event import DumpEvent, Happened, Observer
 from livedumpfs.dump.fitting import fitted_to_machine
 from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.held import expect_not_held
@@ -25,7 +27,7 @@ from livedumpfs.dump.preparation import abandon, prepare
 from livedumpfs.dump.run import DumpRun, Outcome
 from livedumpfs.dump.spill import fitted_to_memory
 from livedumpfs.dump.stage import DumpState, Stage
-from livedumpfs.errors import StateError
+from livedumpfs.errors import LivedumpError, StateError
 from livedumpfs.formats import VerdictWord
 from livedumpfs.machines import ChecksFirst, LooksAhead, Machine, Writers, machine_for
 from livedumpfs.settings import DumpSettings
@@ -69,6 +71,8 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
         """INITs whose target hangs; targets for this dump are opened there, too."""
         self._generation = 0
         self._last = Outcome()
+        self.observers: list[Observer] = []
+        """Told of each INIT, START, FINISH and RELEASE that was done. See Observer."""
 
     # ------------------------------------------------------------------- looking
 
@@ -91,6 +95,18 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
         if found is None:
             raise StateError("there is no snapshot", errno=errno.ENODATA)
         return found
+
+    def tell(self, event: DumpEvent) -> None:
+        """Tell the observers, also of a step that could not be taken."""
+        for observer in self.observers:
+            observer(event)
+
+    def _tell(self, what: Happened, run: DumpRun) -> None:
+        """Once. That a step was taken stays true when no more can be had about it."""
+        if what not in run.told:
+            run.told.add(what)
+            with contextlib.suppress(LivedumpError, OSError):
+                self.tell(run.event(what))
 
     def _make_snapshot(self, run: DumpRun, core: Core) -> Snapshot:
         def describe() -> dict[str, object]:
@@ -210,6 +226,7 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
         self._stage.enter(DumpState.INIT)
         if run.settings.max_age:
             self._watch_age(run)
+        self._tell(Happened.INIT, run)
 
     def _watch_age(self, run: DumpRun) -> None:
         """MachineError: no thread."""
@@ -245,6 +262,7 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
                     finally:
                         self._retire(run, "by a START that failed")
                 raise
+            self._tell(Happened.START, run)
 
     def _start(self, run: DumpRun, core: Core) -> None:
         core.start(self.machine, run.settings.quiesce_deadline)
@@ -258,6 +276,7 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
             run = self._current("SWEEP", DumpState.START)
             assert run.core is not None
             if run.files is None:
+                self._tell(Happened.FINISH, run)
                 self._stage.enter(DumpState.FINISH)
                 return
             run.core.sweep()
@@ -322,10 +341,14 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
         self._last = run.outcome(counters, self.state.name, by)
         run.snapshot = None  # which refers to the run: memory goes without a garbage collection
         self._run = None
+        if Happened.INIT in run.told:
+            self.tell(self._last.event)
         self._stage.enter(DumpState.UNINIT)
         self._hanging.add(run)
 
     def _finished(self, run: DumpRun) -> None:
+        if run.verdict and not run.released:
+            self._tell(Happened.FINISH, run)
         self._stage.enter(DumpState.FINISH, still=lambda: self._is_current(run))
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from livedumpfs import __version__
 from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_files import DumpFiles
+from livedumpfs.dump.event import DumpEvent, Happened
 from livedumpfs.dump.held import Holding
 from livedumpfs.dump.instant import Snapshot
 from livedumpfs.dump.tracking import Increment, increment
@@ -54,6 +55,20 @@ class Outcome:
     """16 bytes; b"": there was no dump."""
     increment: Increment = field(default_factory=Increment)
 
+    @property
+    def event(self) -> DumpEvent:
+        """Its RELEASE."""
+        return DumpEvent(
+            Happened.RELEASE,
+            self.dump_id,
+            self.target,
+            self.verdict,
+            self.reason,
+            self.expired or self.released,
+            errno=self.counters.failure.error,
+            counters=self.counters,
+        )
+
 
 class DumpRun:
     """One dump. Its keeper thread does all writing of headers after INIT, so that no step waits for
@@ -92,6 +107,8 @@ class DumpRun:
         self.released = False
         self.ended: str | None = None
         """Why the host itself released it."""
+        self.told: set[Happened] = set()
+        """What observers know."""
         self._keeper: threading.Thread | None = None
         self._letting_go = threading.Lock()
         self._gone = False
@@ -168,6 +185,15 @@ class DumpRun:
             sentence,
             self.dump_id,
             self._increment_of(counters),
+        )
+
+    def event(self, what: Happened) -> DumpEvent:
+        """That this happened to it just now."""
+        counters = self.core.counters() if self.core else Counters()
+        verdict = self.verdict if self.files else self.so_far
+        number = counters.failure.error or self.error_number
+        return DumpEvent(
+            what, self.dump_id, self.target, verdict, self.reason, errno=number, counters=counters
         )
 
     def read(self, offset: int, length: int) -> bytes:

@@ -10,11 +10,13 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from livedumpfs.control import Access, Control
 from livedumpfs.dump import DumpSettings, LiveDump
@@ -22,6 +24,8 @@ from livedumpfs.errors import HostError
 from livedumpfs.hosts import registry
 from livedumpfs.machines import Machine, Outliving
 from livedumpfs.mount.fs import Adapter, serve
+from livedumpfs.mount.host_log import HostLog
+from livedumpfs.mount.journal import Fields
 from livedumpfs.mount.mountpoint import (
     check_mountpoint,
     clean_up,
@@ -32,6 +36,9 @@ from livedumpfs.mount.mountpoint import (
 )
 from livedumpfs.signal_event import SignalEvent
 from livedumpfs.thread import needing_threads, start_thread
+
+if TYPE_CHECKING:
+    from livedumpfs.mount.metrics_server import MetricsServer
 
 MOUNT_TIMEOUT = 10.0
 """Seconds until the mount must answer."""
@@ -51,8 +58,10 @@ class Host:
 
     allow_other: other users may enter the mount. group: its members may control the host as well;
     without it only root and this process's user can. longest_hold_s: see Access. settings, output:
-    what control/ starts with, and INIT takes unless it is told otherwise. UsageError: an output
-    that is no path.
+    what control/ starts with, and INIT takes unless it is told otherwise. metrics: a socket that
+    listens (MetricsAddress.listen) and does not block; the host's metrics are served there, and it
+    is closed at the end. log: takes records of what happens (Journal.send); it neither waits nor
+    raises. UsageError: an output that is no path.
     """
 
     def __init__(
@@ -65,6 +74,8 @@ class Host:
         longest_hold_s: float | None = None,
         settings: DumpSettings | None = None,
         output: str = "",
+        metrics: socket.socket | None = None,
+        log: Callable[[Fields], None] | None = None,
     ) -> None:
         self.machine = machine
         self.mountpoint = os.path.abspath(mountpoint)
@@ -75,6 +86,10 @@ class Host:
         if longest_hold_s is not None:
             access = replace(access, longest_hold_s=longest_hold_s)
         self.control = Control(machine, self.dump, access=access, settings=settings, output=output)
+        self._log = HostLog(log, self.mountpoint, machine.name) if log else None
+        if self._log:
+            self.dump.observers.append(self._log.note)
+        self._metrics = self._make_server(metrics) if metrics else None
         self._stop = SignalEvent()
         self._ready = threading.Event()
         self._adapter = Adapter(self.control, self._ready.set)
@@ -85,6 +100,12 @@ class Host:
         self._interruptible = False
         self._hung_up = False
         self._takes_signals = False
+
+    def _make_server(self, listener: socket.socket) -> MetricsServer:
+        # asyncio and http.client take a tenth of a second to load, and most hosts need neither.
+        from livedumpfs.mount.metrics_server import MetricsServer
+
+        return MetricsServer(listener, self.control.metrics)
 
     def stop(self) -> None:
         """Make run() return. Any thread, signal handlers too."""
@@ -107,10 +128,15 @@ class Host:
                 self._until_ready(on_ready)
                 self._watch(self._unmounted)
                 if self._unmounted.is_set() and isinstance(self.machine, Outliving):
-                    on_lost(self._detach(self.machine))
+                    said = self._detach(self.machine)
+                    if self._log:
+                        self._log.lost_mount(said)
+                    on_lost(said)
                     self._watch(threading.Event())
             finally:
                 problems = self._end()
+                if self._log:
+                    self._log.ended("; ".join(problems))
         if problems:
             raise HostError(f"the host did not end cleanly: {'; '.join(problems)}", errno=errno.EIO)
 
@@ -137,6 +163,8 @@ class Host:
             self._interruptible = True
             self._begin()
             on_ready()
+            if self._log:
+                self._log.started()
         except _Interrupted:
             pass
         finally:
@@ -155,6 +183,8 @@ class Host:
         # Without an entry clients need --device; that is no reason not to run.
         with contextlib.suppress(OSError):
             self._entry = registry.add(self.mountpoint, self.machine.name)
+        if self._metrics:
+            self._metrics.start()
         self.machine.start()
 
     def _serve(self) -> None:
@@ -207,6 +237,7 @@ class Host:
     def _hang_up(self) -> list[str]:
         """All but the machine; nothing when done before."""
         steps: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("end the metrics", self._metrics.close if self._metrics else lambda: None),
             ("release the dump", self.control.close),
             ("end the calls under way", self._stop_calls),
             (f"unmount {self.mountpoint}", self._unmount),

@@ -5,6 +5,7 @@ leaves."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from livedumpfs.mount.host_log import MESSAGE_IDS
 from tests.fixtures.program_files import program_file
 
 TOP = Path(__file__).resolve().parents[2]
@@ -106,6 +108,7 @@ def configure(root: Path) -> None:
     (root / f"etc/systemd/system/{timer}.d").mkdir(parents=True)
     (root / f"etc/systemd/system/{timer}.d/often.conf").write_text(SCHEDULE)
     run("systemctl", "--root", root, "enable", "livedump-host@vm1.service", timer)
+    (root / "var/log/journal").mkdir(exist_ok=True)  # which keeps the journal
 
 
 def test_the_timer_dumps_and_keeps_some(debian: Path) -> None:
@@ -138,6 +141,39 @@ def test_the_timer_dumps_and_keeps_some(debian: Path) -> None:
     shutil.copy(inside, debian / "root/stored_dumps.sh")
     out = run(*container(debian, "--pipe"), "bash", "/root/stored_dumps.sh")
     assert out.splitlines()[-1] == f"{len(list(store.glob('*.caibx')))} verified"
+
+
+def test_the_journal_has_each_dump(debian: Path) -> None:
+    """What the units above have left there: records with fields of ours, found by them."""
+    words = ("journalctl", "-D", "/var/log/journal", "-o", "json", "--no-pager")
+
+    def records(*matches: str) -> list[dict[str, str]]:
+        out = run(*container(debian, "--pipe"), *words, *matches)
+        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+    finished = records(f"MESSAGE_ID={MESSAGE_IDS['finish']}")
+    assert len(finished) > KEEP
+    assert {one["LIVEDUMP_VERDICT"] for one in finished} == {"consistent"}
+    assert {one["_SYSTEMD_UNIT"] for one in finished} == {"livedump-host@vm1.service"}
+    assert {one["LIVEDUMP_MOUNTPOINT"] for one in finished} == {"/run/livedump/vm1"}
+    first = finished[0]
+    life = records(f"LIVEDUMP_DUMP_ID={first['LIVEDUMP_DUMP_ID']}")
+    events = [one["LIVEDUMP_EVENT"] for one in life]
+    assert events == ["init", "start", "finish", "release"]
+    assert [one["PRIORITY"] for one in life] == ["6", "6", "5", "6"]
+    assert all(
+        one["MESSAGE"].isprintable() and one["SYSLOG_IDENTIFIER"] == "livedump" for one in life
+    )
+    assert int(life[1]["LIVEDUMP_PAUSE_NS"]) > 0
+    assert [one["LIVEDUMP_MACHINE"] for one in records("LIVEDUMP_EVENT=host-start")] == ["ledger"]
+    assert [one["PRIORITY"] for one in records("LIVEDUMP_EVENT=host-end")] == ["6"]
+
+
+def test_dashboard_and_alerts_are_there(debian: Path) -> None:
+    """As they are: Grafana and Prometheus read no .gz."""
+    folder = debian / "usr/share/doc/livedumpfs/dashboards"
+    for path in (TOP / "dashboards").iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_purge_leaves_nothing(debian: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.together  # they share a host
 Host = Any
 """RunningHost of conftest.py."""
 DEADLINE = 300.0
-CONTROL = Path(__file__).resolve().parents[2] / "docs" / "control.md"
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
 
 
 def families(text: str) -> dict[str, Metric]:
@@ -115,15 +115,44 @@ def test_the_handlers_times_are_a_histogram(told: tuple[Any, str]) -> None:
     assert counters["handler_sum_ns"] >= counters["stall_max_ns"] > 0
 
 
-def test_every_line_has_help_and_no_name_is_missing_from_the_document(
-    told: tuple[Any, str],
-) -> None:
-    _, text = told
-    typed = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
-    helped = {name for name, said in re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE) if said}
-    assert typed == helped
-    section = CONTROL.read_text().partition("\n## metrics\n")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == typed
+def rows(text: str) -> list[list[str]]:
+    """The table of docs/metrics.md as it has to be: name, type, unit, meaning of each metric."""
+    helps = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE))
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert helps.keys() == types.keys()
+    units = {name: name.removesuffix("_total").rpartition("_")[2] for name in types}
+    return [
+        [
+            f"`{name}`",
+            kind,
+            units[name] if units[name] in ("seconds", "bytes") else "1",
+            helps[name],
+        ]
+        for name, kind in types.items()
+    ]
+
+
+def test_the_document_has_each_metric_with_its_unit_and_meaning(told: tuple[Any, str]) -> None:
+    section = DOCUMENT.partition("\n### The table\n")[2].partition("\n##")[0]
+    table = re.findall(r"^\| (`livedumpfs_.*) \|$", section, re.MULTILINE)
+    cells = [[one.strip() for one in line.split(" | ")] for line in table]
+    assert [line[:4] for line in cells] == rows(told[1])
+    members = {
+        line[0].strip("`").removeprefix(PREFIX).removesuffix("_total"): line[4] for line in cells
+    }
+    assert {name: members[one.name] for name, one in FAMILIES.items()} == {
+        name: f"`{name}`" for name in FAMILIES
+    }
+
+
+def test_a_sealed_dump_counts_before_it_is_released(told: tuple[Any, str]) -> None:
+    stats, text = told
+    found = families(text)
+    counts = {one.labels["verdict"]: one.value for one in found["dumps"].samples}
+    assert counts == {"consistent": 1, "torn": 0, "incomplete": 0}
+    assert set(found["failed_steps"].samples[0].labels) == {"step"}
+    at = value(found["last_consistent_timestamp_seconds"])
+    assert at == pytest.approx(stats["counters"]["instant_wall_ns"] / 1e9)
 
 
 def test_no_program_waits_for_the_library_before_it_is_needed() -> None:
