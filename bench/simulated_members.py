@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distributed import Worker
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -44,6 +44,9 @@ class SimulatedHost:
 
     def _step(self, name: str) -> None:
         self._trouble(self._device, name)
+
+    def bases(self) -> None:
+        """It keeps no track."""
 
     def init(self, wanted: Wanted) -> int:
         self._step("init")
@@ -99,8 +102,12 @@ class SimulatedHost:
 class NoLanding:
     """Takes nothing."""
 
-    def __init__(self, to: str, name: str, form: str, identity: str = "") -> None:
-        del form, identity
+    since = b""
+
+    def __init__(
+        self, to: str, name: str, form: str, identity: str = "", bases: Any = None
+    ) -> None:
+        del form, identity, bases
         self.path = self.left = f"{to}/{name}"
         self.options: dict[str, object] = {}
 

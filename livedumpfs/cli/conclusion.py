@@ -67,10 +67,13 @@ def conclude(
     cause: str = "",
     *,
     facts_of: str = "",
+    all_read: str = "",
 ) -> int:
     """Print the figures, the verdict and the errors of a finished dump. Returns the exit code.
     `name`, `cause`: see broken(). `facts_of`: print its status for programs, as this command."""
     stats = _stats(client)
+    if why := stats.get("increment", {}).get("reason") or all_read:
+        note(f"all of the memory was read: {why}")
     code = _concluded(client, status, stats, name, cause)
     if not facts_of:
         return code
@@ -86,8 +89,6 @@ def _concluded(
     target = name or status.target
     ends = [("lost", lost), ("target", target or "none"), ("verdict", verdict(status))]
     report(text.table([*rows, *ends]))
-    if why := stats.get("increment", {}).get("reason"):
-        note(f"all of the memory was read: {why}")
     if status.known is Verdict.CONSISTENT:
         if stats.get("failure"):  # the dump is good, but not in its place
             complain(stats["failure"])

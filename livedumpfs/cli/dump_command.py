@@ -233,4 +233,6 @@ def take(client: Client, outlet: Outlet, *, as_json: bool = False) -> int:
             status = follow(client, shown, name=outlet.alias, cause=lambda: outlet.problem)
     outlet.told = outlet.problem
     facts_of = "dump" if as_json else ""
-    return conclude(client, status, outlet.alias, outlet.told, facts_of=facts_of)
+    return conclude(
+        client, status, outlet.alias, outlet.told, facts_of=facts_of, all_read=outlet.all_read
+    )

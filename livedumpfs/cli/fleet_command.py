@@ -219,10 +219,10 @@ def _worth(manifest: Any) -> int:
 def print_manifest(manifest: Any) -> None:
     """Members, and what they are worth together."""
     for one in manifest.members:
+        if one.increment and one.increment.tracked and one.increment.all_read:
+            note(f"{one.name}: all of the memory was read: {one.increment.all_read}")
         pause = f"stood {format_duration(one.taken.pause_ns)}" if one.taken else "no instant"
-        say(
-            f"{one.name}  {one.verdict}  {pause}  {format_size(one.bytes)}  {one.dump or 'no dump'}"
-        )
+        say(f"{one.name}  {one.verdict}  {pause}  {_read(one)}  {one.dump or 'no dump'}")
     say(
         text.table(
             [
@@ -232,6 +232,15 @@ def print_manifest(manifest: Any) -> None:
             ]
         )
     )
+
+
+def _read(member: Any) -> str:
+    """The bytes of its memory, and how many of them were not read."""
+    found = member.increment
+    unread = (
+        f", {format_size(found.unread)} as in {found.since[:8]}" if found and found.since else ""
+    )
+    return f"{format_size(member.bytes)}{unread}"
 
 
 def _instant(manifest: Any) -> str:

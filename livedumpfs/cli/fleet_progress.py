@@ -52,10 +52,18 @@ class FleetLines:
         self._next = now + LINE_EVERY
         done = sum(one.saved.done for one in news.values())
         total = sum(one.saved.total for one in news.values())
+        unread = sum(map(_unread, news.values()))
+        same = f", {format_size(unread)} not read: unchanged" if unread else ""
         self._stream.write(
             f"fleet dump {done * 100 // max(total, 1):3d}%, {format_size(done)} of "
-            f"{format_size(total)}, {ended} of {len(news)} members\n"
+            f"{format_size(total)}, {ended} of {len(news)} members{same}\n"
         )
+
+
+def _unread(news: News) -> int:
+    """Bytes that a dump has taken from an earlier one."""
+    increment = news.outcome and news.outcome.increment
+    return increment.unread if increment else 0
 
 
 class FleetBars:
@@ -80,6 +88,8 @@ class FleetBars:
             if name not in self._tasks:
                 self._tasks[name] = self.bars.add_task(printable(name), total=None, word="")
             word = one.outcome.verdict if one.outcome else format_size(one.saved.total)
+            if unread := _unread(one):
+                word += f", {format_size(unread)} unchanged"
             self.bars.update(
                 self._tasks[name],  # type: ignore[arg-type]
                 completed=one.saved.done, total=one.saved.total or None, word=word,

@@ -31,6 +31,8 @@ class Outlet:
         """The name shown to users instead of the host's path; None: show that path."""
         self.since = b""
         """Dump id of the base, what did not change since is left out; b"": none."""
+        self.all_read = ""
+        """Why it has no base though the machine tracks; "": it has, or does not."""
         self.broken_off = False
         """The dump has ended before its time; finish() need not wait for long."""
         self.told = ""

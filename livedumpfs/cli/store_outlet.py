@@ -97,12 +97,13 @@ def _is_store(target: str | None) -> bool:
 class StoreOutlet(Outlet):
     """A dump on its way into a store."""
 
-    def __init__(self, reception: Any, url: str) -> None:
+    def __init__(self, reception: Any, url: str, tracks: bool) -> None:
         super().__init__(reception.path)
         self.alias = url
         self._reception = reception
         if reception.base:
             self.since = reception.base.block.dump_id
+        self.all_read = reception.all_read if tracks else ""
 
     def handed_over(self) -> None:
         """Wait until the store has seen that it can take the dump. Raises why it cannot."""
@@ -146,9 +147,7 @@ def open_store_outlet(args: argparse.Namespace) -> Iterator[StoreOutlet]:
         _fit_granule(args, store.about.chunk_size)
         bases = _bases(args)
         with Reception(store, bases=bases or (), identity=_identity(args)) as reception:
-            if bases is not None and not reception.base:
-                note(f"all of the memory is read: {_why_all(bases, args.target)}")
-            out = StoreOutlet(reception, args.target)
+            out = StoreOutlet(reception, args.target, bases is not None)
             try:
                 yield out
             except LivedumpError as error:
@@ -180,16 +179,8 @@ def _bases(args: argparse.Namespace) -> list[bytes] | None:
     """Those that the host has; None: it does not track."""
     from livedumpfs.client import Client
 
-    with Client(args.device) as client, contextlib.suppress(LivedumpError):  # an older host
-        if client.read("control/track").strip() == b"1":
-            return client.bases()
-    return None
-
-
-def _why_all(bases: list[bytes], store: str) -> str:
-    if not bases:
-        return "there is no earlier dump since which the machine has kept track of changes"
-    return f"{store} has none of the dumps since which the machine has kept track, or lacks chunks"
+    with Client(args.device) as client:
+        return client.tracked_bases()
 
 
 def _identity(args: argparse.Namespace) -> str:

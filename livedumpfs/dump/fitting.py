@@ -7,7 +7,7 @@ import errno
 from dataclasses import replace
 
 from livedumpfs.errors import UsageError
-from livedumpfs.machines import BringsInstant, HasCpuNotes, Machine, best_backend, page_size_of
+from livedumpfs.machines import HasCpuNotes, Machine, best_backend, page_size_of
 from livedumpfs.settings import DumpSettings
 from livedumpfs.units import HOST_PAGE, format_size
 
@@ -24,8 +24,6 @@ def fitted_to_machine(machine: Machine, settings: DumpSettings) -> DumpSettings:
             errno=errno.EINVAL,
             hint=f"leave <granule> out, or take {format_size(page)}",
         )
-    if settings.track and isinstance(machine, BringsInstant):  # all of it comes anew each time
-        settings = replace(settings, track=False)
     fitted = settings.for_machine(machine.backends, lambda: best_backend(machine))
     return fitted if page == HOST_PAGE else replace(fitted, arming="mprotect")
 

@@ -305,5 +305,7 @@ def make_core(
         return RemoteCore(shim, settings, plan, files, size=machine.arena.size, reference=reference)
     assert isinstance(machine.arena, Arena)
     if isinstance(machine, BringsInstant):
-        return BroughtDump(machine, machine.arena, settings, plan, files, reference=reference)
+        # All of it comes anew each time: nothing to track, as tracking.py says.
+        brought = replace(settings, track=False)
+        return BroughtDump(machine, machine.arena, brought, plan, files, reference=reference)
     return CoreDump(machine.arena, settings, plan, files, reference=reference)

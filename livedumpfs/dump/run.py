@@ -132,7 +132,8 @@ class DumpRun:
         return self._increment_of(self.core.counters() if self.core else Counters())
 
     def _increment_of(self, counters: Counters) -> Increment:
-        return increment(counters, self.settings.backend, self.files.since if self.files else b"")
+        since = self.files.since if self.files else b""
+        return increment(counters, self.machine, self.settings, since)
 
     @property
     def failure(self) -> str | None:

@@ -13,8 +13,12 @@ from livedumpfs.core.arena import Arena
 from livedumpfs.core.capi import check, ffi, lib
 from livedumpfs.dump.counters import Counters
 from livedumpfs.errors import MachineError
-from livedumpfs.settings import Backend
+from livedumpfs.machines import BringsInstant, Machine, page_size_of
+from livedumpfs.settings import Backend, DumpSettings
+from livedumpfs.units import HOST_PAGE
 
+_BACKEND: Final[Backend] = "sigsegv"
+"""The only one that tracks."""
 _MOST: Final = 16
 """More bases than an arena has."""
 
@@ -54,16 +58,45 @@ class Increment:
     None: there is nothing to say."""
 
 
-def increment(counters: Counters, backend: Backend | str, wished: bytes) -> Increment:
-    """`wished`: the base that it was asked to count from; b"": none."""
+def increment(
+    counters: Counters, machine: Machine, settings: DumpSettings, wished: bytes
+) -> Increment:
+    """`settings`: of INIT, with the backend that it took. `wished`: the base that it was asked to
+    count from; b"": none."""
     counted = counters.since == lib.LDFS_SINCE_COUNTS
-    why = _NOT_TRACKED.get(counters.tracking) or _ALL_READ.get(counters.since)
+    why = _why_not_tracked(counters.tracking, machine, settings) or _ALL_READ.get(counters.since)
     return Increment(
         counters.tracking == lib.LDFS_TRACK_ON,
         wished if counted else b"",
         counters.omitted,
-        why.format(backend=backend) if why else None,
+        why or None,
     )
+
+
+def _why_not_tracked(tracking: int, machine: Machine, settings: DumpSettings) -> str:
+    """ "": it tracks, or is not to."""
+    if settings.track and (never := why_never_tracked(machine)):
+        return never
+    why = _NOT_TRACKED.get(tracking, "").format(backend=settings.backend)
+    if tracking == lib.LDFS_TRACK_BACKEND:
+        return f"{why}; set backend to sigsegv"
+    if tracking == lib.LDFS_TRACK_ARMING:
+        return f"{why}; set arming to swap"
+    return why
+
+
+def why_never_tracked(machine: Machine) -> str:
+    """Why changes of this machine's memory are not tracked, whatever its settings; what to do, too.
+    "": they can be."""
+    if isinstance(machine, BringsInstant):
+        why = "all of its memory comes anew with each dump"
+    elif _BACKEND not in machine.backends:
+        why = f"that needs backend {_BACKEND}, and it has {' or '.join(machine.backends)} alone"
+    elif page_size_of(machine) != HOST_PAGE:
+        why = "its memory is of huge pages, which are protected where they are"
+    else:
+        return ""
+    return f"changes of a {machine.name} machine cannot be tracked: {why}; set track to 0"
 
 
 def bases_of(memory: object) -> Sequence[bytes]:

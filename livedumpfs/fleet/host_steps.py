@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from livedumpfs.abi import State, Verdict
 from livedumpfs.client import Client, InitOptions
@@ -34,11 +35,15 @@ class HostSteps:
         self._asked_go_ns = 0
         self._armed: Instant | None = None
 
+    def bases(self) -> Sequence[bytes] | None:
+        """See Steps."""
+        return self._client.tracked_bases()
+
     def init(self, wanted: Wanted) -> int:
         """INIT under that dump id."""
         options = InitOptions(release_on_close=True, **wanted.options)
         self._id = wanted.dump_id
-        self._client.init_as(wanted.dump_id, wanted.target, options)
+        self._client.init_as(wanted.dump_id, wanted.target, options, since=wanted.since)
         return self._client.status().bytes_total
 
     def hold(self, seconds: float) -> None:
@@ -96,16 +101,19 @@ class HostSteps:
             and status.verdict in (Verdict.CONSISTENT, Verdict.TORN)
             and status.bytes_done + status.lost == status.bytes_total
         )
-        reason, word = None, None
+        reason, word, increment = None, None, None
         if whole:
+            increment = self._said("increment") or {}
             reason = self._said("reason") if status.broken else None
             word = _WORDS.get(status.verdict.name.lower(), "incomplete")
         elif status.state not in (State.START, State.SWEEP):
             why = self._said("released") or "its dump was released"
             raise HostError(why, errno=errno.ECANCELED)
-        return Saved(status.bytes_done, status.bytes_total, status.lost, whole, word, reason)
+        all_read = increment.get("reason") if increment else None
+        done, total = status.bytes_done, status.bytes_total
+        return Saved(done, total, status.lost, whole, word, reason, all_read)
 
-    def _said(self, key: str) -> str | None:
+    def _said(self, key: str) -> Any:
         """What stats.json says of our dump; None: it is another's by now."""
         stats = self._client.stats()
         return stats.get(key) if stats["id"] == self._id.hex() else None

@@ -8,21 +8,23 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from livedumpfs.dumpfile import DumpFile, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError, UsageError
-from livedumpfs.fleet.manifest import Word
+from livedumpfs.fleet.manifest import Increment, Word
 from livedumpfs.stores import Store, is_store, open_store
-from livedumpfs.stores.receive import store_for_dump
+from livedumpfs.stores.receive import Published, store_for_dump
 from livedumpfs.stores.reception import Reception
 from livedumpfs.targets.names import INCOMPLETE
 
 EXTENSIONS: Final = {"elf": "vmcore", "raw": "raw", "kdump": "kdump"}
 _PATIENCE_S: Final = 60.0
 """For a store that hangs, after the dump was sealed."""
+Bases = Sequence[bytes] | None
+"""See Steps.bases."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Landed:
     """None: it cannot be had."""
     verdict: Word
     """What it says of itself."""
+    increment: Increment | None = None
+    """None: it is in no store."""
 
 
 class Landing(Protocol):
@@ -44,6 +48,8 @@ class Landing(Protocol):
     """What INIT gets."""
     options: dict[str, Any]
     """Settings of INIT that it needs."""
+    since: bytes
+    """The base that INIT is to count from; b"": none."""
 
     def handed_over(self) -> None:
         """The host has opened the path. OSError or LivedumpError: the place cannot take it."""
@@ -62,6 +68,8 @@ class Landing(Protocol):
 
 class FileLanding:
     """A file of its own in a folder, written by the host with this worker's rights."""
+
+    since = b""
 
     def __init__(self, folder: str, name: str, form: str) -> None:
         """OSError: there is no such folder, and none can be made."""
@@ -93,16 +101,24 @@ class StoreLanding:
 
     left = None
 
-    def __init__(self, url: str, identity: str = "") -> None:
-        """`identity`: of a machine that does not say its own; see DumpRecord. TargetError: the
-        store cannot be opened, or gc works on it."""
+    def __init__(
+        self, url: str, identity: str = "", bases: Callable[[], Bases] = lambda: None
+    ) -> None:
+        """`identity`: of a machine that does not say its own; see DumpRecord. `bases`: of the host,
+        see Steps. TargetError: the store cannot be opened, or gc works on it; what `bases`
+        raises."""
         self._url = url
         self._store = _open(url)
         try:
-            self._reception = Reception(self._store, identity=identity)
+            known = bases()
+            self._reception = Reception(self._store, bases=known or (), identity=identity)
         except BaseException:
             self._store.close()
             raise
+        base = self._reception.base
+        self.since = base.block.dump_id if base else b""
+        self._tracked = known is not None
+        self._all_read = _UNTRACKED if known is None else self._reception.all_read
         self.path = self._reception.path
         size = self._store.about.chunk_size
         # The host's own granule is a multiple of the smallest chunks only.
@@ -127,7 +143,14 @@ class StoreLanding:
         _expect(done.record.dump_id, dump_id, dump)
         with contextlib.suppress(LivedumpError):
             checksum = chunks_checksum(self._store, done.name)
-        return Landed(dump, checksum, done.record.verdict)
+        return Landed(dump, checksum, done.record.verdict, self._increment(done))
+
+    def _increment(self, done: Published) -> Increment:
+        record = done.record
+        if not record.since:
+            return Increment(tracked=self._tracked, all_read=self._all_read or None)
+        unread = min(done.taken * self._store.about.chunk_size, record.memory_size)
+        return Increment(tracked=True, since=record.since, unread=unread)
 
     def give_up(self) -> None:
         """What was put and is not published is left to gc."""
@@ -137,6 +160,7 @@ class StoreLanding:
 
 
 _SMALLEST: Final = 64 << 10
+_UNTRACKED: Final = "its host keeps no track of changes (control/track)"
 
 
 def table_checksum(dump: DumpFile) -> str:
@@ -174,15 +198,18 @@ def prepare_place(to: str) -> None:
         _open(to).close()
 
 
-Land = Callable[[str, str, str, str], Landing]
+Land = Callable[[str, str, str, str, Callable[[], Bases]], Landing]
 """See open_landing."""
 
 
-def open_landing(to: str, name: str, form: str, identity: str = "") -> Landing:
+def open_landing(
+    to: str, name: str, form: str, identity: str = "", bases: Callable[[], Bases] = lambda: None
+) -> Landing:
     """The place for the dump `name` in `to`: a store, which gives it another name, or a folder.
-    `form`: elf, raw or kdump. `identity`: as StoreLanding. UsageError: no such kind of place."""
+    `form`: elf, raw or kdump. `identity`, `bases`: as StoreLanding. UsageError: no such kind of
+    place."""
     check_place(to, form)
-    return StoreLanding(to, identity) if is_store(to) else FileLanding(to, name, form)
+    return StoreLanding(to, identity, bases) if is_store(to) else FileLanding(to, name, form)
 
 
 def check_place(to: str, form: str) -> None:

@@ -36,6 +36,19 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """By barrier: it stood until it was let go. False: its deadline had let it go before."""
 
 
+class Increment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dump in a store has read of the memory."""
+
+    tracked: bool = False
+    """Its host is set to keep track of changes."""
+    since: str = ""
+    """Id of the dump in the store whose chunks it took where nothing had changed; "": none."""
+    unread: int = 0
+    """Bytes that were not read, because they are as in that dump."""
+    all_read: str | None = None
+    """Why all was read, in one sentence; None: it was not."""
+
+
 class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One member."""
 
@@ -69,6 +82,8 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the machine's memory."""
     checksum: str | None = None
     """Of its dump: "KIND:HEX", see docs/fleet.md."""
+    increment: Increment | None = None
+    """None: its dump is no dump of a store."""
 
     @property
     def instant_ns(self) -> int | None:

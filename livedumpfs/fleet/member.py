@@ -12,9 +12,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import msgspec
+
 from livedumpfs.errors import HostError, LivedumpError, os_cause
-from livedumpfs.fleet.landing import Landing
-from livedumpfs.fleet.manifest import WORST_LAST, Taken, Word
+from livedumpfs.fleet.landing import Bases, Landed, Landing
+from livedumpfs.fleet.manifest import WORST_LAST, Increment, Taken, Word
 from livedumpfs.fleet.one_thread import OneThread
 from livedumpfs.fleet.steps import Saved, Steps, Wanted
 
@@ -33,6 +35,8 @@ class MemberOutcome:
     reason: str | None
     dump: str | None
     checksum: str | None
+    increment: Increment | None = None
+    """See MemberRecord."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,11 @@ class Member:
         name: str,
         dump_id: bytes,
         open_steps: Callable[[], Steps],
-        land: Callable[[], Landing],
+        land: Callable[[Callable[[], Bases]], Landing],
     ) -> None:
         """`open_steps` and `land` are called on the member's thread: a host that hangs, or a slow
-        store, is this member's alone. RuntimeError: there can be no more threads."""
+        store, is this member's alone. `land` gets what tells the host's bases. RuntimeError: there
+        can be no more threads."""
         self.name = name
         self._id = dump_id
         self._open = open_steps
@@ -115,10 +120,11 @@ class Member:
         """INIT. Bytes of memory."""
         if self._total is None:
             if self._landing is None:
-                self._landing = self._land()
+                self._landing = self._land(self._host.bases)
             options = {**options, **self._landing.options}
-            self._total = self._host.init(Wanted(self._id, self._landing.path, options))
-            self._landing.handed_over()
+            landing = self._landing
+            self._total = self._host.init(Wanted(self._id, landing.path, options, landing.since))
+            landing.handed_over()
             self.news = News(Saved(0, self._total, 0, False))
         return self._total
 
@@ -179,8 +185,8 @@ class Member:
         landed = self._landing.finish(self._id)
         if WORST_LAST[landed.verdict] > WORST_LAST[word]:
             why = f"what has arrived says that it is {landed.verdict}"
-            return MemberOutcome(landed.verdict, why, landed.dump, landed.checksum)
-        return MemberOutcome(word, saved.reason, landed.dump, landed.checksum)
+            return _arrived(landed.verdict, why, landed, saved)
+        return _arrived(word, saved.reason, landed, saved)
 
     def _ask(self, call: Callable[[], T]) -> T:
         """A call of the host that should come back at once; `seen` looks how long it takes."""
@@ -221,6 +227,14 @@ class Member:
             self._landing.give_up()
         if self._steps is not None:
             self._steps.close()
+
+
+def _arrived(verdict: Word, reason: str | None, landed: Landed, saved: Saved) -> MemberOutcome:
+    """The host knows better than the store why it has read all."""
+    increment = landed.increment
+    if increment and not increment.since and saved.all_read:
+        increment = msgspec.structs.replace(increment, all_read=saved.all_read)
+    return MemberOutcome(verdict, reason, landed.dump, landed.checksum, increment)
 
 
 def cause(error: BaseException) -> tuple[int, str]:

@@ -4,7 +4,7 @@ that is asked twice is taken once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ class Wanted:
     """A path for the host; None: memory only."""
     options: dict[str, Any]
     """Settings of INIT, by the names of DumpSettings."""
+    since: bytes = b""
+    """Dump id of the base, of which it leaves out what did not change; b"": none."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Saved:
     """It is sealed, and `verdict` is final."""
     verdict: Word | None = None
     reason: str | None = None
+    all_read: str | None = None
+    """Why the host has read all, or does not track, though it was to; None: as it was to."""
 
 
 class Steps(Protocol):
     """One open host. Every method may raise LivedumpError or OSError. `release` and `close` may be
     called while another thread is inside a step, which then ends."""
+
+    def bases(self) -> Sequence[bytes] | None:
+        """Ids of the dumps since which it knows what has changed; None: it keeps no track."""
 
     def init(self, wanted: Wanted) -> int:
         """INIT. The host releases the dump when this process ends. Bytes of memory."""

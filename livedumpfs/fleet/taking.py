@@ -388,6 +388,7 @@ class Taking:
             held=(taken is not None and taken.stood) if barrier else None,
             taken=taken, offset=self._offsets.get(one.name),
             clock=one.clock, bytes=self._sizes.get(one.name, 0), checksum=outcome.checksum,
+            increment=outcome.increment,
         )  # fmt: skip
 
 

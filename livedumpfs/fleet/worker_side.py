@@ -155,7 +155,7 @@ class WorkerFleet:
                     name,
                     dump_id,
                     lambda: self._open(device),
-                    lambda: self._land(order.to, f"{order.fleet}.{name}", order.form, identity),
+                    partial(self._land, order.to, f"{order.fleet}.{name}", order.form, identity),
                 )
             except RuntimeError as error:
                 return error

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -25,6 +26,13 @@ class MountFiles:
     def bases(self) -> list[bytes]:
         """Ids of the dumps since which the host knows what has changed, the newest first."""
         return [bytes.fromhex(line) for line in self.read("control/bases").decode().split()]
+
+    def tracked_bases(self) -> list[bytes] | None:
+        """The same, of a host that tracks (control/track); None: it does not, or is too old to."""
+        with contextlib.suppress(LivedumpError):
+            if self.read("control/track").strip() == b"1":
+                return self.bases()
+        return None
 
     def pages(self) -> bytes:
         """The page map of the dump that there is, in letters of page_map; b"": there is none, or

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from livedumpfs.errors import InvalidDump, LivedumpError
 from livedumpfs.formats import elf, superblock, table
 from livedumpfs.formats.superblock import Superblock
-from livedumpfs.stores.caibx import Index, unique_ids
+from livedumpfs.stores.caibx import Index
 from livedumpfs.stores.image_head import parse_table
 from livedumpfs.stores.store import Store
 
@@ -69,7 +69,7 @@ def find_base(store: Store, ids: Sequence[bytes]) -> BaseImage | None:
         for name in (one for dump_id in ids for one in names if _is_of(one, dump_id)):
             with contextlib.suppress(LivedumpError):
                 found = load_base(store, name)
-                if found.block.dump_id in ids and _has_all(store, found.index):
+                if found.block.dump_id in ids and store.chunks.has_every(found.index.unique()):
                     return replace(found, checked=True)
     return None
 
@@ -77,10 +77,6 @@ def find_base(store: Store, ids: Sequence[bytes]) -> BaseImage | None:
 def _is_of(name: str, dump_id: bytes) -> bool:
     """As receive.dump_name makes names."""
     return name.endswith("-" + dump_id.hex()[:8])
-
-
-def _has_all(store: Store, index: Index) -> bool:
-    return all(store.chunks.has(one) for one in unique_ids(index.ids))
 
 
 def _read(store: Store, index: Index, offset: int, length: int) -> bytes:

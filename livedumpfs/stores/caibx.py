@@ -115,7 +115,7 @@ class Index:
 def unique_ids(ids: npt.NDArray[np.uint8]) -> set[bytes]:
     """Each once. `ids`: uint8[n, 32]."""
     whole = np.ascontiguousarray(ids).view(f"V{ID_SIZE}").reshape(-1)
-    return {one.tobytes() for one in np.unique(whole)}
+    return set(whole.tolist())
 
 
 def is_index(head: bytes) -> bool:

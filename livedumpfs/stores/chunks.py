@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, Protocol
 
@@ -39,6 +39,9 @@ class Chunks(Protocol):
 
     def has(self, identity: bytes) -> bool:
         """Whether the chunk is kept already."""
+
+    def has_every(self, identities: Collection[bytes]) -> bool:
+        """Whether all of these are kept, which are many: each is looked at, as by has()."""
 
     def put(self, identity: bytes, data: Bytes) -> int:
         """Keep the chunk with these bytes, which have that id. Returns the bytes that the store has
@@ -94,6 +97,12 @@ class CastrChunks:
         if there and self._relied is not None:
             self._relied.add(identity)
         return there
+
+    def has_every(self, identities: Collection[bytes]) -> bool:
+        """See Chunks."""
+        if self._relied is None and isinstance(self._objects, FolderObjects):
+            return self._objects.has_every(self._folder, map(chunk_name, identities))
+        return all(map(self.has, identities))
 
     def put(self, identity: bytes, data: Bytes) -> int:
         """See Chunks."""

@@ -144,6 +144,10 @@ class PackChunks:
         """See Chunks."""
         return self._writer.pending(identity) is not None or bool(self._find(identity))
 
+    def has_every(self, identities: Collection[bytes]) -> bool:
+        """See Chunks."""
+        return all(map(self.has, identities))
+
     def put(self, identity: bytes, data: Bytes) -> int:
         """See Chunks. 0: it is kept already."""
         if self.has(identity):

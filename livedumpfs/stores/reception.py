@@ -36,7 +36,7 @@ class Reception(Closing):
         """`store` stays the caller's. `bases`: see find_base; `identity`: see receive_locked.
         TargetError EBUSY: gc works on the store; MachineError EAGAIN: no thread, OSError: no
         descriptor."""
-        self._store, self._identity = store, identity
+        self._store, self._identity, self._bases = store, identity, bases
         self._published: Published | None = None
         self._begun = threading.Event()
         self._held = contextlib.ExitStack()
@@ -53,6 +53,19 @@ class Reception(Closing):
             raise
         self.path = self._pipe.path
         """The target for the host."""
+
+    @property
+    def all_read(self) -> str:
+        """Why there is no base, in one sentence, so that all of the memory is read; "": there is
+        one."""
+        if self.base:
+            return ""
+        if not self._bases:
+            return "there is no earlier dump since which the machine has kept track of changes"
+        return (
+            f"{self._store.url} has none of the dumps since which the machine has kept track, or "
+            "lacks chunks"
+        )
 
     def _take(self, pipe: int) -> None:
         try:

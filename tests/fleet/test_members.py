@@ -30,7 +30,8 @@ ROOT = bool(AS_ROOT)
 
 
 def member_of(
-    steps: Callable[[], SimulatedHost], land: Callable[[], Any] = lambda: NoLanding("", "x", "elf")
+    steps: Callable[[], SimulatedHost],
+    land: Callable[[Any], Any] = lambda _: NoLanding("", "x", "elf"),
 ) -> Member:
     """That is being saved."""
     member = Member("x", os.urandom(16), steps, land)
@@ -84,7 +85,7 @@ class Broken(SimulatedHost):
 def test_an_incomplete_dump_keeps_its_cause(tmp_path: Path) -> None:
     (tmp_path / "x.vmcore.incomplete").touch()
     member = member_of(
-        lambda: Broken("h", Trouble(), 0.0), lambda: FileLanding(str(tmp_path), "x", "elf")
+        lambda: Broken("h", Trouble(), 0.0), lambda _: FileLanding(str(tmp_path), "x", "elf")
     )
     member.submit(member.go).result(DEADLINE_S)
     found = end_of(member)
@@ -112,7 +113,7 @@ class Foreign(NoLanding):
     ],
 )
 def test_what_has_arrived_counts(land: type[NoLanding], verdict: str, reason: str) -> None:
-    member = member_of(lambda: SimulatedHost("h", Trouble(), 0.0), lambda: land("", "x", "elf"))
+    member = member_of(lambda: SimulatedHost("h", Trouble(), 0.0), lambda _: land("", "x", "elf"))
     member.submit(member.go).result(DEADLINE_S)
     found = end_of(member)
     assert (found.verdict, found.reason) == (verdict, reason)

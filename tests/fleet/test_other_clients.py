@@ -53,7 +53,7 @@ class HeldLooks(HostSteps):
 def member_of(steps: HostSteps, folder: Path, **options: Any) -> tuple[Member, bytes]:
     """After START; it saves."""
     dump_id = os.urandom(16)
-    member = Member("x", dump_id, lambda: steps, lambda: open_landing(str(folder), "x", "elf"))
+    member = Member("x", dump_id, lambda: steps, lambda _: open_landing(str(folder), "x", "elf"))
     member.submit(member.open).result(LONG_S)
     member.submit(lambda: member.init(options)).result(LONG_S)
     member.submit(lambda: member.start(time.time_ns(), int(LONG_S * 1e9))).result(LONG_S)

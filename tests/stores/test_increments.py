@@ -116,7 +116,7 @@ def test_a_base_that_is_gone(host: Host, tmp_path: Path) -> None:
         for name in store.names():
             store.remove(name)
     said = taken(host, place)
-    assert f"all of the memory is read: {place} has none of the dumps since which" in said
+    assert f"all of the memory was read: {place} has none of the dumps since which" in said
     is_of_the_instant(host, f"{place}#latest")
     with open_store(str(place)) as store:
         collect(store)
@@ -126,7 +126,7 @@ def test_a_base_that_is_gone(host: Host, tmp_path: Path) -> None:
     is_of_the_instant(host, f"{place}#latest")
     assert left_out(taken(host, place))
     shutil.rmtree(place)
-    assert "all of the memory is read" in taken(host, f"store:{place}")
+    assert "all of the memory was read" in taken(host, f"store:{place}")
 
 
 def test_what_leaves_no_trace(host: Host, tmp_path: Path) -> None:
@@ -134,14 +134,15 @@ def test_what_leaves_no_trace(host: Host, tmp_path: Path) -> None:
     granule is for one dump; and without tracking nothing is said, or kept."""
     place = tmp_path / "store"
     taken(host, f"store:{place}")
+    alone = "changes are tracked with"
     for name, value, why in (
-        ("backend", "sigbus", "changes are tracked with backend sigsegv alone, and this is sigbus"),
-        ("arming", "mprotect", "changes are tracked with arming swap alone, not with mprotect"),
+        ("backend", "sigbus", "backend sigsegv alone, and this is sigbus; set backend to sigsegv"),
+        ("arming", "mprotect", "arming swap alone, not with mprotect; set arming to swap"),
     ):
         usual = host.read(f"control/{name}").split()[0]
         set_control(host, name, value)
         said = taken(host, place)
-        assert f"livedump: all of the memory was read: {why}\n" in said
+        assert f"livedump: all of the memory was read: {alone} {why}\n" in said
         is_of_the_instant(host, f"{place}#latest")
         assert bases(host) == []
         set_control(host, name, usual)

@@ -117,6 +117,66 @@ def test_a_link_in_the_place_of_a_chunk_is_replaced(
     assert not chunk.is_symlink() and store.chunks.get(identity)
 
 
+def _a_link(chunk: Path, spare: Path) -> None:
+    chunk.rename(spare)
+    chunk.symlink_to(spare)
+
+
+def _folder_a_link(chunk: Path, spare: Path) -> None:
+    chunk.parent.rename(spare)
+    chunk.parent.symlink_to(spare)
+
+
+def _has_every(store: Store, every: set[bytes]) -> bool:
+    """One that is opened may also be refused."""
+    try:
+        return store.chunks.has_every(every)
+    except TargetError as error:
+        assert error.errno == errno.ENOTDIR
+        return False
+
+
+def _no_folder(chunk: Path, spare: Path) -> None:
+    chunk.parent.rename(spare)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param(lambda chunk, _: chunk.unlink(), id="missing"),
+        pytest.param(lambda chunk, _: chunk.write_bytes(b""), id="empty"),
+        pytest.param(_a_link, id="link"),
+        pytest.param(_folder_a_link, id="folder-link"),
+        pytest.param(_no_folder, id="no-folder"),
+    ],
+)
+@pytest.mark.parametrize("others", [False, True], ids=["local", "seen-by-others"])
+def test_many_chunks_are_there_only_if_each_is(
+    store: Store,
+    tmp_path: Path,
+    harm: Callable[[Path, Path], None],
+    others: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FolderObjects, "seen_by_others", property(lambda _: others))
+    with open_store(store.url) as again:
+        every = again.index("a").unique()
+        assert len(every) > 2 and again.chunks.has_every(every) and again.chunks.has_every([])
+        one = sorted(every)[1]
+        harm(chunk_file(store, one), tmp_path / "spare")
+        assert not _has_every(again, every)
+        assert again.chunks.has_every(every - {one})
+
+
+def test_a_folder_of_chunks_that_is_a_link_is_refused(store: Store, tmp_path: Path) -> None:
+    every = store.index("a").unique()
+    Path(store.url, "default.castr").rename(tmp_path / "spare")
+    assert not store.chunks.has_every(every)
+    Path(store.url, "default.castr").symlink_to(tmp_path / "spare")
+    with pytest.raises(TargetError, match="links in a store are not followed"):
+        store.chunks.has_every(every)
+
+
 # ---------------------------------------------------------------- whose they are
 
 
