@@ -22,8 +22,7 @@
 #   make test-arm64  100 dumps of each kind in a Debian guest on arm64, with pages of 4 and of 16 KiB
 #   make test-s3       all faults of an S3 server on loopback; make test takes some
 #   make test-foreign  dumps of Debian guests of AArch64 and RISC-V under QEMU, whose packages it installs
-#   make test-linux   50 dumps of Linux in process, each compared, an hour with one every 10 s, and
-#                     the demo, interrupted in all its parts
+#   make test-linux   50 dumps of Linux in process, each compared, and an hour with one every 10 s
 #   make test-libvirt  dumps of a domain of a real libvirtd, which it installs
 #   make test-metrics  a real Prometheus scrapes a host, and asks what the dashboard and the alerts ask
 #   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU; 100 of
@@ -108,6 +107,8 @@ check: lint setup
 test: setup
 	timeout --foreground --signal=INT --kill-after=300 4500 $(parallel) --durations=25 $(ARGS)
 
+# All hosts and commands by a start of Python: see tests/fixtures/forks.py.
+test-long: export LIVEDUMP_TEST_STARTS := real
 test-long: test model interleave sanitize exact test-qemu kill-points fuzz soak test-fleet fleet-many
 
 model: setup
@@ -219,8 +220,7 @@ LINUX_SECONDS ?= 3600
 
 test-linux: setup
 	@$(MAKE) --no-print-directory -C guest/linux riscv64
-	LIVEDUMP_LINUX_DUMPS=50 LIVEDUMP_LINUX_SECONDS=$(LINUX_SECONDS) $(python) -m pytest -s tests/linux \
-		tests/integration/test_demo.py $(ARGS)
+	LIVEDUMP_LINUX_DUMPS=50 LIVEDUMP_LINUX_SECONDS=$(LINUX_SECONDS) $(python) -m pytest -s tests/linux $(ARGS)
 
 test-libvirt: setup
 	scripts/setup libvirt $(VENV)
@@ -233,6 +233,7 @@ test-metrics: setup
 
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
+	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/integration/test_demo.py $(ARGS)
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/stores/test_dump_kills.py $(ARGS)
 	LIVEDUMP_KILLS=50 $(python) -m pytest -s -k random tests/qemu/test_qemu_host_ends.py $(ARGS)
 	LIVEDUMP_KILLS=100 LIVEDUMP_RESTIC=1 $(python) -m pytest -s \

@@ -18,8 +18,8 @@ from livedumpfs.proc import proc_lines, proc_text
 
 TOP = Path(__file__).resolve().parents[2]
 DEADLINE = 600.0
-LONG = bool(os.environ.get("LIVEDUMP_LINUX_DUMPS"))
-long = pytest.mark.skipif(not LONG, reason="`make test-linux`; other moments with these signals")
+LONG = bool(os.environ.get("LIVEDUMP_KILLS"))
+long = pytest.mark.skipif(not LONG, reason="`make kill-points`; other moments with these signals")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the demo sets up a loop device: needs root"),
