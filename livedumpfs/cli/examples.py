@@ -10,6 +10,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "host": (
         ("livedump host --ram 512M --vcpus 2", "the built-in guest, until Ctrl-C"),
         ("livedump host --format kdump --output /backup/vm.kdump", "what a plain INIT gets"),
+        ("livedump host --ram 512M --metrics 9105", "with its metrics at 127.0.0.1:9105"),
     ),
     "console": (
         ("livedump console", "of the only host: what its Linux prints, and keys to it"),

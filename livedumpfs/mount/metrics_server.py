@@ -25,7 +25,7 @@ PATIENCE_S: Final = 5.0
 """Seconds that a client has for request, answer and end."""
 MOST: Final = 16
 """Clients at once."""
-PACE_S: Final = 0.01
+PACE_S: Final = 0.05
 """Seconds between two clients."""
 END_S: Final = 1.0
 """Seconds that the end of the host waits for the thread: render may hang with the machine."""

@@ -95,6 +95,7 @@ WAYS = [
     *[(f"{one.format('good', 'same')} --no-such-option", 2) for one in (*OF_A_HOST, *OF_A_DUMP)],
     ("host --no-such-option", 2), ("host --vcpus 9", 2), ("host --ram 4K", 2),
     ("host --longest-hold 61", 2), ("host --longest-hold nan", 2),
+    ("host --metrics localhost:9105", 2), ("host --metrics 65536", 2), ("host --log file", 2),
     ("host --group no:such", 2), ("host --ram 1M", 2), ("qemu", 2),
     ("qemu --mount dir", 2), ("nosuch", 2), ("", 2), ("start --max-age 3s", 2), ("dump a b", 2),
     ("attach", 2), ("attach /no/where", 1), ("attach /no/where --check", 1),
