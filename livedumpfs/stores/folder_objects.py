@@ -18,6 +18,7 @@ from livedumpfs.errors import TargetError, os_cause
 from livedumpfs.stores.file_locks import expect_lockable, seen_by_others
 from livedumpfs.stores.object_sizes import most_bytes
 from livedumpfs.stores.objects import Bytes, Listed
+from livedumpfs.stores.quick_ways import QuickWays
 
 _LOCK: Final = "lock"
 _UNFINISHED: Final = ".unfinished"
@@ -48,6 +49,7 @@ class FolderObjects:
             self._shared, self._group = bool(status.st_mode & stat.S_IWGRP), status.st_gid
         except OSError as error:
             raise self._refused("open", path, error) from error
+        self._quick = QuickWays(self._fd, lambda: not links and not self.seen_by_others)
 
     @property
     def url(self) -> str:
@@ -153,9 +155,12 @@ class FolderObjects:
         """See Objects. What a killed process leaves is `name` with ".unfinished" behind it, which
         clean() removes. Objects without a folder, few and small, are durable before they have their
         name: of an index whose bytes a power loss took, it cannot be said what it needs."""
+        ending = f".{self._token}-{next(self._numbers)}{_UNFINISHED}"
+        if self._quick.put(name, ending, memoryview(data).cast("B")):
+            return
         try:
             with self._folder(name, make=True) as (folder, last):
-                beside = f"{last}.{self._token}-{next(self._numbers)}{_UNFINISHED}"
+                beside = last + ending
                 try:
                     self._write(folder, beside, data, durable="/" not in name)
                     os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
@@ -189,6 +194,8 @@ class FolderObjects:
     def has(self, name: str) -> bool:
         """See Objects. An empty file is none: a power loss may leave that of one that was not
         synced. It is opened: NFS asks the server then, and not for each stat."""
+        if (there := self._quick.has(name)) is not None:
+            return there
         try:
             with self._opened(name) as (_, size):
                 return size > 0
@@ -280,6 +287,8 @@ class FolderObjects:
 
     def sync(self) -> None:
         """See Objects: syncfs of the folder's file system."""
+        if gone := self._quick.moved():
+            raise self._refused("write", self._named(gone), OSError(errno.ESTALE, ""))
         if _libc.syncfs(self._fd):
             raise self._refused("sync", self.path, OSError(ctypes.get_errno(), ""))
 
@@ -329,6 +338,7 @@ class FolderObjects:
     def close(self) -> None:
         """See Objects."""
         if self._fd >= 0:
+            self._quick.close()
             os.close(self._fd)
             self._fd = -1
 

@@ -132,8 +132,12 @@ def test_a_store_that_is_older_than_the_choice(tmp_path: Path, dump: Path) -> No
 def test_what_is_not_whole(store: Store, dump: Path) -> None:
     good = flattened(records_of(dump, CHUNK))
     for cut in (0, 100, 4096, 4100, 5000, len(good) // 2, len(good) - 16, len(good) - 1):
-        with no_file_stays_open(), pytest.raises(InvalidDump, match="was broken off"):
-            received(good[:cut], store)
+        with (
+            no_file_stays_open(),
+            open_store(store.url) as again,
+            pytest.raises(InvalidDump, match="was broken off"),
+        ):
+            received(good[:cut], again)
         assert nothing_published(store)
 
 

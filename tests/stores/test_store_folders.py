@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -175,6 +178,74 @@ def test_a_folder_of_chunks_that_is_a_link_is_refused(store: Store, tmp_path: Pa
     Path(store.url, "default.castr").symlink_to(tmp_path / "spare")
     with pytest.raises(TargetError, match="links in a store are not followed"):
         store.chunks.has_every(every)
+
+
+def chunks_of_one_folder(store: Store) -> tuple[bytes, Path]:
+    """The id of a chunk that is put, so that its folder is known; a folder elsewhere."""
+    first = bytes(32)
+    store.chunks.put(first, b"x")
+    assert store.chunks.has(first) and not store.chunks.has(bytes(31) + b"\1")
+    elsewhere = Path(store.url).with_name("elsewhere")
+    elsewhere.mkdir()
+    return bytes(31) + b"\1", elsewhere
+
+
+def test_a_folder_of_a_group_that_becomes_a_link(tmp_path: Path) -> None:
+    """It was known as a folder, and another of the group has put a link in its place."""
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s").chmod(0o2770)
+    with create_store(str(tmp_path / "s")) as store:
+        other, elsewhere = chunks_of_one_folder(store)
+        folder = chunk_file(store, other).parent
+        folder.rename(tmp_path / "spare")
+        folder.symlink_to(elsewhere)
+        with pytest.raises(TargetError, match="links in a store are not followed"):
+            store.chunks.put(other, b"y")
+        with pytest.raises(TargetError, match="links in a store are not followed"):
+            store.chunks.has(other)
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_folder_that_another_command_has_removed(tmp_path: Path, depth: int) -> None:
+    """As `casync gc` does when it is empty: it is made again, also the one of them all."""
+    with create_store(str(tmp_path / "s")) as store:
+        other, elsewhere = chunks_of_one_folder(store)
+        folder = chunk_file(store, other).parents[depth - 1]
+        folder.rename(elsewhere / "gone")
+        shutil.rmtree(elsewhere / "gone")
+        assert not store.chunks.has(other)
+        store.chunks.put(other, b"y")
+        assert store.chunks.has(other) and chunk_file(store, other).stat().st_size
+
+
+def test_chunks_that_are_moved_away_meanwhile(tmp_path: Path) -> None:
+    """No dump is published whose chunks are elsewhere."""
+    with create_store(str(tmp_path / "s")) as store:
+        other, elsewhere = chunks_of_one_folder(store)
+        folder = chunk_file(store, other).parents[1]
+        folder.rename(elsewhere / "moved")
+        store.chunks.put(other, b"y")
+        with pytest.raises(TargetError, match=r"cannot write .*/default\.castr: Stale") as caught:
+            store.chunks.flush()
+        assert caught.value.errno == errno.ESTALE
+
+
+def test_a_chunk_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    """Also of what is put the quick way, in a store that is this user's alone."""
+    with create_store(str(tmp_path / "s")) as store:
+        other, _ = chunks_of_one_folder(store)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, before[1]))
+            with pytest.raises(TargetError, match="File too large"):
+                store.chunks.put(other, os.urandom(1 << 16))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert len(list(chunk_file(store, other).parent.iterdir())) == 1
+        assert not store.chunks.has(other)
 
 
 # ---------------------------------------------------------------- whose they are
