@@ -179,6 +179,7 @@ _PACKAGES: Final = {
     "_cffi_backend": "cffi",
     "elftools": "pyelftools",
     "fuse": "fusepy",
+    "jinja2": "Jinja2",
     "libvirt": "libvirt-python",
     "qemu": "qemu.qmp",
 }
