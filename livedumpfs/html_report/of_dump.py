@@ -113,10 +113,11 @@ def _saying(verdict: str, missing: int | None, size: int) -> str:
     """`missing`: pages; None: not known."""
     if verdict == "consistent":
         return f"All {format_size(size)} are as they were at one instant."
-    lacks = "Pages" if missing is None else f"{missing} {'page' if missing == 1 else 'pages'}"
+    pages = "pages" if missing is None else "1 page" if missing == 1 else f"{missing:,} pages"
+    was, is_ = ("was", "is") if missing == 1 else ("were", "are")
     if verdict == "torn":
-        return f"{lacks} of its memory were lost; all else is as it was at one instant."
-    return f"It was broken off, or its target failed: {lacks.lower()} of its memory are missing."
+        return f"Of its memory {pages} {was} lost; all else is as it was at one instant."
+    return f"It was broken off, or its target failed: {pages} of its memory {is_} missing."
 
 
 def _counters(described: dict[str, Any]) -> dict[str, object]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,11 @@ from livedumpfs.linux import Kernel, tasks
 from livedumpfs.linux.kernel import ReadPhysical
 
 TASKS_MOST: Final = 2000
+_NONSENSE: Final = (
+    *(InvalidDump, OSError, LookupError, ValueError, OverflowError),
+    struct.error,
+)
+"""What reading tables that a dump's author has made up can raise."""
 _VMCOREINFO: Final = b"VMCOREINFO\0"
 
 
@@ -70,7 +76,7 @@ def task_list(memory: LinuxMemory, vmlinux: str | None) -> TaskList:
                 "--vmlinux FILE.",
             )
         return _by_drgn(memory, said, vmlinux)
-    except (InvalidDump, OSError) as error:
+    except _NONSENSE as error:
         return TaskList(problem=f"The tasks cannot be read: {error}.")
 
 
