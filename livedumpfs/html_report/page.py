@@ -68,6 +68,8 @@ def render(subject: Subject, tasks: TaskList, changes: Changes | None = None) ->
             subject.kinds, subject.letters, subject.arena_size, living=subject.living
         ),
         letters=len(cells),
+        cell_granules=_cell_granules(subject, cells),
+        written=page_map.WRITTEN,
         map=_map(cells),
         cell_size=_cell_size(subject, cells),
         row_size=_row_size(subject, cells),
@@ -106,6 +108,12 @@ def _shown(value: object) -> object:
 
 def _cell_size(subject: Subject, cells: bytes) -> str:
     return format_size(subject.arena_size / len(cells)) if cells else ""
+
+
+def _cell_granules(subject: Subject, cells: bytes) -> int:
+    """How many a cell has; 0: not known."""
+    size = len(cells) * subject.granule_size
+    return -(-subject.arena_size // size) if size else 0
 
 
 def _row_size(subject: Subject, cells: bytes) -> str:
