@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, add_device, add_sidecar
 from livedumpfs.cli.convert_command import open_output
 from livedumpfs.cli.identity import add_identity
-from livedumpfs.cli.outcome import Exit, complain
+from livedumpfs.cli.outcome import Exit, complain, note
 from livedumpfs.cli.progress import display
 from livedumpfs.errors import UsageError
 
 if TYPE_CHECKING:
     from livedumpfs.dumpfile import DumpFile
-    from livedumpfs.html_report import Changes
+    from livedumpfs.html_report import Changes, TaskList
 
 
 def add_commands(commands: Commands) -> None:
@@ -59,6 +59,8 @@ def run_report(args: argparse.Namespace) -> int:
     whatever its dump is."""
     if args.dump and args.device:
         raise UsageError("DUMP and --device exclude each other", hint="a page is about one of them")
+    if args.sidecar_against and not args.against:
+        raise UsageError("--sidecar-against goes with --against")
     if args.dump is None:
         return _of_host(args)
     from livedumpfs.dumpfile import open_dump, open_filtered
@@ -82,7 +84,9 @@ def run_report(args: argparse.Namespace) -> int:
         with open_dump(args.dump, args.sidecar) as dump, _compared(args, dump) as found:
             subject = of_dump(dump)
             memory = LinuxMemory(dump.meta, dump.memory_map, dump.read_physical)
-            page = render(subject, task_list(memory, args.vmlinux), found)
+            tasks = task_list(memory, args.vmlinux)
+            page = render(subject, tasks, found)
+        _tell(tasks, args)
         _write(args.out, page)
     if subject.verdict == "consistent":
         return Exit.DONE
@@ -115,9 +119,17 @@ def _of_host(args: argparse.Namespace) -> int:
         if value:
             raise UsageError(f"{name} goes with a DUMP, not with a running host")
     with Client(args.device) as client:
-        page = render(of_host(host_said(client)), host_tasks(client, args.vmlinux))
+        tasks = host_tasks(client, args.vmlinux)
+        page = render(of_host(host_said(client)), tasks)
+    _tell(tasks, args)
     _write(args.out, page)
     return Exit.DONE
+
+
+def _tell(tasks: TaskList, args: argparse.Namespace) -> None:
+    """Where tasks were asked for, a page without them is worth a line."""
+    if args.vmlinux and tasks.problem:
+        note(f"no tasks: {tasks.problem}")
 
 
 def _write(path: str, page: str) -> None:

@@ -38,6 +38,7 @@ def dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_dump: Callable[.
         ("report dump -o page --against nosuch", 1, "cannot read dump nosuch"),
         ("report dump -o page --against letter", 3, "letter is not a valid dump"),
         ("report dump -o page --device x", 2, "DUMP and --device exclude each other"),
+        ("report dump -o page --sidecar-against x", 2, "--sidecar-against goes with --against"),
         ("report dump", 2, "the following arguments are required: -o/--out"),
         ("report -o page --device /no/where", 1, "/no/where"),
         ("report -o page --against dump --device x", 2, "--against goes with a DUMP"),
@@ -70,6 +71,16 @@ def test_the_dump_stays_as_it_is_and_a_page_too(dump: Path) -> None:
     page = Path("page").read_bytes()
     assert main(["report", "dump", "-o", "page"]) == 1
     assert (dump.read_bytes(), Path("page").read_bytes()) == (before, page)
+
+
+def test_tasks_that_were_asked_for_and_are_not_there(
+    dump: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line says so, and the page is written all the same."""
+    assert main(["report", "dump", "-o", "page", "--vmlinux", "/no/where"]) == 0
+    said = capsys.readouterr().err
+    assert said == "livedump: no tasks: No Linux: the dump has no VMCOREINFO.\n"
+    assert Path("page").exists()
 
 
 def test_to_a_pipe(dump: Path) -> None:
