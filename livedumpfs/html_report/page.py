@@ -166,5 +166,5 @@ def _instant(counters: Mapping[str, object]) -> Figure:
     if not wall:
         return Figure("Instant", "")
     moment = datetime.fromtimestamp(wall // 1_000_000_000, UTC)
-    day = f"{moment:%Y-%m-%d}, {format_duration(boot)} after boot"
+    day = f"{moment:%Y-%m-%d}, {boot / 1e9:,.1f} s after boot"
     return Figure("Instant (UTC)", f"{moment:%H:%M:%S}.{wall % 1_000_000_000 // 1_000_000:03}", day)

@@ -91,7 +91,7 @@ def test_the_verdict_and_the_figures(torn: Path, report: WriteReport) -> None:
     assert page.one("h1").text == "test"
     figures = page.pairs("figures")
     moment = datetime.fromtimestamp(COUNTERS["instant_wall_ns"] / 1e9, UTC)
-    assert figures["Instant (UTC)"] == f"{moment:%H:%M:%S}.007 {moment:%Y-%m-%d}, 1 s after boot"
+    assert figures["Instant (UTC)"] == f"{moment:%H:%M:%S}.007 {moment:%Y-%m-%d}, 1.0 s after boot"
     assert figures["Stop"] == "123 us the machine stood still"
     assert figures["Memory"] == "92 KiB 12 granules of 8 KiB"
     assert figures["Longest stall"] == "9 us of one store"
