@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from livedumpfs import page_map
 from livedumpfs.dumpfile import (
@@ -18,7 +17,8 @@ from livedumpfs.dumpfile import (
     missing_pages,
 )
 from livedumpfs.formats import table
-from livedumpfs.html_report.subject import Facts, SavedKind, Subject
+from livedumpfs.html_report.subject import Facts, Subject
+from livedumpfs.html_report.ways_saved import kinds_in
 from livedumpfs.units import format_size
 
 _AT_THE_INSTANT: Final = "at the instant"
@@ -38,7 +38,7 @@ _FILTERED: Final = (
 
 def of_dump(dump: DumpFile) -> Subject:
     """All but tasks and what has changed, which need its memory. OSError: it cannot be read."""
-    described = describe_dump(dump)
+    described, letters = describe_dump(dump), letters_of(dump.entries)
     return Subject(
         name=dump.path,
         machine=dump.machine_name,
@@ -48,8 +48,8 @@ def of_dump(dump: DumpFile) -> Subject:
         counters=_counters(described),
         arena_size=dump.arena_size,
         granule_size=dump.granule_size,
-        letters=letters_of(dump.entries).tobytes(),
-        kinds=_kinds(dump),
+        letters=letters,
+        kinds=kinds_in(letters, dump.granule_size, dump.arena_size),
         not_known=_NOT_KNOWN if dump.sealed else _NOT_SEALED,
         memory=_memory(described["memory_map"]),
         arrays=[(one["name"], _array(one)) for one in described["arrays"]],
@@ -79,7 +79,7 @@ def of_filtered(dump: FilteredDump) -> Subject:
     )
 
 
-def letters_of(entries: table.Entries) -> npt.NDArray[np.uint8]:
+def letters_of(entries: table.Entries) -> bytes:
     """A letter of page_map for each granule."""
     found = np.full(len(entries), ord(page_map.ARMED), dtype=np.uint8)
     states, how = entries["state"], entries["how"]
@@ -89,24 +89,7 @@ def letters_of(entries: table.Entries) -> npt.NDArray[np.uint8]:
     found[saved & (how == table.BY_STEAL)] = ord(page_map.STOLEN)
     found[states == table.HOLE] = ord(page_map.ZEROS)
     found[states == table.LOST] = ord(page_map.LOST)
-    return found
-
-
-def _kinds(dump: DumpFile) -> list[SavedKind]:
-    """Of each letter; the last granule may be shorter than the others."""
-    letters = letters_of(dump.entries)
-    counts = np.bincount(letters, minlength=256)
-    last = len(letters) - 1
-    short = dump.granule_size - dump.granule_length(last)
-    return [
-        SavedKind(
-            letter,
-            int(counts[ord(letter)]),
-            int(counts[ord(letter)]) * dump.granule_size - short * (letters[last] == ord(letter)),
-        )
-        for letter in page_map.LETTERS
-        if counts[ord(letter)]
-    ]
+    return found.tobytes()
 
 
 def _saying(verdict: str, missing: int | None, size: int) -> str:

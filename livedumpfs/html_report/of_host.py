@@ -10,12 +10,17 @@ from typing import Any, Final
 from livedumpfs import page_map
 from livedumpfs.html_report.counter_values import counter
 from livedumpfs.html_report.subject import Facts, SavedKind, Subject
+from livedumpfs.html_report.ways_saved import kinds_in
 
 _GONE: Final = ("UNDEFINED", "UNINIT")
 """States in which there is no dump."""
 _NOT_KNOWN: Final = (
     "The host says how each granule stands at the moment of this page. The moments are those of "
     "the dump that there is, or of the last one."
+)
+_BY_COUNTERS: Final = (
+    " The numbers are those of its counters, which have stolen granules among those by fault, and "
+    "what is under way among those that are not saved yet."
 )
 
 
@@ -42,6 +47,9 @@ def of_host(said: HostSaid) -> Subject:
     verdict = str(stats.get("verdict") or stats.get("so_far") or "")
     gone = stats["state"] in _GONE
     registers = said.registers
+    total = int(stats["progress"].get("total", 0))
+    kinds = _kinds(counters, said.pages, total)
+    exact = len(said.pages) == counter(counters, "granules")
     at_start = registers.get("snapshot")
     blocks = at_start if at_start else registers.get("live") or []
     return Subject(
@@ -52,12 +60,12 @@ def of_host(said: HostSaid) -> Subject:
         facts=[(name, text) for name, text in said.rows if text],
         living=True,
         counters=counters,
-        arena_size=int(stats["progress"].get("total", 0)),
+        arena_size=total,
         granule_size=counter(counters, "granule_size"),
         letters=said.pages,
         no_map="" if said.pages else "There is a page map from INIT to RELEASE, and no dump now.",
-        kinds=_kinds(counters, int(stats["progress"].get("total", 0))),
-        not_known=_NOT_KNOWN,
+        kinds=kinds,
+        not_known=_NOT_KNOWN + (_BY_COUNTERS if kinds and not exact else ""),
         memory=said.ranges,
         registers=[
             (f"vCPU {number}", one)
@@ -71,7 +79,7 @@ def of_host(said: HostSaid) -> Subject:
 def _saying(stats: Mapping[str, Any], verdict: str, gone: bool) -> str:
     reason = str(stats.get("reason") or stats.get("failure") or "")
     if not verdict:
-        return "There is no dump yet."
+        return "There is no dump yet." if gone else "A dump is prepared, and was not started."
     if gone:
         return f"The last dump is {verdict}, and was released" + (f": {reason}" if reason else ".")
     if stats.get("verdict"):
@@ -83,17 +91,20 @@ def _saying(stats: Mapping[str, Any], verdict: str, gone: bool) -> str:
     )
 
 
-def _kinds(counters: Mapping[str, object], total: int) -> list[SavedKind]:
-    """Stolen granules are among those that the counters have by fault."""
+def _kinds(counters: Mapping[str, object], pages: bytes, total: int) -> list[SavedKind]:
+    """By the map, where that has each granule; else by the counters of what is final."""
     granule = counter(counters, "granule_size")
-    stolen = counter(counters, "steals")
+    if pages and len(pages) == counter(counters, "granules"):
+        return kinds_in(pages, granule, total)
     numbers = {
-        page_map.ARMED: counter(counters, "remaining"),
-        page_map.ZEROS: counter(counters, "holes"),
-        page_map.SWEPT: counter(counters, "by_sweep"),
-        page_map.BY_FAULT: max(0, counter(counters, "by_fault") - stolen),
-        page_map.STOLEN: stolen,
-        page_map.LOST: counter(counters, "lost"),
+        letter: counter(counters, name)
+        for letter, name in (
+            (page_map.ARMED, "remaining"),
+            (page_map.ZEROS, "holes"),
+            (page_map.SWEPT, "by_sweep"),
+            (page_map.BY_FAULT, "by_fault"),
+            (page_map.LOST, "lost"),
+        )
     }
     return [
         SavedKind(letter, number, min(number * granule, total))

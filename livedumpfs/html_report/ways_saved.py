@@ -74,6 +74,18 @@ class Moment:
     width: float
 
 
+def kinds_in(letters: bytes, granule_size: int, arena_size: int) -> list[SavedKind]:
+    """Each letter of a map that has one for each granule; the last granule may be shorter."""
+    short = len(letters) * granule_size - arena_size
+    found = []
+    for letter in page_map.LETTERS:
+        count = letters.count(letter.encode())
+        if count:
+            less = short if letters.endswith(letter.encode()) else 0
+            found.append(SavedKind(letter, count, count * granule_size - less))
+    return found
+
+
 def kind_rows(
     kinds: Sequence[SavedKind], letters: bytes, arena_size: int, *, living: bool
 ) -> list[KindRow]:
