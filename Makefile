@@ -23,6 +23,7 @@
 #   make test-s3       all faults of an S3 server on loopback; make test takes some
 #   make test-foreign  dumps of Debian guests of AArch64 and RISC-V under QEMU, whose packages it installs
 #   make test-linux   50 dumps of Linux in process, each compared, and an hour with one every 10 s
+#   make test-browser  the page of `livedump report` in Chromium, which it installs
 #   make test-libvirt  dumps of a domain of a real libvirtd, which it installs
 #   make test-metrics  a real Prometheus scrapes a host, and asks what the dashboard and the alerts ask
 #   make kill-points  100 hosts killed at random moments, what they left compared; 50 of a QEMU; 100 of
@@ -41,7 +42,7 @@
 #   make test-fleet   what dies in each phase of a fleet dump
 #   make bench-fleet  a fleet dump by the number of its members, which have no memory there
 #   make setup        only get and build what the others need
-#   make figures      the pictures of docs/figures/, from a real dump
+#   make figures      the pictures of docs/figures/, from real dumps; it installs Chromium
 #   make man          man pages and completions of shells, into build/
 #   make clean        remove what make made
 #
@@ -65,7 +66,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
-.PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-metrics test-s3 kill-points fuzz fuzz-control soak
+.PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-metrics test-browser test-s3 kill-points fuzz fuzz-control soak
 .PHONY: figures man wheels test-wheels deb test-deb test-arm64 fleet-many test-fleet bench-fleet
 .PHONY: examples bench bench-quick bench-guest bench-inspect bench-living many-writers
 
@@ -231,6 +232,10 @@ test-metrics: setup
 	LIVEDUMP_PROMETHEUS=build/prometheus/usr/bin $(python) -m pytest -s \
 		tests/integration/test_prometheus.py $(ARGS)
 
+test-browser: setup
+	scripts/setup browser $(VENV)
+	LIVEDUMP_BROWSER=1 $(python) -m pytest -s tests/browser $(ARGS)
+
 kill-points: setup
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/faults/test_kill_points.py $(ARGS)
 	LIVEDUMP_KILLS=100 $(python) -m pytest -s tests/integration/test_demo.py $(ARGS)
@@ -298,6 +303,7 @@ bench-fleet: setup
 	$(python) bench/fleet.py $(ARGS)
 
 figures: setup
+	scripts/setup browser $(VENV)
 	$(python) scripts/figures.py
 
 man: setup

@@ -22,8 +22,9 @@ LETTERS: Final = "-.0SsfFtTL"
 CELLS_MOST: Final = 65536
 """Cells of control/pages."""
 
-_WRITTEN: Final = 16
-_WEIGHTS: Final = np.array([1, 1, 1, 1, *[_WRITTEN] * 5, 2**31], dtype=np.int64)
+WRITTEN: Final = 16
+"""Times that what the machine wrote counts in a cell."""
+_WEIGHTS: Final = np.array([1, 1, 1, 1, *[WRITTEN] * 5, 2**31], dtype=np.int64)
 """For each of LETTERS. What the machine wrote, or the sweep is at, must be seen in a cell that is
 mostly something else; a single lost granule must be seen in any cell."""
 _INDEX: Final = np.zeros(256, dtype=np.intp)

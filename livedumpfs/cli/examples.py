@@ -99,6 +99,14 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("livedump compare yesterday.elf today.elf", "the ranges that differ"),
         ("livedump compare --ranges 0 a.elf b.elf", "only how many pages do"),
     ),
+    "report": (
+        ("livedump report vm1.elf -o vm1.html", "a page with the map, the stalls, the registers"),
+        (
+            "livedump report --against yesterday.elf today.elf -o today.html",
+            "and what has changed since",
+        ),
+        ("livedump report --device vm1 -o vm1.html", "of the host vm1, while it runs"),
+    ),
     "list": (
         ("livedump list", "the hosts that run here, and what each does"),
         ("livedump list /backup/vm1", "the dumps of a store"),

@@ -22,6 +22,7 @@ from livedumpfs.cli import (
     linux_command,
     mount_command,
     qemu_command,
+    report_command,
     status_command,
     steps_command,
     store_command,
@@ -45,7 +46,10 @@ _GROUPS: Final = (
     ("dump it", (dump_command, steps_command, barrier_command, status_command, watch_command)),
     (
         "look at dumps",
-        (verify_command, mount_command, convert_command, compare_command, linux_command),
+        (
+            *(verify_command, mount_command, convert_command, compare_command, linux_command),
+            report_command,
+        ),
     ),
     ("stores of dumps, and what runs here", (store_command,)),
     ("fleets", (fleet_command,)),

@@ -190,6 +190,7 @@ _PACKAGES: Final = {
     "_cffi_backend": "cffi",
     "elftools": "pyelftools",
     "fuse": "fusepy",
+    "jinja2": "Jinja2",
     "libvirt": "libvirt-python",
     "qemu": "qemu.qmp",
 }

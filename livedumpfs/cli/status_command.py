@@ -28,7 +28,6 @@ def add_commands(commands: Commands) -> None:
 
 def run_status(args: argparse.Namespace) -> int:
     """Print the status of the present dump, or of the last one."""
-    from livedumpfs.cli.conclusion import verdict
     from livedumpfs.client import Client
 
     with Client(args.device) as client:
@@ -36,7 +35,15 @@ def run_status(args: argparse.Namespace) -> int:
         stats = client.stats()
     if args.json:
         return tell_facts("status", status_facts(status, device, stats))
-    rows = [
+    say(text.table(status_rows(status, device, stats)))
+    return Exit.DONE
+
+
+def status_rows(status: DumpStatus, device: str, stats: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is printed, a fact a row; "" for what is not known. `stats`: stats.json."""
+    from livedumpfs.cli.conclusion import verdict
+
+    return [
         ("device", device),
         ("state", status.state.name),
         ("held", _held(stats)),
@@ -49,8 +56,6 @@ def run_status(args: argparse.Namespace) -> int:
         ("lost", text.pages(stats["lost_pages"])),
         ("reason", stats.get("reason") or stats["failure"] or ""),
     ]
-    say(text.table(rows))
-    return Exit.DONE
 
 
 def _policy(status: DumpStatus) -> str:

@@ -21,7 +21,9 @@ from livedumpfs.dumpfile.compare import Comparison, Difference, DifferentRange, 
 from livedumpfs.dumpfile.convert import convert_dump, is_image, refuse_inconsistent
 from livedumpfs.dumpfile.describe import (
     describe_dump,
+    description_rows,
     excluded_text,
+    filtered_rows,
     format_description,
     format_filtered,
 )
@@ -72,8 +74,10 @@ __all__ = [
     "compare_dumps",
     "convert_dump",
     "describe_dump",
+    "description_rows",
     "excluded_text",
     "files_of",
+    "filtered_rows",
     "format_description",
     "format_filtered",
     "format_ranges",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import enum
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +52,9 @@ class DifferentRange:
     kind: Difference
 
 
+OnRange = Callable[[DifferentRange], None]
+
+
 @dataclass
 class Comparison:
     """What two dumps have in common."""
@@ -69,11 +72,16 @@ class Comparison:
 
 
 def compare_dumps(
-    a: DumpFile, b: DumpFile, progress: OnProgress | None = None, *, max_ranges: int = MAX_RANGES
+    a: DumpFile,
+    b: DumpFile,
+    progress: OnProgress | None = None,
+    *,
+    max_ranges: int = MAX_RANGES,
+    on_range: OnRange | None = None,
 ) -> Comparison:
-    """Compare all that either has. `max_ranges`: how many ranges are kept. OSError: a target cannot
-    be read."""
-    work = _Compare(a, b, max_ranges)
+    """Compare all that either has. `max_ranges`: how many ranges are kept; `on_range` is called
+    with each of them, in the order of their addresses. OSError: a target cannot be read."""
+    work = _Compare(a, b, max_ranges, on_range)
     stretches = list(overlay(a.memory_map, b.memory_map))
     total, done = sum(s.size for s in stretches), 0
     for stretch in stretches:
@@ -116,9 +124,9 @@ def _arena_offset(ranges: tuple[MemoryRange, ...], address: int) -> int | None:
 class _Compare:
     """The work, in pieces in the order of their addresses."""
 
-    def __init__(self, a: DumpFile, b: DumpFile, max_ranges: int) -> None:
+    def __init__(self, a: DumpFile, b: DumpFile, max_ranges: int, on_range: OnRange | None) -> None:
         self._a, self._b = a, b
-        self._max_ranges = max_ranges
+        self._max_ranges, self._on_range = max_ranges, on_range
         self._buffers = memoryview(bytearray(PIECE)), memoryview(bytearray(PIECE))
         self._open: DifferentRange | None = None
         self.found = Comparison()
@@ -193,6 +201,8 @@ class _Compare:
         self.found.range_count += 1
         if len(self.found.ranges) < self._max_ranges:
             self.found.ranges.append(self._open)
+        if self._on_range is not None:
+            self._on_range(self._open)
         self._open = None
 
 

@@ -91,6 +91,15 @@ def dump_kinds(dump: DumpFile) -> dict[str, table.GranuleKind]:
 def format_description(described: dict[str, Any], *, verbose: bool = False) -> str:
     """The text of `info`: one fact a line. Control characters in names are made harmless. What a
     dump can have many of is counted, and listed behind the facts when `verbose`."""
+    return _lines(description_rows(described) + (_details(described) if verbose else []))
+
+
+def _lines(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<10}  {printable(text)}" for name, text in rows)
+
+
+def description_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and text of each fact that is known, as they come: a file's author chose them."""
     facts = [
         ("dump", described["path"]),
         ("verdict", _verdict_text(described)),
@@ -110,13 +119,17 @@ def format_description(described: dict[str, Any], *, verbose: bool = False) -> s
         ("checksums", f"{described['checksums']} of each granule"),
         ("arrays", _arrays_text(described["arrays"])),
         ("written by", _version_text(described.get("host_version"))),
-        *(_details(described) if verbose else ()),
     ]
-    return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
+    return [(name, str(text)) for name, text in facts if text]
 
 
 def format_filtered(described: dict[str, Any]) -> str:
     """The same for what FilteredDump.describe() gives."""
+    return _lines(filtered_rows(described))
+
+
+def filtered_rows(described: dict[str, Any]) -> list[tuple[str, str]]:
+    """As description_rows, for what FilteredDump.describe() gives."""
     machine = described.get("machine")
     name = str(machine.get("name", "")) if isinstance(machine, dict) else ""
     packed = described["compression"]
@@ -136,7 +149,7 @@ def format_filtered(described: dict[str, Any]) -> str:
         ("checksums", f"{CHECKSUM} of the file"),
         ("written by", _makedumpfile_text(described)),
     ]
-    return "\n".join(f"{name:<10}  {printable(str(text))}" for name, text in facts if text)
+    return [(name, str(text)) for name, text in facts if text]
 
 
 def excluded_text(level: int, pages: object) -> str:

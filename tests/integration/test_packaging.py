@@ -87,6 +87,7 @@ def test_the_sdist_has_what_a_wheel_is_made_of(sdist: Path) -> None:
         "setup.py", "pyproject.toml", "requirements.txt", "native/livedump_ioctl.h",
         "native/shim/serve.c", "native/build_native.py", "guest/Makefile", "guest/ledger.c",
         "scripts/livedump", "docs/cli.md", "livedumpfs/py.typed",
+        "livedumpfs/html_report/page.html", "livedumpfs/html_report/page.css",
     ):  # fmt: skip
         assert (sdist / name).is_file(), name
 
@@ -100,7 +101,10 @@ def test_the_wheel_has_guest_and_header(wheel: Path) -> None:
     assert list(package.glob("_native*.so")) and list(package.glob("_shim*.so"))
     assert (package / "py.typed").exists()
     (record,) = wheel.glob("*.dist-info/RECORD")
-    for name in ("guest/ledger.elf", f"include/{headers.HEADER}"):
+    for name in (
+        *("guest/ledger.elf", f"include/{headers.HEADER}"),
+        *("html_report/page.html", "html_report/page.css"),
+    ):
         assert f"livedumpfs/{name},sha256=" in record.read_text()
 
 
@@ -129,7 +133,7 @@ def test_each_extra_that_the_wheel_names_is_pinned(wheel: Path) -> None:
         extra = file.stem.removeprefix("requirements-")
         named = re.findall(rf'^Requires-Dist: (.*); extra == "{extra}"$', text, re.M)
         pins = [line for line in file.read_text().splitlines() if not line.startswith("#")]
-        assert named == (pins if extra not in ("bench", "wheels") else [])
+        assert named == (pins if extra not in ("bench", "browser", "wheels") else [])
 
 
 @pytest.fixture

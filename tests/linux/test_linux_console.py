@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from livedumpfs.client import Client
 from tests.fixtures import forks
+from tests.fixtures.html_pages import Element, parse
 from tests.linux.conftest import BOOT_S
 
 TOP = Path(__file__).resolve().parents[2]
@@ -124,6 +126,38 @@ def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -
     assert re.search(r"^ +1 +0  S  init$", said, re.MULTILINE), said
     assert len(re.findall(r"sleeper-\d", said)) == 5
     assert re.search(r"^\[ *\d+\.\d{6}\] a line of the log$", said, re.MULTILINE), said
+
+
+def page_of(tmp_path: Path, *words: object) -> Element:
+    """The page of `livedump report` with these words."""
+    out = tmp_path / "page.html"
+    out.unlink(missing_ok=True)
+    subprocess.run(
+        [*LIVEDUMP, "report", *words, "-o", out], check=True, timeout=BOOT_S, cwd=TOP
+    )  # fmt: skip
+    return parse(out.read_text())
+
+
+def test_its_page_has_its_tasks(host: LinuxHost, tmp_path: Path) -> None:
+    """Of the running host, and of its dump: those that `livedump linux` prints."""
+    target = tmp_path / "dump"
+    with Client(str(host.mount)) as client:
+        client.init(str(target))
+        client.start()
+        living = page_of(tmp_path, "--device", host.mount)
+        client.sweep()
+        client.finish(BOOT_S)
+        client.release()
+    finished = page_of(tmp_path, target)
+    said = subprocess.run(
+        [*LIVEDUMP, "linux", "--kernel-threads", "--log", "0", target], capture_output=True,
+        text=True, check=True, timeout=BOOT_S, cwd=TOP,
+    ).stdout  # fmt: skip
+    listed = [line.split(None, 3) for line in said.splitlines()[3:]]
+    for page in (living, finished):
+        assert page.rows(f"{len(listed)} tasks") == listed
+        assert "read by its kernel's own tables" in page.one("section", id="tasks").text
+    assert sum("sleeper-" in row[3] for row in listed) == 5
 
 
 def test_it_boots_again(host: LinuxHost) -> None:

@@ -22,8 +22,10 @@ import drgn
 import pytest
 from drgn.helpers.linux import cpu_curr, for_each_task, get_dmesg
 
+from livedumpfs.cli.main import main as cli
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.machines.qemu.registers import VcpuState
+from tests.fixtures.html_pages import parse
 from tests.fixtures.program_files import program_command
 
 Guest = Any  # conftest.Guest
@@ -240,6 +242,23 @@ def test_the_tasks_are_those_of_the_guest(taken: Taken) -> None:
     assert in_crash == in_drgn
     check_tasks(in_drgn, taken.before, taken.after)
     print(f"\n{len(in_drgn)} tasks, {len(taken.before)} printed before, {len(taken.after)} after")
+
+
+def test_a_page_has_the_tasks(taken: Taken, tmp_path: Path) -> None:
+    """That of `livedump report`: drgn reads them through livedumpfs, also of a dump in a store."""
+    store = tmp_path / "store"
+    assert cli(["convert", str(taken.core), f"store:{store}"]) == 0
+    (name,) = (one.stem for one in store.glob("*.caibx"))
+    for number, dump in enumerate((taken.core, f"{store}#{name}")):
+        out = tmp_path / f"{number}.html"
+        words = ["report", str(dump), "--vmlinux", str(SYMBOLS), "-o", str(out)]
+        assert cli(words) == 0
+        page = parse(out.read_text())
+        found = tasks_of_drgn(taken.program)
+        rows = page.rows(f"{len(found)} tasks")
+        assert {int(pid): name.strip("[]") for pid, _, _, name in rows} == found
+        assert {name for pid, _, _, name in rows if pid == "2"} == {"[kthreadd]"}
+        assert f"read by drgn {drgn.__version__}" in page.one("section", id="tasks").text
 
 
 def test_the_kernel_says_who_it_is(taken: Taken) -> None:

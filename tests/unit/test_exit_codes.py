@@ -36,7 +36,10 @@ OF_A_HOST = (
     "go",
     "console",
 )
-OF_A_DUMP = ("info {}", "verify {}", "mount {} dir", "convert {} out", "compare {} {}", "linux {}")
+OF_A_DUMP = (
+    *("info {}", "verify {}", "mount {} dir", "convert {} out", "compare {} {}", "linux {}"),
+    "report {} -o out",
+)
 OF_A_STORE = ("list {}", "forget {} --keep-last 1", "gc {}")
 OF_A_FLEET = ("fleet list {}", "fleet show {}")
 OWN = ("host", "qemu", "attach x", "doctor", "completion bash", "watch")
@@ -87,6 +90,8 @@ WAYS = [
     ("convert good /no/where/out", 1), ("convert good - --format flat --table tail", 2),
     ("compare good other", 1), ("compare good torn", 1), ("compare good nosuch", 2),
     ("compare good letter", 3), ("compare good", 2),
+    ("report good -o out", 0), ("report torn -o out", 3), ("report rotten -o out", 0),
+    ("report good -o good", 1), ("report good", 2), ("report good -o out --device x", 2),
     ("mount good /no/where", 1), ("mount letter dir", 3),
     *[(one.format(*["/no/where"] * 2), 1) for one in OF_A_DUMP if "compare" not in one],
     *[(one.format(*["letter"] * 2), 3) for one in OF_A_DUMP],

@@ -31,10 +31,11 @@ ALLOWED: dict[str, set[str]] = {
     "control": {"core", "dump", "formats", "machines", "rights", "targets"},
     "mount": {"control", "core", "dump", "dumpfile", "formats", "hosts", "machines"},
     "client": {"hosts"},
+    "html_report": {"dumpfile", "formats", "linux"},
     "fleet": {"client", "dumpfile", "hosts", "machines", "stores", "targets"},
     "cli": {
-        *("client", "doctor", "dump", "dumpfile", "fleet", "hosts", "linux", "machines", "mount"),
-        *("named", "stores", "targets"),
+        *("client", "doctor", "dump", "dumpfile", "fleet", "hosts", "html_report", "linux"),
+        *("machines", "mount", "named", "stores", "targets"),
     },
     # What `import livedumpfs` offers to programs.
     "livedumpfs": {"core", "dump", "dumpfile", "headers", "named"},

@@ -25,6 +25,7 @@ NEEDS = {
     "msgspec": ("msgspec", "info dump"),
     "numpy": ("numpy", "info dump"),
     "xxhash": ("xxhash", "verify dump"),
+    "jinja2": ("Jinja2", "report dump -o page"),
     "fuse": ("fusepy", "mount dump dir"),
     "cachetools": ("cachetools", "host --ram 4M"),
     "shtab": ("shtab", "completion bash"),
