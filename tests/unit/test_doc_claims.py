@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.machines.qemu import qemu_options, refusals
+from tests.fixtures.documents import DOCS, DOCUMENTS, TOP, name_of
 from tests.model import test_model as model
 
-TOP = Path(__file__).resolve().parents[2]
-DOCS = TOP / "docs"
 TESTS = TOP / "tests"
-DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 def section(document: str, heading: str) -> str:
@@ -81,14 +79,14 @@ def test_each_promise_names_tests_that_there_are(row: list[str]) -> None:
             assert any(re.search(wanted, text, re.MULTILINE) for text in texts), (file, wanted)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_make_targets_in_the_text_are_there(path: Path) -> None:
     there = set(re.findall(r"^([a-z][a-z-]*):", (TOP / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z][a-z-]*)[` ]", path.read_text()))
     assert named <= there, named - there
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_in_the_text_are_there(path: Path) -> None:
     """Those of the source tree, by their path."""
     named = re.findall(

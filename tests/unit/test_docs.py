@@ -23,12 +23,11 @@ from livedumpfs.dump import DumpSettings
 from livedumpfs.machines.unicorn import RAM_MIN
 from livedumpfs.settings import MAX_GRANULE, SPILL_LIMIT
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.documents import DOCUMENTS, TOP, blocks, name_of
 from tests.fixtures.words import persons_in
 
-TOP = Path(__file__).resolve().parents[2]
 CLI = TOP / "docs" / "cli.md"
 CONTROL = TOP / "docs" / "control.md"
-DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted((TOP / "docs").glob("*.md"))]
 STALL_DEADLINE_OF_USERS = 10
 """Tests have a longer one; test_patience.py holds this."""
 ANYWHERE = {"-h", "--help", "-q", "--quiet", "--no-color", "--version"}
@@ -74,8 +73,9 @@ def code_spans(text: str) -> list[str]:
 def shell_lines(path: Path) -> list[str]:
     """What is typed in a document's terminal sessions."""
     lines: list[str] = []
-    for block in re.findall(r"^```console\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
-        lines += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    for block in blocks(path.read_text()):
+        if block.language == "console":
+            lines += [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
     return lines
 
 
@@ -101,7 +101,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
     parser.format_help()
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -116,7 +116,7 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in slugs, f"{path.name}: {link}"
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_commands_in_terminal_sessions_are_right(path: Path) -> None:
     """`livedump` lines parse, `make` lines name targets that the Makefile has."""
     for line in shell_lines(path):
@@ -228,10 +228,12 @@ def test_ioctl_numbers_are_those_of_the_program() -> None:
             assert int(re.findall(r"0x\w+", number)[1], 16) == command & 0xFF
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_python_examples_compile_and_import_what_there_is(path: Path) -> None:
-    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
-        for node in ast.walk(ast.parse(block, path.name)):
+    for block in blocks(path.read_text()):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text, path.name)):
             if isinstance(node, ast.ImportFrom) and node.module == "livedumpfs":
                 for alias in node.names:
                     assert getattr(livedumpfs, alias.name)
