@@ -252,7 +252,7 @@ class Package:
         scope = self.function(call)
         name = _last_name(call.func)
         text, hint = _argument(call, 0, "message"), _argument(call, -1, "hint")
-        if name == "error" and "parser" in ast.unparse(call.func) or name in _PLAIN_USAGE:
+        if (name == "error" and "parser" in ast.unparse(call.func)) or name in _PLAIN_USAGE:
             kinds: Iterable[str] = (USAGE,)
         else:
             kinds = self._kinds(call, scope)

@@ -32,7 +32,7 @@ def _header_page() -> str:
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """The plugin "offline" has run: it fetches a script from the network, in whose place ours is."""
+    """The plugin "offline" has run, which fetches a script from the network: ours is in its place."""
     config.extra["polyfills"] = ["offline_worker.js"]
 
 

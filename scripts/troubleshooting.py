@@ -39,8 +39,8 @@ Every error message of livedumpfs, its cause and its cure. This page is made fro
 - A word in capitals stands for what differs from case to case: a path, a size, the system's words.
   Search this page for the part of your message that is not such a word.
 - `livedump doctor` finds what this computer lacks, and `livedump status` where a dump stands.
-- The cure of a row is the program's own hint where it has one, else that of its kind. What holds for
-  all messages of a part stands above its table.
+- The cure of a row is the program's own hint where it has one, else that of its kind. What holds
+  for all messages of a part stands above its table.
 """
 _SYSTEM_ANCHOR: Final = "causes-in-the-systems-words"
 _UNKNOWN: Final = "the name, the rights on it, and the server's settings"
