@@ -2,7 +2,8 @@
 /*
  * dump_host HOST TARGET: a dump by the ioctls of a host's mount. HOST is its `livedump` file.
  *
- *   cc -I$(python3 -c 'import livedumpfs; print(livedumpfs.get_include())') dump_host.c -o dump_host
+ *   cc -I$(python3 -c 'import livedumpfs; print(livedumpfs.get_include())') dump_host.c -o
+ * dump_host
  */
 #include <fcntl.h>
 #include <stdio.h>

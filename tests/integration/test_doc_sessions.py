@@ -78,9 +78,14 @@ def test_what_is_typed_and_what_is_shown() -> None:
     [
         ("$ echo verdict torn\nverdict consistent\n", "has no line"),
         ("$ false\n", "ended with 1"),
-        ("$ sleep 0 &\nit never says that\n", "has no line"),
     ],
 )
 def test_a_session_that_is_not_as_it_is_shown(text: str, wrong: str, tmp_path: Path) -> None:
     with session(tmp_path) as opened, pytest.raises(AssertionError, match=wrong):
         run_blocks(opened, tmp_path, blocks(f"```console\n{text}```"))
+
+
+def test_a_background_command_that_never_says_what_is_shown(tmp_path: Path) -> None:
+    shown = blocks("```console\n$ sleep 0 &\nit never says that\n```")
+    with session(tmp_path, 1.0) as opened, pytest.raises(AssertionError, match="hangs"):
+        run_blocks(opened, tmp_path, shown)

@@ -157,9 +157,13 @@ def test_each_figure_of_the_readme_is_that_of_its_document(row: tuple[str, str, 
 def test_the_readme_says_what_is_missed() -> None:
     """Each bar that docs/performance.md calls missed has its row, and the one of guests."""
     links = [link for _, said, link in figures() if "missed" in said]
-    parts = re.findall(r"^### (.+)$", section("performance.md", "Missed, and the floor"), re.MULTILINE)
+    parts = re.findall(
+        r"^### (.+)$", section("performance.md", "Missed, and the floor"), re.MULTILINE
+    )
     slugs = [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in parts]
-    instead = {"the-p99-of-the-stop-and-writers-under-hot-stores": "the-stop"}  # it only refers to it
+    instead = {
+        "the-p99-of-the-stop-and-writers-under-hot-stores": "the-stop"
+    }  # it only refers to it
     wanted = {f"docs/performance.md#{instead.get(one, one)}" for one in slugs}
     assert wanted | {"docs/qemu.md#measured-stops"} <= set(links)
     assert len((TOP / "README.md").read_text().splitlines()) <= 200
