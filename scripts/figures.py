@@ -140,7 +140,7 @@ def doctor_svg(folder: str) -> str:
     with subprocess.Popen(
         command, cwd=folder, env={**tools(folder), "TERM": "xterm-256color"}, stdout=slave,
         stderr=slave, stdin=slave,
-    ) as process:  # fmt: skip
+    ):  # fmt: skip
         os.close(slave)
         said = b""
         with contextlib.suppress(OSError):  # EIO: the other side is closed

@@ -17,6 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from syntax_parts import (
+    MOST,
+    Function,
+    Texts,
+    argument_of,
+    bindings,
+    defaults_of,
+    given_for,
+    is_text,
+    joined,
+    last_name,
+    parameters_of,
+    placeholder,
+    plain_text,
+)
+
 ROOT_CLASS: Final = "LivedumpError"
 USAGE: Final = "UsageError"
 _PLAIN_USAGE: Final = ("ArgumentTypeError",)
@@ -25,12 +41,8 @@ _TEXT_FIRST: Final = {ROOT_CLASS, "InconsistentDump"}
 """Classes with an __init__ that takes the sentence."""
 _DEEPEST: Final = 3
 """Calls of calls that are followed."""
-_MOST: Final = 12
-"""Variants of one text."""
 
 Env = dict[str, "Texts"]
-Texts = tuple[str, ...]
-"""The variants of one text."""
 
 
 @dataclass(frozen=True, order=True)
@@ -59,9 +71,6 @@ class Module:
     """Name -> module, name there."""
 
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
 class Package:
     """The source of a package."""
 
@@ -87,7 +96,7 @@ class Package:
         self.calls: dict[str, list[ast.Call]] = {}
         for node in self.above:
             if isinstance(node, ast.Call):
-                self.calls.setdefault(_last_name(node.func), []).append(node)
+                self.calls.setdefault(last_name(node.func), []).append(node)
 
     def _note(self, module: Module) -> None:
         for node in ast.walk(module.tree):
@@ -97,13 +106,13 @@ class Package:
             if isinstance(node, ast.ImportFrom) and node.module:
                 for one in node.names:
                     module.imports[one.asname or one.name] = node.module, one.name
-        for name, value in _bound(module.tree.body):
+        for name, value in bindings(module.tree.body):
             module.texts[name] = value
 
     def _bases(self) -> dict[str, str]:
         """Class of errors -> the first of its bases that is one; the root's is itself."""
         classes = {
-            node.name: [_last_name(base) for base in node.bases]
+            node.name: [last_name(base) for base in node.bases]
             for node in self.above
             if isinstance(node, ast.ClassDef)
         }
@@ -137,7 +146,7 @@ class Package:
     def bound_in(self, scope: Function) -> list[tuple[str, ast.expr]]:
         """Names that a function binds."""
         if scope not in self._bound_in:
-            self._bound_in[scope] = list(_bound(ast.walk(scope)))
+            self._bound_in[scope] = list(bindings(ast.walk(scope)))
         return self._bound_in[scope]
 
     def owner(self, node: ast.AST | None) -> ast.ClassDef | None:
@@ -175,20 +184,20 @@ class Package:
         if isinstance(node, ast.Constant):
             return (str(node.value),) if node.value is not None else ("",)
         if isinstance(node, ast.JoinedStr):
-            return _joined(self.render(part, env, scope) for part in node.values)
+            return joined(self.render(part, env, scope) for part in node.values)
         if isinstance(node, ast.FormattedValue):
             return self.render(node.value, env, scope)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            return _joined(self.render(part, env, scope) for part in (node.left, node.right))
+            return joined(self.render(part, env, scope) for part in (node.left, node.right))
         if isinstance(node, ast.IfExp):
             parts = (self.render(part, env, scope) for part in (node.body, node.orelse))
-            return tuple(dict.fromkeys(itertools.chain(*parts)))[:_MOST]
+            return tuple(dict.fromkeys(itertools.chain(*parts)))[:MOST]
         if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
             constant = [self.render(one, env, scope) for one in node.values[-1:]]
             return constant[0]
         if isinstance(node, ast.Name):
             return self._named(node, env, scope)
-        if isinstance(node, ast.Call) and _last_name(node.func) == "format":
+        if isinstance(node, ast.Call) and last_name(node.func) == "format":
             assert isinstance(node.func, ast.Attribute)
             said = self.render(node.func.value, env, scope)
             return tuple(
@@ -201,25 +210,26 @@ class Package:
             return env[node.id]
         if scope is not None:
             found = [value for name, value in self.bound_in(scope) if name == node.id]
-            if found and all(_is_text(value) for value in found):
+            if found and all(is_text(value) for value in found):
                 inner = {**env, node.id: (placeholder(node),)}
                 texts = (self.render(value, inner, scope) for value in found)
-                return tuple(dict.fromkeys(itertools.chain(*texts)))[:_MOST]
-            if found or node.id in _parameters(scope):
+                return tuple(dict.fromkeys(itertools.chain(*texts)))[:MOST]
+            if found or node.id in parameters_of(scope):
                 return (placeholder(node),)
         module = self.home[node]
-        if node.id in module.texts and _is_text(module.texts[node.id]):
+        if node.id in module.texts and is_text(module.texts[node.id]):
             return self.render(module.texts[node.id], {}, None)
         if node.id in module.imports:
             name, there = module.imports[node.id]
             other = self.modules.get(name)
-            if other and there in other.texts and _is_text(other.texts[there]):
+            if other and there in other.texts and is_text(other.texts[there]):
                 return self.render(other.texts[there], {}, None)
         return (placeholder(node),)
 
     def render_in(self, module: Module, table: ast.expr) -> list[tuple[str, str]]:
-        """Cause and cure of a table of the module: rows or values that end with the two texts. A
-        text alone is a cure, and its cause is the system's sentence for the errno that is the key."""
+        """Cause and cure of a table of the module: rows or values that end with the two texts. Of a
+        text alone, which is a cure, the cause is the system's sentence for the errno that is the
+        key."""
         keys: list[ast.expr | None] = list(table.keys) if isinstance(table, ast.Dict) else []
         values = table.values if isinstance(table, ast.Dict) else getattr(table, "elts", [])
         found = []
@@ -232,7 +242,7 @@ class Package:
                 continue
             cause, cure = (self.render(one, {}, None)[0] for one in pair)
             number = getattr(errno, cause, 0) if isinstance(key, ast.Attribute) else 0
-            found.append((_plain(os.strerror(number) if number else cause), _plain(cure)))
+            found.append((plain_text(os.strerror(number) if number else cause), plain_text(cure)))
         assert found, f"{module.name} has no such table"
         return found
 
@@ -250,8 +260,8 @@ class Package:
 
     def _said(self, call: ast.Call) -> Iterator[Message]:
         scope = self.function(call)
-        name = _last_name(call.func)
-        text, hint = _argument(call, 0, "message"), _argument(call, -1, "hint")
+        name = last_name(call.func)
+        text, hint = argument_of(call, 0, "message"), argument_of(call, -1, "hint")
         if (name == "error" and "parser" in ast.unparse(call.func)) or name in _PLAIN_USAGE:
             kinds: Iterable[str] = (USAGE,)
         else:
@@ -264,22 +274,22 @@ class Package:
             for one, other in itertools.product(*said):
                 for kind in kinds:
                     given = env.get("\0kind", (kind,))
-                    yield Message(_plain(one), _plain(other), given[0], file)
+                    yield Message(plain_text(one), plain_text(other), given[0], file)
 
     def _kinds(self, call: ast.Call, scope: Function | None) -> tuple[str, ...]:
         """Classes of errors that the call may make; none: it makes no error."""
-        name = _last_name(call.func)
+        name = last_name(call.func)
         owner = self.owner(call)
         if name in self.bases and isinstance(call.func, ast.Name | ast.Attribute):
             return () if name in self.making else (name,)
         inside = owner is not None and owner.name in self.bases
-        if owner and inside and ast.unparse(call.func) in ("cls", "super().__init__"):
-            if name == "cls" or owner.name != ROOT_CLASS:
-                return (owner.name,)
+        made = ast.unparse(call.func) if owner and inside else ""
+        if owner and (made == "cls" or (made == "super().__init__" and owner.name != ROOT_CLASS)):
+            return (owner.name,)
         if isinstance(call.func, ast.Name) and scope:
             values = [value for one, value in self.bound_in(scope) if one == name]
-            values += [value for one, value in _defaults(scope) if one == name]
-            found = {_last_name(n) for v in values for n in ast.walk(v) if isinstance(n, ast.Name)}
+            values += [value for one, value in defaults_of(scope) if one == name]
+            found = {last_name(n) for v in values for n in ast.walk(v) if isinstance(n, ast.Name)}
             return tuple(sorted(found & self.bases.keys()))
         return ()
 
@@ -289,7 +299,7 @@ class Package:
         """What the parameters that `parts` use are, at each call of the function around."""
         if scope is None or not depth:
             return [{}]
-        parameters = _parameters(scope)
+        parameters = parameters_of(scope)
         used = self._used(parts, scope) & set(parameters)
         func = call.func if isinstance(call, ast.Call) else None
         if isinstance(func, ast.Name) and func.id in parameters:
@@ -299,13 +309,13 @@ class Package:
         found: list[Env] = []
         for site in self.callers(scope):
             outer = self.function(site)
-            given = {one: _given(site, scope, parameters, one) for one in used}
+            given = {one: given_for(site, scope, parameters, one) for one in used}
             for env in self._environments(site, outer, tuple(given.values()), depth - 1):
                 made: Env = {}
                 for one, value in given.items():
                     if isinstance(func, ast.Name) and one == func.id:
-                        if value is not None and _last_name(value) in self.bases:
-                            made["\0kind"] = (_last_name(value),)
+                        if value is not None and last_name(value) in self.bases:
+                            made["\0kind"] = (last_name(value),)
                     elif value is not None:
                         made[one] = self.render(value, env, outer)
                 if made not in found:
@@ -319,102 +329,3 @@ class Package:
                 if name in names:
                     names |= {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
         return names
-
-
-# ------------------------------------------------------------------------------ helpers
-
-
-def _bound(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
-    """Names and what they are bound to, also of `a, b = x, y`."""
-    for node in nodes:
-        targets = node.targets if isinstance(node, ast.Assign) else ()
-        if isinstance(node, ast.AnnAssign) and node.value and isinstance(node.target, ast.Name):
-            yield node.target.id, node.value
-        for target in targets:
-            if isinstance(target, ast.Name):
-                yield target.id, node.value  # type: ignore[union-attr]
-            elif isinstance(target, ast.Tuple):
-                value = node.value  # type: ignore[union-attr]
-                parts = value.elts if isinstance(value, ast.Tuple) else [value] * len(target.elts)
-                for one, part in zip(target.elts, parts, strict=False):
-                    if isinstance(one, ast.Name):
-                        yield one.id, part
-
-
-def _is_text(node: ast.expr) -> bool:
-    if isinstance(node, ast.IfExp):
-        return _is_text(node.body) and _is_text(node.orelse)
-    if isinstance(node, ast.BinOp):
-        return isinstance(node.op, ast.Add) and _is_text(node.left) and _is_text(node.right)
-    text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-    return text or isinstance(node, ast.JoinedStr)
-
-
-def _parameters(scope: Function) -> list[str]:
-    given = scope.args
-    return [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-
-
-def _defaults(scope: Function) -> Iterator[tuple[str, ast.expr]]:
-    given = scope.args
-    plain = (*given.posonlyargs, *given.args)
-    yield from zip(
-        (a.arg for a in plain[len(plain) - len(given.defaults) :]), given.defaults, strict=True
-    )
-    for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        if value is not None:
-            yield one.arg, value
-
-
-def _given(site: ast.Call, scope: Function, parameters: list[str], name: str) -> ast.expr | None:
-    """The argument of a call for one parameter."""
-    for keyword in site.keywords:
-        if keyword.arg == name:
-            return keyword.value
-    bound = parameters[1:] if parameters[:1] in (["self"], ["cls"]) else parameters
-    at = bound.index(name) if name in bound else len(site.args)
-    if at < len(site.args) and not any(isinstance(one, ast.Starred) for one in site.args[: at + 1]):
-        return site.args[at]
-    return dict(_defaults(scope)).get(name)
-
-
-def _argument(call: ast.Call, at: int, name: str) -> ast.expr | None:
-    found = next((one.value for one in call.keywords if one.arg == name), None)
-    return found or (call.args[at] if 0 <= at < len(call.args) else None)
-
-
-def _last_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def placeholder(node: ast.expr) -> str:
-    """What stands for a value: the last word of its expression, in capitals."""
-    if isinstance(node, ast.Call) and _last_name(node.func) in (
-        "len",
-        "str",
-        "repr",
-        "join",
-        "int",
-    ):
-        return (
-            "NUMBER"
-            if _last_name(node.func) in ("len", "int")
-            else (placeholder(node.args[0]) if node.args else "VALUE")
-        )
-    if isinstance(node, ast.Call | ast.Subscript):
-        node = node.func if isinstance(node, ast.Call) else node.value
-        return placeholder(node)
-    name = _last_name(node).strip("_")
-    known = {"error": "CAUSE", "os_cause": "CAUSE", "strerror": "CAUSE", "why": "CAUSE"}
-    return known.get(name, re.sub(r"^format_", "", name).upper() or "VALUE")
-
-
-def _joined(parts: Iterable[Texts]) -> Texts:
-    found = itertools.islice(itertools.product(*parts), _MOST)
-    return tuple(dict.fromkeys("".join(one) for one in found))
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())

@@ -32,7 +32,7 @@ def _header_page() -> str:
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """The plugin "offline" has run, which fetches a script from the network: ours is in its place."""
+    """The plugin "offline" has run, whose script is from the network. Ours takes its place."""
     config.extra["polyfills"] = ["offline_worker.js"]
 
 

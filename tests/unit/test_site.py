@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import site_hooks
+import stopwatch
 import yaml
 
 import livedumpfs
@@ -74,3 +75,11 @@ def test_a_program_of_a_page_is_the_example(path: Path) -> None:
         example = TOP / "examples" / one.file
         if one.file and example.exists():
             assert one.text.strip() in example.read_text(), f"{path.name}: {one.file}"
+
+
+def test_the_stopwatch_has_each_way_and_what_is_typed_for_it() -> None:
+    text = (DOCS / "stopwatch.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| (\d+) \| [\d.]+ \| (.*?) ?\|$", text, re.MULTILINE)
+    made = [stopwatch.row(way, 1.0) for way in (stopwatch.INSTALL, *stopwatch.WAYS)]
+    again = [re.findall(r"^\| (.+?) \| (\d+) \| [\d.]+ \| (.*?) ?\|$", row)[0] for row in made]
+    assert rows == again

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -100,6 +102,17 @@ def test_each_part_of_the_program_has_its_place(messages: list[Message]) -> None
         for begin in place.files:
             assert any(PACKAGE.glob(f"{begin}*")), begin
     assert {"cli/exclude.py", "targets/check.py", "machines/attach/obstacles.py"} <= files
+
+
+def test_the_systems_words_are_the_systems() -> None:
+    assert set(error_places.SYSTEM) <= {os.strerror(number) for number in errno.errorcode}
+
+
+def test_options_in_cures_are_there() -> None:
+    source = Path(error_places.__file__).read_text() + Path(troubleshooting.__file__).read_text()
+    named = set(re.findall(r"`(--[a-z-]+)", source))
+    assert "--pool" in named
+    assert named <= set(re.findall(r"`(--[a-z-]+)", (TOP / "docs" / "cli.md").read_text()))
 
 
 def test_each_row_has_a_cause_and_a_cure() -> None:
