@@ -42,6 +42,9 @@
 #   make test-fleet   what dies in each phase of a fleet dump
 #   make bench-fleet  a fleet dump by the number of its members, which have no memory there
 #   make setup        only get and build what the others need
+#   make docs         the documents as a site, into build/site; broken links and anchors end it
+#   make troubleshooting  docs/troubleshooting.md, from the messages in the source
+#   make stopwatch    how long a new user takes to first results: ARGS="--help"
 #   make figures      the pictures of docs/figures/, from real dumps; it installs Chromium
 #   make man          man pages and completions of shells, into build/
 #   make clean        remove what make made
@@ -67,7 +70,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all demo setup packages guest clean check test test-long lint format model interleave bugs
 .PHONY: sanitize coverage exact test-qemu test-qemus test-foreign test-linux test-libvirt test-metrics test-browser test-s3 kill-points fuzz fuzz-control soak
-.PHONY: figures man wheels test-wheels deb test-deb test-arm64 fleet-many test-fleet bench-fleet
+.PHONY: docs troubleshooting stopwatch figures man wheels test-wheels deb test-deb test-arm64 fleet-many test-fleet bench-fleet
 .PHONY: examples bench bench-quick bench-guest bench-inspect bench-living many-writers
 
 all: setup
@@ -142,12 +145,15 @@ COVERED ?= tests/native/test_core_programs.py tests/integration/test_exactness.p
 prose = $(filter-out docs/performance/results.md,$(shell git ls-files '*.md'))
 c_files = $(shell git ls-files '*.c' '*.h')
 
-lint: $(native)
+spelled = $(prose) $(shell git ls-files '*.py' '*.c' '*.h' '*.S' '*.pml' '*.toml' '*.cfg' Makefile scripts systemd debian)
+
+lint: $(native) docs
 	$(python) -m ruff check
 	$(python) -m ruff format --check
 	$(python) -m mypy
 	@$(VENV)/bin/clang-format --dry-run --Werror $(c_files)
 	$(python) -m mdformat --check $(prose)
+	@$(VENV)/bin/codespell $(spelled)
 
 # Puts all into the form that lint wants.
 format: $(pins)
@@ -301,6 +307,17 @@ test-fleet: setup
 
 bench-fleet: setup
 	$(python) bench/fleet.py $(ARGS)
+
+# The variable: mkdocs-material's advertisement on standard error. Links to other sites are not tried.
+docs: $(pins)
+	NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
+
+troubleshooting: setup
+	$(python) scripts/troubleshooting.py
+
+stopwatch: setup
+	@$(MAKE) --no-print-directory -C guest/linux all crash symbols
+	$(python) scripts/stopwatch.py $(ARGS)
 
 figures: setup
 	scripts/setup browser $(VENV)

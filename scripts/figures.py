@@ -1,26 +1,29 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The figures of docs/, from real dumps: watch.svg, the picture of `livedump watch` in the middle
-of one; report-light.png and report-dark.png, the page of `livedump report`, in Chromium.
+"""The figures of docs/figures/, from real commands.
 
     scripts/figures.py [FOLDER]
 
-Runs a host of its own with the built-in guest, and leaves nothing behind but the figures.
-`make figures` installs what it needs."""
+watch.svg: `livedump watch` in the middle of a dump. dump.svg: a session, whose lines come as they
+came. doctor.svg: `livedump doctor`. report-light.png and report-dark.png: the page of `livedump
+report`, in Chromium. Runs a host of its own with the built-in guest, and leaves nothing behind but
+the figures. `make figures` installs what it needs."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import pty
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
@@ -28,6 +31,7 @@ sys.path.insert(0, str(TOP))
 from headless import chromium, opened  # noqa: E402
 from rich._export_format import CONSOLE_SVG_FORMAT  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.text import Text  # noqa: E402
 
 from livedumpfs.cli.main import main as livedump  # noqa: E402
 from livedumpfs.cli.watch_figures import History, Sample  # noqa: E402
@@ -50,17 +54,122 @@ _ALONE: Final = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=
 """rich's picture fetches its font from the network."""
 
 
-def svg(history: History, title: str) -> str:
-    """The screen as a picture, with the fonts that the reader has."""
+_SESSION: Final = (
+    "livedump dump --device vm1 vm1.kdump --format kdump",
+    "livedump verify vm1.kdump | tail -n 2",
+    "gdb -batch -ex bt ledger.elf vm1/snapshot/vmcore 2>&1 | grep '^#'",
+)
+"""What is typed for dump.svg; the last one while another dump has a snapshot."""
+_TYPING_S: Final = 1.0
+_LONGEST_S: Final = 3.0
+"""A pause of the session is no longer in its picture."""
+_APPEARS: Final = "@keyframes appear { from { opacity: 0 } to { opacity: 1 } }"
+
+
+def svg(what: Any, title: str, name: str, width: int = _WIDTH) -> str:
+    """A picture of what rich prints, with the fonts that the reader has."""
     with open(os.devnull, "w") as nowhere:
         console = Console(
-            record=True, file=nowhere, width=_WIDTH, height=_HEIGHT, force_terminal=True,
+            record=True, file=nowhere, width=width, height=_HEIGHT, force_terminal=True,
             color_system="truecolor", no_color=False,
         )  # fmt: skip
-        look = Look(_WIDTH, _HEIGHT, coloured=True)
-        console.print(screen(history, Dialogue(), look), end="")
-        text = console.export_svg(title=title, code_format=_ALONE, unique_id="watch")
+        console.print(what, end="")
+        text = console.export_svg(title=title, code_format=_ALONE, unique_id=name)
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def watch_svg(history: History) -> str:
+    """The screen of `watch`."""
+    look = Look(_WIDTH, _HEIGHT, coloured=True)
+    return svg(screen(history, Dialogue(), look), "livedump watch vm1", "watch")
+
+
+# ------------------------------------------------------------------------- a session
+
+
+def tools(folder: str) -> dict[str, str]:
+    """An environment with `livedump` on its path."""
+    livedump = Path(folder) / "bin" / "livedump"
+    livedump.parent.mkdir(exist_ok=True)
+    livedump.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m livedumpfs.cli "$@"\n')
+    livedump.chmod(0o755)
+    path = f"{livedump.parent}:{os.environ['PATH']}"
+    return {**environment_of(folder), "PATH": path, "COLUMNS": str(_WIDTH), "LINES": "50"}
+
+
+def recorded(folder: str) -> list[tuple[float, str]]:
+    """Lines of the session, each with the seconds from its begin at which it came."""
+    lines, now = [], 0.0
+    (Path(folder) / "ledger.elf").write_bytes((TOP / "livedumpfs/guest/ledger.elf").read_bytes())
+    for command in _SESSION:
+        if "snapshot" in command:
+            subprocess.run(
+                ["livedump", "start", "-q", "--device", "vm1", "--no-target"], cwd=folder,
+                env=tools(folder), check=True, timeout=_DEADLINE_S, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        now += _TYPING_S
+        lines.append((now, f"$ {command}"))
+        before = time.monotonic()
+        with subprocess.Popen(
+            ["bash", "-c", command], cwd=folder, env=tools(folder), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            for line in process.stdout:
+                now += min(time.monotonic() - before, _LONGEST_S)
+                before = time.monotonic()
+                if not re.match(r"(dump|verify) +\d+%", line):  # progress, for a pipe
+                    lines.append((now, line.rstrip().replace(f"{folder}/", "")))
+        if process.returncode:
+            raise SystemExit(f"{command}: exit code {process.returncode}")
+    return lines
+
+
+def session_svg(lines: list[tuple[float, str]]) -> str:
+    """Its lines come at their times; all are there where nothing moves."""
+    width = max(len(line) for _, line in lines)
+    text = Text("\n".join(line for _, line in lines))
+    text.highlight_regex(r"(?m)^\$ .*$", "bold cyan")
+    text.highlight_regex(r"\bconsistent\b", "bold green")
+    made = svg(text, "a dump of a machine that runs on", "dump", width)
+
+    def appear(found: re.Match[str]) -> str:
+        at = lines[int(found[2])][0]
+        return f'{found[1]} style="animation: appear 0.1s {at:.2f}s both"'
+
+    made = re.sub(r'(<text class="[^"]*"[^>]*clip-path="url\(#dump-line-(\d+)\)")', appear, made)
+    still = "@media (prefers-reduced-motion: reduce) { text { animation: none !important } }"
+    return made.replace("</style>", f"    {_APPEARS}\n    {still}\n    </style>", 1)
+
+
+def doctor_svg(folder: str) -> str:
+    """`livedump doctor`, in its colours."""
+    master, slave = pty.openpty()
+    command = ["livedump", "doctor"]
+    with subprocess.Popen(
+        command, cwd=folder, env={**tools(folder), "TERM": "xterm-256color"}, stdout=slave,
+        stderr=slave, stdin=slave,
+    ):  # fmt: skip
+        os.close(slave)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while part := os.read(master, 65536):
+                said += part
+    os.close(master)
+    plain = re.sub(r"(Linux \d+\.\d+\.\d+)[\w.+-]*", r"\1", said.decode())  # no build of ours
+    text = Text.from_ansi(plain.replace("\r\n", "\n").strip())
+    shown = Text.assemble(("$ " + shlex.join(command) + "\n", "bold cyan"), text)
+    return svg(shown, "livedump doctor", "doctor", max(map(len, shown.plain.splitlines())))
+
+
+# ---------------------------------------------------------------------------- a host
+
+
+def environment_of(folder: str) -> dict[str, str]:
+    """For hosts and clients that are not seen from outside."""
+    kept = {name: text for name, text in os.environ.items() if name != "NO_COLOR"}
+    own = {"XDG_RUNTIME_DIR": folder, "LIVEDUMPFS_STATE": folder, "PYTHONPATH": str(TOP)}
+    return {**kept, **own}
 
 
 @contextlib.contextmanager
@@ -72,9 +181,12 @@ def host(folder: str) -> Iterator[str]:
         sys.executable, "-m", "livedumpfs.cli", "host", "--mount", str(mount), "--ram", "256M",
         "--vcpus", "2", "--idle",
     ]  # fmt: skip
-    environment = {**os.environ, "XDG_RUNTIME_DIR": folder, "LIVEDUMPFS_STATE": folder}
     with subprocess.Popen(
-        command, cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command,
+        cwd=TOP,
+        env=environment_of(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     ) as process:
         try:
             end = time.monotonic() + _DEADLINE_S
@@ -152,7 +264,10 @@ def main() -> int:
         draw(report(mount, folder), into)
         (Path(folder) / "vm1.elf").unlink()
         history = watched(mount, folder)
-    (into / "watch.svg").write_text(svg(history, "livedump watch vm1"))
+        made = {"dump": session_svg(recorded(folder)), "doctor": doctor_svg(folder)}
+    made["watch"] = watch_svg(history)
+    for name, text in made.items():
+        (into / f"{name}.svg").write_text(text)
     return 0
 
 

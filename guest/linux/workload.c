@@ -11,6 +11,7 @@
  *                           long the guest stood still, which the guest's own clock does not show
  *   workload fill MIB       every second allocate and free so much memory, so that free memory has
  *                           data in it
+ *   workload leak KIB       take so much more memory every 100 ms, and give none back
  *   workload tasks          print every two seconds which tasks there are, as PID:NAME
  *   workload image BLOCKS   print the contents of a device: blocks of 4 KiB, each filled with its
  *                           own number (8 bytes each)
@@ -202,6 +203,22 @@ static int image(uint64_t blocks)
 	return fflush(stdout) != 0;
 }
 
+/* Writes each page of it, until there is no more. */
+static int leak(uint64_t bytes)
+{
+	const struct timespec pause = { .tv_nsec = 100000000 };
+
+	for (;;) {
+		char *memory = malloc(bytes);
+
+		if (!memory)
+			return 1;
+		for (uint64_t i = 0; i < bytes; i += BLOCK)
+			memory[i] = 'l';
+		nanosleep(&pause, NULL);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	/* The default buffer size of a pipe or terminal would split a line. */
@@ -216,6 +233,8 @@ int main(int argc, char **argv)
 		return pulse(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "fill"))
 		return fill(strtoull(argv[2], NULL, 0) << 20);
+	if (argc == 3 && !strcmp(argv[1], "leak"))
+		return leak(strtoull(argv[2], NULL, 0) << 10);
 	if (argc == 2 && !strcmp(argv[1], "tasks"))
 		tasks();
 	if (argc == 3 && !strcmp(argv[1], "image"))

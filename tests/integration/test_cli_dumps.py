@@ -203,8 +203,10 @@ def test_the_readme_session(shell: Shell, loop_device: Callable[..., str]) -> No
     """Its livedump commands but those of Linux, on a smaller machine, print the lines that it
     shows."""
     blocks = re.findall(r"^```console\n(.*?)^```", (TOP / "README.md").read_text(), re.M | re.S)
+    sessions = [one for one in blocks if "$ livedump " in one and "--linux" not in one]
+    assert len(sessions) == 2
     device = loop_device(32 << 20)
-    for part in "".join(one for one in blocks[:3] if "--linux" not in one).split("$ livedump ")[1:]:
+    for part in "".join(sessions).split("$ livedump ")[1:]:
         typed, *lines = re.split(r"^\$ ", part, flags=re.M)[0].splitlines()
         words = typed.replace("512M", "16M").replace("/dev/loop0", device).split(" | ")[0].split()
         if words[-1] == "&":

@@ -9,12 +9,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from livedumpfs import Arena, open_arrays
+from livedumpfs.stores import open_store
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL = ("--width", "64", "--layers", "2", "--batch", "8", "--every", "5", "--json")
@@ -92,3 +94,58 @@ def test_tensors_are_dumped(tmp_path: Path) -> None:
     if importlib.util.find_spec("torch") is None:
         pytest.skip("PyTorch is not installed")
     assert example("tensors.py", tmp_path) == "the dump has the weights from before the step\n"
+
+
+def test_an_emulators_guest_is_dumped_while_it_runs(tmp_path: Path) -> None:
+    """The program itself compares what the dump comes to with what its guest came to."""
+    said = example("emulator.py", tmp_path)
+    found = re.fullmatch(
+        r"dumped in round (\d+) of 3000000; run on from there it ends alike\n", said
+    )
+    assert found and int(found[1]) <= 3_000_000
+    with Arena.load(tmp_path / "emulator.elf") as arena:
+        assert arena.arrays["registers"][1] == int(found[1])
+
+
+def test_the_first_dump_of_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch(
+        r"the dump is of one instant: True; the program went on by \d+ steps\n",
+        example("first_dump.py"),
+    )
+
+
+@pytest.fixture
+def livedump_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / ".bin"
+    tools.mkdir()
+    (tools / "livedump").symlink_to(EXAMPLES.parent / "scripts" / "livedump")
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("LIVEDUMP_PYTHON", sys.executable)
+
+
+def test_a_schedule_keeps_the_newest_dumps(
+    livedump_on_path: None, run_host: Callable[..., Any], tmp_path: Path
+) -> None:
+    del livedump_on_path
+    host, store = run_host(), tmp_path / "store"
+    words = ("--every", "0.1", "--count", "3", "--keep", "2", store, "--device", host.device)
+    assert example("schedule.py", *words) == ""
+    with open_store(str(store)) as found:
+        assert len(list(found.names())) == 2
+
+
+def test_a_schedule_forgets_nothing_when_a_dump_fails(
+    livedump_on_path: None, tmp_path: Path
+) -> None:
+    del livedump_on_path
+    done = subprocess.run(
+        [
+            sys.executable, EXAMPLES / "schedule.py", "--count", "1", tmp_path / "store",
+            "--device", tmp_path / "none",
+        ],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == "no good dump this time (exit code 1); nothing is forgotten\n"
+    assert not (tmp_path / "store").exists()

@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from livedumpfs.machines.qemu import qemu_options, refusals
+from tests.fixtures.documents import DOCS, DOCUMENTS, TOP, name_of
 from tests.model import test_model as model
 
-TOP = Path(__file__).resolve().parents[2]
-DOCS = TOP / "docs"
 TESTS = TOP / "tests"
-DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 def section(document: str, heading: str) -> str:
@@ -81,14 +79,14 @@ def test_each_promise_names_tests_that_there_are(row: list[str]) -> None:
             assert any(re.search(wanted, text, re.MULTILINE) for text in texts), (file, wanted)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_make_targets_in_the_text_are_there(path: Path) -> None:
     there = set(re.findall(r"^([a-z][a-z-]*):", (TOP / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z][a-z-]*)[` ]", path.read_text()))
     assert named <= there, named - there
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_files_in_the_text_are_there(path: Path) -> None:
     """Those of the source tree, by their path."""
     named = re.findall(
@@ -113,3 +111,59 @@ def test_each_refused_option_is_documented() -> None:
 )
 def test_each_refused_kind_of_device_is_documented(said: str) -> None:
     assert said in section("qemu.md", "What is refused")
+
+
+# --------------------------------------------------------------------- figures of the README
+
+
+def part_of(link: str) -> str:
+    """The text below a heading that a link names, down to the next one of its rank."""
+    file, _, anchor = link.partition("#")
+    parts = re.split(r"^(#+) (.+)$", (TOP / file).read_text(), flags=re.MULTILINE)
+    found = ""
+    rank = 0
+    for marks, heading, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") == anchor:
+            rank = len(marks)
+        elif rank and len(marks) <= rank:
+            break
+        if rank:
+            found += f"{heading}\n{text}"
+    return found
+
+
+def numbers(text: str) -> set[str]:
+    """Each number in it, as it is written."""
+    return set(re.findall(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?", text))
+
+
+def figures() -> list[tuple[str, str, str]]:
+    """Rows of the README's table: what, figure and bar, and where they come from."""
+    text = (TOP / "README.md").read_text().split("\n## Figures\n", 1)[1].split("\n## ", 1)[0]
+    found = re.findall(r"^\| (.+) \| (.+ \| .*) \| \[.*\]\((\S+)\) \|$", text, re.MULTILINE)
+    assert len(found) > 10
+    return found
+
+
+@pytest.mark.parametrize("row", figures(), ids=lambda row: row[0][:40])
+def test_each_figure_of_the_readme_is_that_of_its_document(row: tuple[str, str, str]) -> None:
+    """Digit by digit, in the part that the row links to; so is its bar."""
+    _, said, link = row
+    assert link.startswith(("docs/performance.md#", "docs/qemu.md#")), link
+    missing = numbers(said) - numbers(part_of(link))
+    assert numbers(said) and not missing, f"{missing} is not in {link}"
+
+
+def test_the_readme_says_what_is_missed() -> None:
+    """Each bar that docs/performance.md calls missed has its row, and the one of guests."""
+    links = [link for _, said, link in figures() if "missed" in said]
+    parts = re.findall(
+        r"^### (.+)$", section("performance.md", "Missed, and the floor"), re.MULTILINE
+    )
+    slugs = [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in parts]
+    instead = {
+        "the-p99-of-the-stop-and-writers-under-hot-stores": "the-stop"
+    }  # it only refers to it
+    wanted = {f"docs/performance.md#{instead.get(one, one)}" for one in slugs}
+    assert wanted | {"docs/qemu.md#measured-stops"} <= set(links)
+    assert len((TOP / "README.md").read_text().splitlines()) <= 200

@@ -20,7 +20,7 @@ from livedumpfs.cli.watch_figures import History, Sample, histogram
 from livedumpfs.cli.watch_keys import Dialogue, TypedStep, Wish
 from livedumpfs.cli.watch_screen import Look, lines, screen
 
-FIGURE = Path(__file__).resolve().parents[2] / "docs" / "figures" / "watch.svg"
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 ID = "0123456789abcdef" * 2
 MIB = 1 << 20
 
@@ -251,7 +251,8 @@ def test_the_bar_has_the_map_above_it(known: bool, monkeypatch: pytest.MonkeyPat
     assert ("S" * 15 in text) is known and "dump" in text
 
 
-def test_the_figure_needs_no_network() -> None:
-    text = FIGURE.read_text()
-    assert "url(http" not in text and "livedump" in text
-    assert os.access(FIGURE.parents[2] / "scripts" / "figures.py", os.X_OK)
+@pytest.mark.parametrize("name", ["watch", "dump", "doctor"])
+def test_a_figure_needs_no_network(name: str) -> None:
+    text = (FIGURES / f"{name}.svg").read_text()
+    assert "url(http" not in text and "@font-face" not in text and "livedump" in text
+    assert os.access(FIGURES.parents[1] / "scripts" / "figures.py", os.X_OK)
