@@ -96,12 +96,20 @@ class Adapter(TreeOperations):
             self._stopped = True
             return self._calls.wait_for(lambda: self._under_way == 0, timeout)
 
-    def leave(self) -> None:
-        """Let serve() return, and unmount, when libfuse next looks: after one more request, or when
-        a signal comes to the thread of serve(). Nothing to do where it has returned."""
+    def leave(self, *, mounted: bool) -> None:
+        """Let serve() return when libfuse next looks: after one more request, or when a signal
+        comes to the thread of serve(). Nothing to do where it has returned. `mounted`: it unmounts
+        first; else what is mounted at that place now is none of ours, and stays."""
         with self._calls:
             if self._libfuse is not None:
-                fuse._libfuse.fuse_exit(ctypes.c_void_p(self._libfuse))
+                libfuse, one = fuse._libfuse, ctypes.c_void_p(self._libfuse)
+                libfuse.fuse_exit(one)
+                if not mounted:
+                    libfuse.fuse_get_session.restype = ctypes.c_void_p
+                    libfuse.fuse_session_next_chan.restype = ctypes.c_void_p
+                    session = ctypes.c_void_p(libfuse.fuse_get_session(one))
+                    channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(session, None))
+                    _hang_up(libfuse.fuse_chan_fd(channel))
 
     # ------------------------------------------------------------------- the tree
 
@@ -205,6 +213,14 @@ class Adapter(TreeOperations):
         if reply and data:
             ctypes.memmove(data, reply, min(len(reply), size))
         return 0
+
+
+def _hang_up(descriptor: int) -> None:
+    """Put what poll calls an error in place of a device of FUSE: libfuse unmounts nothing then."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.close(reading)
+    os.dup2(writing, descriptor, inheritable=False)
+    os.close(writing)
 
 
 def _caller(handle: Handle | None = None) -> Caller:

@@ -240,8 +240,9 @@ class Host:
 
     def _wake_server(self) -> None:
         """Make libfuse see that it is to leave."""
-        self._adapter.leave()
-        if is_mounted(self.mountpoint):
+        mounted = is_mounted(self.mountpoint)
+        self._adapter.leave(mounted=mounted)
+        if mounted:
             with contextlib.suppress(OSError):
                 os.statvfs(self.mountpoint)  # a request; its answer does not matter
         elif self._takes_signals and self._server.ident is not None:

@@ -65,7 +65,10 @@ struct clock {
 
 #define QUEUE_SIZE 128u
 #define SEGMENTS 64u
-#define SEGMENT_SIZE (1u << 20)
+#define SEGMENT_SIZE (1u << 16)
+/* Of requests that are under way, beyond the first: so much memory of ours a guest may take, and so
+ * much is copied at most before the hart can be held. */
+#define BYTES_MOST (UINT64_C(16) << 20)
 
 struct segment {
 	uint8_t *at;
@@ -94,17 +97,20 @@ struct disk {
 	int fd;
 	uint64_t sectors;
 	bool read_only;
-	uint32_t features_page, driver_page, status, interrupt, generation;
-	uint32_t ready, size;
+	uint32_t features_page, queue, status, interrupt, generation;
+	uint32_t ready, size; /* of queue 0, which is the only one */
 	uint64_t descriptors, driver_ring, device_ring; /* physical addresses */
 	uint16_t seen, used;
-	uint32_t under_way; /* requests that the thread has, or has done */
-	bool broken;        /* the guest's queue made no sense: it must reset the device */
+	uint32_t under_way;       /* requests that the thread has, or has done */
+	uint64_t bytes_under_way; /* of them */
+	bool waits;               /* requests are in the queue for which there was no room */
+	bool broken; /* the guest's queue made no sense: it must reset the device */
 
 	pthread_mutex_t lock; /* what follows */
 	struct jobs asked, done;
 	bool stop;
-	struct ldfs_event asked_changed;
+	struct ldfs_event asked_changed, ended_changed;
+	_Atomic uint32_t ended; /* the thread no longer touches this struct */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic uint64_t reads, writes, errors;
