@@ -130,7 +130,7 @@ static void reset_registers(struct ldfs_board *b)
 	for (uint32_t i = 1; i < 32; i++)
 		ldfs_hart_set_x(b, i, 0);
 	ldfs_hart_set_x(b, A0, 0); /* its number */
-	ldfs_hart_set_x(b, A1, b->tree);
+	ldfs_hart_set_x(b, A1, b->told);
 	b->hart->pc = b->entry;
 }
 

@@ -32,7 +32,7 @@ enum {
 	CONFIG = 0x100
 };
 
-#define REGISTER_SIZE 4 /* but of the configuration; other accesses do nothing */
+#define REGISTER_SIZE 4        /* but of the configuration; other accesses do nothing */
 #define MAGIC_VALUE 0x74726976 /* "virt" */
 #define VENDOR_VALUE 0x7366646c
 #define DEVICE_BLOCK 2

@@ -10,8 +10,6 @@
 #include "board/board.h"
 #include "vcpu/vcpu.h"
 
-#define PARTS 4u
-
 /* Privilege levels. */
 enum { USER = 0, SUPERVISOR = 1, MACHINE = 3 };
 
@@ -98,13 +96,13 @@ struct disk {
 	uint64_t sectors;
 	bool read_only;
 	uint32_t features_page, queue, status, interrupt, generation;
-	uint32_t ready, size; /* of queue 0, which is the only one */
+	uint32_t ready, size;                           /* of queue 0, which is the only one */
 	uint64_t descriptors, driver_ring, device_ring; /* physical addresses */
 	uint16_t seen, used;
 	uint32_t under_way;       /* requests that the thread has, or has done */
 	uint64_t bytes_under_way; /* of them */
 	bool waits;               /* requests are in the queue for which there was no room */
-	bool broken; /* the guest's queue made no sense: it must reset the device */
+	bool broken;              /* the guest's queue made no sense: it must reset the device */
 
 	pthread_mutex_t lock; /* what follows */
 	struct jobs asked, done;
@@ -128,8 +126,8 @@ struct ldfs_board {
 	ldfs_machine *machine;
 	struct ldfs_vcpu *hart;
 	uint8_t *ram;
-	uint64_t ram_size, entry, tree;
-	ldfs_boot_part parts[PARTS];
+	uint64_t ram_size, entry, told;
+	ldfs_boot_part parts[LDFS_BOARD_PARTS];
 	uint32_t part_count;
 	bool started;
 

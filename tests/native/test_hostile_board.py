@@ -25,9 +25,7 @@ SEEDS = int(os.environ.get("LIVEDUMP_BOARD_SEEDS", "2"))
 
 
 @pytest.fixture(scope="module", params=[ADDRESS, THREAD], ids=["address", "thread"])
-def hostile_board(
-    request: pytest.FixtureRequest, building: Callable[..., Build]
-) -> Path:
+def hostile_board(request: pytest.FixtureRequest, building: Callable[..., Build]) -> Path:
     """The program, which is its own Unicorn: the board finds its functions by name."""
     with compiling("hostile_board"):
         build = building("board", flags=(*request.param, "-rdynamic"))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * hostile_board.c - a board (native/board/) whose guest does its worst: descriptors that loop, lie
- * outside RAM or wrap, requests beyond the disk, registers of any width, page tables of noise, calls
- * of the firmware with any argument.
+ * outside RAM or wrap, requests beyond the disk, registers of any width, page tables of noise,
+ * calls of the firmware with any argument.
  *
  *   hostile_board SEED TURNS [read-only]
  *
@@ -38,17 +38,23 @@
 #define PATIENCE_NS UINT64_C(60000000000)
 
 /* Where the guest has its queue when it is honest, and what is read and written then. */
-enum { TABLE = 0x100000, AVAILABLE = 0x101000, USED = 0x102000, HEADER = 0x103000, DATA = 0x104000 };
+enum {
+	TABLE = 0x100000,
+	AVAILABLE = 0x101000,
+	USED = 0x102000,
+	HEADER = 0x103000,
+	DATA = 0x104000
+};
 enum { NEXT = 1, WRITABLE = 2 };
 enum { KIND_READ = 0, KIND_WRITE = 1, KIND_FLUSH = 4, KIND_ID = 8 };
 
-#define check(condition)                                                         \
-	do {                                                                     \
-		if (!(condition)) {                                              \
-			printf("%s:%d: %s\n", __FILE__, __LINE__, #condition);   \
-			fflush(stdout);                                          \
-			_exit(1);                                                \
-		}                                                                \
+#define check(condition)                                                       \
+	do {                                                                   \
+		if (!(condition)) {                                            \
+			printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+			fflush(stdout);                                        \
+			_exit(1);                                              \
+		}                                                              \
 	} while (0)
 
 static struct ldfs_board *board;
@@ -231,13 +237,23 @@ static uint64_t any_address(void)
 
 static uint64_t any_size(void)
 {
-	static const uint64_t odd[] = { 0, 1, 16, 511, 512, 4096, SEGMENT_SIZE, SEGMENT_SIZE + 1,
-					RAM_SIZE, UINT32_MAX, UINT32_MAX - 511 };
+	static const uint64_t odd[] = { 0,
+					1,
+					16,
+					511,
+					512,
+					4096,
+					SEGMENT_SIZE,
+					SEGMENT_SIZE + 1,
+					RAM_SIZE,
+					UINT32_MAX,
+					UINT32_MAX - 511 };
 
 	return one_in(4) ? odd[below(sizeof(odd) / sizeof(odd[0]))] : SECTOR * below(17);
 }
 
-static void place(ldfs_uc *uc, uint64_t size, uint64_t descriptors, uint64_t driver, uint64_t device)
+static void place(ldfs_uc *uc, uint64_t size, uint64_t descriptors, uint64_t driver,
+		  uint64_t device)
 {
 	uint64_t at[] = { descriptors, driver, device };
 
@@ -306,8 +322,11 @@ static uint16_t *available(void)
 /* A chain that is right but for what is drawn, asked for as often as is drawn. */
 static void ask_for_anything(ldfs_uc *uc)
 {
-	static const uint32_t kinds[] = { KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_ID, 11, UINT32_MAX };
-	uint32_t kind = kinds[below(one_in(4) ? 6 : 2)], segments = (uint32_t)below(one_in(4) ? 70 : 4);
+	static const uint32_t kinds[] = {
+		KIND_READ, KIND_WRITE, KIND_FLUSH, KIND_ID, 11, UINT32_MAX
+	};
+	uint32_t kind = kinds[below(one_in(4) ? 6 : 2)],
+		 segments = (uint32_t)below(one_in(4) ? 70 : 4);
 	uint32_t size = board->disk.size ? board->disk.size : 1, at;
 	uint16_t way = kind == KIND_WRITE ? 0 : WRITABLE;
 
@@ -345,8 +364,8 @@ static void flood(ldfs_uc *uc)
 		write_header(segments ? KIND_ID : KIND_FLUSH, 0);
 		describe(0, LDFS_BOARD_RAM + HEADER, 16, NEXT, 1);
 		for (uint16_t i = 1; i <= segments; i++)
-			describe(i, LDFS_BOARD_RAM + 2 * RAM_SIZE / 4, SEGMENT_SIZE, NEXT | WRITABLE,
-				 (uint16_t)(i + 1));
+			describe(i, LDFS_BOARD_RAM + 2 * RAM_SIZE / 4, SEGMENT_SIZE,
+				 NEXT | WRITABLE, (uint16_t)(i + 1));
 		describe((uint32_t)segments + 1, LDFS_BOARD_RAM + HEADER + 64, 1, WRITABLE, 0);
 		ring[1] = QUEUE_SIZE;
 		store32(uc, 0x50, 0);
@@ -367,7 +386,7 @@ static void touch_any_register(ldfs_uc *uc)
 
 static void call_the_firmware(ldfs_uc *uc)
 {
-	static const uint64_t extensions[] = { 0x10,     0x54494d45, 0x735049, 0x52464e43,
+	static const uint64_t extensions[] = { 0x10,     0x54494d45, 0x735049,  0x52464e43,
 					       0x48534d, 0x4442434e, 0x4442434e };
 	uint64_t *x = &uc->registers[LDFS_UC_RISCV_REG_X0];
 
@@ -566,7 +585,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
 
 static void *make_ram(void)
 {
-	uint8_t *all = mmap(NULL, RAM_SIZE + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *all = mmap(NULL, RAM_SIZE + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			    0);
 
 	check(all != MAP_FAILED);
 	check(!mprotect(all + GUARD, RAM_SIZE, PROT_READ | PROT_WRITE));
@@ -615,8 +635,11 @@ int main(int argc, char **argv)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 	ldfs_boot_part part = { LDFS_BOARD_RAM, "\x13", 1 };
-	ldfs_board_plan plan = { .ram_size = RAM_SIZE, .entry = LDFS_BOARD_RAM, .parts = &part,
-				 .part_count = 1, .disk_size = (uint64_t)SECTORS * SECTOR };
+	ldfs_board_plan plan = { .ram_size = RAM_SIZE,
+				 .entry = LDFS_BOARD_RAM,
+				 .parts = &part,
+				 .part_count = 1,
+				 .disk_size = (uint64_t)SECTORS * SECTOR };
 	ldfs_board_status status;
 	char why[256];
 
@@ -642,8 +665,9 @@ int main(int argc, char **argv)
 	check(ldfs_board_destroy(board) == 0);
 	check_file(plan.disk);
 	check(faults && broken && honest_reads && honest_writes && translated && trapped && held);
-	printf("right: %" PRIu64 " requests, %" PRIu64 " refused, %" PRIu64 " broken queues, %" PRIu64
-	       " faults, %" PRIu64 " honest, %" PRIu64 " translated, held %" PRIu64 " times\n",
+	printf("right: %" PRIu64 " requests, %" PRIu64 " refused, %" PRIu64
+	       " broken queues, %" PRIu64 " faults, %" PRIu64 " honest, %" PRIu64
+	       " translated, held %" PRIu64 " times\n",
 	       status.disk_reads + status.disk_writes, status.disk_errors, broken, faults,
 	       honest_reads, translated, held);
 	return 0;
