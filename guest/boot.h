@@ -24,7 +24,7 @@
  *     all other registers 0, interrupts off: the guest makes its own stack.
  * Console: SBI's DBCN, or the serial line. wfi sleeps until the timer of SBI's TIME, or a device,
  * has an interrupt. SRST ends the vCPU, or loads the segments again; the guest clears its own .bss
- * then. An exception goes to stvec.
+ * then. An exception goes to stvec; while that is 0 it ends the vCPU as "failed".
  */
 #ifndef BOOT_H
 #define BOOT_H

@@ -7,7 +7,8 @@
 
 #define TICK 10000 /* of the clock, 10 MHz: 1 ms */
 
-/* The second counter of transfers. Every file is compiled so that nothing else uses the register. */
+/* The second counter of transfers. Every file is compiled so that nothing else uses the register.
+ */
 register u64 transfers_in_register __asm__("s11");
 
 /* A call of the firmware (SBI). */

@@ -5,7 +5,8 @@
 
 #include "boot.h"
 
-/* The second counter of transfers. Every file is compiled so that nothing else uses the register. */
+/* The second counter of transfers. Every file is compiled so that nothing else uses the register.
+ */
 register u64 transfers_in_register __asm__("r15");
 
 static inline void put(char c)

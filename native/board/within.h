@@ -120,7 +120,7 @@ struct fault {
 	uint64_t cause, pc, page;
 };
 
-enum wish { WISH_NONE, WISH_REBOOT, WISH_OFF };
+enum wish { WISH_NONE, WISH_REBOOT, WISH_OFF, WISH_FAIL };
 
 struct ldfs_board {
 	ldfs_machine *machine;
@@ -181,7 +181,7 @@ uint32_t ldfs_mmu_instruction(struct ldfs_board *b, uint64_t pc, uint64_t privil
 
 /* --------------------------------------------------------------- trap.c [hart] */
 
-/* Enter the supervisor's trap handler, from the instruction at `pc`. */
+/* Enter the supervisor's trap handler, from the instruction at `pc`; without one it fails. */
 void ldfs_trap(struct ldfs_board *b, uint64_t cause, uint64_t pc, uint64_t value);
 /* Unicorn has left emulation for b->fault. */
 void ldfs_trap_fault(struct ldfs_board *b);

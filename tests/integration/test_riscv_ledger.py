@@ -246,6 +246,26 @@ def test_the_last_words_of_a_guest_that_is_broken(tmp_path: Path) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (".word 0", "CPU exception 2 (illegal instruction)"),
+        ("nop; ld a0, 8(zero)", "CPU exception 5 (load access fault)"),
+        ("nop; sd a0, 8(zero)", "CPU exception 7 (store access fault)"),
+        ("nop; ebreak", "CPU exception 3 (breakpoint)"),
+        ("nop; jr zero", "CPU exception 1 (instruction access fault)"),
+    ],
+)
+def test_an_exception_without_a_handler_is_its_end(body: str, reason: str, tmp_path: Path) -> None:
+    with RiscvMachine(4 << 20, assemble(tmp_path, f"\t.option norvc\n\t{body}\n")) as machine:
+        wait_for(lambda: machine.state == "failed", machine)
+        (status,) = machine.status()
+        at = 0 if "instruction access" in reason else 0x80100000 + 4 * ("nop" in body)
+        assert (status.reason, status.pc) == (reason, at)
+        assert machine.registers()[0]["pc"] == at and not machine.ended()
+
+
+@needs_compiler
 def test_the_file_says_which_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = assemble(tmp_path, SAY_AND_END.format(how=0))
     assert main(["host", "--guest", str(program), "--vcpus", "2"]) == Exit.USAGE

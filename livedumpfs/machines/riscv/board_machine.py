@@ -16,6 +16,20 @@ from livedumpfs.machines.riscv.disk_image import DiskImage
 
 RAM_START: Final[int] = lib.LDFS_BOARD_RAM
 """Physical address of the first byte of RAM."""
+_EXCEPTIONS: Final = {
+    0: "misaligned instruction",
+    1: "instruction access fault",
+    2: "illegal instruction",
+    3: "breakpoint",
+    4: "misaligned load",
+    5: "load access fault",
+    6: "misaligned store",
+    7: "store access fault",
+    8: "call from user mode",
+    12: "instruction page fault",
+    13: "load page fault",
+    15: "store page fault",
+}
 
 
 class BoardMachine(EmulatedMachine):
@@ -24,6 +38,7 @@ class BoardMachine(EmulatedMachine):
     architecture = "riscv64"
     elf_machine = EM_RISCV
     kept_registers = "riscv"
+    exceptions = _EXCEPTIONS
     vcpus = 1
 
     def _make_board(

@@ -525,6 +525,11 @@ static int deed(ldfs_uc *uc)
 	}
 }
 
+static void have_a_handler(ldfs_uc *uc)
+{
+	uc->registers[LDFS_UC_RISCV_REG_STVEC] = LDFS_BOARD_RAM;
+}
+
 static void switch_off(ldfs_uc *uc)
 {
 	uint64_t *x = &uc->registers[LDFS_UC_RISCV_REG_X0];
@@ -542,6 +547,7 @@ int uc_emu_start(ldfs_uc *uc, uint64_t begin, uint64_t until, uint64_t timeout, 
 	(void)begin, (void)until, (void)timeout, (void)count;
 	store_seq(&hart_tid, gettid());
 	uc->stopped = false;
+	have_a_handler(uc);
 	for (;;) {
 		uc->on_block(uc, 0, 0, uc->block_user);
 		if (uc->stopped || error)
