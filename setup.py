@@ -24,8 +24,9 @@ from build_native import shim  # noqa: E402
 
 
 def build_guest() -> str:
-    """Build the x86-64 program that `livedump host` runs. Where there is no compiler for it, an
-    existing one is used, and the reason is returned. SystemExit: there is neither."""
+    """Build the x86-64 program that `livedump host` runs, and where there is a compiler for it
+    that for riscv64. Where there is none for x86-64, an existing one is used, and the reason is
+    returned. SystemExit: there is neither."""
     command = [os.environ.get("MAKE", "make"), "--no-print-directory", "-s", "-C", "guest"]
     try:
         done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
@@ -54,7 +55,8 @@ class BuildWithGuest(build_py):
         super().run()
         if self.editable_mode:
             return
-        for source, folder in ((GUEST, GUEST.parent), (HEADER, INCLUDE)):
+        guests = [path.relative_to(TOP) for path in (TOP / GUEST.parent).glob("*.elf")]
+        for source, folder in (*((guest, GUEST.parent) for guest in guests), (HEADER, INCLUDE)):
             place = Path(self.build_lib) / folder
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(TOP / source, place / source.name)

@@ -2,10 +2,7 @@
 /* console.c - see console.h. */
 #include "console.h"
 
-static void put(char c)
-{
-	__asm__ volatile("outb %%al, $0xe9" : : "a"(c));
-}
+#include "processor.h"
 
 void console_text(const char *text)
 {

@@ -3,6 +3,7 @@
 #include "ledger.h"
 
 #include "console.h"
+#include "processor.h"
 
 #define PAGE 4096UL
 #define STEP_SHIFT 20
@@ -11,12 +12,6 @@
 #define PROGRESS (1UL << 22)
 
 #define barrier() __asm__ volatile("" ::: "memory")
-
-/*
- * The second counter of transfers. Every file is compiled with -ffixed-r15, so nothing else uses
- * it.
- */
-register u64 transfers_in_register __asm__("r15");
 
 extern char image_end[]; /* ledger.ld */
 
@@ -68,31 +63,6 @@ static inline volatile u64 *account(struct account_page *page, u64 k)
 	return (volatile u64 *)page + 64 * (k + 1) + (hash >> 58);
 }
 
-/* Each is one instruction, and not idempotent: if it runs twice, the sums show it. */
-static inline void add_to(volatile u64 *word, u64 amount)
-{
-	__asm__ volatile("addq %1, %0" : "+m"(*word) : "r"(amount) : "cc", "memory");
-}
-
-static inline void take_from(volatile u64 *word, u64 amount)
-{
-	__asm__ volatile("subq %1, %0" : "+m"(*word) : "r"(amount) : "cc", "memory");
-}
-
-static inline void count_transfer(struct ledger *l)
-{
-	__asm__ volatile("incq %0\n\tincq %%r15" : "+m"(l->transfers) : : "cc", "memory");
-}
-
-/*
- * The host holds a vCPU only between two blocks of code. So a block must end here, or no dump would
- * ever show an open journal.
- */
-static inline void end_block(void)
-{
-	__asm__ volatile("jmp 1f\n1:" ::: "memory");
-}
-
 static inline void note(struct journal_side *side, struct account_page *page, volatile u64 *word)
 {
 	side->account = (u64)word;
@@ -132,7 +102,7 @@ __attribute__((noinline)) static void transfer(struct ledger *l, const struct bo
 	end_block();
 	add_to(&to->sum, amount);
 	add_to(&to->version, 1);
-	count_transfer(l);
+	count_transfer(&l->transfers);
 	barrier();
 	j->phase = JOURNAL_CLOSED;
 	barrier();
@@ -159,12 +129,6 @@ static void print_progress(const struct ledger *l)
 	console_text(" transfers, ");
 	console_number(l->mismatches);
 	console_text(" mismatches\n");
-}
-
-static void sleep_ticks(u32 ticks)
-{
-	for (u32 i = 0; i < ticks; i++)
-		__asm__ volatile("sti\n\thlt" ::: "memory");
 }
 
 __attribute__((noinline)) void run_ledger(struct ledger *l, const struct boot_params *boot)

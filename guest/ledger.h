@@ -18,9 +18,9 @@
  *     word 2 of each page == sum of its accounts
  * A page from another instant breaks the first or the second, half a page the third.
  *
- * `transfers` is counted twice: in memory by one inc, and in r15, which nothing else uses. Between
- * two instructions they differ by at most one. If the emulator runs an instruction twice, the guest
- * itself finds the difference (mismatches).
+ * `transfers` is counted twice: in memory by one instruction, and in a register that nothing else
+ * uses, r15 or s11. Between two instructions they differ by at most one. If the emulator runs an
+ * instruction twice, the guest itself finds the difference (mismatches).
  */
 #ifndef LEDGER_H
 #define LEDGER_H

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from livedumpfs.cli import text
 from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, add_option, add_sidecar
 from livedumpfs.cli.export_arrays import export_arrays, format_by_name
+from livedumpfs.cli.facts import add_json, tell_facts
 from livedumpfs.cli.identity import add_identity
 from livedumpfs.cli.outcome import Exit, note
 from livedumpfs.cli.output import INPUT_FD, OUTPUT_FD, cannot_say, say
@@ -72,6 +73,7 @@ def add_commands(commands: Commands) -> None:
         help="also to a plain image, or to arrays, from a dump that is not consistent; missing "
         "pages are zeros",
     )
+    add_json(parser, "what was written, for programs")
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -79,6 +81,8 @@ def run_convert(args: argparse.Namespace) -> int:
     without --force, not consistent."""
     from livedumpfs.dumpfile import is_flattened
 
+    if args.json and args.out == STANDARD:
+        raise UsageError("--json does not go with a dump on standard output")
     if args.target == STANDARD or is_flattened(args.target):
         return _rearrange(args)
     format = args.format or format_by_name(args.out) or "elf"
@@ -87,7 +91,8 @@ def run_convert(args: argparse.Namespace) -> int:
         return _into_store(args, format)
     try:
         if format in EXPORTED:
-            return export_arrays(args, format, open_output)
+            verdict = export_arrays(args, format, open_output)
+            return _tell(args, format, verdict) if args.json else Exit.DONE
         return _convert(args, format)
     except BrokenPipeError as error:
         raise TargetError(cannot_say(error), errno=errno.EPIPE) from error
@@ -124,7 +129,13 @@ def _convert(args: argparse.Namespace, format: str) -> int:
                 check=not args.force,
             )
         _say_what_is_missing(dump, args.target, image)
-    return Exit.DONE
+        return _tell(args, format, dump.verdict) if args.json else Exit.DONE
+
+
+def _tell(args: argparse.Namespace, format: str, verdict: str | None, **more: object) -> int:
+    """For programs. `verdict`: of the dump that was read, as far as it was."""
+    facts = {"out": args.out, "format": format, "verdict": verdict, **more}
+    return tell_facts("convert", facts)
 
 
 def _is_store(path: str) -> bool:
@@ -147,6 +158,11 @@ def _into_store(args: argparse.Namespace, format: str) -> int:
         with store, display("convert") as shown:
             done = store_dump(dump, store, lambda now, total: shown.update(now, total, 0))
         _say_what_is_missing(dump, args.target, image=False)
+        verdict = dump.verdict
+    if args.json:
+        record = done.record
+        new_ones = {"new_chunks": record.new_chunks, "new_bytes": record.new_bytes}
+        return _tell(args, format, verdict, dump=done.name, chunks=done.chunks, **new_ones)
     new = f"{text.count(done.record.new_chunks, 'new chunk')} of {done.chunks}"
     added = format_size(done.record.new_bytes)
     say(text.table([("dump", done.name), ("store", f"{new}, {added} added")]))
@@ -175,7 +191,7 @@ def _rearrange(args: argparse.Namespace) -> int:
     _check_options(args, "the flattened form")
     with open_input(args.target) as file, NewFile(args.out) as out:
         rearrange(file.fileno(), name, out, args.format)
-    return Exit.DONE
+    return _tell(args, args.format, None) if args.json else Exit.DONE
 
 
 def open_input(path: str) -> BinaryIO:

@@ -11,6 +11,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("livedump host --ram 512M --vcpus 2", "the built-in guest, until Ctrl-C"),
         ("livedump host --format kdump --output /backup/vm.kdump", "what a plain INIT gets"),
         ("livedump host --ram 512M --metrics 9105", "with its metrics at 127.0.0.1:9105"),
+        ("livedump host --arch riscv64", "the built-in guest for riscv64"),
     ),
     "console": (
         ("livedump console", "of the only host: what its Linux prints, and keys to it"),
@@ -94,6 +95,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "linux": (
         ("livedump linux vm1.elf", "its processes, and the last ten lines of its log"),
         ("livedump linux --kernel-threads --log 100 vm1.elf", "more of both"),
+        ("livedump linux --json vm1.elf", "for programs"),
     ),
     "compare": (
         ("livedump compare yesterday.elf today.elf", "the ranges that differ"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from livedumpfs.cli import text
-from livedumpfs.cli.outcome import Exit, note
+from livedumpfs.cli.outcome import note
 from livedumpfs.cli.progress import display
 from livedumpfs.compression import COMPRESSION
 from livedumpfs.errors import UsageError
@@ -30,9 +30,9 @@ def format_by_name(out: str) -> str | None:
 
 def export_arrays(
     args: argparse.Namespace, format: str, open_output: Callable[[str], Output]
-) -> int:
-    """Exit status: 0 when all is written. InvalidDump: pages of an array are missing, without
-    --force; nothing is written then."""
+) -> str:
+    """Returns the verdict of the dump. InvalidDump: pages of an array are
+    missing, without --force; nothing is written then."""
     from livedumpfs.dumpfile import open_dump
     from livedumpfs.named.dump_arrays import DumpArrays
 
@@ -52,7 +52,7 @@ def export_arrays(
             f"{zeros} of the arrays written as zeros" if arrays.missing else "the arrays are whole"
         )
         note(f"{args.target} is {dump.verdict}; {rest}")
-    return Exit.DONE
+    return dump.verdict
 
 
 def _write_file(format: str, arrays: DumpArrays, output: Output, progress: OnProgress) -> None:

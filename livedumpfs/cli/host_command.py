@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livedumpfs import abi
-from livedumpfs.cli.arguments import Commands, add_command, share, size
+from livedumpfs.cli.arguments import Commands, add_command, size
 from livedumpfs.cli.defaults import add_defaults, default_output, default_settings
+from livedumpfs.cli.guest_host import add_guest_options, guest_machine
 from livedumpfs.cli.linux_host import add_linux_options, linux_machine
 from livedumpfs.cli.outcome import Exit, complain, note, sentence
 from livedumpfs.cli.output import say
@@ -27,12 +28,9 @@ from livedumpfs.units import format_size
 
 if TYPE_CHECKING:
     from livedumpfs.dump import DumpSettings
-    from livedumpfs.machines import Machine, UnicornMachine
+    from livedumpfs.machines import Machine
 
 DEFAULT_RAM = 256 << 20
-DEFAULT_DIRTY = 0.25
-IDLE_RATE = 10
-"""Transfers of the built-in guest under --idle, per second and vCPU."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -59,22 +57,12 @@ def add_commands(commands: Commands) -> None:
         help="virtual CPUs, 1 to 4; default: 1",
     )
     parser.add_argument(
-        "--dirty",
-        type=share,
-        default=DEFAULT_DIRTY,
-        metavar="SHARE",
-        help="share of its memory that the built-in guest writes; default: 25%%",
-    )
-    parser.add_argument(
-        "--idle", action="store_true", help="the built-in guest writes only now and then"
-    )
-    parser.add_argument(
         "--huge",
         choices=HUGE,
         help="huge pages for the machine's memory: thp, where they can be had, or 2M, of the "
         "system's pool",
     )
-    parser.add_argument("--guest", metavar="FILE", help="x86-64 ELF64 program to run instead")
+    add_guest_options(parser)
     add_linux_options(parser)
     add_mount_options(parser)
     add_defaults(parser)
@@ -127,7 +115,7 @@ def run_host(args: argparse.Namespace) -> int:
     """Build the machine and serve it; remove both at the end."""
     settings = default_settings(args)
     with watched(args) as by:
-        machine = linux_machine(args) or _flat_machine(args)
+        machine = linux_machine(args) or guest_machine(args)
         with mount_directory(args.mount) as place:
 
             def announce(device: str) -> None:
@@ -139,20 +127,6 @@ def run_host(args: argparse.Namespace) -> int:
                 say(f"{what}: running\ndevice {device}{by.places}")
 
             return serve(machine, place, args, settings, by, announce)
-
-
-def _flat_machine(args: argparse.Namespace) -> UnicornMachine:
-    """The ledger, or a program of the user's own."""
-    from livedumpfs.machines import UnicornMachine
-
-    return UnicornMachine(
-        args.ram,
-        args.vcpus,
-        args.guest,
-        dirty_share=args.dirty,
-        rate=IDLE_RATE if args.idle else 0,
-        huge=args.huge,
-    )
 
 
 @dataclass

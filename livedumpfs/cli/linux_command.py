@@ -6,9 +6,11 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections import deque
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from livedumpfs.cli.arguments import DUMP_HELP, Commands, add_command, add_sidecar, natural
+from livedumpfs.cli.facts import add_json, tell_facts
 from livedumpfs.cli.identity import add_identity
 from livedumpfs.cli.outcome import Exit
 from livedumpfs.cli.output import say
@@ -43,6 +45,7 @@ def add_commands(commands: Commands) -> None:
         metavar="N",
         help=f"so many records of the log at the most; default: {_DEFAULT_LINES}",
     )
+    add_json(parser)
 
 
 def run_linux(args: argparse.Namespace) -> int:
@@ -53,18 +56,26 @@ def run_linux(args: argparse.Namespace) -> int:
     with open_dump(args.dump, args.sidecar) as dump:
         kernel = Kernel(dump.meta, dump.read_physical)
         found = list(tasks(kernel))
-        shown = [one for one in found if one.user_memory or args.kernel_threads]
-        threads = sum(not one.user_memory for one in found)
-        say(f"Linux {printable(kernel.description.release)}")
-        say(f"{len(found)} tasks, {threads} of them the kernel's own threads")
-        say(_ROW.format("PID", "PARENT", "S", "NAME"))
-        for one in shown:
-            say(_ROW.format(one.pid, one.parent, one.state, _name(one)))
-        if args.log:
-            last = deque(log_records(kernel), maxlen=args.log)
-            lines = itertools.chain.from_iterable(str(one).splitlines() for one in last)
-            for line in lines:
-                say(printable(line))
+        log = list(deque(log_records(kernel), maxlen=args.log))
+    shown = [one for one in found if one.user_memory or args.kernel_threads]
+    threads = sum(not one.user_memory for one in found)
+    release = kernel.description.release
+    if args.json:
+        facts = {
+            "release": release,
+            "task_count": len(found),
+            "kernel_thread_count": threads,
+            "tasks": [asdict(one) for one in shown],
+            "log": [asdict(one) for one in log],
+        }
+        return tell_facts("linux", facts)
+    say(f"Linux {printable(release)}")
+    say(f"{len(found)} tasks, {threads} of them the kernel's own threads")
+    say(_ROW.format("PID", "PARENT", "S", "NAME"))
+    for one in shown:
+        say(_ROW.format(one.pid, one.parent, one.state, _name(one)))
+    for line in itertools.chain.from_iterable(str(one).splitlines() for one in log):
+        say(printable(line))
     return Exit.DONE
 
 

@@ -47,6 +47,8 @@ def linux_machine(args: argparse.Namespace) -> LinuxMachine | None:
         return None
     if args.guest:
         raise UsageError("--guest and --linux are two machines; a host runs one")
+    if args.arch:
+        raise UsageError("--arch is for the built-in guest, not for --linux")
     if args.idle:
         raise UsageError("--idle is for the built-in guest, not for --linux")
     if args.vcpus > 1:

@@ -32,7 +32,10 @@ def prove_dump(
     problems, ledger = list(report.problems), None
     if dump.machine_name == LEDGER and dump.verdict != "incomplete":
         try:
-            ledger = verify_ledger(dump.read_physical, dump.arena_size, dump.registers)
+            ledger = verify_ledger(
+                *(dump.read_physical, dump.arena_size, dump.registers),
+                ram_start=dump.memory_map[0].start,
+            )
             if not ledger.ok:
                 problems.append(f"the ledger is wrong: {ledger.message}")
         except (LivedumpError, OSError, ValueError) as error:

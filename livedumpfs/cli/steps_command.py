@@ -18,11 +18,12 @@ from livedumpfs.cli.arguments import (
     add_settings,
     seconds,
 )
-from livedumpfs.cli.barrier_command import add_id, moment, say_instant
-from livedumpfs.cli.facts import add_json
+from livedumpfs.cli.barrier_command import add_id, instant_facts, moment, say_instant
+from livedumpfs.cli.facts import add_json, tell_facts
 from livedumpfs.cli.outcome import Exit, complain, dump_taken
 from livedumpfs.cli.outlet import STANDARD_OUTPUT, Outlet, open_outlet
 from livedumpfs.cli.progress import display
+from livedumpfs.cli.status_facts import status_facts
 from livedumpfs.errors import UsageError
 from livedumpfs.settings import OPTION
 
@@ -65,6 +66,7 @@ def add_commands(commands: Commands) -> None:
     add_id(start)
     for name, text in _OF_INIT.items():
         add_option(start, OPTION[name], text)
+    add_json(start, "its status, for programs")
     sweep = add_command(commands, "sweep", "Start to save the memory.", run_sweep)
     finish = add_command(commands, "finish", "Wait until the dump is sealed.", run_finish)
     finish.add_argument(
@@ -78,6 +80,7 @@ def add_commands(commands: Commands) -> None:
         run_release,
         aliases=("uninit",),
     )
+    add_json(release, "its status after that, for programs")
     for parser in (init, start, sweep, finish, release):
         add_device(parser)
 
@@ -135,20 +138,25 @@ def run_start(args: argparse.Namespace) -> int:
     for option in (OPTION[name] for name in _OF_INIT):
         if getattr(args, option.name) and not args.no_target:
             raise UsageError(f"{option.flag} goes with --no-target", hint="give it to init")
+    instant = None
     if args.no_target and (args.at or args.id):
         raise UsageError("--at and --id do not go with --no-target", hint="give --id to init")
     with Client(args.device) as client:
         if args.no_target:
             start_in_memory(client, {name: getattr(args, name) for name in _OF_INIT})
         elif args.at or args.id:
-            say_instant(client.start_as(args.id, args.at or 0))
+            instant = client.start_as(args.id, args.at or 0)
+            say_instant(instant)
         else:
             client.start()
         status = client.status()
         print_pause(status)
         if not status.target:
             note_room(client, status)
-    return Exit.DONE
+        if not args.json:
+            return Exit.DONE
+        facts = status_facts(status, client.device, client.stats())
+    return tell_facts("start", {**facts, **(instant_facts(instant) if instant else {})})
 
 
 def start_in_memory(client: Client, values: dict[str, Any]) -> None:
@@ -195,4 +203,8 @@ def run_release(args: argparse.Namespace) -> int:
     with Client(args.device) as client:
         before = client.status()
         client.release()
-        return released(client, before)
+        code = released(client, before)
+        if not args.json:
+            return code
+        facts = status_facts(client.status(), client.device, client.stats())
+    return tell_facts("release", facts, code)

@@ -43,9 +43,15 @@ def tasks_of(path: str, vmlinux: str | None) -> list[dict[str, Any]]:
 
 
 def _ledger_tasks(dump: DumpFile) -> list[dict[str, Any]]:
-    report = verify_ledger(dump.read_physical, dump.arena_size, dump.registers)
+    report = verify_ledger(
+        *(dump.read_physical, dump.arena_size, dump.registers), ram_start=dump.memory_map[0].start
+    )
     rows: list[dict[str, Any]] = [
-        {"pid": number, "command": f"vcpu{number}", "rip": registers.get("rip")}
+        {
+            "pid": number,
+            "command": f"vcpu{number}",
+            "rip": registers.get("rip", registers.get("pc")),
+        }
         for number, registers in enumerate(dump.registers)
     ]
     if report.vcpus:

@@ -26,15 +26,18 @@ from livedumpfs.machines.capabilities import (
 )
 from livedumpfs.machines.choice import machine_for
 from livedumpfs.machines.emulated import VcpuStatus
+from livedumpfs.machines.guest_program import BUILT_IN_GUEST, BUILT_IN_RISCV64
 from livedumpfs.machines.ledger import LedgerReport, verify_ledger
 from livedumpfs.machines.machine import Machine, PhysicalRange
+from livedumpfs.machines.riscv.guest_machine import RiscvMachine
 from livedumpfs.machines.riscv.linux_machine import LinuxMachine
 from livedumpfs.machines.threads import ThreadMachine
-from livedumpfs.machines.unicorn import BUILT_IN_GUEST, UnicornMachine
+from livedumpfs.machines.unicorn import UnicornMachine
 from livedumpfs.machines.writers import HoldsWriters, Writers
 
 __all__ = [
     "BUILT_IN_GUEST",
+    "BUILT_IN_RISCV64",
     "BringsInstant",
     "ChecksFirst",
     "ChoosesBackend",
@@ -54,6 +57,7 @@ __all__ = [
     "Outliving",
     "PhysicalRange",
     "Registers",
+    "RiscvMachine",
     "StopTimes",
     "StopsLater",
     "StoresFromPython",

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from livedumpfs.errors import UsageError
 
 PARAMS = 0x1000
-"""Physical address of vCPU 0's parameters."""
+"""Where vCPU 0's parameters are, from the start of RAM on."""
 STRIDE = 256
 """Bytes from one vCPU's parameters to the next."""
 STACK_TOP = 0x10000
 STACK_SIZE = 0x3000
 END = 0x10000
-"""First address that a guest's segments may use."""
+"""First address from the start of RAM on that a guest's segments may use."""
 MAGIC = int.from_bytes(b"LDFSBOOT", "little")
 VERSION = 1
 VCPUS_MAX = 4
@@ -81,9 +81,9 @@ class BootParams:
         return cls(vcpu, vcpus, ram_size, ranges, seed, share, burst, ticks, rest[-1])
 
 
-def address(vcpu: int) -> int:
+def address(vcpu: int, ram_start: int = 0) -> int:
     """Physical address of that vCPU's parameters."""
-    return PARAMS + vcpu * STRIDE
+    return ram_start + PARAMS + vcpu * STRIDE
 
 
 def share_of(fraction: float) -> int:
@@ -105,7 +105,7 @@ def pace_of(rate: int) -> tuple[int, int]:
 
 
 def first_registers(vcpu: int, entry: int) -> dict[str, int]:
-    """What guest/boot.h promises; registers that are not named are 0."""
+    """What guest/boot.h promises on x86-64; registers that are not named are 0."""
     return {
         "rip": entry,
         "rdi": address(vcpu),

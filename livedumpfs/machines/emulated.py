@@ -11,10 +11,10 @@ import importlib.util
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from livedumpfs.closing import Closing
 from livedumpfs.core.arena import Arena
@@ -39,7 +39,7 @@ _STATES = {
     lib.LDFS_VCPU_ENDED: "stopped",
 }
 _ACCESSES = {19: "read of", 20: "write to", 21: "jump to"}
-_EXCEPTIONS = {
+_X86_EXCEPTIONS: Final = {
     0: "divide error",
     1: "debug",
     3: "breakpoint",
@@ -99,6 +99,8 @@ class EmulatedMachine(InProcess, Closing):
     memory_map: Sequence[PhysicalRange]
     kept_registers: ClassVar[str]
     """The member of ldfs_any_registers that its vCPUs have."""
+    exceptions: ClassVar[Mapping[int, str]] = _X86_EXCEPTIONS
+    """Their names, by number."""
 
     def _adopt(self, arena: Arena, core: EmulatorCore) -> None:
         self.arena = arena
@@ -226,7 +228,7 @@ class EmulatedMachine(InProcess, Closing):
 
     def _reason(self, status: CData) -> str:
         if status.exception >= 0:
-            name = _EXCEPTIONS.get(status.exception, "interrupt")
+            name = self.exceptions.get(status.exception, "interrupt")
             return f"CPU exception {status.exception} ({name})"
         if status.error == 0:
             return "emulation ended without a cause"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest program: a static ELF64 file for x86-64, cut into what is copied to memory."""
+"""A guest program: a static ELF64 file, cut into what is copied to memory."""
 
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,8 +17,12 @@ from livedumpfs.machines import boot
 from livedumpfs.machines.machine import PhysicalRange
 
 EM_X86_64 = 62
+EM_RISCV = 243
+_NAMES = {EM_X86_64: "x86-64", EM_RISCV: "riscv64"}
 ET_EXEC = 2
 HOW_TO_LINK = "link it with -static -no-pie, see guest/boot.h"
+_HEAD = struct.Struct("<4s14xH")
+"""Of an ELF file: magic, e_machine."""
 _NOT_OURS = "it is not 64-bit little-endian ELF"
 
 
@@ -44,19 +49,15 @@ class GuestImage:
     segments: Sequence[Segment]
 
     @classmethod
-    def load(cls, path: Path) -> GuestImage:
-        """MachineError: cannot be read (its errno), or is no program for this machine (ENOEXEC)."""
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            code = error.errno or errno.EIO
-            raise MachineError(f"cannot read guest {path}: {error.strerror}", errno=code) from error
-        return cls.parse(path, data)
+    def load(cls, path: Path, elf_machine: int = EM_X86_64) -> GuestImage:
+        """MachineError: cannot be read (its errno), or is no program for the machine with that
+        number in ELF (ENOEXEC)."""
+        return cls.parse(path, _read(path), elf_machine)
 
     @classmethod
-    def parse(cls, path: Path, data: bytes) -> GuestImage:
+    def parse(cls, path: Path, data: bytes, elf_machine: int = EM_X86_64) -> GuestImage:
         """As load, of bytes that were read already; `path` is for messages."""
-        entry, headers = _headers(path, data)
+        entry, headers = _headers(path, data, elf_machine)
         segments = tuple(_segments(path, data, headers))
         if not any(s.address <= entry < s.end for s in segments):
             raise _refuse(path, f"its entry {entry:#x} is in none of its segments", HOW_TO_LINK)
@@ -66,18 +67,34 @@ class GuestImage:
         """MachineError: a segment lies outside RAM, or where the loader's own data are."""
         for s in self.segments:
             where = f"its segment [{s.address:#x}, {s.end:#x})"
-            if s.address < boot.END:
-                raise _refuse(self.path, f"{where} begins below {boot.END:#x}", HOW_TO_LINK)
+            begin = memory_map[0].start + boot.END
+            if memory_map[0].start <= s.address < begin:
+                raise _refuse(self.path, f"{where} begins below {begin:#x}", HOW_TO_LINK)
             if not any(r.start <= s.address and s.end <= r.end for r in memory_map):
                 ram = ", ".join(f"[{r.start:#x}, {r.end:#x})" for r in memory_map)
                 raise _refuse(self.path, f"{where} lies outside RAM", f"RAM is {ram}")
+
+
+def is_for_riscv64(path: Path) -> bool:
+    """By its ELF header alone; other files are refused when they are loaded. MachineError: it
+    cannot be read."""
+    head = _read(path)[: _HEAD.size]
+    return len(head) == _HEAD.size and _HEAD.unpack(head) == (MAGIC, EM_RISCV)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        code = error.errno or errno.EIO
+        raise MachineError(f"cannot read guest {path}: {error.strerror}", errno=code) from error
 
 
 def _refuse(path: Path, cause: str, hint: str = "") -> MachineError:
     return MachineError(f"cannot run guest {path}: {cause}", errno=errno.ENOEXEC, hint=hint)
 
 
-def _headers(path: Path, data: bytes) -> tuple[int, list[Any]]:
+def _headers(path: Path, data: bytes, elf_machine: int) -> tuple[int, list[Any]]:
     """Entry and program headers. Of these pyelftools' own classes are not made: one for PT_DYNAMIC
     goes through all sections."""
     # Not for machines without a guest program.
@@ -97,8 +114,9 @@ def _headers(path: Path, data: bytes) -> tuple[int, list[Any]]:
     if not elf.little_endian or elf.elfclass != 64:
         raise _refuse(path, _NOT_OURS)
     kind, machine = _number(ENUM_E_TYPE, elf["e_type"]), _number(ENUM_E_MACHINE, elf["e_machine"])
-    if machine != EM_X86_64:
-        raise _refuse(path, f"it is for ELF machine {machine}, not for x86-64 ({EM_X86_64})")
+    if machine != elf_machine:
+        wanted = f"{_NAMES[elf_machine]} ({elf_machine})"
+        raise _refuse(path, f"it is for ELF machine {machine}, not for {wanted}")
     if kind != ET_EXEC:
         raise _refuse(path, f"it is of ELF type {kind}, not an executable ({ET_EXEC})", HOW_TO_LINK)
     header, table, size = elf.structs.Elf_Phdr, elf["e_phoff"], elf["e_phentsize"]

@@ -29,6 +29,8 @@ from livedumpfs.units import PAGE_SIZE
 
 STORES = 6
 """Words of account pages that a transfer changes."""
+COUNTERS = ("r15", "s11")
+"""The registers, of one processor each, in which a guest counts its transfers."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,25 @@ class LedgerReport:
     """Frame numbers of pages that are unreadable, misplaced or torn; the first 1000."""
     bad_page_count: int = 0
     counter_ok: bool = False
-    """No instruction ran twice, and (if given) register r15 agrees with memory."""
+    """No instruction ran twice, and (if given) the counter in a register agrees with memory."""
 
 
 def verify_ledger(
-    read: ReadMemory, ram_size: int, registers: Sequence[Registers] | None = None
+    read: ReadMemory,
+    ram_size: int,
+    registers: Sequence[Registers] | None = None,
+    *,
+    ram_start: int = 0,
 ) -> LedgerReport:
-    """Check the ledger of the built-in guest in a memory of `ram_size` bytes.
+    """Check the ledger of the built-in guest in a memory of `ram_size` bytes that begins at the
+    physical address `ram_start`.
 
     `registers`, one mapping for each vCPU at the same instant, adds the proof that the vCPUs were
     held exactly. Never raises for what the memory holds or for what cannot be read: the report
     says it.
     """
     try:
-        params = read_boot_params(read, ram_size)
+        params = read_boot_params(read, ram_size, ram_start)
         proof = LedgerProof(params, [read_block(read, params, i) for i in range(params.vcpus)])
     except NoLedger as error:
         return LedgerReport(False, str(error))
@@ -146,14 +153,19 @@ def _check_sums(proof: LedgerProof) -> None:
             proof.problem(f"vCPU {vcpu}: versions of its pages are {stale} behind its transfers")
 
 
+def _counted(registers: Registers) -> int | None:
+    return next((registers[name] for name in COUNTERS if name in registers), None)
+
+
 def _check_counters(proof: LedgerProof, registers: Sequence[Registers]) -> bool:
     before = len(proof.problems)
     for vcpu, ledger in enumerate(proof.ledgers):
         if ledger.mismatches:
             proof.problem(f"vCPU {vcpu}: {ledger.mismatches} of its instructions ran twice")
-        if ledger.phase == OFF or vcpu >= len(registers) or "r15" not in registers[vcpu]:
+        counted = _counted(registers[vcpu]) if vcpu < len(registers) else None
+        if ledger.phase == OFF or counted is None:
             continue
-        ahead = _signed(ledger.transfers - registers[vcpu]["r15"])
+        ahead = _signed(ledger.transfers - counted)
         if ahead not in (0, 1):
             proof.problem(f"vCPU {vcpu}: memory is {ahead} transfers ahead of its registers")
     return len(proof.problems) == before

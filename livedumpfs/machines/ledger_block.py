@@ -92,17 +92,18 @@ def read_exactly(read: ReadMemory, address: int, length: int) -> bytes | None:
     return data if len(data) == length else None
 
 
-def read_boot_params(read: ReadMemory, ram_size: int) -> BootParams:
+def read_boot_params(read: ReadMemory, ram_size: int, ram_start: int) -> BootParams:
     """Of vCPU 0. NoLedger: they cannot be read, are damaged, or those of a machine with another
-    size of RAM than `ram_size` bytes."""
-    data = read_exactly(read, boot.PARAMS, boot.SIZE)
+    size of RAM than `ram_size` bytes, or whose RAM begins elsewhere than at `ram_start`."""
+    place = boot.address(0, ram_start)
+    data = read_exactly(read, place, boot.SIZE)
     if data is None:
-        raise NoLedger(f"no ledger: the boot parameters at {boot.PARAMS:#x} cannot be read")
+        raise NoLedger(f"no ledger: the boot parameters at {place:#x} cannot be read")
     try:
         params = BootParams.unpack(data)
     except ValueError as error:
-        raise NoLedger(f"no ledger: {error} at {boot.PARAMS:#x}") from error
-    end = 0
+        raise NoLedger(f"no ledger: {error} at {place:#x}") from error
+    end = ram_start
     for start, size in params.ranges:
         if start < end or not size or (start | size) % PAGE_SIZE or start + size > WRAP:
             raise NoLedger("no ledger: its memory map is damaged")
@@ -115,7 +116,7 @@ def read_boot_params(read: ReadMemory, ram_size: int) -> BootParams:
 def read_block(read: ReadMemory, params: BootParams, vcpu: int) -> LedgerBlock:
     """The control block of vCPU number `vcpu`; one in phase OFF if there is none yet. `params`:
     those of vCPU 0. NoLedger: it cannot be read, is damaged, or does not fit them."""
-    data = read_exactly(read, boot.address(vcpu), boot.SIZE)
+    data = read_exactly(read, boot.address(vcpu, params.ranges[0][0]), boot.SIZE)
     if data is None:
         raise NoLedger(f"no ledger: the boot parameters of vCPU {vcpu} cannot be read")
     try:
@@ -164,10 +165,10 @@ def _side(words: Sequence[int], change: int) -> LedgerSide:
     return LedgerSide(account, value, total, version, change)
 
 
-def ledger_phases(read: ReadMemory) -> list[bool]:
+def ledger_phases(read: ReadMemory, ram_start: int) -> list[bool]:
     """For each vCPU: it has filled its accounts and makes transfers. [False]: no ledger."""
     try:
-        params = BootParams.unpack(read(boot.PARAMS, boot.SIZE))
+        params = BootParams.unpack(read(boot.address(0, ram_start), boot.SIZE))
         return [read_block(read, params, i).phase == RUNNING for i in range(params.vcpus)]
     except (ValueError, NoLedger):
         return [False]

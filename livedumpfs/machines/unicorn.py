@@ -8,8 +8,6 @@ each vCPU its own memory to write, as the built-in one does.
 
 from __future__ import annotations
 
-import errno
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +17,10 @@ from livedumpfs.errors import MachineError, UsageError
 from livedumpfs.huge import Huge
 from livedumpfs.machines import boot
 from livedumpfs.machines.emulated import WHY_SIZE, EmulatedMachine, EmulatorCore, unicorn_library
-from livedumpfs.machines.guest_image import EM_X86_64, GuestImage
-from livedumpfs.machines.ledger_block import ledger_phases
+from livedumpfs.machines.guest_image import EM_X86_64
+from livedumpfs.machines.guest_program import BUILT_IN_GUEST, GuestProgram
 from livedumpfs.machines.machine import PhysicalRange
 from livedumpfs.units import HOST_PAGE, PAGE_SIZE, format_size
-
-BUILT_IN_GUEST = Path(__file__).resolve().parent.parent / "guest" / "ledger.elf"
-"""The ledger program, with symbols; for debuggers that look into its dumps."""
 
 RAM_MIN = 4 << 20
 LOW_RAM = 3 << 30
@@ -82,23 +77,24 @@ class UnicornMachine(EmulatedMachine):
         size = wanted_size(ram_size)
         if not 1 <= vcpus <= lib.LDFS_MAX_VCPUS:
             raise UsageError(f"number of vCPUs is {vcpus}, not 1 to {lib.LDFS_MAX_VCPUS}")
-        self.name = "guest" if guest else "ledger"
-        self.guest_path = Path(guest) if guest else BUILT_IN_GUEST
         self.vcpus = vcpus
         self.memory_map: Sequence[PhysicalRange] = memory_map_of(size, low_ram)
-        self.dirty_share, self.rate, self.seed = dirty_share, rate, seed
-        params = self._boot_params(size)
-        if not guest and not BUILT_IN_GUEST.exists():
-            raise MachineError(
-                f"the built-in guest {BUILT_IN_GUEST} is not there",
-                errno=errno.ENOENT,
-                hint="`make guest` builds it in a source tree; `--guest FILE` runs another program",
-            )
-        image = GuestImage.load(self.guest_path)
-        image.check_fits(self.memory_map)
+        self._program = GuestProgram(
+            Path(guest or BUILT_IN_GUEST),
+            own=bool(guest),
+            vcpus=vcpus,
+            memory_map=self.memory_map,
+            dirty_share=dirty_share,
+            rate=rate,
+            seed=seed,
+        )
+        self.name = self._program.name
+        image = self._program.load(self.elf_machine)
         arena = Arena(size, huge)
         try:
-            self._load(arena, image, params)
+            # The arena is all holes: the zeros behind a segment's data are there already.
+            for address, data in self._program.contents(image):
+                self._write(arena, address, data)
             core = self._create(arena, image.entry)
         except BaseException:
             arena.close()
@@ -106,23 +102,6 @@ class UnicornMachine(EmulatedMachine):
         self._adopt(arena, core)
 
     # ------------------------------------------------------------------ making one
-
-    def _boot_params(self, size: int) -> list[boot.BootParams]:
-        ranges = tuple((r.start, r.size) for r in self.memory_map)
-        share = boot.share_of(self.dirty_share)
-        burst, ticks = boot.pace_of(self.rate)
-        seeds = [(self.seed + i * 0x9E3779B97F4A7C15) % (1 << 64) for i in range(self.vcpus)]
-        return [
-            boot.BootParams(i, self.vcpus, size, ranges, seeds[i], share, burst, ticks)
-            for i in range(self.vcpus)
-        ]
-
-    def _load(self, arena: Arena, image: GuestImage, params: Sequence[boot.BootParams]) -> None:
-        # The arena is all holes: the zeros behind a segment's data are there already.
-        for segment in image.segments:
-            self._write(arena, segment.address, segment.data)
-        for p in params:
-            self._write(arena, boot.address(p.vcpu), p.pack())
 
     def _write(self, arena: Arena, address: int, data: bytes) -> None:
         """The bytes lie in one range."""
@@ -154,29 +133,10 @@ class UnicornMachine(EmulatedMachine):
         )
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Until the ledger has filled its accounts. MachineError: it failed, or ETIMEDOUT.
-
-        A guest of the user's own is ready at once.
-        """
-        end = time.monotonic() + timeout
-        while self.name == "ledger" and not all(ledger_phases(self.read_physical)):
-            lines = "; ".join(map(str, self.status()))
-            if self.state not in ("running", "new"):
-                raise MachineError(f"the guest ended before it was ready: {lines}", errno=errno.EIO)
-            if time.monotonic() > end:
-                cause = f"the guest is not ready after {timeout:g} s: {lines}"
-                raise MachineError(cause, errno=errno.ETIMEDOUT)
-            time.sleep(0.005)
+        """See GuestProgram."""
+        self._program.wait_ready(self, timeout)
 
     def metadata(self) -> dict[str, object]:
         """What the dump says of the machine."""
-        guest: dict[str, object] = {}
-        if self.name == "ledger":
-            guest = {"dirty_share": self.dirty_share, "rate": self.rate, "seed": self.seed}
-        return {
-            "name": self.name,
-            "guest": "built-in ledger" if self.name == "ledger" else str(self.guest_path),
-            "vcpus": self.vcpus,
-            "ram_size": self.arena.size,
-            **guest,
-        }
+        about = {"vcpus": self.vcpus, "ram_size": self.arena.size}
+        return {**self._program.metadata(), **about}

@@ -44,7 +44,7 @@ static void close_devices(struct ldfs_board *b)
 
 static bool take_parts(struct ldfs_board *b, const ldfs_board_plan *plan)
 {
-	if (plan->part_count > PARTS)
+	if (plan->part_count > LDFS_BOARD_PARTS)
 		return false;
 	b->part_count = plan->part_count;
 	for (uint32_t i = 0; i < plan->part_count; i++) {
@@ -70,7 +70,7 @@ int ldfs_board_create(const char *library, void *ram, const ldfs_board_plan *pla
 	b->ram = ram;
 	b->ram_size = plan->ram_size;
 	b->entry = plan->entry;
-	b->tree = plan->tree;
+	b->told = plan->told;
 	open_devices(b, plan);
 	rc = take_parts(b, plan) ? ldfs_machine_make(&ldfs_board_kind, b, library, ram, &range, 1,
 						     1, &b->machine, why, why_size)

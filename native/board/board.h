@@ -31,7 +31,8 @@
 #define LDFS_BOARD_RTC_IRQ 11
 #define LDFS_BOARD_IRQS 15           /* the highest number */
 #define LDFS_BOARD_TIMEBASE 10000000 /* ticks of the clock a second */
-#define LDFS_BOARD_TYPED 4096        /* characters that wait to be read by the guest */
+#define LDFS_BOARD_PARTS 16
+#define LDFS_BOARD_TYPED 4096 /* characters that wait to be read by the guest */
 
 typedef struct ldfs_board ldfs_board;
 
@@ -45,9 +46,9 @@ typedef struct ldfs_boot_part {
 typedef struct ldfs_board_plan {
 	uint64_t ram_size; /* bytes from LDFS_BOARD_RAM on, whole pages */
 	uint64_t entry;    /* physical address of the kernel's first instruction */
-	uint64_t tree;     /* of the device tree */
+	uint64_t told;     /* what the kernel finds in a1: where its device tree is */
 	const ldfs_boot_part *parts;
-	uint32_t part_count; /* at most 4; their bytes are read at each (re)boot */
+	uint32_t part_count; /* at most LDFS_BOARD_PARTS; their bytes are read at each (re)boot */
 	uint32_t read_only;  /* 1: the guest must not write to the disk */
 	int32_t disk;        /* file descriptor, which stays the caller's; -1: there is no disk */
 	uint32_t reserved;

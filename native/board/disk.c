@@ -5,7 +5,7 @@
  * its own, because a system call that stores to write-protected memory fails (EFAULT). The vCPU's
  * thread copies it, so that a dump sees a store like any other (virtio.c).
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE /* preadv, pwritev */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +69,7 @@ struct job *ldfs_disk_take_done(struct ldfs_board *b)
 
 /* ------------------------------------------------------------ one request */
 
-/* Drop the first `done` bytes of the list. */
+/* Drop the first `done` bytes of the list, and what is empty behind them. */
 static void skip(struct iovec **list, int *count, size_t done)
 {
 	while (*count && done >= (*list)->iov_len) {
@@ -85,6 +85,7 @@ static void skip(struct iovec **list, int *count, size_t done)
 
 static bool transfer(int fd, struct iovec *list, int count, off_t offset, bool write)
 {
+	skip(&list, &count, 0);
 	while (count) {
 		ssize_t done = write ? pwritev(fd, list, count, offset)
 				     : preadv(fd, list, count, offset);
@@ -182,13 +183,16 @@ static void *disk_main(void *arg)
 		}
 		ldfs_event_cancel(&k->asked_changed);
 		if (!job)
-			return NULL;
+			break;
 		do_job(k, job);
 		pthread_mutex_lock(&k->lock);
 		append(&k->done, job);
 		pthread_mutex_unlock(&k->lock);
 		ldfs_vcpu_set_work(b->hart);
 	}
+	store_seq(&k->ended, 1);
+	ldfs_event_notify(&k->ended_changed);
+	return NULL;
 }
 
 int ldfs_disk_start(struct ldfs_board *b)
@@ -202,11 +206,24 @@ int ldfs_disk_start(struct ldfs_board *b)
 	return rc;
 }
 
+static bool wait_for_end(struct disk *k, uint64_t deadline_ns)
+{
+	while (!load_seq(&k->ended)) {
+		uint32_t seen = ldfs_event_prepare(&k->ended_changed);
+
+		if (load_seq(&k->ended)) {
+			ldfs_event_cancel(&k->ended_changed);
+			return true;
+		}
+		if (!ldfs_event_wait(&k->ended_changed, seen, deadline_ns))
+			return load_seq(&k->ended);
+	}
+	return true;
+}
+
 bool ldfs_disk_stop(struct ldfs_board *b, uint64_t deadline_ns)
 {
 	struct disk *k = &b->disk;
-	struct timespec until = { (time_t)(deadline_ns / 1000000000u),
-				  (long)(deadline_ns % 1000000000u) };
 
 	if (!k->has_thread)
 		return true;
@@ -214,8 +231,9 @@ bool ldfs_disk_stop(struct ldfs_board *b, uint64_t deadline_ns)
 	k->stop = true;
 	pthread_mutex_unlock(&k->lock);
 	ldfs_event_notify(&k->asked_changed);
-	if (pthread_clockjoin_np(k->thread, NULL, CLOCK_MONOTONIC, &until))
+	if (!wait_for_end(k, deadline_ns))
 		return false;
+	pthread_join(k->thread, NULL);
 	k->has_thread = false;
 	return true;
 }

@@ -46,6 +46,7 @@ static enum ldfs_vcpu_next returned(struct ldfs_vcpu *v, int error)
 {
 	struct ldfs_board *b = v->machine->owner;
 	bool breakpoint = b->breakpoint;
+	bool fault = error == LDFS_UC_ERR_EXCEPTION && b->fault.is;
 
 	b->breakpoint = false;
 	if (b->wish == WISH_OFF) {
@@ -56,11 +57,15 @@ static enum ldfs_vcpu_next returned(struct ldfs_vcpu *v, int error)
 		ldfs_hart_reset(b);
 		return LDFS_NEXT_AGAIN;
 	}
-	if (error == LDFS_UC_ERR_EXCEPTION && b->fault.is)
+	if (fault && b->wish != WISH_FAIL)
 		ldfs_trap_fault(b);
-	else if (error == LDFS_UC_ERR_EXCEPTION ? !breakpoint : error != LDFS_UC_ERR_OK)
+	if (b->wish == WISH_FAIL) {
+		v->pc = v->crash.riscv.pc;
 		return LDFS_NEXT_FAIL;
-	else if (!error && !has_pending(b))
+	}
+	if (error == LDFS_UC_ERR_EXCEPTION ? !breakpoint && !fault : error != LDFS_UC_ERR_OK)
+		return LDFS_NEXT_FAIL;
+	if (!error && !has_pending(b))
 		return LDFS_NEXT_IDLE; /* wfi: nothing else ends emulation without an error */
 	v->pc = ldfs_hart_get(b, LDFS_UC_RISCV_REG_PC);
 	return LDFS_NEXT_AGAIN;
@@ -130,7 +135,7 @@ static void reset_registers(struct ldfs_board *b)
 	for (uint32_t i = 1; i < 32; i++)
 		ldfs_hart_set_x(b, i, 0);
 	ldfs_hart_set_x(b, A0, 0); /* its number */
-	ldfs_hart_set_x(b, A1, b->tree);
+	ldfs_hart_set_x(b, A1, b->told);
 	b->hart->pc = b->entry;
 }
 

@@ -46,7 +46,10 @@ static void flush_tlb(struct ldfs_board *b)
 	b->machine->uc.ctl(b->hart->uc, LDFS_UC_CTL_WRITE_0(LDFS_UC_CTL_TLB_FLUSH));
 }
 
-/* Unicorn takes a virtual address, and looks it up as an instruction's at the privilege of now. */
+/*
+ * Unicorn takes a virtual address, and looks it up as an instruction's at the privilege of now. The
+ * caller flushes the TLB, which is slow, when the last page is done.
+ */
 static void drop_code(struct ldfs_board *b, uint64_t page)
 {
 	uint64_t privilege = ldfs_hart_get(b, LDFS_UC_RISCV_REG_PRIV);
@@ -58,7 +61,6 @@ static void drop_code(struct ldfs_board *b, uint64_t page)
 			   begin + LDFS_PAGE_SIZE);
 	b->raw = false;
 	ldfs_hart_set(b, LDFS_UC_RISCV_REG_PRIV, privilege);
-	flush_tlb(b);
 }
 
 static bool is_code(const struct ldfs_board *b, uint64_t page)
@@ -74,20 +76,26 @@ static void become_code(struct ldfs_board *b, uint64_t page)
 	flush_tlb(b);
 }
 
-static void become_data(struct ldfs_board *b, uint64_t page)
+static void become_data(struct ldfs_board *b, uint64_t first, uint64_t end)
 {
-	if (!is_code(b, page))
-		return;
-	b->hart->code_pages[page / 64] &= ~(UINT64_C(1) << page % 64);
-	drop_code(b, page);
+	bool dropped = false;
+
+	for (uint64_t page = first; page < end; page++) {
+		if (!is_code(b, page))
+			continue;
+		b->hart->code_pages[page / 64] &= ~(UINT64_C(1) << page % 64);
+		drop_code(b, page);
+		dropped = true;
+	}
+	if (dropped)
+		flush_tlb(b);
 }
 
 void ldfs_mmu_stores(struct ldfs_board *b, const uint8_t *at, uint64_t size)
 {
 	uint64_t begin = (uint64_t)(at - b->ram), end = begin + size;
 
-	for (uint64_t page = begin / LDFS_PAGE_SIZE; page * LDFS_PAGE_SIZE < end; page++)
-		become_data(b, page);
+	become_data(b, begin / LDFS_PAGE_SIZE, (end + LDFS_PAGE_SIZE - 1) / LDFS_PAGE_SIZE);
 }
 
 void ldfs_mmu_copy(struct ldfs_board *b, uint8_t *at, const void *from, uint64_t size)
@@ -142,8 +150,9 @@ static struct tables read_tables(struct ldfs_board *b, uint64_t privilege)
 	t.sstatus = ldfs_hart_get(b, LDFS_UC_RISCV_REG_SSTATUS);
 	if (privilege == USER)
 		ldfs_hart_set(b, LDFS_UC_RISCV_REG_PRIV, USER);
-	if (SATP_MODE(satp))
-		t.levels = (uint32_t)SATP_MODE(satp) - 5; /* 8, 9, 10: Sv39, Sv48, Sv57 */
+	/* Sv39, Sv48, Sv57; Unicorn lets no other number in. */
+	if (SATP_MODE(satp) >= 8 && SATP_MODE(satp) <= 10)
+		t.levels = (uint32_t)SATP_MODE(satp) - 5;
 	t.root = SATP_ROOT(satp);
 	return t;
 }
@@ -241,7 +250,7 @@ static uint32_t rights_in_state(struct ldfs_board *b, uint64_t page, enum access
 	if (access == ACCESS_FETCH)
 		become_code(b, page);
 	else if (access == ACCESS_WRITE && !(rights & LDFS_UC_PROT_EXEC))
-		become_data(b, page);
+		become_data(b, page, page + 1);
 	if (!is_code(b, page))
 		return rights & ~(uint32_t)LDFS_UC_PROT_EXEC;
 	if (!(rights & LDFS_UC_PROT_EXEC))

@@ -5,6 +5,7 @@
  */
 #include "board/within.h"
 
+#define REGISTER_SIZE 4 /* other accesses do nothing */
 #define PRIORITY_END (4 * (LDFS_BOARD_IRQS + 1))
 #define PENDING 0x1000
 #define ENABLED 0x2000
@@ -47,7 +48,8 @@ uint64_t ldfs_plic_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void *u
 	uint32_t irq;
 
 	(void)uc;
-	(void)size;
+	if (size != REGISTER_SIZE)
+		return 0;
 	if (offset < PRIORITY_END)
 		return p->priority[offset / 4];
 	switch (offset) {
@@ -74,7 +76,8 @@ void ldfs_plic_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t v
 	struct plic *p = &b->plic;
 
 	(void)uc;
-	(void)size;
+	if (size != REGISTER_SIZE)
+		return;
 	if (offset < PRIORITY_END)
 		p->priority[offset / 4] = (uint32_t)value & PRIORITY_MOST;
 	else if (offset == ENABLED)

@@ -14,6 +14,8 @@ enum {
 
 enum { SUCCESS = 0, NOT_SUPPORTED = -2, INVALID_PARAMETER = -3, ALREADY_AVAILABLE = -6 };
 
+/* A call prints or reads no more, and says so: the hart cannot be held meanwhile. */
+#define CONSOLE_MOST 4096
 #define SPEC_VERSION (2u << 24)
 #define IMPLEMENTATION 0x6c64 /* "ld"; none of the registered ones */
 
@@ -98,6 +100,8 @@ static struct answer console(struct ldfs_board *b, uint64_t function)
 	at = ldfs_ram_at(b, ldfs_hart_x(b, A1), size);
 	if (!at)
 		return (struct answer){ INVALID_PARAMETER, 0 };
+	if (size > CONSOLE_MOST)
+		size = CONSOLE_MOST;
 	if (function == 0)
 		for (; done < size; done++)
 			ldfs_console_put(&b->machine->console, 0, at[done]);

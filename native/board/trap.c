@@ -14,11 +14,28 @@
 #define RD(instruction) ((instruction) >> 7 & 31)
 #define RS1(instruction) ((instruction) >> 15 & 31)
 
+/* There is no handler: the hart could only trap for ever. */
+static void crash(struct ldfs_board *b, uint64_t cause, uint64_t pc)
+{
+	struct ldfs_vcpu *v = b->hart;
+
+	ldfs_hart_set(b, LDFS_UC_RISCV_REG_PC, pc);
+	v->exception = (int32_t)cause;
+	v->machine->kind->read(v, &v->crash);
+	b->wish = WISH_FAIL;
+	b->machine->uc.emu_stop(v->uc);
+}
+
 void ldfs_trap(struct ldfs_board *b, uint64_t cause, uint64_t pc, uint64_t value)
 {
 	uint64_t privilege = ldfs_hart_get(b, LDFS_UC_RISCV_REG_PRIV), status;
 
 	ldfs_hart_set(b, LDFS_UC_RISCV_REG_PRIV, SUPERVISOR);
+	if (!ldfs_hart_get(b, LDFS_UC_RISCV_REG_STVEC)) {
+		ldfs_hart_set(b, LDFS_UC_RISCV_REG_PRIV, privilege);
+		crash(b, cause, pc);
+		return;
+	}
 	status = ldfs_hart_get(b, LDFS_UC_RISCV_REG_SSTATUS);
 	status = (status & ~(SPIE | SPP | SIE)) | (status & SIE ? SPIE : 0) |
 		 (privilege == SUPERVISOR ? SPP : 0);

@@ -18,7 +18,6 @@ enum {
 	VENDOR = 0x0c,
 	DEVICE_FEATURES = 0x10,
 	DEVICE_FEATURES_PAGE = 0x14,
-	DRIVER_FEATURES_PAGE = 0x24,
 	QUEUE = 0x30,
 	QUEUE_MOST = 0x34,
 	QUEUE_LENGTH = 0x38,
@@ -33,6 +32,7 @@ enum {
 	CONFIG = 0x100
 };
 
+#define REGISTER_SIZE 4        /* but of the configuration; other accesses do nothing */
 #define MAGIC_VALUE 0x74726976 /* "virt" */
 #define VENDOR_VALUE 0x7366646c
 #define DEVICE_BLOCK 2
@@ -87,6 +87,14 @@ static struct job *job_of(struct ldfs_board *b, uint16_t head)
 	return job;
 }
 
+/* The device writes what is read, and reads what is written. */
+static bool has_direction(const struct job *job, const struct descriptor *d)
+{
+	if (job->kind == KIND_WRITE)
+		return !(d->flags & DESCRIPTOR_WRITE);
+	return (job->kind != KIND_READ && job->kind != KIND_ID) || d->flags & DESCRIPTOR_WRITE;
+}
+
 /* Add one descriptor to the request. False: the request makes no sense. */
 static bool add(struct ldfs_board *b, struct job *job, const struct descriptor *d, uint32_t index)
 {
@@ -96,7 +104,7 @@ static bool add(struct ldfs_board *b, struct job *job, const struct descriptor *
 	if (!at)
 		return false;
 	if (index == 0) {
-		if (d->size != sizeof(request) || d->flags & DESCRIPTOR_WRITE)
+		if (d->size != sizeof(request) || d->flags != DESCRIPTOR_NEXT)
 			return false;
 		memcpy(&request, at, sizeof(request));
 		job->kind = request.kind < KIND_NONE ? (uint8_t)request.kind : KIND_NONE;
@@ -107,8 +115,7 @@ static bool add(struct ldfs_board *b, struct job *job, const struct descriptor *
 		job->status_at = at;
 		return d->size >= 1 && d->flags & DESCRIPTOR_WRITE;
 	}
-	if (job->segment_count == SEGMENTS || d->size > SEGMENT_SIZE ||
-	    !(d->flags & DESCRIPTOR_WRITE) != (job->kind == KIND_WRITE))
+	if (job->segment_count == SEGMENTS || d->size > SEGMENT_SIZE || !has_direction(job, d))
 		return false;
 	job->segments[job->segment_count++] = (struct segment){ at, d->size };
 	job->size += d->size;
@@ -140,27 +147,36 @@ static struct job *take(struct ldfs_board *b, uint16_t head)
 	return NULL;
 }
 
-static void take_all(struct ldfs_board *b)
+static bool has_room(const struct disk *k)
+{
+	return k->under_way < QUEUE_SIZE && k->bytes_under_way < BYTES_MOST;
+}
+
+/* Take what the guest asks for, as far as there is room. False: its queue makes no sense. */
+static bool take_some(struct ldfs_board *b)
 {
 	struct disk *k = &b->disk;
 	uint16_t *ring = (uint16_t *)ldfs_ram_at(b, k->driver_ring, 4 + 2 * (uint64_t)k->size);
 
-	if (!k->ready || k->broken)
-		return;
-	while (ring && k->seen != ring[1]) {
-		/* A guest that asks for more than its queue holds gets no memory of ours for it. */
-		bool room = k->under_way < QUEUE_SIZE;
-		struct job *job = room ? take(b, ring[2 + k->seen % k->size]) : NULL;
+	if (!ring || (uint16_t)(ring[1] - k->seen) > k->size)
+		return false;
+	while (k->seen != ring[1] && has_room(k)) {
+		struct job *job = take(b, ring[2 + k->seen % k->size]);
 
-		if (!job) {
-			ring = NULL;
-			break;
-		}
+		if (!job)
+			return false;
 		k->seen++;
 		k->under_way++;
+		k->bytes_under_way += job->size;
 		ldfs_disk_ask(b, job);
 	}
-	if (!ring)
+	k->waits = k->seen != ring[1];
+	return true;
+}
+
+static void take_all(struct ldfs_board *b)
+{
+	if (b->disk.ready && !b->disk.broken && !take_some(b))
 		breaks(b);
 }
 
@@ -201,10 +217,13 @@ void ldfs_virtio_attend(struct ldfs_board *b)
 
 	while ((job = ldfs_disk_take_done(b))) {
 		b->disk.under_way--;
+		b->disk.bytes_under_way -= job->size;
 		if (job->generation == b->disk.generation && b->disk.ready && !b->disk.broken)
 			give_back(b, job);
 		ldfs_job_free(job);
 	}
+	if (b->disk.waits)
+		take_all(b);
 }
 
 void ldfs_virtio_reset(struct ldfs_board *b)
@@ -213,10 +232,10 @@ void ldfs_virtio_reset(struct ldfs_board *b)
 
 	k->generation++;
 	k->status = k->interrupt = k->ready = k->size = 0;
-	k->features_page = k->driver_page = 0;
+	k->features_page = k->queue = 0;
 	k->descriptors = k->driver_ring = k->device_ring = 0;
 	k->seen = k->used = 0;
-	k->broken = false;
+	k->broken = k->waits = false;
 	ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, false);
 }
 
@@ -230,7 +249,7 @@ static uint64_t config(const struct disk *k, uint64_t offset, unsigned int size)
 	} values = { k->sectors, SEGMENT_SIZE, SEGMENTS };
 	uint64_t value = 0;
 
-	if (offset + size <= sizeof(values))
+	if (size <= sizeof(value) && offset + size <= sizeof(values))
 		memcpy(&value, (uint8_t *)&values + offset, size);
 	return value;
 }
@@ -243,6 +262,8 @@ uint64_t ldfs_virtio_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void 
 	(void)uc;
 	if (offset >= CONFIG)
 		return config(k, offset - CONFIG, size);
+	if (size != REGISTER_SIZE)
+		return 0;
 	switch (offset) {
 	case MAGIC:
 		return MAGIC_VALUE;
@@ -258,15 +279,27 @@ uint64_t ldfs_virtio_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void 
 			       (k->read_only ? FEATURE_READ_ONLY : 0);
 		return k->features_page == 1 ? FEATURE_VERSION_1 : 0;
 	case QUEUE_MOST:
-		return QUEUE_SIZE;
+		return k->queue || k->fd < 0 ? 0 : QUEUE_SIZE;
 	case QUEUE_READY:
-		return k->ready;
+		return k->queue ? 0 : k->ready;
 	case INTERRUPT:
 		return k->interrupt;
 	case STATUS:
 		return k->status;
 	}
 	return 0;
+}
+
+/* What was asked of the queue as it was is not given back to another. */
+static void set_ready(struct disk *k, bool on)
+{
+	if (on == k->ready)
+		return;
+	k->generation++;
+	k->seen = k->used = 0;
+	k->waits = false;
+	k->ready = on && k->size && k->descriptors % 16 == 0 && k->driver_ring % 2 == 0 &&
+		   k->device_ring % 4 == 0;
 }
 
 static void set_half(uint64_t *address, uint64_t offset, uint64_t value)
@@ -277,39 +310,15 @@ static void set_half(uint64_t *address, uint64_t offset, uint64_t value)
 		*address = (*address & ~(uint64_t)UINT32_MAX) | value;
 }
 
-void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t value, void *user)
+/* Where the queue is: while it is ready, it stays there. */
+static void place_queue(struct disk *k, uint64_t offset, uint64_t value)
 {
-	struct ldfs_board *b = user;
-	struct disk *k = &b->disk;
-
-	(void)uc;
-	(void)size;
-	value = (uint32_t)value;
+	if (k->ready)
+		return;
 	switch (offset) {
-	case DEVICE_FEATURES_PAGE:
-		k->features_page = (uint32_t)value;
-		break;
 	case QUEUE_LENGTH:
 		if (value && value <= QUEUE_SIZE && !(value & (value - 1)))
 			k->size = (uint32_t)value;
-		break;
-	case QUEUE_READY:
-		k->ready = value && k->size && k->descriptors % 16 == 0 &&
-			   k->driver_ring % 2 == 0 && k->device_ring % 4 == 0;
-		break;
-	case QUEUE_NOTIFY:
-		take_all(b);
-		break;
-	case INTERRUPT_DONE:
-		k->interrupt &= ~(uint32_t)value;
-		if (!k->interrupt)
-			ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, false);
-		break;
-	case STATUS:
-		if (value)
-			k->status = (uint32_t)value;
-		else
-			ldfs_virtio_reset(b);
 		break;
 	case DESCRIPTORS:
 	case DESCRIPTORS + 4:
@@ -323,5 +332,46 @@ void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t
 	case DEVICE_RING + 4:
 		set_half(&k->device_ring, offset, value);
 		break;
+	}
+}
+
+void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t value, void *user)
+{
+	struct ldfs_board *b = user;
+	struct disk *k = &b->disk;
+
+	(void)uc;
+	if (size != REGISTER_SIZE || k->fd < 0)
+		return;
+	value = (uint32_t)value;
+	switch (offset) {
+	case DEVICE_FEATURES_PAGE:
+		k->features_page = (uint32_t)value;
+		break;
+	case QUEUE:
+		k->queue = (uint32_t)value;
+		break;
+	case QUEUE_READY:
+		if (k->queue == 0)
+			set_ready(k, value != 0);
+		break;
+	case QUEUE_NOTIFY:
+		if (value == 0)
+			take_all(b);
+		break;
+	case INTERRUPT_DONE:
+		k->interrupt &= ~(uint32_t)value;
+		if (!k->interrupt)
+			ldfs_plic_line(b, LDFS_BOARD_DISK_IRQ, false);
+		break;
+	case STATUS:
+		if (value)
+			k->status = (uint32_t)value;
+		else
+			ldfs_virtio_reset(b);
+		break;
+	default:
+		if (k->queue == 0)
+			place_queue(k, offset, value);
 	}
 }

@@ -10,8 +10,6 @@
 #include "board/board.h"
 #include "vcpu/vcpu.h"
 
-#define PARTS 4u
-
 /* Privilege levels. */
 enum { USER = 0, SUPERVISOR = 1, MACHINE = 3 };
 
@@ -65,7 +63,10 @@ struct clock {
 
 #define QUEUE_SIZE 128u
 #define SEGMENTS 64u
-#define SEGMENT_SIZE (1u << 20)
+#define SEGMENT_SIZE (1u << 16)
+/* Of requests that are under way, beyond the first: so much memory of ours a guest may take, and so
+ * much is copied at most before the hart can be held. */
+#define BYTES_MOST (UINT64_C(16) << 20)
 
 struct segment {
 	uint8_t *at;
@@ -94,17 +95,20 @@ struct disk {
 	int fd;
 	uint64_t sectors;
 	bool read_only;
-	uint32_t features_page, driver_page, status, interrupt, generation;
-	uint32_t ready, size;
+	uint32_t features_page, queue, status, interrupt, generation;
+	uint32_t ready, size;                           /* of queue 0, which is the only one */
 	uint64_t descriptors, driver_ring, device_ring; /* physical addresses */
 	uint16_t seen, used;
-	uint32_t under_way; /* requests that the thread has, or has done */
-	bool broken;        /* the guest's queue made no sense: it must reset the device */
+	uint32_t under_way;       /* requests that the thread has, or has done */
+	uint64_t bytes_under_way; /* of them */
+	bool waits;               /* requests are in the queue for which there was no room */
+	bool broken;              /* the guest's queue made no sense: it must reset the device */
 
 	pthread_mutex_t lock; /* what follows */
 	struct jobs asked, done;
 	bool stop;
-	struct ldfs_event asked_changed;
+	struct ldfs_event asked_changed, ended_changed;
+	_Atomic uint32_t ended; /* the thread no longer touches this struct */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic uint64_t reads, writes, errors;
@@ -116,14 +120,14 @@ struct fault {
 	uint64_t cause, pc, page;
 };
 
-enum wish { WISH_NONE, WISH_REBOOT, WISH_OFF };
+enum wish { WISH_NONE, WISH_REBOOT, WISH_OFF, WISH_FAIL };
 
 struct ldfs_board {
 	ldfs_machine *machine;
 	struct ldfs_vcpu *hart;
 	uint8_t *ram;
-	uint64_t ram_size, entry, tree;
-	ldfs_boot_part parts[PARTS];
+	uint64_t ram_size, entry, told;
+	ldfs_boot_part parts[LDFS_BOARD_PARTS];
 	uint32_t part_count;
 	bool started;
 
@@ -177,7 +181,7 @@ uint32_t ldfs_mmu_instruction(struct ldfs_board *b, uint64_t pc, uint64_t privil
 
 /* --------------------------------------------------------------- trap.c [hart] */
 
-/* Enter the supervisor's trap handler, from the instruction at `pc`. */
+/* Enter the supervisor's trap handler, from the instruction at `pc`; without one it fails. */
 void ldfs_trap(struct ldfs_board *b, uint64_t cause, uint64_t pc, uint64_t value);
 /* Unicorn has left emulation for b->fault. */
 void ldfs_trap_fault(struct ldfs_board *b);

@@ -21,7 +21,7 @@ from livedumpfs.cli.proof import prove_dump
 from livedumpfs.dump import Counters, DumpSettings, LiveDump
 from livedumpfs.dumpfile import LOST, open_dump
 from livedumpfs.huge import HUGE, HUGE_SIZE, Huge
-from livedumpfs.machines import UnicornMachine
+from livedumpfs.machines import BUILT_IN_RISCV64, RiscvMachine, UnicornMachine
 from livedumpfs.settings import REAL_BACKENDS, Format
 from livedumpfs.units import PAGE_SIZE
 from tests.fixtures.transparent_pages import pages_for
@@ -42,7 +42,7 @@ ENOUGH = 20
 class Bench:
     """A machine, and dumps of it compared with the reference."""
 
-    def __init__(self, machine: UnicornMachine, target: Path) -> None:
+    def __init__(self, machine: UnicornMachine | RiscvMachine, target: Path) -> None:
         self.machine = machine
         self.target = target
         self.live = LiveDump(machine)
@@ -108,11 +108,29 @@ class Bench:
         self.reference.close()
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["1-vcpu", "2-vcpus"])
+needs_riscv64 = pytest.mark.skipif(
+    not BUILT_IN_RISCV64.exists(), reason="the guest for riscv64 is not built: make guest"
+)
+
+
+def make_machine(kind: str) -> UnicornMachine | RiscvMachine:
+    if kind == "riscv64":
+        return RiscvMachine(RAM)
+    return UnicornMachine(RAM, int(kind), low_ram=RAM // 8 * 5 + PAGE_SIZE)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("1", id="1-vcpu"),
+        pytest.param("2", id="2-vcpus"),
+        pytest.param("riscv64", id="riscv64", marks=needs_riscv64),
+    ],
+)
 def bench(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
-    machine = UnicornMachine(RAM, request.param, low_ram=RAM // 8 * 5 + PAGE_SIZE)
+    machine = make_machine(request.param)
     bench = Bench(machine, tmp_path_factory.mktemp("exact") / "dump")
     try:
         machine.start()

@@ -68,6 +68,12 @@ def test_what_commands_print_is_documented(shell: Shell) -> None:
     expect(told("info", "a"), "info", "info")
     expect(told("verify", "a"), "verify", "info", "verify")
     expect(told("compare", "a", "a"), "compare", "compare")
+    for out in ("kdump", "store:s"):
+        found = told("convert", "a", out)
+        assert found["out"] == out and found["verdict"] == "consistent"
+        assert ("new_chunks" in found) == (out == "store:s")
+        expect(found, "convert", "convert")
+    assert "does not go with" in shell.fails("convert", "a", "-", "--json", code=2)
     shell.run("dump", "store:s", "--quiet")
     expect(told("list", "s"), "list", "list of a store")
     expect(told("verify", "s"), "verify", "verify of a store")
@@ -83,6 +89,25 @@ def test_steps_of_a_barrier(shell: Shell) -> None:
         found = json.loads(shell.run(*step, "--json")[0])
         expect(found, step[0], "hold, arm, go")
     assert found["ran_wall_ns"] >= found["stood_wall_ns"] > 0
+
+
+def test_single_steps(shell: Shell) -> None:
+    shell.host("--ram", "8M", "--idle")
+
+    def told(*words: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(shell.run(*words, "--json")[0])
+        return found
+
+    found = told("start", "--no-target")
+    assert found["state"] == "START" and found["pause"]["pause_ns"] > 0
+    expect(found, "start", "status")
+    found = told("release")
+    assert found["state"] == "UNINIT" and found["released"]
+    expect(found, "release", "status")
+    shell.run("init", "--no-target")
+    found = told("start", "--at", "+1s")
+    assert found["dump_id"] == found["id"] and found["instant_wall_ns"] > 0
+    expect(found, "start", "status", "hold, arm, go")
 
 
 def test_quiet_prints_nothing_of_a_good_dump(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from livedumpfs.client import Client
 from tests.fixtures import forks
 from tests.fixtures.html_pages import Element, parse
+from tests.integration.test_json_facts import expect
 from tests.linux.conftest import BOOT_S
 
 TOP = Path(__file__).resolve().parents[2]
@@ -126,6 +128,22 @@ def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -
     assert re.search(r"^ +1 +0  S  init$", said, re.MULTILINE), said
     assert len(re.findall(r"sleeper-\d", said)) == 5
     assert re.search(r"^\[ *\d+\.\d{6}\] a line of the log$", said, re.MULTILINE), said
+    found = json.loads(
+        subprocess.run(
+            [*LIVEDUMP, "linux", "--json", "--kernel-threads", "--log", "5", target],
+            capture_output=True, check=True, timeout=BOOT_S, cwd=TOP,
+        ).stdout
+    )  # fmt: skip
+    tasks = {task["pid"]: task for task in found["tasks"]}
+    assert len(found["tasks"]) == found["task_count"] > found["kernel_thread_count"] > 0
+    assert (tasks[1]["name"], tasks[1]["parent"], tasks[1]["user_memory"]) == ("init", 0, True)
+    assert [name for name in said.split() if name.startswith("sleeper-")] == [
+        task["name"] for task in found["tasks"] if task["name"].startswith("sleeper-")
+    ]
+    assert len(found["log"]) == 5
+    (line,) = (one for one in found["log"] if one["text"] == "a line of the log")
+    assert line["time_ns"] > 0 and f"Linux {found['release']}\n" in said
+    expect(found, "linux", "linux")
 
 
 def page_of(tmp_path: Path, *words: object) -> Element:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The programs of this folder, and of interleave/, under ThreadSanitizer, AddressSanitizer and
-UndefinedBehaviorSanitizer, by gcc and by clang: no report at all. The one suppression has its
+UndefinedBehaviorSanitizer, by gcc and by clang: no report at all. Each suppression has its
 reason in thread.suppressions.
 
 What ThreadSanitizer cannot run is the backend SIGSEGV. Its own background thread blocks SIGSEGV, so

@@ -11,34 +11,31 @@ from pathlib import Path
 from typing import Final
 
 from livedumpfs.core.arena import Arena, wanted_size
-from livedumpfs.core.capi import CData, check, ffi, lib
 from livedumpfs.errors import LivedumpError, MachineError
 from livedumpfs.formats.note import Note
 from livedumpfs.huge import Huge
-from livedumpfs.machines.emulated import WHY_SIZE, EmulatedMachine, EmulatorCore, unicorn_library
 from livedumpfs.machines.kernels.information import KernelInformation
 from livedumpfs.machines.kernels.information_note import INFORMATION_ROOM, information_note
 from livedumpfs.machines.kernels.riscv_kernel import RISCV_KERNEL
 from livedumpfs.machines.kernels.searched_arena import SearchedArena
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
+from livedumpfs.machines.riscv.board_machine import RAM_START, BoardMachine
 from livedumpfs.machines.riscv.board_tree import board_tree
 from livedumpfs.machines.riscv.disk_image import DiskImage
 from livedumpfs.machines.riscv.kernel_image import KernelImage, read_part
 from livedumpfs.units import PAGE_SIZE, align_up, format_size
 
-EM_RISCV: Final = 243
 FETCHED: Final = Path(__file__).resolve().parents[3] / "guest" / "linux" / "build" / "riscv64"
 """Where `make -C guest/linux riscv64` of a source tree puts Debian's kernel and a system for it."""
 ARGUMENTS: Final = "console=ttyS0 no4lvl"
 """Of every kernel: the serial line, and page tables as the emulated hart has them."""
 
-_RAM: Final = lib.LDFS_BOARD_RAM
 _TREE_ROOM: Final = 2 << 20
 """At the end of RAM; a kernel maps the tree's 2 MiB whole."""
 _SEED_BYTES: Final = 64
 
 
-class LinuxMachine(EmulatedMachine):
+class LinuxMachine(BoardMachine):
     """A computer with one RISC-V hart, a serial line, and perhaps a disk.
 
     ram_size: bytes or "512MiB". kernel: a flat Image; None: Debian's, if it was fetched. initrd:
@@ -49,11 +46,7 @@ class LinuxMachine(EmulatedMachine):
     """
 
     name = "linux"
-    architecture = "riscv64"
-    elf_machine = EM_RISCV
     identity_mapped = False
-    kept_registers = "riscv"
-    vcpus = 1
 
     def __init__(
         self,
@@ -71,7 +64,7 @@ class LinuxMachine(EmulatedMachine):
         if initrd is None and not kernel:
             initrd = FETCHED / "initramfs.gz"
         self.arguments = f"{ARGUMENTS} {arguments}".strip()
-        self.memory_map: Sequence[PhysicalRange] = (PhysicalRange(_RAM, size, 0),)
+        self.memory_map: Sequence[PhysicalRange] = (PhysicalRange(RAM_START, size, 0),)
         image = KernelImage.load(self.kernel)
         first = read_part(Path(initrd), "initrd") if initrd else b""
         with contextlib.ExitStack() as undo:
@@ -81,7 +74,8 @@ class LinuxMachine(EmulatedMachine):
             parts = self._lay_out(size, image, first)
             arena = Arena(size, huge)
             undo.callback(arena.close)
-            self._adopt(arena, self._create(arena, parts))
+            entry, tree = parts[0][0], parts[-1][0]
+            self._adopt(arena, self._make_board(arena, parts, entry, tree, self._disk))
             undo.pop_all()
         self._information = KernelInformation(SearchedArena(arena), self.memory_map, RISCV_KERNEL)
 
@@ -89,7 +83,7 @@ class LinuxMachine(EmulatedMachine):
 
     def _lay_out(self, size: int, image: KernelImage, initrd: bytes) -> Sequence[tuple[int, bytes]]:
         """Physical addresses of kernel, initrd and device tree, in this order."""
-        tree = _RAM + size - _TREE_ROOM
+        tree = RAM_START + size - _TREE_ROOM
         begin = tree - align_up(len(initrd), PAGE_SIZE)
         need = image.text_offset + image.size + align_up(len(initrd), PAGE_SIZE) + _TREE_ROOM
         if size < need or size % PAGE_SIZE:
@@ -103,36 +97,8 @@ class LinuxMachine(EmulatedMachine):
         text = board_tree(
             *(size, self.arguments, place, os.urandom(_SEED_BYTES)), disk=self._disk is not None
         )
-        kernel = (_RAM + image.text_offset, image.data)
+        kernel = (RAM_START + image.text_offset, image.data)
         return (kernel, *([(begin, initrd)] if initrd else []), (tree, text))
-
-    def _create(self, arena: Arena, parts: Sequence[tuple[int, bytes]]) -> EmulatorCore:
-        """The board boots from `parts`, and does so again when the guest reboots."""
-        kept = [(address, ffi.from_buffer(data), len(data)) for address, data in parts]
-        given = ffi.new("ldfs_boot_part[]", kept)
-        disk = self._disk
-        about = {
-            "ram_size": arena.size,
-            "entry": parts[0][0],
-            "tree": parts[-1][0],
-            "parts": given,
-            "part_count": len(parts),
-            "disk": disk.descriptor if disk else -1,
-            "disk_size": disk.size if disk else 0,
-            "read_only": bool(disk and disk.read_only),
-        }
-        out, why = ffi.new("ldfs_board **"), ffi.new("char[]", WHY_SIZE)
-        rc = lib.ldfs_board_create(
-            *(unicorn_library().encode(), lib.ldfs_arena_live(arena._handle)),
-            *(ffi.new("ldfs_board_plan *", about), out, why, WHY_SIZE),
-        )
-        cause = ffi.string(why).decode(errors="replace")
-        check(rc, "make a RISC-V board", MachineError, cause)
-        return EmulatorCore(
-            *(lib.ldfs_board_machine(out[0]), out[0]),
-            *(lib.ldfs_board_start, lib.ldfs_board_stop, lib.ldfs_board_destroy),
-            kept,
-        )
 
     def close(self) -> None:
         """As EmulatedMachine, and the disk."""
@@ -145,21 +111,6 @@ class LinuxMachine(EmulatedMachine):
 
     def wait_ready(self) -> None:
         """It is at once: its console shows how it boots."""
-
-    def type(self, text: bytes) -> None:
-        """See TakesTyping."""
-        rc = lib.ldfs_board_type(self._owner, text, len(text))
-        check(rc, "type at the console", MachineError, "the guest has not read what was typed")
-
-    def ended(self) -> bool:
-        """The guest has switched itself off."""
-        return not self._closed and bool(self.board_status().off)
-
-    def board_status(self) -> CData:
-        """ldfs_board_status: boots, ticks, requests of the disk."""
-        out = ffi.new("ldfs_board_status *")
-        lib.ldfs_board_status_of(self._owner, out)
-        return out
 
     # ------------------------------------------------------- what its dumps need
 
