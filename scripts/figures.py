@@ -143,8 +143,9 @@ def draw(page: Path, into: Path) -> None:
                 clip = {"x": 0, "y": 0, "width": shown.viewport_size["width"], "height": height}
                 picture = into / f"report-{scheme}.png"
                 shown.screenshot(path=picture, full_page=True, clip=clip)
-                words = ["pngquant", "--strip", "--speed", "1", "--force", "--output", picture]
-                subprocess.run([*words, str(_COLOURS), picture], check=True, timeout=_DEADLINE_S)
+                words = ["pngquant", "--strip", "--speed", "1", "--force", "--output"]
+                words += [str(picture), str(_COLOURS), str(picture)]
+                subprocess.run(words, check=True, timeout=_DEADLINE_S)
 
 
 def main() -> int:
