@@ -148,7 +148,8 @@ def test_the_journal_has_each_dump(debian: Path) -> None:
     words = ("journalctl", "-D", "/var/log/journal", "-o", "json", "--no-pager")
 
     def records(*matches: str) -> list[dict[str, str]]:
-        out = run(*container(debian, "--pipe"), *words, *matches)
+        plain = container(debian, "--pipe", "--setenv=SYSTEMD_COLORS=0")
+        out = run(*plain, *words, *matches)
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
     finished = records(f"MESSAGE_ID={MESSAGE_IDS['finish']}")
