@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from livedumpfs.dumpfile import DumpFile, open_dump
 from livedumpfs.errors import InvalidDump, LivedumpError, TargetError, UsageError
-from livedumpfs.fleet.manifest import Increment, Word
+from livedumpfs.fleet.manifest import MemberIncrement, Word
 from livedumpfs.stores import Store, is_store, open_store
 from livedumpfs.stores.receive import Published, store_for_dump
 from livedumpfs.stores.reception import Reception
@@ -37,7 +37,7 @@ class Landed:
     """None: it cannot be had."""
     verdict: Word
     """What it says of itself."""
-    increment: Increment | None = None
+    increment: MemberIncrement | None = None
     """None: it is in no store."""
 
 
@@ -145,12 +145,12 @@ class StoreLanding:
             checksum = chunks_checksum(self._store, done.name)
         return Landed(dump, checksum, done.record.verdict, self._increment(done))
 
-    def _increment(self, done: Published) -> Increment:
+    def _increment(self, done: Published) -> MemberIncrement:
         record = done.record
         if not record.since:
-            return Increment(tracked=self._tracked, all_read=self._all_read or None)
+            return MemberIncrement(tracked=self._tracked, all_read=self._all_read or None)
         unread = min(done.taken * self._store.about.chunk_size, record.memory_size)
-        return Increment(tracked=True, since=record.since, unread=unread)
+        return MemberIncrement(tracked=True, since=record.since, unread=unread)
 
     def give_up(self) -> None:
         """What was put and is not published is left to gc."""

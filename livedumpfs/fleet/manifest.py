@@ -36,7 +36,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """By barrier: it stood until it was let go. False: its deadline had let it go before."""
 
 
-class Increment(msgspec.Struct, frozen=True, kw_only=True):
+class MemberIncrement(msgspec.Struct, frozen=True, kw_only=True):
     """What a dump in a store has read of the memory."""
 
     tracked: bool = False
@@ -82,7 +82,7 @@ class MemberRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the machine's memory."""
     checksum: str | None = None
     """Of its dump: "KIND:HEX", see docs/fleet.md."""
-    increment: Increment | None = None
+    increment: MemberIncrement | None = None
     """None: its dump is no dump of a store."""
 
     @property

@@ -16,7 +16,7 @@ import msgspec
 
 from livedumpfs.errors import HostError, LivedumpError, os_cause
 from livedumpfs.fleet.landing import Bases, Landed, Landing
-from livedumpfs.fleet.manifest import WORST_LAST, Increment, Taken, Word
+from livedumpfs.fleet.manifest import WORST_LAST, MemberIncrement, Taken, Word
 from livedumpfs.fleet.one_thread import OneThread
 from livedumpfs.fleet.steps import Saved, Steps, Wanted
 
@@ -35,7 +35,7 @@ class MemberOutcome:
     reason: str | None
     dump: str | None
     checksum: str | None
-    increment: Increment | None = None
+    increment: MemberIncrement | None = None
     """See MemberRecord."""
 
 

@@ -82,7 +82,7 @@ class QuickWays:
 
 
 def _is_own(folder: int) -> bool:
-    """Whether nobody but this user (and root) can put something into that folder."""
+    """Whether no user but this one (and root) can put something into that folder."""
     status = os.fstat(folder)
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
 

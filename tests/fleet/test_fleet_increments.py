@@ -15,7 +15,7 @@ from livedumpfs.cli.fleet_command import print_manifest
 from livedumpfs.cli.fleet_progress import FleetLines
 from livedumpfs.dumpfile import verify_store
 from livedumpfs.fleet import FleetSettings, Manifest, fleet_dump
-from livedumpfs.fleet.manifest import Increment, MemberRecord
+from livedumpfs.fleet.manifest import MemberIncrement, MemberRecord
 from livedumpfs.fleet.member import MemberOutcome, News
 from livedumpfs.fleet.plugin import FleetPlugin
 from livedumpfs.fleet.steps import Saved
@@ -102,14 +102,14 @@ def test_each_member_reads_what_may_have_changed(
 def test_what_was_not_read_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """In the list of members, and in the line of progress."""
     parts = [
-        Increment(tracked=True, all_read=FIRST),
-        Increment(tracked=True, since="1a2b3c4d" * 4, unread=3 << 20),
+        MemberIncrement(tracked=True, all_read=FIRST),
+        MemberIncrement(tracked=True, since="1a2b3c4d" * 4, unread=3 << 20),
     ]
     members = tuple(
         MemberRecord(
             name=f"vm{i}", host="h", computer="pc", worker="w", bytes=4 << 20, increment=part
         )
-        for i, part in enumerate([*parts, Increment(all_read=UNTRACKED), None])
+        for i, part in enumerate([*parts, MemberIncrement(all_read=UNTRACKED), None])
     )
     print_manifest(
         Manifest(id="x", how="clock", one_instant=False, verdict="torn", members=members)
