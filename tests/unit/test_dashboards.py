@@ -110,9 +110,9 @@ def test_grafanas_own_library_reads_it() -> None:
     written = json.loads(json.dumps(read, cls=JSONEncoder))
     assert missing(DASHBOARD, written) == []
     assert len(read.panels or []) == len(panels())
-    odd = {**DASHBOARD, "pannels": [], "title": {"text": "x"}}
+    odd = {**DASHBOARD, "panes": [], "title": {"text": "x"}}
     written = json.loads(json.dumps(Dashboard.from_json(odd), cls=JSONEncoder))
-    assert [one.partition(":")[0] for one in missing(odd, written)] == [".pannels"]
+    assert [one.partition(":")[0] for one in missing(odd, written)] == [".panes"]
 
 
 def missing(before: Any, after: Any, at: str = "") -> list[str]:
