@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import wait_for
 from headless import opened
 
 from livedumpfs.cli.main import main
 from livedumpfs.formats import MachineInfo, MemoryRange
 from livedumpfs.formats.table import ARMED, BY_FAULT, BY_STEAL, BY_SWEEP, HOLE, LOST, SAVED
+from livedumpfs.html_report import HostSaid, TaskList, of_host, render
+from livedumpfs.html_report.task_list import TaskRow
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -115,6 +118,36 @@ def test_no_fault_of_accessibility_is_found(shown: Any) -> None:
     found = Axe().run(shown)
     assert found.violations_count == 0, found.generate_report()
     assert len(found.response["passes"]) > 20
+
+
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+def test_a_page_of_a_host_in_the_middle_of_its_dump(
+    browser: Any, tmp_path: Path, scheme: str, size: str
+) -> None:
+    """With what is under way in its map, and a long list of tasks that scrolls by the keyboard."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    letters = b"-.0SsfFtTL" * 400
+    counters = {"granules": len(letters), "granule_size": PAGE, "faults": 7}
+    stats = {
+        "state": "SWEEP", "so_far": "torn", "reason": "page 0x7 found no free slot " * 5,
+        "machine": {"name": "guest"}, "counters": counters,
+        "progress": {"total": len(letters) * PAGE},
+    }  # fmt: skip
+    said = HostSaid("/run/" + "vm/" * 40, stats, letters, {}, [("0-1", "0")], [("state", "SWEEP")])
+    tasks = TaskList([TaskRow(n, 1, "S", "x" * 15, n % 2 > 0) for n in range(500)], "6.1", "drgn")
+    (tmp_path / "page.html").write_text(render(of_host(said), tasks))
+    with opened(browser, tmp_path / "page.html", scheme, size) as found:
+        report = Axe().run(found)
+        assert report.violations_count == 0, report.generate_report()
+        assert (
+            found.evaluate("document.documentElement.scrollWidth") == found.viewport_size["width"]
+        )
+        assert found.locator("#map .map path:not(.grid)").count() == 10
+        region = found.get_by_role("region", name="500 tasks at the instant")
+        region.focus()
+        found.keyboard.press("End")
+        wait_for(lambda: region.evaluate("one => one.scrollTop") > 1000)
 
 
 def test_it_fits_the_screen(shown: Any) -> None:
