@@ -34,7 +34,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.Compl
     )  # fmt: skip
 
 
-LARGEST_SDIST = 1 << 20
+LARGEST_SDIST = 5 << 18
 pytestmark = pytest.mark.together  # they share a wheel that is built and installed
 
 
