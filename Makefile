@@ -166,7 +166,8 @@ exact: setup
 		tests/integration/test_exactness.py tests/faults/test_map_limit.py \
 		tests/integration/test_array_saves_under_writes.py $(ARGS)
 	LIVEDUMP_STOPS=1000 $(python) -m pytest -s -k "copies_made_while_held or computes_what" \
-		tests/integration/test_parking.py tests/integration/test_unicorn_ledger.py $(ARGS)
+		tests/integration/test_parking.py tests/integration/test_unicorn_ledger.py \
+		tests/integration/test_riscv_ledger.py $(ARGS)
 
 test-qemu: setup
 	@$(MAKE) --no-print-directory -C guest/linux crash symbols

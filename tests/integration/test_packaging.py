@@ -94,8 +94,11 @@ def test_the_sdist_has_what_a_wheel_is_made_of(sdist: Path) -> None:
 
 def test_the_wheel_has_guest_and_header(wheel: Path) -> None:
     package = wheel / "livedumpfs"
-    guest = package / "guest" / "ledger.elf"
-    assert guest.read_bytes()[:4] == b"\x7fELF"
+    guests = [package / "guest" / "ledger.elf"]
+    if shutil.which("riscv64-linux-gnu-gcc"):
+        guests.append(package / "guest" / "ledger-riscv64.elf")
+    for guest in guests:
+        assert guest.read_bytes()[:4] == b"\x7fELF"
     header = package / "include" / headers.HEADER
     assert header.read_bytes() == (TOP / "native" / headers.HEADER).read_bytes()
     assert list(package.glob("_native*.so")) and list(package.glob("_shim*.so"))
@@ -170,7 +173,7 @@ def test_an_installed_wheel_dumps_without_any_right(installed: Path, open_folder
 def without_compiler(sdist: Path, folder: Path) -> Path:
     """A copy of the sdist whose guest no compiler builds."""
     tree = folder / "tree"
-    shutil.copytree(sdist, tree, ignore=shutil.ignore_patterns("build", "*.o", "ledger.elf"))
+    shutil.copytree(sdist, tree, ignore=shutil.ignore_patterns("build", "*.o", "*.elf"))
     return tree
 
 
@@ -189,6 +192,15 @@ def test_no_guest_is_no_wheel_and_one_sentence(sdist: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "livedumpfs/guest/ledger.elf is taken as it is" in done.stdout + done.stderr
     assert (tmp_path / "out/livedumpfs/guest/ledger.elf").read_bytes().endswith(b"elsewhere")
+
+
+def test_without_a_compiler_for_riscv64_there_is_the_guest_for_x86_64(
+    sdist: Path, tmp_path: Path
+) -> None:
+    tree = without_compiler(sdist, tmp_path)
+    done = run("make", "-s", "all", cwd=tree / "guest", GUEST_CC_RISCV64="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tree / "livedumpfs/guest").iterdir()] == ["ledger.elf"]
 
 
 def test_a_guest_that_is_not_there_is_told_with_what_to_do(

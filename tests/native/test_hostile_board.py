@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A board whose guest is hostile (programs/hostile_board.c), under AddressSanitizer,
+"""A board whose guest is hostile (hostile/), under AddressSanitizer,
 UndefinedBehaviorSanitizer and ThreadSanitizer.
 
 LIVEDUMP_BOARD_TURNS=N and LIVEDUMP_BOARD_SEEDS=N: a longer run, of N of the guest's deeds for each
@@ -16,7 +16,6 @@ import pytest
 
 from native.build_native import TOP, sources
 from tests.fixtures.compilers import compiling
-from tests.fixtures.program_files import program_file
 from tests.native.conftest import Build
 from tests.native.test_sanitizers import ADDRESS, ENVIRONMENT, THREAD
 
@@ -30,8 +29,9 @@ def hostile_board(request: pytest.FixtureRequest, building: Callable[..., Build]
     with compiling("hostile_board"):
         build = building("board", flags=(*request.param, "-rdynamic"))
         parts = (TOP / name for name in sources("base", "vcpu", "board"))
-        own = build.object_of(program_file(__file__, "hostile_board.c"), f"-I{TOP / 'native'}")
-        return build.link("hostile_board", [own, *build.objects_of(parts)])
+        own = sorted(Path(__file__).with_name("hostile").glob("*.c"))
+        made = build.objects_of(parts), build.objects_of(own, f"-I{TOP / 'native'}")
+        return build.link("hostile_board", [*made[0], *made[1]])
 
 
 @pytest.mark.timeout(1800)
