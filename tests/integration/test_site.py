@@ -107,6 +107,7 @@ def test_the_reference_has_the_header_and_the_docstrings(site: Path) -> None:
     python = Page((site / "python.html").read_text())
     for name in set(livedumpfs.__all__) - {"__version__"}:
         assert f"livedumpfs.{name}" in python.anchors
+    assert "livedumpfs.Arena.zeros" in python.anchors  # of a base class
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,24 @@ def test_the_stopwatch_has_each_way_and_what_is_typed_for_it() -> None:
     made = [stopwatch.row(way, 1.0) for way in (stopwatch.INSTALL, *stopwatch.WAYS)]
     again = [re.findall(r"^\| (.+?) \| (\d+) \| [\d.]+ \| (.*?) ?\|$", row)[0] for row in made]
     assert rows == again
+
+
+def test_each_example_is_run_by_a_test() -> None:
+    """By a test of the examples, or in a session of a page; or another example imports it."""
+    sessions = "".join(
+        one.text
+        for path in PAGES
+        if path.parent != DOCS
+        for one in blocks(path.read_text())
+        if one.language == "console"
+    )
+    tests = (TOP / "tests/integration/test_examples.py").read_text()
+    imported = (TOP / "examples" / "training.py").read_text()
+    left = {
+        path.name
+        for path in (TOP / "examples").iterdir()
+        if path.suffix in (".py", ".c")
+        and path.name not in sessions + tests
+        and f"from {path.stem} import" not in imported
+    }
+    assert not left
