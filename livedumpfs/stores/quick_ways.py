@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from livedumpfs.stores.file_calls import is_full, name_first
+
 _OTHERS: Final = 0o022
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,8 +39,8 @@ class QuickWays:
         return None
 
     def put(self, name: str, beside: str, data: memoryview) -> bool:
-        """Write the file, whole or not at all; `beside`: the ending that it has until then. False:
-        walk there, nothing was written."""
+        """Write the file, whole or not at all, where there is none; `beside`: the ending that it has
+        until then. False: walk there, nothing was written."""
         with suppress(OSError):
             if way := self._way(name):
                 try:
@@ -97,10 +99,9 @@ class _OwnFolders:
     def has(self, name: str) -> bool:
         try:
             self._know(name[: name.index("/")])
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            return is_full(name, self._fd)
         except FileNotFoundError:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
     def is_at(self, place: int, name: str) -> bool:
         with suppress(OSError):
@@ -128,7 +129,7 @@ class _OwnFolders:
         unfinished = name + beside
         try:
             self._write(unfinished, data)
-            os.rename(unfinished, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            name_first(self._fd, unfinished, name)
         except BaseException:
             with suppress(OSError):
                 os.unlink(unfinished, dir_fd=self._fd)
