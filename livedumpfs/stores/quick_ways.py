@@ -39,7 +39,7 @@ class QuickWays:
         return None
 
     def put(self, name: str, beside: str, data: memoryview) -> bool:
-        """Write the file, whole or not at all, where there is none; `beside`: the ending that it has
+        """Write the file, whole or not at all, if there is none; `beside`: the ending that it has
         until then. False: walk there, nothing was written."""
         with suppress(OSError):
             if way := self._way(name):
@@ -76,11 +76,15 @@ class QuickWays:
         return own
 
     def close(self) -> None:
-        """Harmless when done twice."""
-        while self._opened:
-            os.close(self._opened.pop())
+        """Harmless when done twice. A thread that hung until now finds nothing: what has the number
+        of a closed descriptor by then is another's."""
+        self._place = -1
+        for _, one in self._seen:
+            one.forget()
         self._tops.clear()
         self._seen.clear()
+        while self._opened:
+            os.close(self._opened.pop())
 
 
 def _is_own(folder: int) -> bool:
@@ -95,6 +99,9 @@ class _OwnFolders:
     def __init__(self, top: int) -> None:
         self._fd = top
         self._known: set[str] = set()
+
+    def forget(self) -> None:
+        self._fd = -1
 
     def has(self, name: str) -> bool:
         try:
