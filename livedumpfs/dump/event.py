@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from livedumpfs.dump.counters import Counters
@@ -51,3 +53,14 @@ class DumpEvent:
 Observer = Callable[[DumpEvent], None]
 """Is called on the thread that took the step, which holds the lock of steps: it must neither wait
 nor raise."""
+
+
+def tell(observers: Iterable[Observer], event: DumpEvent) -> None:
+    """Tell each. One that raises, though it must not, changes nothing of the step, which was taken
+    or has failed already: the traceback is printed, as that of a thread."""
+    for observer in observers:
+        try:
+            observer(event)
+        except Exception:
+            known = (*sys.exc_info(), threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(known))

@@ -16,7 +16,7 @@ from livedumpfs.dump.core_dump import Core
 from livedumpfs.dump.counters import Counters
 from livedumpfs.dump.dump_figures import DumpFigures
 from livedumpfs.dump.dump_files import TargetLike
-from livedumpfs.dump.event import DumpEvent, Happened, Observer
+from livedumpfs.dump.event import DumpEvent, Happened, Observer, tell
 from livedumpfs.dump.fitting import fitted_to_machine
 from livedumpfs.dump.hanging import Hanging
 from livedumpfs.dump.held import expect_not_held
@@ -98,8 +98,7 @@ class LiveDump(HeldSteps, DumpFigures, Closing):
 
     def tell(self, event: DumpEvent) -> None:
         """Tell the observers, also of a step that could not be taken."""
-        for observer in self.observers:
-            observer(event)
+        tell(self.observers, event)
 
     def _tell(self, what: Happened, run: DumpRun) -> None:
         """Once. That a step was taken stays true when no more can be had about it."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from livedumpfs.errors import TargetError, os_cause
+from livedumpfs.stores.file_calls import is_full, name_first, sync_file_systems
 from livedumpfs.stores.file_locks import expect_lockable, seen_by_others
 from livedumpfs.stores.object_sizes import most_bytes
 from livedumpfs.stores.objects import Bytes, Listed
@@ -27,7 +27,6 @@ DAMAGED: Final = ".damaged"
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOK_S: Final = 0.1
 """Seconds between two attempts to get the lock."""
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class FolderObjects:
@@ -154,7 +153,8 @@ class FolderObjects:
     def put(self, name: str, data: Bytes) -> None:
         """See Objects. What a killed process leaves is `name` with ".unfinished" behind it, which
         clean() removes. Objects without a folder, few and small, are durable before they have their
-        name: of an index whose bytes a power loss took, it cannot be said what it needs."""
+        name: of an index whose bytes a power loss took, it cannot be said what it needs. A chunk
+        that is there already, and not empty, stays as it is: see name_first."""
         ending = f".{self._token}-{next(self._numbers)}{_UNFINISHED}"
         if self._quick.put(name, ending, memoryview(data).cast("B")):
             return
@@ -163,7 +163,10 @@ class FolderObjects:
                 beside = last + ending
                 try:
                     self._write(folder, beside, data, durable="/" not in name)
-                    os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
+                    if name.count("/") == 2:  # a chunk
+                        name_first(folder, beside, last)
+                    else:
+                        os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
                     with suppress(OSError):
                         os.unlink(beside, dir_fd=folder)
@@ -214,7 +217,7 @@ class FolderObjects:
             with self._folder(prefix) as (fd, _):
                 folders = {one.name for one, is_folder in _kinds(fd) if is_folder}
                 return all(
-                    name.partition("/")[0] in folders and _is_full(name, fd) for name in names
+                    name.partition("/")[0] in folders and is_full(name, fd) for name in names
                 )
         except FileNotFoundError:
             return False
@@ -286,11 +289,14 @@ class FolderObjects:
         return len(left)
 
     def sync(self) -> None:
-        """See Objects: syncfs of the folder's file system."""
+        """See Objects: syncfs of the folder's file system, and of one mounted at a folder in it."""
         if gone := self._quick.moved():
             raise self._refused("write", self._named(gone), OSError(errno.ESTALE, ""))
-        if _libc.syncfs(self._fd):
-            raise self._refused("sync", self.path, OSError(ctypes.get_errno(), ""))
+        try:
+            folders = (one.name for one, is_folder in _kinds(self._fd) if is_folder)
+            sync_file_systems(self._fd, folders)
+        except OSError as error:
+            raise self._refused("sync", self.path, error) from error
 
     @contextmanager
     def lock(self, *, alone: bool, wait_s: float) -> Iterator[None]:
@@ -352,12 +358,6 @@ def _kinds(folder: int) -> Iterator[tuple[os.DirEntry[str], bool]]:
                 yield one, one.is_dir(follow_symlinks=False)
     finally:
         os.close(own)
-
-
-def _is_full(name: str, folder: int) -> bool:
-    """Whether it is a regular file with something in it. FileNotFoundError."""
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _entries(folder: int) -> list[tuple[os.DirEntry[str], bool, os.stat_result | None]]:

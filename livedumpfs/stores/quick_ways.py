@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from livedumpfs.stores.file_calls import is_full, name_first
+
 _OTHERS: Final = 0o022
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,8 +39,8 @@ class QuickWays:
         return None
 
     def put(self, name: str, beside: str, data: memoryview) -> bool:
-        """Write the file, whole or not at all; `beside`: the ending that it has until then. False:
-        walk there, nothing was written."""
+        """Write the file, whole or not at all, if there is none; `beside`: the ending that it has
+        until then. False: walk there, nothing was written."""
         with suppress(OSError):
             if way := self._way(name):
                 try:
@@ -74,11 +76,15 @@ class QuickWays:
         return own
 
     def close(self) -> None:
-        """Harmless when done twice."""
-        while self._opened:
-            os.close(self._opened.pop())
+        """Harmless when done twice. A thread that hung until now finds nothing: what has the number
+        of a closed descriptor by then is another's."""
+        self._place = -1
+        for _, one in self._seen:
+            one.forget()
         self._tops.clear()
         self._seen.clear()
+        while self._opened:
+            os.close(self._opened.pop())
 
 
 def _is_own(folder: int) -> bool:
@@ -94,13 +100,15 @@ class _OwnFolders:
         self._fd = top
         self._known: set[str] = set()
 
+    def forget(self) -> None:
+        self._fd = -1
+
     def has(self, name: str) -> bool:
         try:
             self._know(name[: name.index("/")])
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            return is_full(name, self._fd)
         except FileNotFoundError:
             return False
-        return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
     def is_at(self, place: int, name: str) -> bool:
         with suppress(OSError):
@@ -128,7 +136,7 @@ class _OwnFolders:
         unfinished = name + beside
         try:
             self._write(unfinished, data)
-            os.rename(unfinished, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            name_first(self._fd, unfinished, name)
         except BaseException:
             with suppress(OSError):
                 os.unlink(unfinished, dir_fd=self._fd)

@@ -153,3 +153,22 @@ def test_a_chunk_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
             signal.signal(signal.SIGXFSZ, ignored)
         assert len(list(chunk_file(store, other).parent.iterdir())) == 1
         assert not store.chunks.has(other)
+
+
+def test_a_closed_store_is_not_taken_for_another(tmp_path: Path) -> None:
+    """A thread that hung comes back when the descriptors' numbers are those of another store."""
+    with create_store(str(tmp_path / "s")) as store:
+        other, _ = chunks_of_one_folder(store)
+        objects = store.objects
+        assert isinstance(objects, FolderObjects)
+        way = objects._quick._seen[0][1]
+    name = chunk_file(store, other).relative_to(store.url)
+    with create_store(str(tmp_path / "another")) as another:
+        another.chunks.put(bytes(32), b"x")
+        another.chunks.put(bytes(32), b"x")
+        with pytest.raises(TargetError, match="Bad file descriptor"):
+            store.chunks.put(other, b"y")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            way.put(str(Path(*name.parts[1:])), ".unfinished", memoryview(b"y"))
+        assert objects._quick.has(str(name)) is None
+        assert [one for one, _ in another.chunks.every()] == [bytes(32)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,29 @@ def test_an_init_that_fails_is_no_dump(dump: LiveDump, told: Told, tmp_path: Pat
     with pytest.raises(StateError):
         dump.start()
     assert told == []
+
+
+@pytest.mark.parametrize("what", [INIT, START, FINISH, RELEASE])
+def test_an_observer_that_raises_changes_no_step(
+    dump: LiveDump, told: Told, tmp_path: Path, what: Happened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are told all the same, and the next dump is taken."""
+    printed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+
+    def bad(event: DumpEvent) -> None:
+        if event.what is what:
+            raise ValueError("of an observer")
+
+    dump.observers.insert(0, bad)
+    for target in (str(tmp_path / "out"), None):
+        dump.init(target)
+        dump.start()
+        dump.sweep()
+        assert dump.finish() == "consistent"
+        dump.release()
+    assert told.order() == 2 * [INIT, START, FINISH, RELEASE]
+    assert [str(one.exc_value) for one in printed] == 2 * ["of an observer"]
 
 
 # --------------------------------------------------------------------------- the tally

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from livedumpfs.cli.main import main
+from livedumpfs.stores import file_calls
 from livedumpfs.stores.folder_objects import FolderObjects
 
 STEPS = (
     (os, "unlink"), (os, "rename"), (os, "fsync"), (os, "makedirs"), (os, "mkdir"),
-    (FolderObjects, "sync"),
+    (file_calls, "renameat2"), (FolderObjects, "sync"),
 )  # fmt: skip
 
 
