@@ -79,7 +79,6 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
     parser = build_parser()
-    be_quiet(False)
     try:
         read_config(parser)
         args = parser.parse_args(argv)
@@ -94,4 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FAILURES as error:
         complain(sentence(error))
         return exit_code(error)
+    finally:
+        be_quiet(False)  # a program that calls this may print by itself
     return code

@@ -4,6 +4,7 @@ how little it says when it is asked to."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
@@ -29,6 +30,17 @@ def loud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(colour.VARIABLE, "")
     yield
     output.be_quiet(False)
+
+
+@pytest.mark.parametrize("words", [["--quiet", "list"], ["list", "--json"], ["--quiet", "odd"]])
+def test_a_command_leaves_no_manner_behind(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main(words)
+    capsys.readouterr()
+    output.report("a fact")
+    assert not output.is_quiet() and capsys.readouterr().out == "a fact\n"
 
 
 @pytest.mark.parametrize("name", sorted(set(commands()) - {"uninit"}))
