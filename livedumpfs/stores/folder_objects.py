@@ -213,6 +213,7 @@ class FolderObjects:
         """Whether there are all objects `prefix` + name, each in a folder of its own. Unlike has()
         it opens none, which is a quarter of the work; on NFS that may be what was true seconds
         ago."""
+        self._quick.watch(prefix.partition("/")[0])
         try:
             with self._folder(prefix) as (fd, _):
                 folders = {one.name for one, is_folder in _kinds(fd) if is_folder}

@@ -50,6 +50,11 @@ class QuickWays:
                     self._tops.pop(name.partition("/")[0], None)
         return False
 
+    def watch(self, top: str) -> None:
+        """What was found in that folder is relied on: moved() knows it from now on."""
+        with suppress(OSError):
+            self._way(f"{top}/folder/file")
+
     def moved(self) -> str:
         """A top folder whose files are not where its name leads any more; "": none."""
         return next((top for top, one in self._seen if not one.is_at(self._place, top)), "")

@@ -138,6 +138,18 @@ def test_chunks_that_are_moved_away_meanwhile(tmp_path: Path) -> None:
         assert caught.value.errno == errno.ESTALE
 
 
+def test_the_chunks_of_a_base_that_are_moved_away(kept: Store, tmp_path: Path) -> None:
+    """After the look at them, and before the first one is put."""
+    with open_store(kept.url) as again:
+        assert again.chunks.has_every(again.index("a").unique())
+        folder = Path(kept.url, "default.castr")
+        folder.rename(tmp_path / "moved")
+        folder.mkdir(mode=0o700)
+        again.chunks.put(bytes(32), b"x")
+        with pytest.raises(TargetError, match=r"cannot write .*/default\.castr: Stale"):
+            again.chunks.flush()
+
+
 def test_a_chunk_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     """Also of what is put the quick way, in a store that is this user's alone."""
     with create_store(str(tmp_path / "s")) as store:
