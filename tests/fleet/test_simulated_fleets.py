@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -76,7 +76,18 @@ def test_one_that_cannot_fails_the_whole(
     assert not later.get(step, set()) & set(trouble.steps())
 
 
-class SetBack(SimulatedHost):
+class Recorded(SimulatedHost):
+    """Its instants are kept."""
+
+    instants_ns: ClassVar[list[int]] = []
+
+    def start(self, at_ns: int, late_ns: int) -> Taken:
+        found = super().start(at_ns, late_ns)
+        self.instants_ns.append(found.instant_ns)
+        return found
+
+
+class SetBack(Recorded):
     """The clock of its computer is set back by 3 s after the clocks were compared."""
 
     STEP_NS = 3_000_000_000
@@ -89,16 +100,20 @@ class SetBack(SimulatedHost):
 def test_a_clock_that_is_set_meanwhile(
     cluster: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both instants show the agreed time, and are 3 s apart."""
+    """Both instants show the agreed time, and are 3 s apart, or what the machine's load made of
+    that."""
 
     def made(device: str, *more: Any) -> SimulatedHost:
-        return (SetBack if device.endswith("/1") else SimulatedHost)(device, *more)
+        return (SetBack if device.endswith("/1") else Recorded)(device, *more)
+
+    monkeypatch.setattr(Recorded, "instants_ns", [])
 
     monkeypatch.setattr(simulated_members, "SimulatedHost", made)
     client = cluster(1, SimulatedMembers(2))
     settings = FleetSettings(str(tmp_path), late_s=60.0)
     _, manifest = fleet_dump(client, settings, allow_root=ROOT)
-    assert manifest.skew and manifest.skew.ns >= 2_900_000_000
+    apart = max(Recorded.instants_ns) - min(Recorded.instants_ns)
+    assert manifest.skew and manifest.skew.ns == pytest.approx(apart, rel=0.1)
     assert (manifest.verdict, manifest.one_instant) == ("torn", False)
     assert manifest.reason and "the instants may be" in manifest.reason
 
