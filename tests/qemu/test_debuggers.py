@@ -123,12 +123,12 @@ def debugger(core: Path, symbols: Path = SYMBOLS) -> drgn.Program:
     return program
 
 
-def tasks_of_crash(text: str) -> Tasks:
+def tasks_of_crash(text: str, vcpus: int = VCPUS) -> Tasks:
     """All that `ps` shows but the idle ones, which are no processes."""
     rows = [(int(pid), name) for pid, name in _TASK.findall(text)]
     assert len(rows) == len(text.splitlines()) - 1, text
     idle = [name for pid, name in rows if pid == 0]
-    assert idle == [f"[swapper/{cpu}]" for cpu in range(VCPUS)]
+    assert idle == [f"[swapper/{cpu}]" for cpu in range(vcpus)]
     return {pid: name.removeprefix("[").removesuffix("]") for pid, name in rows if pid}
 
 
