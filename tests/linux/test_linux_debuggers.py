@@ -80,7 +80,7 @@ def test_crash_lists_tasks_log_and_stacks(taken: Taken, tmp_path: Path) -> None:
     assert taken.release in told["sys"] and "CPUS: 1" in told["sys"]
     wanted = [line for text in taken.log for line in text.splitlines()]
     assert [line for line in wanted if line not in told["log"]] == [] and len(wanted) > 100
-    assert "do_wait" in told["bt 1"] and "kthreadd" in told["bt 2"]
+    assert "kernel_wait4" in told["bt 1"] and "kthreadd" in told["bt 2"]
     assert told["bt -a"].count("PID: ") == 1
     print(f"\n{taken.core.name}: {len(taken.names)} tasks, {len(wanted)} lines of log in crash")
 

@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def crash(
     *commands: str,
     program: Path = CRASH,
     symbols: Path = SYMBOLS,
+    options: Sequence[str] = (),
     seconds: float = DEADLINE_S,
 ) -> list[str]:
     """What it prints for each."""
@@ -108,7 +109,7 @@ def crash(
     lines = [f"{command} > {out}\n" for command, out in zip(commands, outputs, strict=True)]
     script.write_text("".join([*lines, "quit\n"]))
     done = subprocess.run(
-        [program, "-s", symbols, core, "-i", script],
+        [program, "-s", *options, symbols, core, "-i", script],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False,
         cwd=folder, env={**os.environ, "HOME": str(folder)},  # no user's .crashrc
     )  # fmt: skip
