@@ -43,6 +43,7 @@ class Taken:
 
     core: Path
     names: dict[int, str]
+    """By process id, but the idle one."""
     """Of tasks, by process id."""
     log: list[str]
     release: str
@@ -64,7 +65,7 @@ def taken(
         kernel = Kernel(dump.meta, dump.read_physical)
         return Taken(
             core,
-            {one.pid: one.name for one in tasks(kernel)},
+            {one.pid: one.name for one in tasks(kernel) if one.pid},
             [one.text for one in log_records(kernel)],
             kernel.description.release,
             [dict(one) for one in dump.registers],

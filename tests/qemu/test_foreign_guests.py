@@ -281,11 +281,12 @@ def test_drgn_shows_stacks(kind: Foreign, program: drgn.Program) -> None:
 
 
 def tasks_in(core: Path, kind: Foreign) -> dict[int, str]:
-    """By drgn, or, where it opens no elf, by what the kernel has in its memory."""
+    """By drgn, or, where it opens no elf, by what the kernel has in its memory; but the idle one."""
     if kind.architecture != "riscv64":
         return tasks_of_drgn(debugger(core, kind.symbols))
     with open_dump(core) as dump:
-        return {one.pid: one.name for one in tasks(Kernel(dump.meta, dump.read_physical))}
+        found = tasks(Kernel(dump.meta, dump.read_physical))
+        return {one.pid: one.name for one in found if one.pid}
 
 
 def options_of_crash(core: Path) -> tuple[str, ...]:
