@@ -220,8 +220,9 @@ test-s3: setup
 
 test-foreign: setup
 	scripts/setup foreign
-	@$(MAKE) --no-print-directory -C guest/foreign all symbols $(if $(LIVEDUMP_FOREIGN_CRASH),crash)
-	LIVEDUMP_FOREIGN_DUMPS=5 $(python) -m pytest -s tests/qemu/test_foreign_guests.py $(ARGS)
+	@$(MAKE) --no-print-directory -C guest/foreign all symbols crash
+	LIVEDUMP_FOREIGN_DUMPS=5 $(python) -m pytest -s tests/qemu/test_foreign_guests.py \
+		tests/linux/test_linux_debuggers.py $(ARGS)
 
 # LINUX_SECONDS=N: of the run with a dump every 10 s.
 LINUX_SECONDS ?= 3600

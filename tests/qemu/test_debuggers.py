@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def crash(
     *commands: str,
     program: Path = CRASH,
     symbols: Path = SYMBOLS,
+    options: Sequence[str] = (),
     seconds: float = DEADLINE_S,
 ) -> list[str]:
     """What it prints for each."""
@@ -108,7 +109,7 @@ def crash(
     lines = [f"{command} > {out}\n" for command, out in zip(commands, outputs, strict=True)]
     script.write_text("".join([*lines, "quit\n"]))
     done = subprocess.run(
-        [program, "-s", symbols, core, "-i", script],
+        [program, "-s", *options, symbols, core, "-i", script],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False,
         cwd=folder, env={**os.environ, "HOME": str(folder)},  # no user's .crashrc
     )  # fmt: skip
@@ -123,12 +124,12 @@ def debugger(core: Path, symbols: Path = SYMBOLS) -> drgn.Program:
     return program
 
 
-def tasks_of_crash(text: str) -> Tasks:
+def tasks_of_crash(text: str, vcpus: int = VCPUS) -> Tasks:
     """All that `ps` shows but the idle ones, which are no processes."""
     rows = [(int(pid), name) for pid, name in _TASK.findall(text)]
     assert len(rows) == len(text.splitlines()) - 1, text
     idle = [name for pid, name in rows if pid == 0]
-    assert idle == [f"[swapper/{cpu}]" for cpu in range(VCPUS)]
+    assert idle == [f"[swapper/{cpu}]" for cpu in range(vcpus)]
     return {pid: name.removeprefix("[").removesuffix("]") for pid, name in rows if pid}
 
 

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What crash and gdb see in a dump of Linux in process, with the kernel's debug symbols:
+`make test-foreign`, which fetches them.
+
+LIVEDUMP_FOREIGN_DUMPS makes it run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.linux import Kernel, log_records, tasks
+from tests.linux.conftest import LinuxGuest
+from tests.qemu.test_debuggers import crash, tasks_of_crash
+
+BUILD = Path(__file__).resolve().parents[2] / "guest" / "foreign" / "build" / "riscv64"
+CRASH, SYMBOLS = BUILD / "crash", BUILD / "vmlinux"
+DEADLINE_S = 600.0
+FORMATS = ("elf", "kdump")
+COMMANDS = ("sys", "ps", "log", "bt 1", "bt 2", "bt -a")
+
+pytestmark = [
+    pytest.mark.together,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        not os.environ.get("LIVEDUMP_FOREIGN_DUMPS"), reason="`make test-foreign` has symbols"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A dump, and what it says without debug symbols."""
+
+    core: Path
+    names: dict[int, str]
+    """By process id, but the idle one."""
+    """Of tasks, by process id."""
+    log: list[str]
+    release: str
+    registers: list[dict[str, int]]
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def taken(
+    request: pytest.FixtureRequest,
+    linux: Callable[..., LinuxGuest],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Taken:
+    guest = linux("256MiB", "load=stores,forks,files,tasks")
+    guest.wait_for(r"load: forks [1-9]\d* right")
+    core = tmp_path_factory.mktemp("core") / request.param
+    LiveDump(guest.machine).save(core, DumpSettings(format=request.param))
+    guest.machine.close()  # the debuggers need a core
+    with open_dump(core) as dump:
+        kernel = Kernel(dump.meta, dump.read_physical)
+        return Taken(
+            core,
+            {one.pid: one.name for one in tasks(kernel) if one.pid},
+            [one.text for one in log_records(kernel)],
+            kernel.description.release,
+            [dict(one) for one in dump.registers],
+        )
+
+
+def test_crash_lists_tasks_log_and_stacks(taken: Taken, tmp_path: Path) -> None:
+    shown = crash(
+        taken.core, tmp_path, *COMMANDS, program=CRASH, symbols=SYMBOLS, seconds=DEADLINE_S
+    )
+    told = dict(zip(COMMANDS, shown, strict=True))
+    assert tasks_of_crash(told["ps"], vcpus=1) == taken.names
+    assert taken.release in told["sys"] and "CPUS: 1" in told["sys"]
+    wanted = [line for text in taken.log for line in text.splitlines()]
+    assert [line for line in wanted if line not in told["log"]] == [] and len(wanted) > 100
+    assert "kernel_wait4" in told["bt 1"] and "kthreadd" in told["bt 2"]
+    assert told["bt -a"].count("PID: ") == 1
+    print(f"\n{taken.core.name}: {len(taken.names)} tasks, {len(wanted)} lines of log in crash")
+
+
+def test_gdb_names_what_the_hart_runs(taken: Taken) -> None:
+    """By the registers; it finds no memory by the kernel's addresses."""
+    if taken.core.name != "elf":
+        pytest.skip("gdb reads an ELF core")
+    (registers,) = taken.registers
+    words = ("-ex", "print/x $pc", "-ex", "print/x $tp", "-ex", "info symbol $pc")
+    done = subprocess.run(
+        ["gdb-multiarch", "-nx", "-batch", SYMBOLS, taken.core, *words],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    values = [int(one, 16) for one in re.findall(r"^\$\d+ = (0x\w+)$", done.stdout, re.MULTILINE)]
+    assert values == [registers["pc"], registers["tp"]], done
+    in_kernel = registers["pc"] >> 63 == 1
+    assert (" in section .text" in done.stdout) == in_kernel, done.stdout
