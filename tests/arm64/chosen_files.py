@@ -14,10 +14,10 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 ROOMS = {
-    # What lays out bytes, calls the kernel, maps memory or runs threads. The others call these.
+    # What lays out bytes, and what calls the C core or the kernel.
     "tests/unit": {
-        "_native", "abi", "clocks", "control", "core", "dump", "dumpfile", "formats", "huge",
-        "machines", "mount", "page_map", "proc", "rights", "signal_event", "targets", "units",
+        "_native", "abi", "control", "core", "dump", "formats", "mount", "page_map",
+        "signal_event", "targets",
     },
     # What drives the C core in its own process. Tests of commands alone take too long.
     "tests/integration": {"core", "dump"},
