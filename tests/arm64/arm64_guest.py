@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ PROGRAMS = ("qemu-system-aarch64", COMPILER, "cpio", "make", "apt-get")
 FETCH_S = 900
 LONG = bool(os.environ.get("LIVEDUMP_ARM64"))
 """make test-arm64"""
+ROOT = GUEST / "build" / "root.cpio"
+PYTHON = GUEST / "build" / "python" / "root"
+"""To build against."""
+PYTHON_ROOT = GUEST / "build" / "python.cpio"
 QUICK_BOOT = "nokaslr mitigations=off cryptomgr.notests"
 """It takes half the time, and nothing that the programs meet."""
 
@@ -36,9 +41,10 @@ class Answer:
 def fetch(*targets: str) -> None:
     """What guest/arm64/Makefile makes."""
     (GUEST / "build").mkdir(exist_ok=True)
+    python = f"PYTHON={sys.executable}"  # whose pip fetches
     with locked(GUEST / "build" / "lock"):
         done = subprocess.run(
-            ["make", "--no-print-directory", "-C", str(GUEST), *targets],
+            ["make", "--no-print-directory", "-C", str(GUEST), python, *targets],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
             timeout=FETCH_S,
         )  # fmt: skip
@@ -87,6 +93,7 @@ def run_in_guest(
     *,
     pages: Pages = "4k",
     memory: str = "1G",
+    root: Path = ROOT,
     images: Sequence[Path] = (),
     deadline_s: float,
 ) -> list[Answer]:
@@ -98,7 +105,7 @@ def run_in_guest(
         (place / "programs" / program.name).symlink_to(program)
     (place / "commands").write_text("".join(f"{command}\n" for command in commands))
     image = place / "initramfs.cpio"
-    _pack(place, image, GUEST / "build" / "root.cpio", *images)
+    _pack(place, image, root, *images)
     try:
         done = subprocess.run(
             _command(pages, image, memory), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

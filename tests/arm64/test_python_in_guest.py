@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Python tests that need no QEMU, in the Debian guest on arm64: Debian 13's Python, our pinned
+packages for that processor, the C core built across, and real mounts. chosen_files.py says which.
+
+One boot for all, of make test-arm64 alone (LIVEDUMP_ARM64=1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.arm64.arm64_guest import LONG, PYTHON_ROOT, fetch, run_in_guest
+from tests.arm64.chosen_files import chosen
+from tests.arm64.python_tree import lay_out
+
+pytestmark = [
+    pytest.mark.together,
+    pytest.mark.skipif(not LONG, reason="some 20 minutes: make test-arm64"),
+]
+
+DEADLINE_S = 7200
+TEST_S = 1800
+"""Of one test: twice that of pyproject.toml."""
+FLOOR = 1000
+"""Tests that pass. Fewer: the choice, or what is in the guest, has shrunk."""
+REPORT = "/tmp/report.xml"
+
+
+@dataclass
+class Outcome:
+    printed: str
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The reason, by test."""
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+
+
+def _outcome(report: str, printed: str) -> Outcome:
+    """Of pytest's JUnit file."""
+    outcome = Outcome(printed)
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failed.append(name)
+        elif (skipped := case.find("skipped")) is not None:
+            outcome.skipped[name] = skipped.get("message", "")
+        else:
+            outcome.passed += 1
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def outcome(sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    fetch("build/python.cpio", "build/kernel-4k/vmlinuz")
+    place = tmp_path_factory.mktemp("guest")
+    lay_out(place / "tree", tmp_path_factory.mktemp)
+    python = "LIVEDUMP_PYTHON=/usr/bin/python3 PYTHONPATH=/tree python3"
+    answers = run_in_guest(
+        [
+            "ldconfig",
+            f"cd /tree && {python} -m pytest -q --color=no --tb=short --durations=10 -n 2"
+            f" -p no:cacheprovider --timeout={TEST_S} --junitxml={REPORT} {' '.join(chosen())}",
+            f"cat {REPORT}",
+        ],
+        [],
+        place,
+        root=PYTHON_ROOT,
+        memory="5G",
+        deadline_s=DEADLINE_S,
+    )
+    found = _outcome(answers[2].printed, answers[1].printed)
+    print(f"\nin the arm64 guest: {found}")
+    yield found
+
+
+@pytest.mark.timeout(DEADLINE_S + 1800)
+def test_none_fails(outcome: Outcome) -> None:
+    assert not outcome.failed, f"{outcome}\n{outcome.printed}"
+
+
+@pytest.mark.timeout(DEADLINE_S + 1800)
+def test_enough_pass(outcome: Outcome) -> None:
+    assert outcome.passed >= FLOOR, f"{outcome}\n{outcome.skipped}"
