@@ -281,7 +281,8 @@ def test_drgn_shows_stacks(kind: Foreign, program: drgn.Program) -> None:
 
 
 def tasks_in(core: Path, kind: Foreign) -> dict[int, str]:
-    """By drgn, or, where it opens no elf, by what the kernel has in its memory; but the idle one."""
+    """By drgn, or, where that opens no elf, by what the kernel has in its memory. Not the idle
+    one."""
     if kind.architecture != "riscv64":
         return tasks_of_drgn(debugger(core, kind.symbols))
     with open_dump(core) as dump:
