@@ -75,7 +75,9 @@ def outcome(sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         memory="5G",
         deadline_s=DEADLINE_S,
     )
-    found = _outcome(answers[2].printed, answers[1].printed)
+    printed = answers[1].printed
+    assert answers[2].printed.strip(), f"pytest ended without a report: {printed[-10000:]}"
+    found = _outcome(answers[2].printed, printed)
     print(f"\nin the arm64 guest: {found}")
     yield found
 
