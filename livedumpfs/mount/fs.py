@@ -101,15 +101,11 @@ class Adapter(TreeOperations):
         comes to the thread of serve(). Nothing to do where it has returned. `mounted`: it unmounts
         first; else what is mounted at that place now is none of ours, and stays."""
         with self._calls:
-            if self._libfuse is not None:
-                libfuse, one = fuse._libfuse, ctypes.c_void_p(self._libfuse)
-                libfuse.fuse_exit(one)
-                if not mounted:
-                    libfuse.fuse_get_session.restype = ctypes.c_void_p
-                    libfuse.fuse_session_next_chan.restype = ctypes.c_void_p
-                    session = ctypes.c_void_p(libfuse.fuse_get_session(one))
-                    channel = ctypes.c_void_p(libfuse.fuse_session_next_chan(session, None))
-                    _hang_up(libfuse.fuse_chan_fd(channel))
+            if self._libfuse is None:
+                return
+            fuse._libfuse.fuse_exit(ctypes.c_void_p(self._libfuse))
+            if not mounted:
+                _hang_up(_device_of(self._libfuse))
 
     # ------------------------------------------------------------------- the tree
 
@@ -213,6 +209,14 @@ class Adapter(TreeOperations):
         if reply and data:
             ctypes.memmove(data, reply, min(len(reply), size))
         return 0
+
+
+def _device_of(libfuse: int) -> int:
+    """The descriptor of /dev/fuse of a struct fuse at that address."""
+    session_of, channel_of = fuse._libfuse.fuse_get_session, fuse._libfuse.fuse_session_next_chan
+    session_of.restype = channel_of.restype = ctypes.c_void_p
+    session = ctypes.c_void_p(session_of(ctypes.c_void_p(libfuse)))
+    return int(fuse._libfuse.fuse_chan_fd(ctypes.c_void_p(channel_of(session, None))))
 
 
 def _hang_up(descriptor: int) -> None:
