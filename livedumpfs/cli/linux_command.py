@@ -59,17 +59,18 @@ def run_linux(args: argparse.Namespace) -> int:
         log = list(deque(log_records(kernel), maxlen=args.log))
     shown = [one for one in found if one.user_memory or args.kernel_threads]
     threads = sum(not one.user_memory for one in found)
-    release = kernel.description.release
+    release, offset = kernel.description.release, kernel.description.kernel_offset
     if args.json:
         facts = {
             "release": release,
+            "kernel_offset": offset,
             "task_count": len(found),
             "kernel_thread_count": threads,
             "tasks": [asdict(one) for one in shown],
             "log": [asdict(one) for one in log],
         }
         return tell_facts("linux", facts)
-    say(f"Linux {printable(release)}")
+    say(f"Linux {printable(release)}" + (f", {offset:#x} above its symbols" if offset else ""))
     say(f"{len(found)} tasks, {threads} of them the kernel's own threads")
     say(_ROW.format("PID", "PARENT", "S", "NAME"))
     for one in shown:

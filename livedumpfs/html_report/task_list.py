@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tasks of a Linux in a dump: by its own tables (riscv64), else by drgn with debug symbols."""
+"""The tasks of a Linux in a dump: by its own tables, or by drgn with debug symbols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import MemoryRange
 from livedumpfs.formats.note import parse_notes
 from livedumpfs.linux import Kernel, tasks
-from livedumpfs.linux.kernel import ReadPhysical
+from livedumpfs.paging.table_form import ReadPhysical
 
 TASKS_MOST: Final = 2000
 _NONSENSE: Final = (
@@ -22,6 +22,8 @@ _NONSENSE: Final = (
 )
 """What reading tables that a dump's author has made up can raise."""
 _VMCOREINFO: Final = b"VMCOREINFO\0"
+_NOT_DRGN: Final = ("riscv64",)
+"""Processors whose page tables drgn 0.3 does not read."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,19 @@ class TaskList:
 
 def task_list(memory: LinuxMemory, vmlinux: str | None) -> TaskList:
     """All problems are sentences: the rest of the page is worth having without tasks. `vmlinux`:
-    the kernel with debug symbols, for drgn."""
+    the kernel with debug symbols, for drgn; None: what the kernel has in its memory is enough for
+    Linux 6.0 and later with CONFIG_DEBUG_INFO_BTF."""
     try:
         notes = parse_notes(memory.meta.get("notes", []))
         said = next((one.content for one in notes if one.name == _VMCOREINFO), None)
         if said is None:
             return TaskList(problem="No Linux: the dump has no VMCOREINFO.")
-        if memory.meta.get("architecture") == "riscv64":
-            return _by_its_tables(memory)
-        if vmlinux is None:
-            return TaskList(
-                release=_release(said),
-                problem="A Linux, but its tasks need the debug symbols of its kernel: "
-                "--vmlinux FILE.",
-            )
-        return _by_drgn(memory, said, vmlinux)
+        if vmlinux and memory.meta.get("architecture") not in _NOT_DRGN:
+            return _by_drgn(memory, said, vmlinux)
+        return _by_its_tables(memory)
     except _NONSENSE as error:
-        return TaskList(problem=f"The tasks cannot be read: {error}.")
+        hint = "" if vmlinux else "; its kernel with debug symbols may help"
+        return TaskList(problem=f"The tasks cannot be read: {error}{hint}.")
 
 
 def _by_its_tables(memory: LinuxMemory) -> TaskList:

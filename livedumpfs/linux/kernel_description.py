@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from livedumpfs.errors import InvalidDump
+from livedumpfs.formats.note import Note
 
+_NOTE: Final = b"VMCOREINFO\0"
 _LINE: Final = re.compile(r"^(\w+)\(([^)]+)\)=(-?(?:0x)?[0-9a-f]+)$")
 _ALL_BITS: Final = (1 << 64) - 1
 
 
 class Description:
     """What the text says. InvalidDump: it does not say that."""
+
+    page_size = 0
+    """Bytes of the kernel's pages; 0: it does not say."""
+
+    kernel_offset = 0
+    """Bytes between where the kernel is and where it was linked to (KASLR)."""
 
     def __init__(self, text: bytes) -> None:
         self._values: dict[tuple[str, str], int] = {}
@@ -26,6 +35,10 @@ class Description:
                 self._values[kind, name] = _number(value, base)
             elif line.startswith("OSRELEASE="):
                 self.release = line.removeprefix("OSRELEASE=")
+            elif line.startswith("PAGESIZE="):
+                self.page_size = _number(line.removeprefix("PAGESIZE="), 10)
+            elif line.startswith("KERNELOFFSET="):
+                self.kernel_offset = _number(line.removeprefix("KERNELOFFSET="), 16)
 
     def symbol(self, name: str) -> int:
         """Virtual address."""
@@ -43,6 +56,10 @@ class Description:
         """A number."""
         return self._value("NUMBER", name)
 
+    def find_number(self, name: str) -> int | None:
+        """A number; None: it does not say."""
+        return self._values.get(("NUMBER", name))
+
     def _value(self, kind: str, name: str) -> int:
         try:
             return self._values[kind, name]
@@ -55,3 +72,11 @@ def _number(text: str, base: int) -> int:
         return int(text, base)
     except ValueError:
         return 0
+
+
+def description_of(notes: Iterable[Note]) -> Description:
+    """What the kernel says of itself in a dump's notes. InvalidDump: nothing."""
+    for note in notes:
+        if note.name == _NOTE:
+            return Description(note.content)
+    raise InvalidDump("the dump has no VMCOREINFO: no Linux had booted then")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's table of symbols (kallsyms), as scripts/kallsyms.c of Linux 6.2 and later lays it
+"""The kernel's table of symbols (kallsyms), as scripts/kallsyms.c of Linux 6.0 and later lays it
 out: names are sequences of tokens, addresses are offsets from one base."""
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from livedumpfs.errors import InvalidDump
 from livedumpfs.linux.kernel_description import Description
 
 ReadVirtual = Callable[[int, int], bytes]
 _TOKENS: Final = 256
+_KNOWN: Final = "_stext"
+"""VMCOREINFO says where that is, too."""
 _MOST: Final = 1 << 21
 """More symbols than that no kernel has."""
 _LONG: Final = 0x80
@@ -41,10 +44,14 @@ class Symbols:
         count = int.from_bytes(self._read(said.symbol("kallsyms_num_syms"), 4), "little")
         if not 0 < count < _MOST:
             raise InvalidDump(f"the kernel's table of symbols says that it has {count}")
-        offsets = np.frombuffer(self._read(said.symbol("kallsyms_offsets"), 4 * count), "<u4")
+        offsets = np.frombuffer(self._read(said.symbol("kallsyms_offsets"), 4 * count), "<i4")
         base = int.from_bytes(self._read(said.symbol("kallsyms_relative_base"), 8), "little")
-        addresses = (base + int(offset) for offset in offsets)
-        return dict(zip(self._names(count), addresses, strict=False))
+        names, known = list(self._names(count)), said.symbol(_KNOWN)
+        for addresses in _forms(offsets.astype(np.int64), np.uint64(base)):
+            found = dict(zip(names, addresses.tolist(), strict=False))
+            if found.get(_KNOWN) == known:
+                return found
+        raise InvalidDump(f"the kernel's table of symbols does not have {_KNOWN} where it is")
 
     def _names(self, count: int) -> Iterator[str]:
         """Without the letter of their kind, which comes first."""
@@ -66,3 +73,11 @@ class Symbols:
         places = np.frombuffer(self._read(index, 2 * _TOKENS), "<u2")
         text = self._read(table, index - table)
         return [text[place:].partition(b"\0")[0] for place in map(int, places)]
+
+
+def _forms(offsets: npt.NDArray[np.int64], base: np.uint64) -> Iterator[npt.NDArray[np.uint64]]:
+    """The addresses by offsets from the base, of 32 bits without a sign; then as x86-64 had them up
+    to Linux 6.14 (CONFIG_KALLSYMS_ABSOLUTE_PERCPU): those of per-CPU variables stand for
+    themselves, the others are -1 less their offset."""
+    yield (offsets & 0xFFFF_FFFF).astype(np.uint64) + base
+    yield np.where(offsets < 0, (-1 - offsets).astype(np.uint64) + base, offsets.astype(np.uint64))

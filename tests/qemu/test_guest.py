@@ -23,6 +23,7 @@ from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.dumpfile import NewFile, convert_dump, open_dump, verify_dump
 from livedumpfs.errors import UsageError
 from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
+from livedumpfs.linux import Kernel, log_records, tasks
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.units import PAGE_SIZE
 from tests.qemu.lengths import DUMPS, LONG, MEMORY
@@ -364,11 +365,24 @@ def test_notes_survive_a_conversion(guest: Guest, tmp_path: Path) -> None:
 
 def test_the_guest_says_which_tasks_it_has(guest: Guest) -> None:
     """To be compared with those that a debugger finds in a dump."""
-    tasks = guest.tasks()
-    assert (tasks[1], tasks[2]) == ("init", "kthreadd")
-    assert list(tasks.values()).count("sleep") >= 20
+    told = guest.tasks()
+    assert (told[1], told[2]) == ("init", "kthreadd")
+    assert list(told.values()).count("sleep") >= 20
     # Those of the disk, the beat, the tasks and `fill`, and one that writes, or three.
-    assert list(tasks.values()).count("workload") >= (5 if DUMPS < 10 else 7)
+    assert list(told.values()).count("workload") >= (5 if DUMPS < 10 else 7)
+
+
+def test_its_tasks_and_log_are_read_without_debug_symbols(guest: Guest, tmp_path: Path) -> None:
+    """By the page tables, symbols and types that the kernel has in its memory."""
+    LiveDump(guest.machine).save(tmp_path / "dump")
+    with open_dump(tmp_path / "dump") as dump:
+        kernel = Kernel(dump.meta, dump.read_physical)
+        found, log = list(tasks(kernel)), [one.text for one in log_records(kernel)]
+    names = {one.pid: one.name for one in found}
+    assert (names[0], names[1], names[2]) == ("swapper/0", "init", "kthreadd")
+    assert list(names.values()).count("sleep") >= 20
+    assert all(one.user_memory == (one.parent != 2 and one.pid not in (0, 2)) for one in found)
+    assert "Linux version" in log[0] and kernel.description.release in log[0]
 
 
 @pytest.mark.parametrize(

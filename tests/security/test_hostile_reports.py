@@ -152,7 +152,7 @@ VMCOREINFO = Note(b"VMCOREINFO\0", 0, f"OSRELEASE={EVIL[:60]}\nSYMBOL(swapper_pg
         (memory([]), "No Linux"),
         (memory([VMCOREINFO]), "The tasks cannot be read: the kernel's VMCOREINFO has no NUMBER"),
         (LinuxMemory({"notes": [EVIL]}, (), lambda *_: b""), "The tasks cannot be read"),
-        (memory([VMCOREINFO], "x86_64"), "need the debug symbols"),
+        (memory([VMCOREINFO], "x86_64"), "; its kernel with debug symbols may help."),
     ],
 )
 def test_a_linux_that_cannot_be_read(found: LinuxMemory, said: str) -> None:

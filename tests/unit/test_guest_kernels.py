@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from livedumpfs.machines.kernels.arm_kernel import ARM_KERNEL, table_form
+from livedumpfs.errors import InvalidDump
+from livedumpfs.linux.kernel_description import Description
+from livedumpfs.linux.kernel_tables import arm_form
+from livedumpfs.machines.kernels.arm_kernel import ARM_KERNEL
 from livedumpfs.machines.kernels.riscv_kernel import RISCV_KERNEL
-from livedumpfs.machines.kernels.vmcoreinfo import check_vmcoreinfo, find_vmcoreinfo, number_in
+from livedumpfs.machines.kernels.vmcoreinfo import check_vmcoreinfo, find_vmcoreinfo
 from livedumpfs.machines.machine import PhysicalRange
 
 SIZE = 2 << 20
@@ -110,7 +113,7 @@ def test_arm_tables_that_map_the_kernel_prove_its_text(
     """`used`: by which the first table's entries are counted."""
     memory = Memory()
     text = arm_text(1 << page_bits, bits, size)
-    form = table_form(text)
+    form = arm_form(Description(text))
     assert form and (form.page_bits, form.address_bits) == (page_bits, used)
     assert not is_arm_current(memory, text)
     memory.map_arm(START + 0x20000, STEXT, START + 0x10000, page_bits, used)
@@ -201,13 +204,11 @@ def test_their_texts_are_found(text: bytes) -> None:
             assert check_vmcoreinfo(text.replace(word, b"x")) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("NUMBER(VA_BITS)", 57), ("NUMBER(va_kernel_pa_offset)", RISCV_OFFSET),
-        ("SYMBOL(swapper_pg_dir)", RISCV_OFFSET + START + 0x3000), ("OSRELEASE", None),
-        ("NUMBER(none)", None),
-    ],
-)  # fmt: skip
-def test_numbers_of_a_text(name: str, number: int | None) -> None:
-    assert number_in(RISCV_TEXT, name) == number
+def test_numbers_of_a_text() -> None:
+    said = Description(RISCV_TEXT)
+    assert said.number("VA_BITS") == said.find_number("VA_BITS") == 57
+    assert said.number("va_kernel_pa_offset") == RISCV_OFFSET
+    assert said.symbol("swapper_pg_dir") == RISCV_OFFSET + START + 0x3000
+    assert said.find_number("none") is None
+    with pytest.raises(InvalidDump, match=r"no NUMBER\(none\)"):
+        said.number("none")

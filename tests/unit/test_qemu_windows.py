@@ -9,11 +9,11 @@ import pytest
 
 from livedumpfs.errors import MachineError
 from livedumpfs.machines.kernels.page_tables import read_physical, read_virtual
-from livedumpfs.machines.kernels.x86_kernel import long_mode
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 from livedumpfs.machines.qemu.notes import vcpu_notes
 from livedumpfs.machines.qemu.registers import SegmentState, VcpuState
 from livedumpfs.machines.qemu.windows import is_windows
+from livedumpfs.paging.table_form import long_mode
 from livedumpfs.settings import CpuNotes
 
 SHARED = 0xFFFF_F780_0000_0000

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from livedumpfs.errors import InvalidDump
+from livedumpfs.linux.kernel_description import Description
+from livedumpfs.linux.kernel_tables import kernel_tables as tables_of
 from livedumpfs.machines.kernels.kernel_kind import KernelKind, Map
 from livedumpfs.machines.kernels.page_tables import read_entry
-from livedumpfs.machines.kernels.vmcoreinfo import number_in
 from livedumpfs.machines.machine import ReadSnapshot
 
 _PAGE_BITS: Final = 12
@@ -22,18 +24,15 @@ _KERNEL: Final = 0xFFFF_FFFF_8000_0000
 """Where the kernel is linked to. All tables of a kernel share the entry that maps it."""
 _MODE_OF_THREE_LEVELS: Final = 8
 _INDEX_BITS: Final = 9
-_LEVELS: Final = {39: 3, 48: 4, 57: 5}
-"""By the bits of a virtual address."""
 
 
 def is_current(text: bytes, read: ReadSnapshot, memory_map: Map, satps: Iterable[int]) -> bool:
     """See KernelKind. False also for kernels before 6.3, which do not say where they are."""
-    symbol = number_in(text, "SYMBOL(swapper_pg_dir)")
-    offset = number_in(text, "NUMBER(va_kernel_pa_offset)")
-    levels = _LEVELS.get(number_in(text, "NUMBER(VA_BITS)") or 0)
-    if symbol is None or offset is None or levels is None:
+    try:
+        form, table = tables_of("riscv64", Description(text))
+    except InvalidDump:
         return False
-    own = _kernel_entry(read, memory_map, symbol - offset, levels)
+    own = _kernel_entry(read, memory_map, table, form.levels)
     return own in kernel_tables(read, memory_map, satps)
 
 

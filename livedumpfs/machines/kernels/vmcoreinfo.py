@@ -5,7 +5,6 @@ dumps."""
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -95,13 +94,3 @@ def check_vmcoreinfo(found: bytes) -> bytes | None:
     readable = text.isascii() and text.replace(b"\n", b" ").decode().isprintable()
     whole = any(all(word in text for word in words) for words in _NEEDED)
     return text if readable and whole else None
-
-
-def number_in(text: bytes, name: str) -> int | None:
-    """The number in a line of the text, as "NUMBER(VA_BITS)". SYMBOLs are hexadecimal, others only
-    with 0x. None: there is none."""
-    match = re.search(rb"^%s=(-?\w+)$" % re.escape(name.encode()), text, re.MULTILINE)
-    try:
-        return int(match[1], 16 if name.startswith("SYMBOL") else 0) if match else None
-    except ValueError:
-        return None

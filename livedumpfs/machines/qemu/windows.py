@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from livedumpfs.machines.kernels.page_tables import TableForm, read_virtual
-from livedumpfs.machines.kernels.x86_kernel import ADDRESS_BITS, long_mode
+from livedumpfs.machines.kernels.page_tables import read_virtual
 from livedumpfs.machines.machine import PhysicalRange, ReadSnapshot
 from livedumpfs.machines.qemu.registers import VcpuState
+from livedumpfs.paging.table_form import X86_ADDRESS, TableForm, long_mode
 from livedumpfs.units import PAGE_SIZE
 
 _DUMP_HEADER: Final = b"PAGEDU64"
@@ -63,13 +63,13 @@ def _tables(
     if vcpu.controls[0] & _LONG_MODE != _LONG_MODE or not vcpu.controls[4] & _PAE:
         return
     own = vcpu.controls[3]
-    yield own & ADDRESS_BITS
+    yield own & X86_ADDRESS
     if vcpu.kernel_gs_base & _UPPER_HALF:
         place = vcpu.kernel_gs_base + _KERNEL_TABLE
         if place % PAGE_SIZE <= PAGE_SIZE - 8 and place < 1 << 64:
-            found = read_virtual(read, memory_map, _form(vcpu), own & ADDRESS_BITS, place, 8)
+            found = read_virtual(read, memory_map, _form(vcpu), own & X86_ADDRESS, place, 8)
             if found is not None:
-                yield int.from_bytes(found, "little") & ADDRESS_BITS
+                yield int.from_bytes(found, "little") & X86_ADDRESS
 
 
 def _form(vcpu: VcpuState) -> TableForm:
