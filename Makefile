@@ -221,7 +221,7 @@ test-s3: setup
 
 test-foreign: setup
 	scripts/setup foreign
-	@$(MAKE) --no-print-directory -C guest/foreign all symbols crash
+	@$(MAKE) --no-print-directory -C guest/foreign all symbols gdb crash
 	LIVEDUMP_FOREIGN_DUMPS=5 $(python) -m pytest -s tests/qemu/test_foreign_guests.py \
 		tests/linux/test_linux_debuggers.py $(ARGS)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from livedumpfs.dump import LiveDump, Snapshot
 from livedumpfs.formats.snapshot_files import SnapshotFiles, standard_images
+from livedumpfs.linux.kcore import kcore_image
 
 _SECOND: Final = 1_000_000_000
 
@@ -51,8 +52,13 @@ class SnapshotTree:
             return made[1]
 
     def _make(self, snapshot: Snapshot) -> Shown:
-        images = standard_images(snapshot.machine, snapshot.size, snapshot.registers)
-        files = SnapshotFiles(images, snapshot.open_image, snapshot.describe)
+        shown = (snapshot.machine, snapshot.size, snapshot.registers)
+        files = SnapshotFiles(
+            standard_images(*shown),
+            snapshot.open_image,
+            snapshot.describe,
+            make_kcore=kcore_image(*shown),
+        )
         changed = max(snapshot.instant_ns, (self._last_second + 1) * _SECOND)
         self._last_second = changed // _SECOND
         return Shown(files, snapshot.generation, snapshot.instant_ns, changed)

@@ -26,6 +26,7 @@ from livedumpfs.formats.snapshot_files import (
     standard_images,
 )
 from livedumpfs.formats.typed import typed
+from livedumpfs.linux.kcore import kcore_image
 from livedumpfs.units import PAGE_SIZE
 
 _ElfMachine = Annotated[int, Meta(ge=0, le=0xFFFF)]
@@ -75,9 +76,15 @@ class StoredFiles(SnapshotFiles):
 
     def __init__(self, dump: DumpFile, read: ReadArena) -> None:
         described = describe_dump(dump)
-        images = list(images_of(dump).values())
+        machine, registers = machine_of(dump), registers_of(dump)
         holes = sum(b - a for a, b in dump.pfn_ranges(table.HOLE)) * PAGE_SIZE
-        super().__init__(images, partial(ImageFile, read=read), lambda: described, holes=holes)
+        super().__init__(
+            list(images_of(dump).values()),
+            partial(ImageFile, read=read),
+            lambda: described,
+            holes=holes,
+            make_kcore=kcore_image(machine, dump.arena_size, registers),
+        )
         self.dump_id = dump.dump_id
         """Its own, of 16 bytes."""
         self.instant_ns = dump.instant_ns or dump.changed_ns

@@ -50,6 +50,10 @@ MAX_HEADERS: Final = _EHDR.size + _SHDR.size + (MAX_RANGES + 1) * _PHDR.size
 """Bytes of the longest headers that a dump can have."""
 
 
+Load = tuple[int, int, int, int]
+"""What a PT_LOAD shows: virtual address, physical address, bytes, arena offset."""
+
+
 @dataclass(frozen=True)
 class ProgramHeader:
     """A program header (PT_LOAD or PT_NOTE): where memory or notes lie. In bytes."""
@@ -106,9 +110,9 @@ def own_note_head() -> bytes:
     return head + note.padded(note.OWN_NAME)
 
 
-def headers_size(machine: MachineInfo, *, noted: bool = True) -> int:
-    """Bytes of core_headers; `noted`: with a PT_NOTE."""
-    programs = noted + len(machine.memory_map)
+def headers_size(loads: int, *, noted: bool = True) -> int:
+    """Bytes of core_headers with so many PT_LOADs; `noted`: with a PT_NOTE."""
+    programs = noted + loads
     return _programs_offset(programs) + _PHDR.size * programs
 
 
@@ -119,8 +123,14 @@ def _programs_offset(programs: int) -> int:
     return _EHDR.size + (_SHDR.size if programs >= _PN_XNUM else 0)
 
 
-def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int) -> bytes:
-    """ELF header and program headers: a PT_NOTE, then a PT_LOAD for each range, in any number.
+def core_headers(
+    machine: MachineInfo,
+    notes: tuple[int, int],
+    data_offset: int,
+    loads: Sequence[Load] | None = None,
+) -> bytes:
+    """ELF header and program headers: a PT_NOTE, then a PT_LOAD for each of `loads`, in any number;
+    None: for each range of the memory.
 
     `notes`: offset and size of the notes; no PT_NOTE when the size is 0. `data_offset`: offset in
     the file of arena offset 0.
@@ -129,12 +139,20 @@ def core_headers(machine: MachineInfo, notes: tuple[int, int], data_offset: int)
     size = notes[1]
     programs = [_PHDR.pack(_PT_NOTE, 0, notes[0], 0, 0, size, size, 4)] if size else []
     programs += [
-        _PHDR.pack(_PT_LOAD, _PF_RWX, offset, virtual, r.start, r.size, r.size, _NO_ALIGNMENT)
-        for r in machine.memory_map
-        for offset in [data_offset + r.arena_offset]
-        for virtual in [r.start if machine.identity_mapped else 0]
+        _PHDR.pack(
+            _PT_LOAD, _PF_RWX, data_offset + at, virtual, start, length, length, _NO_ALIGNMENT
+        )
+        for virtual, start, length, at in (memory_loads(machine) if loads is None else loads)
     ]
     return _elf_header(machine.elf_machine, len(programs)) + b"".join(programs)
+
+
+def memory_loads(machine: MachineInfo) -> list[Load]:
+    """Of each range of the memory."""
+    return [
+        (r.start if machine.identity_mapped else 0, r.start, r.size, r.arena_offset)
+        for r in machine.memory_map
+    ]
 
 
 def _elf_header(machine: int, programs: int) -> bytes:
@@ -163,7 +181,7 @@ def plan_elf(
     can have."""
     check_sizes(arena_size, granule_size, meta_room)
     check_machine(machine, arena_size)
-    heads = headers_size(machine)
+    heads = headers_size(len(machine.memory_map))
     notes = len(all_notes(machine))
     block = align_up(heads + notes, PAGE_SIZE)
     slots = (block + superblock.ROOM, block + superblock.ROOM + meta_room)

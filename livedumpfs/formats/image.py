@@ -129,17 +129,20 @@ def vmcore_image(
     registers: Sequence[Registers] = (),
     *,
     name: str = "vmcore",
+    loads: Sequence[elf.Load] | None = None,
 ) -> Image:
-    """An ELF64 core: a PT_LOAD for each range, NT_PRSTATUS of each vCPU, then the machine's notes.
+    """An ELF64 core: a PT_LOAD for each of `loads`, without them for each range of the memory;
+    NT_PRSTATUS of each vCPU, then the machine's notes.
 
     The memory lies behind the headers in arena order, as in an `elf` dump, and starts at a page
     boundary. UsageError: a memory map that does not cover the arena, or more registers than vCPUs.
     """
     check_machine(machine, arena_size)
     noted = elf.register_notes(machine, registers) + b"".join(one.pack() for one in machine.notes)
-    start = elf.headers_size(machine, noted=bool(noted))
+    shown = elf.memory_loads(machine) if loads is None else loads
+    start = elf.headers_size(len(shown), noted=bool(noted))
     data = align_up(start + len(noted), PAGE_SIZE)
-    head = elf.core_headers(machine, (start, len(noted)), data)
+    head = elf.core_headers(machine, (start, len(noted)), data, shown)
     return Image(
         name, data + arena_size, (Literal(0, head + noted), ArenaPiece(data, 0, arena_size))
     )

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from livedumpfs.errors import os_cause
@@ -23,6 +25,8 @@ from livedumpfs.formats import (
 )
 
 INFO: Final = "info.json"
+RAW: Final = "mem.raw"
+KCORE: Final = "kcore"
 
 ReadArena = Callable[[int, memoryview], None]
 """read(arena offset, view): fill the whole view. OSError EIO (the memory is lost) or ENODATA (the
@@ -44,6 +48,9 @@ class OpenFile(ABC):
         return bytes(memoryview(found)[:count])
 
 
+MakeKcore = Callable[[Callable[[int, int], bytes]], Image]
+"""Makes kcore by a function that reads bytes [address, address+length) of physical memory, fewer
+where it ends, or raises OSError."""
 OpenImage = Callable[[Image], OpenFile]
 
 
@@ -100,12 +107,17 @@ class SnapshotFiles:
         info: Callable[[], Mapping[str, object]],
         *,
         holes: int = 0,
+        make_kcore: MakeKcore | None = None,
     ) -> None:
-        """`open_image`: opens one of them. `info`: returns what info.json says now, in JSON types;
-        OSError ENODATA after the dump is released. `holes`: bytes of the arena that are known to be
-        zeros and need no room, at most.
+        """`images`: mem.raw is one of them. `open_image`: opens one. `info`: returns what info.json
+        says now, in JSON types; OSError ENODATA after the dump is released. `holes`: bytes of the
+        arena that are known to be zeros and need no room, at most. `make_kcore`: takes a
+        moment, so it is called, once, when that file is asked for.
         """
         self._images = {image.name: image for image in images}
+        self._make_kcore = make_kcore
+        self._made_kcore: Image | None = None
+        self._lock = threading.Lock()
         self._open_image = open_image
         self._info = info
         self._holes = holes
@@ -113,7 +125,7 @@ class SnapshotFiles:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all files."""
-        return (*self._images, INFO)
+        return (*self._images, *((KCORE,) if self._make_kcore else ()), INFO)
 
     def size(self, name: str) -> int:
         """Bytes; for info.json, its size now. FileNotFoundError; OSError of `info`."""
@@ -136,9 +148,17 @@ class SnapshotFiles:
         return self.open(name).pread(offset, length)
 
     def _image(self, name: str) -> Image:
+        if name == KCORE and self._make_kcore:
+            return self._kcore(self._make_kcore)
         if name not in self._images:
             raise FileNotFoundError(errno.ENOENT, os_cause(errno.ENOENT), name)
         return self._images[name]
+
+    def _kcore(self, make: MakeKcore) -> Image:
+        with self._lock:
+            if self._made_kcore is None:
+                self._made_kcore = make(partial(self.pread, RAW))
+            return self._made_kcore
 
     def info_text(self) -> bytes:
         """info.json as it is now. OSError of `info`."""

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import pytest
 
 from livedumpfs.formats import MachineInfo, MemoryRange, Plan
 from livedumpfs.formats.table import ARMED, LOST, SAVED
-from livedumpfs.proc import proc_text
 from tests.fixtures import forks
+from tests.fixtures.mounted_dumps import Mounted
 
 DEADLINE = 300.0
 PAGE = 4096
@@ -32,44 +31,6 @@ MACHINE = MachineInfo(
 )
 REGISTERS = [{"rip": 0x1234, "rsp": 0x8000}]
 WriteDump = Callable[..., Plan]
-
-
-class Mounted:
-    """`livedump mount` in a process of its own."""
-
-    def __init__(self, source: str, place: Path, *options: str) -> None:
-        self.place = place
-        place.mkdir()
-        self.root = place / "snapshot"
-        self.process = forks.start(
-            [sys.executable, "-m", "livedumpfs.cli", "mount", source, str(place), *options],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "XDG_RUNTIME_DIR": str(place.parent)},
-        )  # fmt: skip
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line == f"snapshot {self.root}\n", self.process.communicate(timeout=DEADLINE)
-
-    def is_mounted(self) -> bool:
-        return f" {self.place} " in proc_text("/proc/self/mountinfo")
-
-    def ended(self) -> str:
-        """It has ended in good order; what it said."""
-        _, err = self.process.communicate(timeout=DEADLINE)
-        assert self.process.returncode == 0, err
-        deadline = time.monotonic() + DEADLINE
-        while self.is_mounted():
-            assert time.monotonic() < deadline, "still mounted"
-            time.sleep(0.02)
-        assert os.listdir(self.place) == []
-        return err
-
-    def clean(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate(timeout=DEADLINE)
-        if self.is_mounted():
-            subprocess.run(["fusermount", "-u", "-z", str(self.place)], timeout=300, check=True)
 
 
 Mounter = Callable[..., Mounted]

@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from drgn.helpers.linux import get_dmesg
 
 from livedumpfs.dump import DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.linux import Kernel, log_records, tasks
+from tests.fixtures.mounted_dumps import Mounted
 from tests.linux.conftest import LinuxGuest
-from tests.qemu.test_debuggers import crash, tasks_of_crash
+from tests.qemu.gdb_scripts import kernel_scripts, tasks_of_gdb
+from tests.qemu.test_debuggers import crash, debugger, tasks_of_crash, tasks_of_drgn
 
 BUILD = Path(__file__).resolve().parents[2] / "guest" / "foreign" / "build" / "riscv64"
 CRASH, SYMBOLS = BUILD / "crash", BUILD / "vmlinux"
@@ -43,8 +46,7 @@ class Taken:
 
     core: Path
     names: dict[int, str]
-    """By process id, but the idle one."""
-    """Of tasks, by process id."""
+    """Of tasks, by process id, but the idle one."""
     log: list[str]
     release: str
     registers: list[dict[str, int]]
@@ -87,7 +89,7 @@ def test_crash_lists_tasks_log_and_stacks(taken: Taken, tmp_path: Path) -> None:
 
 
 def test_gdb_names_what_the_hart_runs(taken: Taken) -> None:
-    """By the registers; it finds no memory by the kernel's addresses."""
+    """By the registers alone, in the dump's own file."""
     if taken.core.name != "elf":
         pytest.skip("gdb reads an ELF core")
     (registers,) = taken.registers
@@ -100,3 +102,33 @@ def test_gdb_names_what_the_hart_runs(taken: Taken) -> None:
     assert values == [registers["pc"], registers["tp"]], done
     in_kernel = registers["pc"] >> 63 == 1
     assert (" in section .text" in done.stdout) == in_kernel, done.stdout
+
+
+@pytest.fixture
+def kcore(taken: Taken, tmp_path: Path) -> Iterator[Path]:
+    """In the mount of the dump."""
+    mounted = Mounted(str(taken.core), tmp_path / "mount")
+    try:
+        yield mounted.root / "kcore"
+    finally:
+        mounted.clean()
+
+
+def test_the_kernels_gdb_scripts_list_tasks_and_log(taken: Taken, kcore: Path) -> None:
+    told = kernel_scripts(taken.core, kcore, BUILD, "lx-ps", "lx-dmesg", "lx-mounts", "bt")
+    assert tasks_of_gdb(told["lx-ps"]) == taken.names
+    wanted = [line for text in taken.log for line in text.splitlines()]
+    assert [line for line in wanted if line not in told["lx-dmesg"]] == [] and len(wanted) > 100
+    assert "/dev/vda /disk ext4 rw" in told["lx-mounts"]
+    (registers,) = taken.registers
+    frames = re.findall(r"^#\d+ ", told["bt"], re.MULTILINE)
+    assert len(frames) > (registers["pc"] >> 63), told["bt"]
+    print(f"\n{taken.core.name}: {len(taken.names)} tasks, {len(wanted)} lines of log in gdb")
+
+
+def test_drgn_reads_riscv_by_kcore(taken: Taken, kcore: Path) -> None:
+    """It does not know that processor's page tables."""
+    program = debugger(kcore, SYMBOLS)
+    assert tasks_of_drgn(program) == taken.names
+    log = get_dmesg(program).decode()
+    assert [one for text in taken.log for one in text.splitlines() if one not in log] == []

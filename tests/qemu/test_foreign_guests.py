@@ -28,6 +28,8 @@ from livedumpfs.machines.attach import AttachedMachine
 from livedumpfs.machines.qemu import QemuMachine
 from livedumpfs.machines.qemu.guest_kind import guest_kind
 from livedumpfs.units import PAGE_SIZE
+from tests.fixtures.mounted_dumps import Mounted
+from tests.qemu.gdb_scripts import kernel_scripts, tasks_of_gdb
 from tests.qemu.running_guests import RunningGuest, running
 from tests.qemu.test_debuggers import crash, debugger, tasks_of_crash, tasks_of_drgn
 from tests.qemu.test_guest import different_pages
@@ -280,14 +282,32 @@ def test_drgn_shows_stacks(kind: Foreign, program: drgn.Program) -> None:
     assert "do_el0_svc" in [one.name for one in program.stack_trace(1)]
 
 
-def tasks_in(core: Path, kind: Foreign) -> dict[int, str]:
-    """By drgn, or, where that opens no elf, by what the kernel has in its memory. Not the idle
-    one."""
-    if kind.architecture != "riscv64":
-        return tasks_of_drgn(debugger(core, kind.symbols))
+def tasks_in(core: Path) -> dict[int, str]:
+    """By what the kernel has in its memory. Not the idle one."""
     with open_dump(core) as dump:
         found = tasks(Kernel(dump.meta, dump.read_physical))
         return {one.pid: one.name for one in found if one.pid}
+
+
+def test_our_reader_lists_the_tasks_of_drgn(
+    kind: Foreign, cores: dict[str, Path], program: drgn.Program
+) -> None:
+    assert tasks_in(cores[kind.drgn_format]) == tasks_of_drgn(program)
+
+
+def test_the_kernels_gdb_scripts_list_tasks_and_log(
+    kind: Foreign, cores: dict[str, Path], tmp_path: Path
+) -> None:
+    """On kcore, by the kernel's own addresses."""
+    mounted = Mounted(str(cores["elf"]), tmp_path / "mount")
+    try:
+        kcore = mounted.root / "kcore"
+        told = kernel_scripts(cores["elf"], kcore, BUILD / kind.name, "lx-ps", "lx-dmesg", "bt")
+    finally:
+        mounted.clean()
+    assert tasks_of_gdb(told["lx-ps"]) == tasks_in(cores["elf"])
+    assert "Linux version" in told["lx-dmesg"] and "console=" in told["lx-dmesg"]
+    assert re.search(r"^#0 ", told["bt"], re.MULTILINE), told
 
 
 def options_of_crash(core: Path) -> tuple[str, ...]:
@@ -313,7 +333,7 @@ def test_crash_lists_tasks_log_and_stacks(
         options=options_of_crash(cores[format]), seconds=DEADLINE_S,
     )  # fmt: skip
     told = dict(zip(commands, shown, strict=True))
-    assert tasks_of_crash(told["ps"]) == tasks_in(cores[format], kind)
+    assert tasks_of_crash(told["ps"]) == tasks_in(cores[format])
     assert under.word(r"release (\S+)") in told["sys"] and f"CPUS: {VCPUS}" in told["sys"]
     assert "Linux version" in told["log"]
     assert "kernel_wait4" in told["bt 1"] and "kthreadd" in told["bt 2"]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""gdb with the kernel's own scripts on kcore of a mounted dump."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.linux import Kernel
+
+DEADLINE_S = 600.0
+_TASK = re.compile(r"^0x[0-9a-f]+ +(\d+) +(.*?) *$", re.MULTILINE)
+
+
+def kernel_scripts(dump: Path, kcore: Path, build: Path, *commands: str) -> dict[str, str]:
+    """What gdb prints for each command, with the symbols where the kernel is."""
+    with open_dump(dump) as found:
+        offset = Kernel(found.meta, found.read_physical).description.kernel_offset
+    begin = [
+        f"symbol-file {build / 'vmlinux'} -o {offset:#x}", f"core-file {kcore}",
+        f"source {build / 'gdb' / 'vmlinux-gdb.py'}",
+    ]  # fmt: skip
+    told = [word for one in commands for word in (f"echo @@ {one}\\n", one)]
+    words = [word for one in (*begin, *told) for word in ("-ex", one)]
+    done = subprocess.run(
+        ["gdb-multiarch", "-nx", "-batch", *words],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False, errors="replace",
+    )  # fmt: skip
+    parts = re.split(r"^@@ (.*)\n", done.stdout, flags=re.MULTILINE)[1:]
+    assert parts[::2] == list(commands), done
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def tasks_of_gdb(text: str) -> dict[int, str]:
+    """What `lx-ps` shows, by process id; not the idle ones."""
+    return {int(pid): name for pid, name in _TASK.findall(text) if int(pid)}
