@@ -85,7 +85,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("livedump verify --repair /backup/vm1", "a whole store, damaged chunks set aside"),
     ),
     "mount": (
-        ("livedump mount vm.kdump /mnt", "vmcore, mem.raw and mem.lime of it, as files"),
+        ("livedump mount vm.kdump /mnt", "vmcore, mem.raw, mem.lime, kcore, as files"),
         ("livedump mount /backup/vm1#latest /mnt", "the newest dump of a store"),
     ),
     "convert": (

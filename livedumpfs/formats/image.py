@@ -14,7 +14,6 @@ An image is a list of segments, bytes of its own or a range of the arena; all el
 from __future__ import annotations
 
 import bisect
-import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ class Image:
     def _pieces(self, at: int, end: int) -> Iterator[Piece]:
         # The first segment whose end is behind `at`.
         first = bisect.bisect_right(self._ends, at)
-        for one in itertools.islice(self.segments, first, None):
+        for one in map(self.segments.__getitem__, range(first, len(self.segments))):
             if at >= end or one.offset >= end:
                 break
             if one.offset > at:

@@ -9,7 +9,6 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 from livedumpfs.errors import os_cause
@@ -25,6 +24,7 @@ from livedumpfs.formats import (
 )
 
 INFO: Final = "info.json"
+VMCORE: Final = "vmcore"
 RAW: Final = "mem.raw"
 KCORE: Final = "kcore"
 
@@ -98,7 +98,8 @@ class _OpenInfo(OpenFile):
 
 
 class SnapshotFiles:
-    """The files of one snapshot. Any thread may read any of them; no reader waits for another."""
+    """The files of one snapshot. Any thread may read any of them; no reader waits for another, but
+    for those of kcore while the first one has it made."""
 
     def __init__(
         self,
@@ -109,10 +110,10 @@ class SnapshotFiles:
         holes: int = 0,
         make_kcore: MakeKcore | None = None,
     ) -> None:
-        """`images`: mem.raw is one of them. `open_image`: opens one. `info`: returns what info.json
-        says now, in JSON types; OSError ENODATA after the dump is released. `holes`: bytes of the
-        arena that are known to be zeros and need no room, at most. `make_kcore`: takes a
-        moment, so it is called, once, when that file is asked for.
+        """`images`: vmcore and mem.raw are among them. `open_image`: opens one. `info`: returns
+        what info.json says now, in JSON types; OSError ENODATA after the dump is released. `holes`:
+        bytes of the arena that are known to be zeros and need no room, at most. `make_kcore`: takes
+        a moment, so it is called, once, when that file is asked for.
         """
         self._images = {image.name: image for image in images}
         self._make_kcore = make_kcore
@@ -134,7 +135,9 @@ class SnapshotFiles:
     def stored(self, name: str) -> int:
         """Bytes that are not holes, an upper bound of those that are not zero. FileNotFoundError;
         OSError of `info`."""
-        # Each image shows the whole arena once.
+        # Each image shows the whole arena once. statfs asks for it, and must not wait for memory.
+        if name == KCORE and self._make_kcore and self._made_kcore is None:
+            name = VMCORE
         return self.size(name) if name == INFO else self._image(name).filled - self._holes
 
     def open(self, name: str) -> OpenFile:
@@ -157,7 +160,7 @@ class SnapshotFiles:
     def _kcore(self, make: MakeKcore) -> Image:
         with self._lock:
             if self._made_kcore is None:
-                self._made_kcore = make(partial(self.pread, RAW))
+                self._made_kcore = make(self.open(RAW).pread)
             return self._made_kcore
 
     def info_text(self) -> bytes:

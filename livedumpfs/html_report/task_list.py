@@ -67,15 +67,17 @@ def task_list(memory: LinuxMemory, vmlinux: str | None) -> TaskList:
     Linux 6.0 and later with CONFIG_DEBUG_INFO_BTF."""
     try:
         notes = parse_notes(memory.meta.get("notes", []))
-        said = next((one.content for one in notes if one.name == _VMCOREINFO), None)
-        if said is None:
-            return TaskList(problem="No Linux: the dump has no VMCOREINFO.")
-        if vmlinux and memory.meta.get("architecture") not in _NOT_DRGN:
-            return _by_drgn(memory, said, vmlinux)
-        return _by_its_tables(memory)
     except _NONSENSE as error:
-        hint = "" if vmlinux else "; its kernel with debug symbols may help"
-        return TaskList(problem=f"The tasks cannot be read: {error}{hint}.")
+        return TaskList(problem=f"The tasks cannot be read: {error}.")
+    said = next((one.content for one in notes if one.name == _VMCOREINFO), None)
+    if said is None:
+        return TaskList(problem="No Linux: the dump has no VMCOREINFO.")
+    drgn_reads = memory.meta.get("architecture") not in _NOT_DRGN
+    try:
+        return _by_drgn(memory, said, vmlinux) if vmlinux and drgn_reads else _by_its_tables(memory)
+    except _NONSENSE as error:
+        hint = "; its kernel with debug symbols may help" if drgn_reads and not vmlinux else ""
+        return TaskList(release=_release(said), problem=f"The tasks cannot be read: {error}{hint}.")
 
 
 def _by_its_tables(memory: LinuxMemory) -> TaskList:

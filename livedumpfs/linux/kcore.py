@@ -57,7 +57,9 @@ def memory_of(ranges: Ranges, machine: MachineInfo) -> list[tuple[int, int, int,
     first = np.searchsorted(memory[:, 1], begin, "right")
     last = np.searchsorted(memory[:, 0], end, "left")
     counts = np.maximum(last - first, 0)
-    counts = np.where(np.cumsum(counts) <= MAX_RANGES, counts, 0)
+    # The last ones stay: the kernel itself lies highest.
+    above = np.cumsum(counts[::-1])[::-1] - counts
+    counts = np.minimum(counts, np.maximum(MAX_RANGES - above, 0))
     mapped = np.repeat(np.arange(len(ranges)), counts)
     nth = np.arange(len(mapped)) - np.repeat(np.cumsum(counts) - counts, counts)
     met = memory[first[mapped] + nth]

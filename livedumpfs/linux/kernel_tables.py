@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from livedumpfs.errors import InvalidDump
@@ -39,8 +40,10 @@ def kernel_tables(architecture: str, said: Description) -> tuple[TableForm, int]
 
 
 def _x86(said: Description) -> tuple[TableForm | None, int]:
-    levels = 5 if said.find_number("pgtable_l5_enabled") == 1 else 4
-    return long_mode(levels), X86_KERNEL_MAP - said.number("phys_base")
+    form = long_mode(5 if said.find_number("pgtable_l5_enabled") == 1 else 4)
+    encrypted = said.find_number("sme_mask") or 0  # a bit of each entry, AMD's memory encryption
+    form = replace(form, number=form.number & ~encrypted)
+    return form, X86_KERNEL_MAP - said.number("phys_base")
 
 
 def _riscv(said: Description) -> tuple[TableForm | None, int]:

@@ -29,7 +29,7 @@ OPTIONS: Final[dict[str, bool | str]] = {
 }
 """For libfuse, of every mount: our inode numbers, not its own; and to know each file for good, so
 that a handle of NFS stays one. That is some hundred bytes for each name that was looked at; each
-dump has six new names."""
+dump has seven new names at the most."""
 
 _view_of = ctypes.pythonapi.PyMemoryView_FromMemory
 _view_of.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)

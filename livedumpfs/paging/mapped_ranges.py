@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from livedumpfs.errors import TargetError
 from livedumpfs.paging.table_form import ALL_BITS, ENTRY, ReadPhysical, TableForm
 
 _Numbers = npt.NDArray[np.uint64]
+_LOST: Final = (errno.EIO, errno.EFAULT)
 Ranges = npt.NDArray[np.uint64]
 """Of shape (n, 3): virtual address, physical address, bytes; by virtual addresses."""
 
@@ -27,9 +30,10 @@ def mapped_ranges(read: ReadPhysical, form: TableForm, table: int) -> Ranges:
     """What the kernel's part of the tree maps, whether there is memory or not. `table`: physical
     address of the first table.
 
-    A table that `read` answers with OSError, or in part, maps nothing, or that part. A table that
-    the tree has twice counts once: kernels fill an area so (the shadow of KASAN, espfix of x86),
-    and a damaged tree may contain itself."""
+    A table that is lost, or no memory (OSError EIO, EFAULT), or there in part, maps nothing or that
+    part; without the first one there is nothing to begin with, and what `read` raises is raised, as
+    every other error is. A table that the tree has twice counts once: kernels fill an area so (the
+    shadow of KASAN, espfix of x86), and a damaged tree may contain itself."""
     walk = _Walk(read, form)
     walk.below(form.levels - 1, table, (1 << 64) - (1 << form.address_bits))
     return _largest(_merged(np.concatenate(walk.found)))
@@ -45,22 +49,31 @@ class _Walk:
 
     def below(self, level: int, table: int, virtual: int) -> None:
         """Of the table of `level` at a physical address; `virtual`: of its first entry."""
-        if table in self._seen or len(self._seen) > _MOST_TABLES or self._count > _MOST_FOUND:
+        if len(self._seen) > _MOST_TABLES or self._count > _MOST_FOUND:
             return
         self._seen.add(table)
         starts, entries = self._present(level, table, virtual)
         form = self._form
-        memory = np.ones(len(entries), np.bool_) if level == 0 else form.names_memory(entries) != 0
-        self._add(level, starts[memory], entries[memory])
-        for start, entry in zip(starts[~memory].tolist(), entries[~memory].tolist(), strict=True):
-            self.below(level - 1, form.target(entry), start)
+        if level == 0:
+            self._add(level, starts, form.page(entries, starts))
+            return
+        memory = form.names_memory(entries) != 0
+        self._add(level, starts[memory], form.target(entries[memory]))
+        tables = form.target(entries[~memory]).tolist()
+        # The kernel itself lies highest.
+        for start, one in zip(reversed(starts[~memory].tolist()), reversed(tables), strict=True):
+            if one not in self._seen:
+                self.below(level - 1, one, start)
 
     def _present(self, level: int, table: int, virtual: int) -> tuple[_Numbers, _Numbers]:
         """Virtual addresses and entries of those that name something."""
         form = self._form
         try:
             found = self._read(table, ENTRY << form.index_bits)
-        except OSError:
+        except OSError as error:
+            lost = error.errno in _LOST and not isinstance(error, TargetError)
+            if level == form.levels - 1 or not lost:
+                raise
             found = b""
         entries = np.frombuffer(found[: len(found) // ENTRY * ENTRY], "<u8")
         starts = np.arange(len(entries), dtype=np.uint64) << np.uint64(form.shift(level))
@@ -68,9 +81,9 @@ class _Walk:
         chosen = (form.present(entries) != 0) & (starts >= np.uint64(form.kernel_begin))
         return starts[chosen], entries[chosen]
 
-    def _add(self, level: int, starts: _Numbers, entries: _Numbers) -> None:
+    def _add(self, level: int, starts: _Numbers, targets: _Numbers) -> None:
         size = 1 << self._form.shift(level)
-        physical = self._form.target(entries) & (ALL_BITS ^ size - 1)
+        physical = targets & (ALL_BITS ^ size - 1)
         ranges = np.stack((starts, physical, np.full(len(starts), size, np.uint64)), axis=1)
         self.found.append(_merged(ranges))
         self._count += len(self.found[-1])

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TableForm: how a processor reads its page tables, for each that Linux uses here. All are trees
-whose tables have a page each, with entries of 8 bytes whose bit 0 is set when they name anything.
+whose tables have a page each, with entries of 8 bytes whose bit 0 is set when they name anything
+(a table that breaks the rules of its processor in its other bits is not told from one that does
+not).
 
-Sources: Intel SDM volume 3, 4.5; Arm ARM, D8.3; RISC-V privileged architecture, 10.3 to 10.5."""
+Sources: Intel SDM volume 3, 4.5; Arm ARM, D8.3; RISC-V privileged architecture, 10.3 to 10.5,
+and Svnapot."""
 
 from __future__ import annotations
 
@@ -17,6 +20,12 @@ ENTRY: Final = 8
 """Bytes of an entry."""
 ALL_BITS: Final = (1 << 64) - 1
 _PRESENT: Final = 1
+_TAG: Final = 0xFF << 56
+_NUMBER_SHIFT: Final = 10
+_GROUP_BIT: Final = 63
+_IN_GROUP: Final = 0xF000
+"""Of RISC-V's entries: where a page's number begins; N of Svnapot; bits of an address within 16
+pages."""
 
 ReadPhysical = Callable[[int, int], bytes]
 """Bytes [address, address+length) of physical memory."""
@@ -43,6 +52,8 @@ class TableForm:
     """...or in one that names a table."""
     kernel_alone: bool = False
     """The kernel's first table has no part for user space."""
+    groups: bool = False
+    """Of RISC-V: entries of the last level may stand for 16 pages."""
 
     @property
     def index_bits(self) -> int:
@@ -72,6 +83,25 @@ class TableForm:
         """Not 0: the entry names something."""
         return entry & _PRESENT
 
+    def page(self, entry: _Entry, virtual: _Entry) -> _Entry:
+        """Physical address of the page at `virtual`, by its entry of the last level."""
+        found = self.target(entry)
+        if not self.groups:
+            return found
+        # Svnapot: 16 pages have the same entry, whose four lowest bits of the number are 1000.
+        low = entry >> _NUMBER_SHIFT
+        group = (entry >> _GROUP_BIT) & (low >> 3) & ~(low | low >> 1 | low >> 2) & 1
+        chosen: _Entry = group * _IN_GROUP
+        page: _Entry = found & ~chosen | virtual & chosen
+        return page
+
+    def is_translated(self, address: int) -> bool:
+        """Whether the processor takes the address at all (canonical); the kernel's alone where its
+        tables are. The upper byte of AArch64's may be a tag."""
+        if self.kernel_alone:
+            return address | _TAG >= self.kernel_begin
+        return address >= self.kernel_begin or address < 1 << self.address_bits - 1
+
     def names_memory(self, entry: _Entry) -> _Entry:
         """Not 0: an entry above the last level names memory, not a table."""
         return entry & self.kind ^ (self.kind if self.table_has_kind else 0)
@@ -80,6 +110,8 @@ class TableForm:
 def translate(read: ReadPhysical, form: TableForm, table: int, address: int) -> int | None:
     """Physical address of a virtual one. `table`: physical address of the first table. None:
     nothing is mapped there. Raises what `read` raises."""
+    if not form.is_translated(address):
+        return None
     address %= 1 << form.address_bits
     base = table
     for level in reversed(range(form.levels)):
@@ -88,10 +120,12 @@ def translate(read: ReadPhysical, form: TableForm, table: int, address: int) -> 
         entry = int.from_bytes(read(base + index * ENTRY, ENTRY), "little")
         if not form.present(entry):
             return None
+        if level == 0:
+            return form.page(entry, address) | address & (1 << shift) - 1
         base = form.target(entry)
-        if level == 0 or form.names_memory(entry):
+        if form.names_memory(entry):
             below = (1 << shift) - 1
-            return (base & ~below) | (address & below)
+            return base & ~below | address & below
     return None
 
 
@@ -106,7 +140,8 @@ def long_mode(levels: int) -> TableForm:
 
 def supervisor_mode(levels: int) -> TableForm:
     """RISC-V: Sv39, Sv48 or Sv57. An entry that may be read, written or executed is of memory."""
-    return TableForm(12, 12 + 9 * levels, ((1 << 44) - 1) << 10, 2, kind=0b1110)
+    number = ((1 << 44) - 1) << _NUMBER_SHIFT
+    return TableForm(12, 12 + 9 * levels, number, 12 - _NUMBER_SHIFT, kind=0b1110, groups=True)
 
 
 _ARM_PAGES: Final = {4096: 12, 16384: 14, 65536: 16}

@@ -153,6 +153,7 @@ VMCOREINFO = Note(b"VMCOREINFO\0", 0, f"OSRELEASE={EVIL[:60]}\nSYMBOL(swapper_pg
         (memory([VMCOREINFO]), "The tasks cannot be read: the kernel's VMCOREINFO has no NUMBER"),
         (LinuxMemory({"notes": [EVIL]}, (), lambda *_: b""), "The tasks cannot be read"),
         (memory([VMCOREINFO], "x86_64"), "; its kernel with debug symbols may help."),
+        (memory([VMCOREINFO]), "has no NUMBER(VA_BITS)."),
     ],
 )
 def test_a_linux_that_cannot_be_read(found: LinuxMemory, said: str) -> None:

@@ -111,14 +111,14 @@ def test_arm_tables_that_map_the_kernel_prove_its_text(
     page_bits: int, bits: int, size: int, used: int
 ) -> None:
     """`used`: by which the first table's entries are counted."""
-    memory = Memory()
-    text = arm_text(1 << page_bits, bits, size)
+    memory, start = Memory(), STEXT | -(1 << used) % (1 << 64)
+    text = arm_text(1 << page_bits, bits, size, start)
     form = arm_form(Description(text))
     assert form and (form.page_bits, form.address_bits) == (page_bits, used)
     assert not is_arm_current(memory, text)
-    memory.map_arm(START + 0x20000, STEXT, START + 0x10000, page_bits, used)
+    memory.map_arm(START + 0x20000, start, START + 0x10000, page_bits, used)
     assert is_arm_current(memory, text)
-    assert not is_arm_current(memory, arm_text(1 << page_bits, bits, size, STEXT + 0x1000_0000))
+    assert not is_arm_current(memory, arm_text(1 << page_bits, bits, size, start + 0x1000_0000))
 
 
 def test_arm_blocks_of_2_mib() -> None:

@@ -9,6 +9,7 @@ import random
 import numpy as np
 import pytest
 
+from livedumpfs.errors import TargetError
 from livedumpfs.paging import mapped_ranges as walk
 from livedumpfs.paging.mapped_ranges import mapped_ranges
 from livedumpfs.paging.table_form import (
@@ -154,7 +155,8 @@ def test_a_table_that_the_tree_has_twice_counts_once(memory: Memory) -> None:
         memory.put(memory.place(form.kernel_begin + (number << form.shift(top)), top), entry)
     itself = memory.entry(memory.root, memory=False, level=top)
     memory.put(memory.place(form.kernel_begin + (5 << form.shift(top)), top), itself)
-    assert memory.ranges() == [[form.kernel_begin, memory.page, memory.page]]
+    last = form.kernel_begin + (4 << form.shift(top))
+    assert memory.ranges() == [[last, memory.page, memory.page]]
 
 
 def test_tables_that_are_lost_map_nothing(memory: Memory) -> None:
@@ -164,8 +166,59 @@ def test_tables_that_are_lost_map_nothing(memory: Memory) -> None:
     table = form.target(memory.get(memory.place((1 << 64) - memory.page, form.levels - 1)))
     del memory.pages[table]
     assert memory.ranges() == [[form.kernel_begin, memory.page, memory.page]]
+
+
+def test_without_the_first_table_there_is_nothing(memory: Memory) -> None:
     del memory.pages[memory.root]
-    assert memory.ranges() == []
+    with pytest.raises(OSError, match="no memory"):
+        memory.ranges()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENODATA, "released"), TargetError("slow", errno=errno.EIO)]
+)
+def test_what_may_be_there_later_is_an_error(memory: Memory, error: OSError) -> None:
+    """A target that does not answer is not a page that is lost."""
+    memory.map(memory.form.kernel_begin, memory.page)
+    calls = 0
+
+    def read(address: int, length: int) -> bytes:
+        nonlocal calls
+        calls += 1
+        if calls == memory.form.levels:
+            raise error
+        return memory.read(address, length)
+
+    with pytest.raises(type(error)):
+        mapped_ranges(read, memory.form, memory.root)
+
+
+def test_addresses_that_no_kernel_has_are_not_translated(memory: Memory) -> None:
+    """Null pointers and what debuggers and allocators fill memory with."""
+    form, page = memory.form, memory.page
+    memory.map(form.kernel_begin, 5 * page)
+    inside = form.kernel_begin % (1 << form.address_bits)
+    assert translate(memory.read, form, memory.root, form.kernel_begin + 16) == 5 * page + 16
+    for wrong in (0x6B6B << 48 | inside, inside + 16):
+        if wrong != form.kernel_begin + 16:
+            assert translate(memory.read, form, memory.root, wrong) is None
+    tagged = form.kernel_begin & (1 << 56) - 1 | 0xF4 << 56
+    found = translate(memory.read, form, memory.root, tagged)
+    assert found == (5 * page if form.kernel_alone else None)
+
+
+@pytest.mark.parametrize("levels", [3, 5])
+def test_sixteen_pages_of_one_entry(levels: int) -> None:
+    """Svnapot of RISC-V, 64 KiB; another pattern with that bit is T-Head's own."""
+    memory = Memory(supervisor_mode(levels))
+    start = (1 << 64) - (1 << 20)
+    for number in range(16):
+        group = 0x8765_8000 >> 2 | 1 << 63 | 0b1111
+        memory.put(memory.place(start + number * 4096, 0), group)
+        memory.put(memory.place(start + (32 + number) * 4096, 0), 0x9000_3000 >> 2 | 1 << 63 | 15)
+    assert memory.ranges()[0] == [start, 0x8765_0000, 0x1_0000]
+    assert translate(memory.read, memory.form, memory.root, start + 0x3010) == 0x8765_3010
+    assert translate(memory.read, memory.form, memory.root, start + 0x2_0010) == 0x9000_3010
 
 
 def test_of_too_many_ranges_the_largest_stay(
@@ -179,6 +232,17 @@ def test_of_too_many_ranges_the_largest_stay(
     assert [begin + 2 * page, 2 * page, 2 * page] in found
     assert [begin + 7 * page, 7 * page, 3 * page] in found
     assert len(found) == 3 and found == sorted(found)
+
+
+def test_of_too_many_tables_the_highest_stay(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel itself is there."""
+    highest = (1 << 64) - memory.page
+    memory.map(memory.form.kernel_begin, memory.page)
+    memory.map(highest, 3 * memory.page)
+    monkeypatch.setattr(walk, "_MOST_TABLES", memory.form.levels - 1)
+    assert memory.ranges() == [[highest, 3 * memory.page, memory.page]]
 
 
 def test_a_hostile_tree_is_left_in_time(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
