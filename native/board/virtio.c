@@ -18,6 +18,8 @@ enum {
 	VENDOR = 0x0c,
 	DEVICE_FEATURES = 0x10,
 	DEVICE_FEATURES_PAGE = 0x14,
+	DRIVER_FEATURES = 0x20,
+	DRIVER_FEATURES_PAGE = 0x24,
 	QUEUE = 0x30,
 	QUEUE_MOST = 0x34,
 	QUEUE_LENGTH = 0x38,
@@ -39,11 +41,6 @@ enum {
 #define STATUS_NEEDS_RESET 0x40u
 #define INTERRUPT_QUEUE 1u
 #define INTERRUPT_CONFIG 2u
-#define FEATURE_SEGMENT_SIZE (1u << 1)
-#define FEATURE_SEGMENTS (1u << 2)
-#define FEATURE_READ_ONLY (1u << 5)
-#define FEATURE_FLUSH (1u << 9)
-#define FEATURE_VERSION_1 1u /* bit 32 */
 
 enum { DESCRIPTOR_NEXT = 1, DESCRIPTOR_WRITE = 2 };
 enum { KIND_READ = 0, KIND_WRITE = 1, KIND_FLUSH = 4, KIND_ID = 8, KIND_NONE = 0xff };
@@ -232,7 +229,9 @@ void ldfs_virtio_reset(struct ldfs_board *b)
 
 	k->generation++;
 	k->status = k->interrupt = k->ready = k->size = 0;
-	k->features_page = k->queue = 0;
+	k->features_page = k->driver_page = k->queue = 0;
+	memset(k->accepted, 0, sizeof(k->accepted));
+	k->accepted_beyond = false;
 	k->descriptors = k->driver_ring = k->device_ring = 0;
 	k->seen = k->used = 0;
 	k->broken = k->waits = false;
@@ -274,10 +273,7 @@ uint64_t ldfs_virtio_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void 
 	case VENDOR:
 		return VENDOR_VALUE;
 	case DEVICE_FEATURES:
-		if (k->features_page == 0)
-			return FEATURE_SEGMENT_SIZE | FEATURE_SEGMENTS | FEATURE_FLUSH |
-			       (k->read_only ? FEATURE_READ_ONLY : 0);
-		return k->features_page == 1 ? FEATURE_VERSION_1 : 0;
+		return ldfs_features_offered(k, k->features_page);
 	case QUEUE_MOST:
 		return k->queue || k->fd < 0 ? 0 : QUEUE_SIZE;
 	case QUEUE_READY:
@@ -298,8 +294,8 @@ static void set_ready(struct disk *k, bool on)
 	k->generation++;
 	k->seen = k->used = 0;
 	k->waits = false;
-	k->ready = on && k->size && k->descriptors % 16 == 0 && k->driver_ring % 2 == 0 &&
-		   k->device_ring % 4 == 0;
+	k->ready = on && (k->status & LDFS_FEATURES_OK) && k->size && k->descriptors % 16 == 0 &&
+		   k->driver_ring % 2 == 0 && k->device_ring % 4 == 0;
 }
 
 static void set_half(uint64_t *address, uint64_t offset, uint64_t value)
@@ -348,6 +344,12 @@ void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t
 	case DEVICE_FEATURES_PAGE:
 		k->features_page = (uint32_t)value;
 		break;
+	case DRIVER_FEATURES:
+		ldfs_features_accept(k, k->driver_page, (uint32_t)value);
+		break;
+	case DRIVER_FEATURES_PAGE:
+		k->driver_page = (uint32_t)value;
+		break;
 	case QUEUE:
 		k->queue = (uint32_t)value;
 		break;
@@ -366,7 +368,7 @@ void ldfs_virtio_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t
 		break;
 	case STATUS:
 		if (value)
-			k->status = (uint32_t)value;
+			k->status = ldfs_features_status(k, (uint32_t)value);
 		else
 			ldfs_virtio_reset(b);
 		break;

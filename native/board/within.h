@@ -91,12 +91,16 @@ struct jobs {
 	struct job *first, **last;
 };
 
+#define FEATURE_PAGES 2 /* of 32 features each, that are looked at */
+
 struct disk {
 	int fd;
 	uint64_t sectors;
 	bool read_only;
-	uint32_t features_page, queue, status, interrupt, generation;
-	uint32_t ready, size;                           /* of queue 0, which is the only one */
+	uint32_t features_page, driver_page, queue, status, interrupt, generation;
+	uint32_t accepted[FEATURE_PAGES]; /* by the driver; no more after FEATURES_OK */
+	bool accepted_beyond;             /* one of a page that no device of ours has */
+	uint32_t ready, size;             /* of queue 0, which is the only one */
 	uint64_t descriptors, driver_ring, device_ring; /* physical addresses */
 	uint16_t seen, used;
 	uint32_t under_way;       /* requests that the thread has, or has done */
@@ -213,6 +217,13 @@ uint64_t ldfs_serial_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void 
 void ldfs_serial_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t value, void *user);
 uint64_t ldfs_rtc_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void *user);
 void ldfs_rtc_write(ldfs_uc *uc, uint64_t offset, unsigned int size, uint64_t value, void *user);
+
+/* ----------------------------------------------------------- features.c [hart] */
+#define LDFS_FEATURES_OK 8u /* a bit of the status: both agree */
+uint32_t ldfs_features_offered(const struct disk *k, uint32_t page);
+void ldfs_features_accept(struct disk *k, uint32_t page, uint32_t accepted);
+/* The status that is to be when the driver stores `asked`, which is not 0. */
+uint32_t ldfs_features_status(const struct disk *k, uint32_t asked);
 
 /* ------------------------------------------------------------- virtio.c [hart] */
 uint64_t ldfs_virtio_read(ldfs_uc *uc, uint64_t offset, unsigned int size, void *user);

@@ -41,8 +41,12 @@ void be_honest(ldfs_uc *uc)
 		flood(uc);
 	memset(ram + AVAILABLE, 0, 4096);
 	memset(ram + USED, 0, 4096);
-	store32(uc, 0x70, 0);
+	check(!agree(uc, false));
 	place_in_ram(uc, 4);
+	check(!load32(uc, 0x44));
+	check(agree(uc, true));
+	place_in_ram(uc, 4);
+	check(load32(uc, 0x44));
 	for (uint32_t i = 0; i < sectors * SECTOR; i++)
 		written[i] = (uint8_t)(seed * (i + 1) >> 32);
 	memcpy(ram + DATA, written, sectors * SECTOR);

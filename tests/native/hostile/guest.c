@@ -11,6 +11,39 @@ void store32(ldfs_uc *uc, uint64_t offset, uint64_t value)
 			uc->devices[i].write(uc, offset, 4, value, board);
 }
 
+uint32_t load32(ldfs_uc *uc, uint64_t offset)
+{
+	for (int i = 0; i < uc->device_count; i++)
+		if (uc->devices[i].begin == LDFS_BOARD_DISK)
+			return (uint32_t)uc->devices[i].read(uc, offset, 4, board);
+	return 0;
+}
+
+/* What it accepts: all that is offered; or with one that is not, or without VERSION_1. */
+bool agree(ldfs_uc *uc, bool right)
+{
+	bool older = !right && one_in(2);
+	uint64_t page, more = right || older ? 0 : UINT64_C(1) << below(32);
+
+	store32(uc, 0x70, 0);
+	store32(uc, 0x70, 3);
+	for (page = 0; page < 2; page++) {
+		store32(uc, 0x14, page);
+		store32(uc, 0x24, page);
+		store32(uc, 0x20, load32(uc, 0x10) & ~(uint64_t)(older && page));
+	}
+	if (more) {
+		page = below(4);
+		store32(uc, 0x14, page);
+		store32(uc, 0x24, page);
+		if (load32(uc, 0x10) & more)
+			return agree(uc, right);
+		store32(uc, 0x20, load32(uc, 0x10) | more);
+	}
+	store32(uc, 0x70, 11);
+	return load32(uc, 0x70) == 11;
+}
+
 /* Of RAM mostly; else what arithmetic may get wrong. */
 static uint64_t any_address(void)
 {
@@ -77,7 +110,15 @@ void begin_anew(ldfs_uc *uc)
 {
 	uint64_t size = one_in(16) ? draw() : UINT64_C(1) << below(8);
 
-	store32(uc, 0x70, 0);
+	if (one_in(4)) {
+		check(!agree(uc, false));
+		store32(uc, 0x20, 0);
+		check(load32(uc, 0x70) == 3);
+	} else {
+		check(agree(uc, true));
+		store32(uc, 0x20, UINT32_MAX); /* too late */
+		check(load32(uc, 0x70) == 11);
+	}
 	table = one_in(2) ? TABLE : RAM_SIZE - 16 * (size & 127);
 	place(uc, size, perhaps_elsewhere(LDFS_BOARD_RAM + table, 16),
 	      perhaps_elsewhere(LDFS_BOARD_RAM + AVAILABLE, 2),
@@ -152,7 +193,7 @@ void flood(ldfs_uc *uc)
 	for (uint64_t queues = 1 + below(3); queues; queues--) {
 		uint16_t *ring = available();
 
-		store32(uc, 0x70, 0);
+		check(agree(uc, true));
 		memset(ram + AVAILABLE, 0, 4096);
 		place_in_ram(uc, QUEUE_SIZE);
 		write_header(segments ? KIND_ID : KIND_FLUSH, 0);

@@ -87,6 +87,9 @@ static inline bool one_in(uint64_t n)
 int deed(ldfs_uc *uc);
 /* What a driver of the disk does: to a register, with a queue, descriptors and requests. */
 void store32(ldfs_uc *uc, uint64_t offset, uint64_t value);
+uint32_t load32(ldfs_uc *uc, uint64_t offset);
+/* Reset the disk and negotiate; whether it agreed. `right`: as the disk must. */
+bool agree(ldfs_uc *uc, bool right);
 void place_in_ram(ldfs_uc *uc, uint64_t size);
 void describe(uint32_t index, uint64_t address, uint32_t size, uint16_t flags, uint16_t next);
 void write_header(uint32_t kind, uint64_t sector);
