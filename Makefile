@@ -19,8 +19,8 @@
 #   make test-wheels  the wheel on each Python (PYTHONS) and as no root, the sdist, and the extras
 #   make deb          the Debian package, into dist/
 #   make test-deb     lintian; installed in a clean Debian, a dump there, and the timer under systemd
-#   make test-arm64  100 dumps of each kind in a Debian guest on arm64, with pages of 4 and of 16 KiB,
-#                     and the Python tests that reach the kernel or the processor
+#   make test-arm64  100 dumps of each kind in a Debian guest on arm64, with pages of 4, 16 and 64
+#                     KiB, and the Python tests that reach the kernel or the processor
 #   make test-s3       all faults of an S3 server on loopback; make test takes some
 #   make test-foreign  dumps of Debian guests of AArch64 and RISC-V under QEMU, whose packages it installs
 #   make test-linux   50 dumps of Linux in process, each compared, and an hour with one every 10 s
@@ -212,7 +212,8 @@ test-deb: setup deb
 	@scripts/setup test-deb
 	LIVEDUMP_DEB=dist $(python) -m pytest -s tests/integration/test_deb.py $(ARGS)
 test-arm64: setup
-	@$(MAKE) --no-print-directory -C guest/arm64 all kernel-16k python PYTHON=$(abspath $(python))
+	scripts/setup arm64
+	@$(MAKE) --no-print-directory -C guest/arm64 all kernel-16k kernel-64k python PYTHON=$(abspath $(python))
 	LIVEDUMP_ARM64=1 $(python) -m pytest -s tests/arm64 $(ARGS)
 
 test-s3: setup

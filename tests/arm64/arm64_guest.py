@@ -29,7 +29,7 @@ PYTHON_ROOT = GUEST / "build" / "python.cpio"
 QUICK_BOOT = "nokaslr mitigations=off cryptomgr.notests"
 """It takes half the time, and nothing that the programs meet."""
 
-Pages = Literal["4k", "16k"]
+Pages = Literal["4k", "16k", "64k"]
 
 
 @dataclass(frozen=True)
@@ -106,20 +106,22 @@ def run_in_guest(
     (place / "commands").write_text("".join(f"{command}\n" for command in commands))
     image = place / "initramfs.cpio"
     _pack(place, image, root, *images)
+    printed = place / "console"  # a file: a run of minutes can be followed
     try:
-        done = subprocess.run(
-            _command(pages, image, memory), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, check=False, timeout=deadline_s, env=os.environ,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise AssertionError(f"the guest hangs; it printed\n{_text(error.output)}") from None
+        with printed.open("wb") as console:
+            subprocess.run(
+                _command(pages, image, memory), stdin=subprocess.DEVNULL, stdout=console,
+                stderr=subprocess.STDOUT, check=False, timeout=deadline_s, env=os.environ,
+            )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"the guest hangs; it printed\n{_text(printed)}") from None
     finally:
         image.unlink()
-    console = _text(done.stdout)
-    answers = _answers(console)
-    assert len(answers) == len(commands) and "\n@@ over\n" in console, console
+    text = _text(printed)
+    answers = _answers(text)
+    assert len(answers) == len(commands) and "\n@@ over\n" in text, text
     return answers
 
 
-def _text(console: bytes | None) -> str:
-    return (console or b"").decode(errors="replace").replace("\r\n", "\n")
+def _text(console: Path) -> str:
+    return console.read_bytes().decode(errors="replace").replace("\r\n", "\n")

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ldfs.h"
 #include "serving/serving.h"
@@ -102,7 +103,8 @@ static void await(_Atomic uint64_t *count)
 
 static int round_of(ldfs_arena *arena, uint64_t round, uint32_t backend, ldfs_gate **gate)
 {
-	ldfs_dump_config config = { .granule_size = 16384,
+	uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE);
+	ldfs_dump_config config = { .granule_size = page > 16384 ? page : 16384,
 				    .pool_size = 2 * SIZE,
 				    .policy = LDFS_POLICY_BLOCK,
 				    .backend = backend,

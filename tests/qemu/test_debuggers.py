@@ -24,9 +24,13 @@ from drgn.helpers.linux import cpu_curr, for_each_task, get_dmesg
 
 from livedumpfs.cli.main import main as cli
 from livedumpfs.dump import DumpSettings, LiveDump
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.linux import Kernel, tasks
 from livedumpfs.machines.qemu.registers import VcpuState
 from tests.fixtures.html_pages import parse
-from tests.fixtures.program_files import program_command
+from tests.fixtures.mounted_dumps import Mounted
+from tests.fixtures.program_files import program_command, program_file
+from tests.qemu.gdb_scripts import run_gdb, symbols_of
 
 Guest = Any  # conftest.Guest
 BUILD = Path(__file__).resolve().parents[2] / "guest" / "linux" / "build"
@@ -260,6 +264,23 @@ def test_a_page_has_the_tasks(taken: Taken, tmp_path: Path) -> None:
         assert {int(pid): name.strip("[]") for pid, _, _, name in rows} == found
         assert {name for pid, _, _, name in rows if pid == "2"} == {"[kthreadd]"}
         assert f"read by drgn {drgn.__version__}" in page.one("section", id="tasks").text
+
+
+def test_gdb_reads_the_kernels_memory_by_kcore(taken: Taken, tmp_path: Path) -> None:
+    """And what we read without symbols is the same."""
+    mounted = Mounted(str(taken.core), tmp_path / "mount")
+    try:
+        printed = run_gdb(
+            symbols_of(taken.core, SYMBOLS), f"core-file {mounted.root / 'kcore'}",
+            f"source {program_file(__file__, 'tasks_in_gdb.py')}",
+        )  # fmt: skip
+    finally:
+        mounted.clean()
+    found = dict(re.findall(r"^(\d+) (.*)$", printed, re.MULTILINE))
+    assert {int(pid): name for pid, name in found.items()} == tasks_of_drgn(taken.program), printed
+    with open_dump(taken.core) as dump:
+        ours = {one.pid: one.name for one in tasks(Kernel(dump.meta, dump.read_physical))}
+    assert ours == {0: "swapper/0", **tasks_of_drgn(taken.program)}
 
 
 def test_the_kernel_says_who_it_is(taken: Taken) -> None:
