@@ -19,7 +19,8 @@ GUEST = TOP / "guest" / "arm64"
 SYSROOT = GUEST / "build" / "sysroot" / "root"
 COMPILER = "aarch64-linux-gnu-gcc"
 PROGRAMS = ("qemu-system-aarch64", COMPILER, "cpio", "make", "apt-get")
-FETCH_S = 900
+FETCH_S = 3600
+"""Long enough to build a kernel."""
 LONG = bool(os.environ.get("LIVEDUMP_ARM64"))
 """make test-arm64"""
 ROOT = GUEST / "build" / "root.cpio"

@@ -2,7 +2,7 @@
 """The Python tests that need no QEMU, in the Debian guest on arm64: Debian 13's Python, our pinned
 packages for that processor, the C core built across, and real mounts. chosen_files.py says which.
 
-One boot for all, of make test-arm64 alone (LIVEDUMP_ARM64=1)."""
+One boot for each size of pages, of make test-arm64 alone (LIVEDUMP_ARM64=1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.arm64.arm64_guest import LONG, PYTHON_ROOT, fetch, run_in_guest
+from tests.arm64.arm64_guest import LONG, PYTHON_ROOT, Pages, fetch, run_in_guest
 from tests.arm64.chosen_files import chosen
 from tests.arm64.python_tree import lay_out
 
@@ -23,10 +23,10 @@ pytestmark = [
     pytest.mark.skipif(not LONG, reason="some 20 minutes: make test-arm64"),
 ]
 
+PAGES: tuple[Pages, ...] = ("4k", "16k")
 DEADLINE_S = 7200
 TEST_S = 900
-"""Of one test. A thread of its own tells where it hangs: a signal does not reach one that is in C
-for good."""
+"""Of one test."""
 FLOOR = 1000
 """Tests that pass. Fewer: the choice, or what is in the guest, has shrunk."""
 REPORT = "/tmp/report.xml"
@@ -64,9 +64,12 @@ def _outcome(report: str, printed: str) -> Outcome:
     return outcome
 
 
-@pytest.fixture(scope="module")
-def outcome(sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
-    fetch("build/python.cpio", "build/kernel-4k/vmlinuz")
+@pytest.fixture(scope="module", params=PAGES)
+def outcome(
+    request: pytest.FixtureRequest, sysroot: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outcome]:
+    pages: Pages = request.param
+    fetch("build/python.cpio", f"build/kernel-{pages}/vmlinuz")
     place = tmp_path_factory.mktemp("guest")
     lay_out(place / "tree", tmp_path_factory.mktemp)
     python = "LIVEDUMP_PYTHON=/usr/bin/python3 PYTHONPATH=/tree PYTHONUNBUFFERED=1 python3"
@@ -74,21 +77,23 @@ def outcome(sysroot: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         [
             "ldconfig",
             f"cd /tree && {python} -m pytest -v --color=no --tb=short --durations=10 -n 2"
-            f" -p no:cacheprovider --timeout={TEST_S} --timeout-method=thread"
+            " -o tmp_path_retention_policy=failed -p no:cacheprovider"
+            f" --timeout={TEST_S} --max-worker-restart=0"
             f" --junitxml={REPORT} {' '.join(_files())}",
             f"cat {REPORT}",
-            "free -m; df -m /tmp; dmesg | tail -n 100",
+            "free -m; df -m /tmp; dmesg | tail -n 40",
         ],
         [],
         place,
         root=PYTHON_ROOT,
+        pages=pages,
         memory="8G",
         deadline_s=DEADLINE_S,
     )
     printed = answers[1].printed
     assert answers[2].printed.strip(), f"pytest ended without a report: {printed[-10000:]}"
     found = _outcome(answers[2].printed, printed)
-    print(f"\nin the arm64 guest: {found}")
+    print(f"\nin the arm64 guest, pages of {pages}: {found}")
     yield found
 
 
