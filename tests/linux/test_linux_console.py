@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from livedumpfs.client import Client
+from livedumpfs.dumpfile import open_dump
+from livedumpfs.linux import Kernel
 from tests.fixtures import forks
 from tests.fixtures.html_pages import Element, parse
+from tests.fixtures.mounted_dumps import Mounted
 from tests.integration.test_json_facts import expect
 from tests.linux.conftest import BOOT_S
 
@@ -144,6 +148,46 @@ def test_its_dump_has_registers_tasks_and_log(host: LinuxHost, tmp_path: Path) -
     (line,) = (one for one in found["log"] if one["text"] == "a line of the log")
     assert line["time_ns"] > 0 and f"Linux {found['release']}\n" in said
     expect(found, "linux", "linux")
+
+
+def test_its_memory_can_be_read_by_the_kernels_addresses(host: LinuxHost, tmp_path: Path) -> None:
+    """In kcore: of the snapshot that lives, and of a dump of it, by the same addresses."""
+    target, client = tmp_path / "dump", Client(str(host.mount))
+    client.init(str(target))
+    try:
+        client.start()
+        living = names_in(host.mount / "snapshot" / "kcore")
+        client.sweep()
+        client.finish(BOOT_S)
+    finally:
+        client.release()
+    with open_dump(target) as dump:
+        release = Kernel(dump.meta, dump.read_physical).description.release
+    mounted = Mounted(str(target), tmp_path / "mounted")
+    try:
+        assert names_in(mounted.root / "kcore") == living
+    finally:
+        mounted.clean()
+    assert living.startswith(b"Linux\0") and release.encode() in living and b"riscv64\0" in living
+
+
+def names_in(kcore: Path) -> bytes:
+    """What uname(2) says, from a kcore by its virtual address."""
+    with kcore.open("rb") as file:
+        elf = ELFFile(file)
+        segments = list(elf.iter_segments())
+        notes = next(one for one in segments if one.header.p_type == "PT_NOTE")
+        said = next(note for note in notes.iter_notes() if note["n_name"] == "VMCOREINFO")
+        text = said["n_descdata"].decode()
+        (found,) = re.findall(r"^SYMBOL\(init_uts_ns\)=(\w+)$", text, re.MULTILINE)
+        address = int(found, 16)
+        for one in segments:
+            head = one.header
+            inside = address - head.p_vaddr
+            if head.p_type == "PT_LOAD" and 0 <= inside < head.p_filesz:
+                file.seek(head.p_offset + inside)
+                return file.read(400)
+    raise AssertionError(f"{kcore} has nothing at {address:#x}")
 
 
 def page_of(tmp_path: Path, *words: object) -> Element:
