@@ -21,6 +21,8 @@ ROOMS = {
     },
     # What drives the C core in its own process. Tests of commands alone take too long.
     "tests/integration": {"core", "dump"},
+    # What tracks changes of its own memory.
+    "tests/stores": {"targets"},
 }  # fmt: skip
 """By folder: a file runs in the guest when it imports one of these parts of livedumpfs."""
 PACKAGES = TOP / "guest" / "arm64" / "build" / "python" / "site"

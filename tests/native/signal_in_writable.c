@@ -20,7 +20,7 @@ static volatile sig_atomic_t at = -1, hits;
 static void on_alarm(int signo)
 {
 	(void)signo;
-	if (at >= 0) {
+	if (at >= 0 && at < GRANULES) { /* it is GRANULES for a moment */
 		live[at * GRANULE]++;
 		hits++;
 	}

@@ -15,14 +15,15 @@ from livedumpfs import Arena, DumpSettings, LiveDump
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.stores.receiver import Receiver
 from livedumpfs.targets import adopt_target
+from livedumpfs.units import HOST_PAGE
 
-GRANULE = 64 << 10
+PAGE = HOST_PAGE
+GRANULE = 16 * PAGE
 COUNT = 96
 SIZE = COUNT * GRANULE
 FULL = COUNT // 2
 """Granules with data; the others are holes."""
 SETTINGS = DumpSettings(track=True, granule=GRANULE)
-PAGE = 4096
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 

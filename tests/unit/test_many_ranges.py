@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,8 @@ def test_other_tools_read_many_ranges(tmp_path: Path) -> None:
         arena.live[-8] = 9
         dump.save(path)
     assert told(tool("readelf"), "-lW", path).count("  LOAD ") == count
+    if find_spec("drgn") is None:  # the arm64 guest has none
+        pytest.skip("drgn is not installed")
     last = (count - 1) * STEP + PAGE - 8
     told(*program_command(__file__, "count_ranges.py", path, str(last), str(count)))
 
