@@ -18,7 +18,7 @@ from livedumpfs.dumpfile.layout import read_meta
 from livedumpfs.dumpfile.source import FileSource, Source, open_source
 from livedumpfs.errors import InvalidDump, TargetError
 from livedumpfs.formats import elf, filtered, kdump, superblock
-from livedumpfs.formats.note import find_notes
+from livedumpfs.formats.note import VMCOREINFO, find_notes
 from livedumpfs.formats.plan import new_dump_id
 from livedumpfs.formats.superblock import Superblock, VerdictWord
 from livedumpfs.targets import (
@@ -50,7 +50,7 @@ def has_vmcoreinfo(path: str) -> bool:
         return False
     finally:
         source.close()
-    return any(name == kdump.VMCOREINFO for name, *_ in find_notes(notes))
+    return any(name == VMCOREINFO for name, *_ in find_notes(notes))
 
 
 class NewFiltered(Closing):

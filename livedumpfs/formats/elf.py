@@ -88,7 +88,8 @@ class ElfPlan(Plan):
         notes = all_notes(self.machine, registers)
         note_offset = self.superblock_offset - len(notes)
         note_size = len(notes) + superblock.SIZE
-        head = core_headers(self.machine, (note_offset, note_size), self.data_offset)
+        loads = memory_loads(self.machine)
+        head = core_headers(self.machine, (note_offset, note_size), self.data_offset, loads)
         return head + bytes(note_offset - len(head)) + notes
 
     def invalidate(self) -> list[Step]:
@@ -127,10 +128,9 @@ def core_headers(
     machine: MachineInfo,
     notes: tuple[int, int],
     data_offset: int,
-    loads: Sequence[Load] | None = None,
+    loads: Sequence[Load],
 ) -> bytes:
-    """ELF header and program headers: a PT_NOTE, then a PT_LOAD for each of `loads`, in any number;
-    None: for each range of the memory.
+    """ELF header and program headers: a PT_NOTE, then a PT_LOAD for each of `loads`, in any number.
 
     `notes`: offset and size of the notes; no PT_NOTE when the size is 0. `data_offset`: offset in
     the file of arena offset 0.
@@ -142,7 +142,7 @@ def core_headers(
         _PHDR.pack(
             _PT_LOAD, _PF_RWX, data_offset + at, virtual, start, length, length, _NO_ALIGNMENT
         )
-        for virtual, start, length, at in (memory_loads(machine) if loads is None else loads)
+        for virtual, start, length, at in loads
     ]
     return _elf_header(machine.elf_machine, len(programs)) + b"".join(programs)
 

@@ -29,6 +29,7 @@ from livedumpfs.compression import COMPRESSION, Compression, check_compression
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import elf, processors, superblock, table
 from livedumpfs.formats.machine_info import MachineInfo, MemoryRange, Registers, check_machine
+from livedumpfs.formats.note import VMCOREINFO
 from livedumpfs.formats.plan import Extent, Plan, Step, Sync, Write, Zero, check_sizes, new_dump_id
 from livedumpfs.units import PAGE_SIZE, align_up
 
@@ -49,9 +50,6 @@ DESCRIPTOR: Final = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")]
 )
 """page_desc_t, 24 bytes."""
-
-VMCOREINFO: Final = b"VMCOREINFO\0"
-"""Name of the note in which a Linux kernel describes itself."""
 
 MAX_PHYSICAL: Final = 1 << 44
 """First physical address that no page can have: the header counts pages in 32 bits."""

@@ -19,6 +19,8 @@ from livedumpfs.units import align_up
 HEADER: Final = struct.Struct("<III")
 """Elf64_Nhdr: sizes of name and content, type."""
 OWN_NAME: Final = b"LIVEDUMPFS\0"
+VMCOREINFO: Final = b"VMCOREINFO\0"
+"""Name of the note in which a Linux describes itself."""
 PADDING_TYPE: Final = 0x4C444650
 """Type of our notes that only fill room; their content means nothing."""
 MAX_COUNT: Final = 16384

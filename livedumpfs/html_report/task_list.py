@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from livedumpfs.errors import InvalidDump
 from livedumpfs.formats import MemoryRange
-from livedumpfs.formats.note import parse_notes
+from livedumpfs.formats.note import VMCOREINFO, parse_notes
 from livedumpfs.linux import Kernel, tasks
+from livedumpfs.linux.kernel_description import Description
 from livedumpfs.paging.table_form import ReadPhysical
 
 TASKS_MOST: Final = 2000
@@ -21,7 +22,6 @@ _NONSENSE: Final = (
     struct.error,
 )
 """What reading tables that a dump's author has made up can raise."""
-_VMCOREINFO: Final = b"VMCOREINFO\0"
 _NOT_DRGN: Final = ("riscv64",)
 """Processors whose page tables drgn 0.3 does not read."""
 
@@ -69,7 +69,7 @@ def task_list(memory: LinuxMemory, vmlinux: str | None) -> TaskList:
         notes = parse_notes(memory.meta.get("notes", []))
     except _NONSENSE as error:
         return TaskList(problem=f"The tasks cannot be read: {error}.")
-    said = next((one.content for one in notes if one.name == _VMCOREINFO), None)
+    said = next((one.content for one in notes if one.name == VMCOREINFO), None)
     if said is None:
         return TaskList(problem="No Linux: the dump has no VMCOREINFO.")
     drgn_reads = memory.meta.get("architecture") not in _NOT_DRGN
@@ -77,7 +77,9 @@ def task_list(memory: LinuxMemory, vmlinux: str | None) -> TaskList:
         return _by_drgn(memory, said, vmlinux) if vmlinux and drgn_reads else _by_its_tables(memory)
     except _NONSENSE as error:
         hint = "; its kernel with debug symbols may help" if drgn_reads and not vmlinux else ""
-        return TaskList(release=_release(said), problem=f"The tasks cannot be read: {error}{hint}.")
+        return TaskList(
+            release=Description(said).release, problem=f"The tasks cannot be read: {error}{hint}."
+        )
 
 
 def _by_its_tables(memory: LinuxMemory) -> TaskList:
@@ -95,11 +97,6 @@ def _listed(rows: Iterable[TaskRow], release: str, by: str) -> TaskList:
     return TaskList(found[:TASKS_MOST], release, by, cut=len(found) > TASKS_MOST)
 
 
-def _release(vmcoreinfo: bytes) -> str:
-    lines = vmcoreinfo.decode("ascii", "replace").splitlines()
-    return next((one.partition("=")[2] for one in lines if one.startswith("OSRELEASE=")), "")
-
-
 # --------------------------------------------------------------------------- drgn
 
 
@@ -109,18 +106,18 @@ def _by_drgn(memory: LinuxMemory, vmcoreinfo: bytes, vmlinux: str) -> TaskList:
         from drgn.helpers.linux.pid import for_each_task
     except ImportError:
         return TaskList(
-            release=_release(vmcoreinfo),
+            release=Description(vmcoreinfo).release,
             problem="drgn reads its tasks, and is not installed here (pip install drgn).",
         )
     try:
         program = _program(drgn, memory, vmcoreinfo)
         program.load_debug_info([vmlinux])
         rows = (_drgn_row(task) for task in for_each_task(program))
-        return _listed(rows, _release(vmcoreinfo), f"drgn {drgn.__version__}")
+        return _listed(rows, Description(vmcoreinfo).release, f"drgn {drgn.__version__}")
     except Exception as error:  # drgn has no base class for what it raises
         said = " ".join(str(error).split())
         return TaskList(
-            release=_release(vmcoreinfo), problem=f"drgn cannot read its tasks: {said}."
+            release=Description(vmcoreinfo).release, problem=f"drgn cannot read its tasks: {said}."
         )
 
 

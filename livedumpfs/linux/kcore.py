@@ -53,7 +53,7 @@ def memory_of(ranges: Ranges, machine: MachineInfo) -> list[tuple[int, int, int,
     rows = [(r.start, r.end, r.arena_offset) for r in machine.memory_map]
     memory = np.array(rows, np.uint64).reshape(-1, 3)
     begin, end = ranges[:, 1], ranges[:, 1] + ranges[:, 2]
-    # Both are sorted: of each mapped range, the memory ranges [first, last) that it meets.
+    # Of each mapped range, the memory ranges [first, last) that it meets: these are sorted.
     first = np.searchsorted(memory[:, 1], begin, "right")
     last = np.searchsorted(memory[:, 0], end, "left")
     counts = np.maximum(last - first, 0)

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from livedumpfs.errors import InvalidDump
-from livedumpfs.formats.note import Note
+from livedumpfs.formats.note import VMCOREINFO, Note
+from livedumpfs.paging.table_form import ALL_BITS
 
-_NOTE: Final = b"VMCOREINFO\0"
 _LINE: Final = re.compile(r"^(\w+)\(([^)]+)\)=(-?(?:0x)?[0-9a-f]+)$")
-_ALL_BITS: Final = (1 << 64) - 1
 
 
 class Description:
@@ -42,7 +41,7 @@ class Description:
 
     def symbol(self, name: str) -> int:
         """Virtual address."""
-        return self._value("SYMBOL", name) & _ALL_BITS
+        return self._value("SYMBOL", name) & ALL_BITS
 
     def offset(self, name: str) -> int:
         """Of a structure's member, "struct.member", in bytes."""
@@ -77,6 +76,6 @@ def _number(text: str, base: int) -> int:
 def description_of(notes: Iterable[Note]) -> Description:
     """What the kernel says of itself in a dump's notes. InvalidDump: nothing."""
     for note in notes:
-        if note.name == _NOTE:
+        if note.name == VMCOREINFO:
             return Description(note.content)
     raise InvalidDump("the dump has no VMCOREINFO: no Linux had booted then")

@@ -17,7 +17,7 @@ from livedumpfs.paging.table_form import (
     supervisor_mode,
 )
 
-X86_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000
+_X86_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000
 """Virtual address of the kernel's text on x86-64, less phys_base."""
 _ROOT: Final = "swapper_pg_dir"
 _ARM_BITS: Final = 64
@@ -43,7 +43,7 @@ def _x86(said: Description) -> tuple[TableForm | None, int]:
     form = long_mode(5 if said.find_number("pgtable_l5_enabled") == 1 else 4)
     encrypted = said.find_number("sme_mask") or 0  # a bit of each entry, AMD's memory encryption
     form = replace(form, number=form.number & ~encrypted)
-    return form, X86_KERNEL_MAP - said.number("phys_base")
+    return form, _X86_KERNEL_MAP - said.number("phys_base")
 
 
 def _riscv(said: Description) -> tuple[TableForm | None, int]:

@@ -163,11 +163,8 @@ def test_its_memory_can_be_read_by_the_kernels_addresses(host: LinuxHost, tmp_pa
         client.release()
     with open_dump(target) as dump:
         release = Kernel(dump.meta, dump.read_physical).description.release
-    mounted = Mounted(str(target), tmp_path / "mounted")
-    try:
+    with Mounted(str(target), tmp_path / "mounted") as mounted:
         assert names_in(mounted.root / "kcore") == living
-    finally:
-        mounted.clean()
     assert living.startswith(b"Linux\0") and release.encode() in living and b"riscv64\0" in living
 
 

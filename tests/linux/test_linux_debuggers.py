@@ -107,11 +107,8 @@ def test_gdb_names_what_the_hart_runs(taken: Taken) -> None:
 @pytest.fixture
 def kcore(taken: Taken, tmp_path: Path) -> Iterator[Path]:
     """In the mount of the dump."""
-    mounted = Mounted(str(taken.core), tmp_path / "mount")
-    try:
+    with Mounted(str(taken.core), tmp_path / "mount") as mounted:
         yield mounted.root / "kcore"
-    finally:
-        mounted.clean()
 
 
 def test_the_kernels_gdb_scripts_list_tasks_and_log(taken: Taken, kcore: Path) -> None:

@@ -268,14 +268,11 @@ def test_a_page_has_the_tasks(taken: Taken, tmp_path: Path) -> None:
 
 def test_gdb_reads_the_kernels_memory_by_kcore(taken: Taken, tmp_path: Path) -> None:
     """And what we read without symbols is the same."""
-    mounted = Mounted(str(taken.core), tmp_path / "mount")
-    try:
+    with Mounted(str(taken.core), tmp_path / "mount") as mounted:
         printed = run_gdb(
             symbols_of(taken.core, SYMBOLS), f"core-file {mounted.root / 'kcore'}",
             f"source {program_file(__file__, 'tasks_in_gdb.py')}",
         )  # fmt: skip
-    finally:
-        mounted.clean()
     found = dict(re.findall(r"^(\d+) (.*)$", printed, re.MULTILINE))
     assert {int(pid): name for pid, name in found.items()} == tasks_of_drgn(taken.program), printed
     with open_dump(taken.core) as dump:

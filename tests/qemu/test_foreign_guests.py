@@ -299,12 +299,9 @@ def test_the_kernels_gdb_scripts_list_tasks_and_log(
     kind: Foreign, cores: dict[str, Path], tmp_path: Path
 ) -> None:
     """On kcore, by the kernel's own addresses."""
-    mounted = Mounted(str(cores["elf"]), tmp_path / "mount")
-    try:
+    with Mounted(str(cores["elf"]), tmp_path / "mount") as mounted:
         kcore = mounted.root / "kcore"
         told = kernel_scripts(cores["elf"], kcore, BUILD / kind.name, "lx-ps", "lx-dmesg", "bt")
-    finally:
-        mounted.clean()
     assert tasks_of_gdb(told["lx-ps"]) == tasks_in(cores["elf"])
     assert "Linux version" in told["lx-dmesg"] and "console=" in told["lx-dmesg"]
     assert re.search(r"^#0 ", told["bt"], re.MULTILINE), told

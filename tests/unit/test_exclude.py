@@ -17,8 +17,7 @@ from livedumpfs.cli.makedumpfile import FilterError, Makedumpfile, MakedumpfileR
 from livedumpfs.dumpfile import NewFiltered, excluded_text, has_vmcoreinfo, open_filtered
 from livedumpfs.errors import InvalidDump, UsageError
 from livedumpfs.formats import MachineInfo, elf
-from livedumpfs.formats.kdump import VMCOREINFO
-from livedumpfs.formats.note import Note
+from livedumpfs.formats.note import VMCOREINFO, Note
 from livedumpfs.formats.superblock import VERDICTS, VerdictWord
 from tests.fixtures.makedumpfiles import PAGES, odd_makedumpfile, small_filtered, small_kdump
 
@@ -263,7 +262,7 @@ def test_a_core_with_vmcoreinfo(tmp_path: Path, name: bytes, has: bool) -> None:
     note = Note(name, 0, b"OSRELEASE=6.1\n" * 50).pack()
     machine = MachineInfo("engine", vcpus=1)
     place = elf.headers_size(0)
-    head = elf.core_headers(machine, (place, len(note)), 8192)
+    head = elf.core_headers(machine, (place, len(note)), 8192, [])
     (tmp_path / "core").write_bytes(head.ljust(place, b"\0") + note)
     assert has_vmcoreinfo(str(tmp_path / "core")) is has
     (tmp_path / "core").write_bytes(b"no core")

@@ -14,7 +14,7 @@ import pytest
 
 from livedumpfs.dumpfile import open_dump
 from livedumpfs.formats import MachineInfo, MemoryRange, kdump, vmcore_image
-from livedumpfs.formats.note import Note
+from livedumpfs.formats.note import VMCOREINFO, Note
 from livedumpfs.formats.processors import PROCESSORS, Processor, named, of_elf_machine
 
 PAGE = 4096
@@ -109,7 +109,7 @@ def test_gdb_reads_them(processor: Processor, tmp_path: Path) -> None:
 )
 def test_a_kdump_says_where_the_kernel_or_the_ram_begins(line: str, base: int) -> None:
     text = f"OSRELEASE=6.1\n{line}\nKERNELOFFSET=0\n".encode()
-    machine = machine_with(PROCESSORS[0], (Note(kdump.VMCOREINFO, 0, text),))
+    machine = machine_with(PROCESSORS[0], (Note(VMCOREINFO, 0, text),))
     layout = kdump.Layout(kdump.BLOCK, machine.memory_map)
     head = kdump.build_head(machine, layout, 0, (kdump.HEAD_SIZE, 0), {})
     assert struct.unpack_from("<Q", head, kdump.BLOCK) == (base,)

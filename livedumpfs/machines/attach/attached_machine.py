@@ -15,7 +15,7 @@ from typing import Final
 from livedumpfs.closing import Closing
 from livedumpfs.core.capi import CData, lib
 from livedumpfs.errors import LivedumpError, MachineError
-from livedumpfs.formats.note import find_notes
+from livedumpfs.formats.note import VMCOREINFO, find_notes
 from livedumpfs.machines.attach.description import read_devices
 from livedumpfs.machines.attach.guest_monitor import GuestMonitor, OnEvent
 from livedumpfs.machines.attach.guest_ram import find_memory, resident
@@ -42,7 +42,6 @@ from livedumpfs.machines.qemu.snapshot_vcpus import SnapshotVcpus
 from livedumpfs.machines.qemu.vcpu import Vcpu
 from livedumpfs.units import format_size
 
-_INFORMATION: Final = b"VMCOREINFO\0"
 _MOST_TOLD: Final = 1 << 16
 _MOST_LEFT_OUT: Final = 256
 _RESTORES_PAUSE: Final = (8, 2)
@@ -268,7 +267,7 @@ class AttachedMachine(SnapshotVcpus, InProcess, Closing):
                 with contextlib.suppress(LivedumpError, OSError, ValueError):
                     note = read(one.arena_offset + address - one.start, min(size, _MOST_TOLD))
                     for name, _, at, length in find_notes(note):
-                        if name == _INFORMATION:
+                        if name == VMCOREINFO:
                             return note[at : at + length]
         return None
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from livedumpfs.closing import Closing
 from livedumpfs.errors import MachineError
-from livedumpfs.formats.note import find_notes
+from livedumpfs.formats.note import VMCOREINFO, find_notes
 from livedumpfs.machines.qemu.monitor import Monitor
 from livedumpfs.machines.qemu.registers import VcpuState
 from livedumpfs.machines.qemu.vcpu import in_order
@@ -24,7 +24,6 @@ _PRSTATUS: Final = b"CORE\0"
 _NUMBER_AT: Final = {144: 24, 336: 32}
 """Size of elf_prstatus (32 and 64 bits) -> offset of its pr_pid, which is QEMU's number of the
 vCPU, plus 1. QEMU writes the kind of the code that the vCPU runs."""
-_INFORMATION: Final = b"VMCOREINFO\0"
 _ELF64: Final = b"\x7fELF\x02\x01"
 _EHDR: Final = struct.Struct("<32xQ14xHH6x")
 """e_phoff, e_phentsize, e_phnum. In QEMU's dumps the program headers stand behind the section
@@ -81,7 +80,7 @@ def parse_states(core: bytes) -> tuple[list[VcpuState], bytes | None]:
         raise _strange() from error
     if not states or len(set(numbers)) < len(numbers):
         raise _strange()
-    told = next((content for name, content in notes if name == _INFORMATION), None)
+    told = next((content for name, content in notes if name == VMCOREINFO), None)
     return in_order(states), told
 
 
